@@ -1,0 +1,112 @@
+//! The three minds a conversation needs, each behind a trait with an embedded default that works
+//! without an account and at least one provider by its real wire protocol.
+//!
+//! ```text
+//!   16 kHz PCM ──▶ Transcriber ──▶ SpeechEvent ──▶ (turn) ──▶ Thinker ──▶ text ──▶ Speaker ──▶ PCM
+//! ```
+//!
+//! All three are data in, a stream out: no callbacks, no locks held across a wait. A session joins
+//! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
+//! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+
+/// Sample rate of everything that is heard: 16 kHz, mono, signed 16 bit.
+pub const LISTEN_RATE_HZ: u32 = 16_000;
+
+/// A run of samples at [`LISTEN_RATE_HZ`], shared without copying.
+pub type Pcm = Arc<[i16]>;
+
+/// What a transcriber says about the utterance it is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpeechEvent {
+    /// The whole utterance as understood so far; replaces the interim before it.
+    Interim(String),
+    /// The whole utterance, once and last. Empty where nothing was said after all (a cough, a hum,
+    /// what a model makes up over silence).
+    Final(String),
+}
+
+/// Turns the speech of one utterance into text.
+pub trait Transcriber: Send + Sync + 'static {
+    /// The provider's name as it appears in messages, metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// Opens one utterance: PCM goes in by `audio`, events come out. Closing `audio` ends the
+    /// utterance; then exactly one [`SpeechEvent::Final`] or one error ends the stream.
+    /// Dropping the stream abandons the utterance.
+    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SpeechEvent, AiError>>;
+}
+
+/// Who said a line of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The wearer.
+    User,
+    /// The gateway's answer.
+    Assistant,
+}
+
+/// One line of the conversation so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Who said it.
+    pub role: Role,
+    /// What was said, as it was heard.
+    pub text: String,
+}
+
+/// What a thinker is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Standing instructions.
+    pub system: String,
+    /// The conversation, oldest first; the last line is the user's turn to be answered.
+    pub lines: Vec<Line>,
+}
+
+/// Answers a turn.
+pub trait Thinker: Send + Sync + 'static {
+    /// The provider's name as it appears in messages, metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// Streams the answer piece by piece; the pieces append. The end of the stream is the end of
+    /// the answer; an error ends it early. Dropping the stream stops the model.
+    fn answer(&self, prompt: Prompt) -> BoxStream<'static, Result<String, AiError>>;
+}
+
+/// Speaks text.
+pub trait Speaker: Send + Sync + 'static {
+    /// The provider's name as it appears in messages, metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// Sample rate of what [`speak`](Speaker::speak) yields, in Hz. Always mono.
+    fn sample_rate_hz(&self) -> u32;
+
+    /// Speaks one sentence. Runs of samples come in order as they are ready; their lengths are the
+    /// provider's. Dropping the stream stops the work.
+    fn speak(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, AiError>>;
+}
+
+/// Why a provider could not do its work.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AiError {
+    /// The part is off; the text says why and how to switch it on.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// Every worker is taken and the queue is full: the same call may work in a moment.
+    #[error("too busy")]
+    Busy,
+    /// The provider answered with a refusal (a bad key, a quota, a bad request).
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The provider could not be reached, or broke off.
+    #[error("connection failed: {0}")]
+    Connection(String),
+    /// The model or its runtime failed on this input.
+    #[error("inference failed: {0}")]
+    Inference(String),
+}

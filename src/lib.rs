@@ -1,0 +1,9 @@
+//! June Edge: an actor-based, stateful edge gateway for voice wearables.
+//!
+//! Glasses and phones keep one WebSocket to the gateway and publish their microphone to a LiveKit
+//! room. The gateway hears, transcribes, thinks and answers; docs/ARCHITECTURE.md follows one
+//! sentence through the modules below.
+
+pub mod ai;
+pub mod clock;
+pub mod speech;

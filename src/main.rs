@@ -1,0 +1,3 @@
+//! The `june` command.
+
+fn main() {}

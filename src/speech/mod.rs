@@ -1,0 +1,2 @@
+//! From samples to turns. No IO at all.
+
