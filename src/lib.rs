@@ -6,4 +6,10 @@
 
 pub mod ai;
 pub mod clock;
+pub mod error;
+pub mod history;
+pub mod ids;
+pub mod protocol;
+pub mod session;
 pub mod speech;
+pub mod telemetry;
