@@ -4,12 +4,19 @@
 //! room. The gateway hears, transcribes, thinks and answers; docs/ARCHITECTURE.md follows one
 //! sentence through the modules below.
 
+pub mod agent;
 pub mod ai;
+pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod disk;
 pub mod error;
 pub mod history;
 pub mod ids;
+pub mod livekit;
+pub mod outlet;
 pub mod protocol;
+pub mod room;
 pub mod session;
 pub mod speech;
 pub mod telemetry;

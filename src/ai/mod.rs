@@ -11,7 +11,10 @@
 
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::mpsc;
 
 /// Sample rate of everything that is heard: 16 kHz, mono, signed 16 bit.
@@ -89,6 +92,30 @@ pub trait Speaker: Send + Sync + 'static {
     /// Speaks one sentence. Runs of samples come in order as they are ready; their lengths are the
     /// provider's. Dropping the stream stops the work.
     fn speak(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, AiError>>;
+}
+
+/// One item of a provider's stream, with an end that cannot be overlooked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece<T> {
+    /// More of it.
+    More(T),
+    /// That was all; nothing follows.
+    Over(Result<(), AiError>),
+}
+
+/// Turns a provider's stream into one that ends with exactly one [`Piece::Over`]: at its end, or at
+/// its first error.
+pub fn pieces<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T, AiError>>,
+) -> impl Stream<Item = Piece<T>> + Send + 'static {
+    stream::unfold(Some(stream), |stream| async {
+        let mut stream = stream?;
+        match stream.next().await {
+            Some(Ok(item)) => Some((Piece::More(item), Some(stream))),
+            Some(Err(error)) => Some((Piece::Over(Err(error)), None)),
+            None => Some((Piece::Over(Ok(())), None)),
+        }
+    })
 }
 
 /// Why a provider could not do its work.

@@ -3,6 +3,10 @@
 //! Nothing is acknowledged as saved before it is on the disk; what was acknowledged survives a
 //! `kill -9` and, as far as the disk keeps its word, a power cut (docs/decisions/0004).
 
+#[cfg(test)]
+pub mod conformance;
+pub mod sled;
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 

@@ -5,6 +5,7 @@
 //! and those examples are the fixtures of the tests below.
 
 pub mod audio;
+pub mod frame;
 pub mod from_client;
 pub mod to_client;
 

@@ -490,8 +490,8 @@ impl ToClient {
     }
 
     /// Whether the message has a place in the session's sequence: it gets a `seq`, and a client that
-    /// was away gets it on its return. Answers to the moment (`pong`), messages with a token in them
-    /// and those that end a channel do not.
+    /// was away gets it on its return. Answers to the moment (`pong`), messages with a token in them,
+    /// those that end a channel and those with a version of their own (`participants:update`) do not.
     pub const fn is_sequenced(&self) -> bool {
         match self {
             Self::ConnectionAck(_)
@@ -499,6 +499,7 @@ impl ToClient {
             | Self::AuthError { .. }
             | Self::Pong { .. }
             | Self::LivekitInfo(_)
+            | Self::ParticipantsUpdate(_)
             | Self::SessionEnd { .. }
             | Self::Error { .. } => false,
             Self::MicrophoneStateChange { .. }
@@ -514,8 +515,7 @@ impl ToClient {
             | Self::SpeechFinish { .. }
             | Self::AudioStopRequest { .. }
             | Self::TurnMetrics(_)
-            | Self::TurnSaved { .. }
-            | Self::ParticipantsUpdate(_) => true,
+            | Self::TurnSaved { .. } => true,
         }
     }
 

@@ -14,7 +14,7 @@
 //! each: [`Outbox`], [`Sources`], [`Microphone`], [`Turns`] and the [`Answer`] that is being given.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +29,7 @@ use super::{
     sources::{Admission, Sources},
 };
 use crate::{
-    ai::{Line, Prompt, Role},
+    ai::{Line, Pcm, Prompt, Role},
     clock,
     error::{Close, Code},
     history,
@@ -111,13 +111,8 @@ pub enum Input {
     Said(SocketId, Said),
     /// A client sent something that could not be read.
     Malformed(SocketId, DecodeError),
-    /// Sound came; `live` unless all samples are zero, which is what a muted or lost track sounds like.
-    Sound {
-        /// From where.
-        source: MediaSource,
-        /// Whether there was anything in it.
-        live: bool,
-    },
+    /// Sound came from a source: 16 kHz mono.
+    Sound(MediaSource, Pcm),
     /// A source will bring nothing more.
     SourceGone(MediaSource),
     /// News of our participant in the room.
@@ -152,8 +147,6 @@ pub enum Input {
     Saved(TurnId, u64),
     /// What the user and the gateway said before this session.
     Remembered(Vec<Line>),
-    /// Who is in a room that the client watches.
-    Room(ParticipantsUpdate),
     /// The session is to end.
     End(EndReason),
     /// Nothing; the deadline is due.
@@ -200,7 +193,7 @@ pub enum Effect {
     /// Sign a token for the client and send it as `livekit_info`.
     SendLivekitInfo(SocketId, LivekitMode),
     /// The sound belongs to the active source: listen to it.
-    Listen,
+    Listen(Pcm),
     /// Another source is heard from now on: forget what is left of the last one.
     ResetListener,
     /// The client's own VAD opened.
@@ -277,6 +270,8 @@ pub struct Session {
     agent: Option<AgentNews>,
     /// The streams the client wants.
     subscriptions: Vec<String>,
+    /// The rooms whose participants the client wants to know.
+    watched: BTreeSet<RoomName>,
     /// The utterance the gate is open for.
     open: Option<UtteranceId>,
     last_utterance: UtteranceId,
@@ -308,6 +303,7 @@ impl Session {
             microphone: Microphone::default(),
             agent: None,
             subscriptions: vec![format!("transcription:{}", settings.language)],
+            watched: BTreeSet::new(),
             open: None,
             last_utterance: UtteranceId(first),
             hearing: BTreeMap::new(),
@@ -372,7 +368,7 @@ impl Session {
                 }
             }
             Input::Malformed(socket, error) => self.malformed(socket, &error, now, &mut effects),
-            Input::Sound { source, live } => self.sound(source, live, now, &mut effects),
+            Input::Sound(source, samples) => self.sound(source, samples, now, &mut effects),
             Input::SourceGone(source) => self.source_gone(source, now, &mut effects),
             Input::Agent(news) => self.agent_news(news, now, &mut effects),
             Input::SpeechStarted { at_ms } => self.speech_started(at_ms, now, &mut effects),
@@ -407,7 +403,6 @@ impl Session {
                 }
                 self.shorten_dialogue();
             }
-            Input::Room(update) => self.tell(ToClient::ParticipantsUpdate(update), now, &mut effects),
             Input::End(reason) => self.end(reason, now, &mut effects),
             Input::Tick => {}
         }
@@ -476,6 +471,7 @@ impl Session {
             );
         }
         self.ask_microphone(now, effects);
+        effects.extend(self.watched.iter().cloned().map(Effect::WatchRoom));
         if self.settings.livekit && init.capabilities.media.iter().any(|media| media == "livekit") {
             effects.push(Effect::JoinRoom);
         }
@@ -668,11 +664,16 @@ impl Session {
             }
             FromClient::Say(say) => self.typed(say.text, id, now, effects),
             FromClient::SubscribeParticipants(of) => match self.own_room(of.room) {
-                Ok(room) => effects.push(Effect::WatchRoom(room)),
+                Ok(room) => {
+                    self.watched.insert(room.clone());
+                    effects.push(Effect::WatchRoom(room));
+                }
                 Err(message) => self.tell(ToClient::error(Code::Forbidden, message, id), now, effects),
             },
             FromClient::UnsubscribeParticipants(of) => {
-                if let Ok(room) = self.own_room(of.room) {
+                if let Ok(room) = self.own_room(of.room)
+                    && self.watched.remove(&room)
+                {
                     effects.push(Effect::UnwatchRoom(room));
                 }
             }
@@ -734,22 +735,22 @@ impl Session {
 
     // --- What is heard ------------------------------------------------------------------------
 
-    fn sound(&mut self, source: MediaSource, live: bool, now: Instant, effects: &mut Vec<Effect>) {
-        if !live {
-            // Silence by the number: it ends an utterance like any silence, but it keeps no other
-            // source from taking over.
+    fn sound(&mut self, source: MediaSource, samples: Pcm, now: Instant, effects: &mut Vec<Effect>) {
+        if samples.iter().all(|sample| *sample == 0) {
+            // What a muted or lost track sounds like. It ends an utterance like any silence, but it
+            // keeps no other source from taking over.
             if source == self.sources.active() {
-                effects.push(Effect::Listen);
+                effects.push(Effect::Listen(samples));
             }
             return;
         }
         match self.sources.admit(source, now) {
-            Admission::Heard => effects.push(Effect::Listen),
+            Admission::Heard => effects.push(Effect::Listen(samples)),
             Admission::Switched(reason) => {
                 self.microphone.observed();
                 effects.push(Effect::ResetListener);
                 self.tell_media_state(reason, now, effects);
-                effects.push(Effect::Listen);
+                effects.push(Effect::Listen(samples));
             }
             Admission::Ignored => {}
         }
@@ -1376,6 +1377,10 @@ mod tests {
         }
     }
 
+    fn sound(source: MediaSource) -> Input {
+        Input::Sound(source, [1; 320].into())
+    }
+
     #[test]
     fn an_attached_client_gets_its_session_the_state_of_the_media_and_the_wish_for_its_microphone() {
         let mut rig = Rig::new(true);
@@ -1737,8 +1742,8 @@ mod tests {
                     0 => { socket += 1; rig.attach(socket, None); }
                     1 => { rig.input(Input::SocketLost(socket)); }
                     2 => { rig.input(Input::SocketLost(socket.saturating_sub(1))); }
-                    3 => { rig.input(Input::Sound { source: MediaSource::Livekit, live: true }); }
-                    4 => { rig.input(Input::Sound { source: MediaSource::Ws, live: true }); }
+                    3 => { rig.input(sound(MediaSource::Livekit)); }
+                    4 => { rig.input(sound(MediaSource::Ws)); }
                     5 if rig.session.open.is_none() => { rig.input(Input::SpeechStarted { at_ms: 1 }); }
                     6 => { rig.input(Input::SpeechEnded { reason: SpeechEndReason::Silence, at_ms: 2 }); }
                     7 => { rig.input(Input::Interim(utterance, "some words".into())); }
