@@ -9,6 +9,9 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+pub mod onnx;
+pub mod silero;
+
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
