@@ -178,12 +178,12 @@ fn sweep(engine: &Engine, quiet: &[Take], spoken: &[Take]) {
             };
             let awake: Vec<String> = quiet
                 .iter()
-                .map(|take| judge(&mut two_stage(engine, *settings), take, TwoStage::is_awake).awake)
+                .map(|take| judge(&mut two_stage(engine, settings), take, TwoStage::is_awake).awake)
                 .map(|share| format!("{:>5.1}", 100.0 * share))
                 .collect();
             let rows: Vec<Comparison> = spoken
                 .iter()
-                .map(|take| Comparison::of(engine, take, settings))
+                .map(|take| Comparison::of(engine, take, &settings))
                 .collect();
             let missed = rows.iter().map(|row| 100.0 * row.missed);
             println!(

@@ -9,8 +9,13 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+pub mod minds;
+pub mod moonshine;
 pub mod onnx;
 pub mod silero;
+#[cfg(test)]
+mod testing;
+pub mod workers;
 
 use std::sync::Arc;
 
