@@ -12,7 +12,11 @@
 pub mod minds;
 pub mod moonshine;
 pub mod onnx;
+pub mod parrot;
+pub mod phonemes;
+pub mod piper;
 pub mod silero;
+pub mod spoken;
 #[cfg(test)]
 mod testing;
 pub mod workers;
