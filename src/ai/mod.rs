@@ -9,6 +9,18 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+pub mod minds;
+pub mod moonshine;
+pub mod onnx;
+pub mod parrot;
+pub mod phonemes;
+pub mod piper;
+pub mod silero;
+pub mod spoken;
+#[cfg(test)]
+mod testing;
+pub mod workers;
+
 use std::sync::Arc;
 
 use futures::{

@@ -1,5 +1,249 @@
-//! From samples to turns. No IO at all.
+//! From samples to utterances. Pure: no IO, no clock, no lock, nothing async; time is counted in
+//! samples.
+//!
+//! ```text
+//!  PCM, any chunk length        32 ms frames          probability            Started · Audio · Ended
+//!  ──────────▶ pcm::Framer ──────────▶ SpeechDetector ──────────▶ gate::Gate ──────────▶ the session
+//! ```
+//!
+//! A session owns one [`Listener`] for as long as its microphone is the same one. What comes out
+//! goes to the transcriber (audio) and to the turn machine (beginnings and ends).
 
+pub mod detector;
+pub mod gate;
+pub mod pcm;
 pub mod playout;
 pub mod sentences;
 pub mod turn;
+
+use crate::ai::Pcm;
+use detector::SpeechDetector;
+use gate::{Gate, GateSettings};
+use pcm::Framer;
+
+/// What came of the samples heard. Positions count samples at 16 kHz since the listener began.
+///
+/// Utterances never overlap, and the audio of one is the input from its start to its end, whole
+/// and unchanged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// An utterance opened.
+    Started {
+        /// Position of its first sample, pre-roll included.
+        at_sample: u64,
+    },
+    /// The next samples of the open utterance.
+    Audio(Pcm),
+    /// The open utterance ended. Every `Started` gets exactly one.
+    Ended {
+        /// What ended it.
+        reason: EndReason,
+        /// Position after its last sample.
+        at_sample: u64,
+    },
+}
+
+/// What ended an utterance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// The speaker fell silent for longer than the hang-over.
+    Silence,
+    /// The client's own voice activity detection said so.
+    ClientVad,
+    /// It reached the longest length. The next utterance starts at the very same sample, always,
+    /// so whoever waits for the end of the turn waits for that one's end.
+    Limit,
+    /// Audio stopped arriving while it was open.
+    Muted,
+}
+
+impl EndReason {
+    /// The name on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Silence => "silence",
+            EndReason::ClientVad => "client_vad",
+            EndReason::Limit => "limit",
+            EndReason::Muted => "muted",
+        }
+    }
+}
+
+/// Finds the utterances in one stream of 16 kHz mono PCM.
+pub struct Listener {
+    framer: Framer,
+    detector: Box<dyn SpeechDetector>,
+    gate: Gate,
+    /// What the detector said of the last whole frame; a remainder too short to be judged counts
+    /// as more of the same.
+    probability: f32,
+}
+
+impl Listener {
+    /// Listens with `detector`, cutting by `settings`.
+    pub fn new(detector: Box<dyn SpeechDetector>, settings: GateSettings) -> Self {
+        Self {
+            framer: Framer::default(),
+            detector,
+            gate: Gate::new(settings),
+            probability: 0.0,
+        }
+    }
+
+    /// Takes the next samples, however many, and says what came of them.
+    pub fn hear(&mut self, pcm: &[i16]) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        let Self {
+            framer,
+            detector,
+            gate,
+            probability,
+        } = self;
+        framer.push(pcm, |frame| {
+            *probability = detector.probability(frame).unwrap_or(0.0);
+            gate.hear(frame, *probability, &mut heard);
+        });
+        heard
+    }
+
+    /// The client's own detection says that speech began: opens an utterance with the pre-roll, or
+    /// takes over the one that is open. From then on only the client ends it.
+    pub fn open(&mut self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        self.gate.open(&mut heard);
+        heard
+    }
+
+    /// The client's own detection says that speech ended. Nothing where no utterance is open.
+    pub fn close(&mut self) -> Vec<Heard> {
+        let mut heard = self.flush();
+        self.gate.close(&mut heard);
+        heard
+    }
+
+    /// Audio stopped arriving. An open utterance ends as [`EndReason::Muted`]; the pre-roll is
+    /// forgotten, since what comes next is not its continuation.
+    pub fn stall(&mut self) -> Vec<Heard> {
+        let mut heard = self.flush();
+        self.gate.stall(&mut heard);
+        self.detector.reset();
+        self.probability = 0.0;
+        heard
+    }
+
+    /// Whether an utterance is open.
+    pub fn is_open(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    /// Samples taken by the gate so far: the position that the next event can refer to.
+    pub fn position(&self) -> u64 {
+        self.gate.position()
+    }
+
+    /// Hands on the samples that do not fill a frame, so that an utterance ends with its last one.
+    fn flush(&mut self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        let rest = self.framer.take();
+        if !rest.is_empty() {
+            self.gate.hear(&rest, self.probability, &mut heard);
+        }
+        heard
+    }
+}
+
+/// The samples of a recording in tests/fixtures/audio.
+#[cfg(test)]
+pub(crate) fn fixture(name: &str) -> Vec<i16> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/").to_owned() + name;
+    let reader = hound::WavReader::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(reader.spec().sample_rate, crate::ai::LISTEN_RATE_HZ, "{path}");
+    reader
+        .into_samples::<i16>()
+        .map(|sample| sample.expect("a whole recording"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pcm::Frame;
+    use super::*;
+
+    /// Takes a frame for speech where its first sample is loud.
+    struct LoudIsSpeech;
+
+    impl SpeechDetector for LoudIsSpeech {
+        fn probability(&mut self, frame: &Frame) -> Option<f32> {
+            Some(if frame[0].unsigned_abs() > 1000 { 0.9 } else { 0.1 })
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    fn listener() -> Listener {
+        Listener::new(Box::new(LoudIsSpeech), GateSettings::default())
+    }
+
+    fn audio(heard: &[Heard]) -> Vec<i16> {
+        heard
+            .iter()
+            .flat_map(|event| match event {
+                Heard::Audio(pcm) => pcm.to_vec(),
+                Heard::Started { .. } | Heard::Ended { .. } => Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn chunks_of_any_length_are_heard_alike() {
+        let mut input = vec![0; 16_000];
+        input.extend(vec![5000; 16_000]);
+        input.extend(vec![0; 16_000]);
+
+        let whole = listener().hear(&input);
+        let mut piecewise = listener();
+        let pieces: Vec<Heard> = input.chunks(77).flat_map(|chunk| piecewise.hear(chunk)).collect();
+
+        assert!(matches!(whole.first(), Some(Heard::Started { .. })));
+        assert_eq!(pieces, whole);
+    }
+
+    #[test]
+    fn a_client_that_closes_in_the_middle_of_a_frame_loses_no_sample() {
+        let mut listener = listener();
+        let input: Vec<i16> = (0..1300).collect();
+
+        let mut heard = listener.open();
+        heard.extend(listener.hear(&input));
+        heard.extend(listener.close());
+
+        assert_eq!(heard.first(), Some(&Heard::Started { at_sample: 0 }));
+        assert_eq!(audio(&heard), input);
+        assert_eq!(
+            heard.last(),
+            Some(&Heard::Ended {
+                reason: EndReason::ClientVad,
+                at_sample: 1300
+            })
+        );
+    }
+
+    #[test]
+    fn a_microphone_that_falls_silent_in_an_utterance_ends_it_as_muted() {
+        let mut listener = listener();
+        let heard = listener.hear(&[5000; 16_000]);
+        assert!(listener.is_open());
+
+        let end = listener.stall();
+
+        assert_eq!(audio(&heard).len() + audio(&end).len(), 16_000);
+        assert_eq!(
+            end.last(),
+            Some(&Heard::Ended {
+                reason: EndReason::Muted,
+                at_sample: 16_000
+            })
+        );
+        assert_eq!(listener.stall(), []);
+    }
+}

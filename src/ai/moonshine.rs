@@ -1,0 +1,574 @@
+//! Moonshine tiny-en: the embedded transcriber, English, on a pool of worker threads.
+//!
+//! The model understands whole utterances only. Interims come from decoding the open utterance
+//! again each time it has grown enough (a hundredth of its length in time, so this is affordable);
+//! they are ordinary jobs that make room for finals.
+//!
+//! A speech model given no speech makes something up, so a text is not believed where the sound
+//! cannot have carried it: see [`believable`].
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, Tensor, TensorRef};
+use tokio::sync::{mpsc, oneshot};
+
+use super::onnx::Runtime;
+use super::workers::{Priority, Workers};
+use super::{AiError, LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
+use crate::speech::pcm::{self, FRAME_SAMPLES};
+
+/// How much audio the first interim wants: the gate's pre-roll and a first syllable or two.
+const FIRST_INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 8 / 10;
+/// How much audio there is from one interim to the next.
+const INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 48 / 100;
+/// Memory grows with the square of the length; the gate cuts at 15 s, and this is the safety net.
+const LONGEST_SAMPLES: usize = LISTEN_RATE_HZ as usize * 20;
+/// Finals and interims that wait, over all workers. Each session has at most one of either.
+const QUEUE: usize = 64;
+
+/// Moonshine on its worker threads.
+pub struct Moonshine {
+    workers: Arc<Workers<Model>>,
+}
+
+impl Moonshine {
+    /// Loads the model from `folder` once for each of `workers` threads.
+    ///
+    /// # Errors
+    /// [`AiError::Unavailable`] where a file is missing or is not what it should be.
+    pub fn load(runtime: &Runtime, folder: &Path, workers: usize) -> Result<Self, AiError> {
+        let runtime = runtime.clone();
+        let vocabulary = Arc::new(Vocabulary::load(&folder.join("moonshine-tiny-en-tokenizer.bin"))?);
+        let encoder = folder.join("moonshine-tiny-en-encoder.ort");
+        let decoder = folder.join("moonshine-tiny-en-decoder.ort");
+        let make = move || {
+            Ok(Model {
+                encoder: runtime.session(&encoder)?,
+                decoder: runtime.session(&decoder)?,
+                vocabulary: Arc::clone(&vocabulary),
+            })
+        };
+        Ok(Self {
+            workers: Arc::new(Workers::start("moonshine", workers, QUEUE, make)?),
+        })
+    }
+}
+
+impl Transcriber for Moonshine {
+    fn name(&self) -> &'static str {
+        "moonshine"
+    }
+
+    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SpeechEvent, AiError>> {
+        let utterance = Utterance {
+            workers: Arc::clone(&self.workers),
+            audio,
+            pcm: Vec::new(),
+            interim: None,
+            next_interim_at: FIRST_INTERIM_SAMPLES,
+            said: String::new(),
+            over: false,
+        };
+        stream::unfold(utterance, |mut utterance| async {
+            let event = utterance.next().await?;
+            Some((event, utterance))
+        })
+        .boxed()
+    }
+}
+
+// --- One utterance --------------------------------------------------------------------------------
+
+/// An open utterance: what was heard, and what is being made of it.
+struct Utterance {
+    workers: Arc<Workers<Model>>,
+    audio: mpsc::Receiver<Pcm>,
+    pcm: Vec<i16>,
+    /// The interim under way. While there is one, no further one is asked for.
+    interim: Option<oneshot::Receiver<Result<String, AiError>>>,
+    /// Length of `pcm` from which another interim is worth it.
+    next_interim_at: usize,
+    /// The last interim given out.
+    said: String,
+    over: bool,
+}
+
+impl Utterance {
+    /// The next event: interims while audio comes, then the one final or error, then none.
+    async fn next(&mut self) -> Option<Result<SpeechEvent, AiError>> {
+        while !self.over {
+            tokio::select! {
+                text = answer(&mut self.interim) => {
+                    if let Some(text) = self.news(text) {
+                        return Some(Ok(SpeechEvent::Interim(text)));
+                    }
+                }
+                more = self.audio.recv() => match more {
+                    Some(pcm) => self.hear(&pcm),
+                    None => {
+                        self.over = true;
+                        // Dropping its receiver calls the interim off.
+                        self.interim = None;
+                        return Some(self.finish().await.map(SpeechEvent::Final));
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    fn hear(&mut self, pcm: &[i16]) {
+        let room = LONGEST_SAMPLES.saturating_sub(self.pcm.len());
+        if room < pcm.len() {
+            tracing::warn!(
+                longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize,
+                "utterance too long, its rest is not heard"
+            );
+        }
+        self.pcm.extend_from_slice(&pcm[..room.min(pcm.len())]);
+        if self.pcm.len() < self.next_interim_at || self.interim.is_some() {
+            return;
+        }
+        self.next_interim_at = self.pcm.len() + INTERIM_SAMPLES;
+        // Where the queue is full the pool has better to do: the next interim may find room.
+        self.interim = self.decode(Priority::Ordinary).ok();
+    }
+
+    /// What is worth telling of an interim, if it came at all. Decoding a longer stretch can give
+    /// fewer words for a moment, when the last one is half heard; that would only flicker.
+    fn news(&mut self, text: Option<Result<String, AiError>>) -> Option<String> {
+        let text = text?.ok()?;
+        let text = text.trim_end_matches(['.', '…', '-', ',']);
+        if text.len() < self.said.len() || text == self.said {
+            return None;
+        }
+        self.said = text.to_owned();
+        Some(self.said.clone())
+    }
+
+    async fn finish(&mut self) -> Result<String, AiError> {
+        if self.pcm.is_empty() {
+            return Ok(String::new());
+        }
+        self.decode(Priority::Urgent)?
+            .await
+            .unwrap_or(Err(AiError::Inference("the transcriber stopped".into())))
+    }
+
+    fn decode(&self, priority: Priority) -> Result<oneshot::Receiver<Result<String, AiError>>, AiError> {
+        let pcm = self.pcm.clone();
+        self.workers.run(priority, move |model, cue| {
+            let text = model.transcribe(&pcm, || cue.is_unwanted()).transpose()?;
+            Some(text.map(|text| believable(&text, &pcm)))
+        })
+    }
+}
+
+/// Waits for an interim and takes it out; for ever where none is under way.
+async fn answer<T>(under_way: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
+    let Some(receiver) = under_way else {
+        return std::future::pending().await;
+    };
+    let result = receiver.await.ok();
+    *under_way = None;
+    result
+}
+
+// --- The model ------------------------------------------------------------------------------------
+
+const BEGIN: i64 = 1;
+const END: i64 = 2;
+/// Nobody speaks faster: past this many tokens a second of audio the decoder is in a loop.
+const TOKENS_PER_SECOND: f32 = 6.5;
+/// Layers, heads and head size of the tiny model: the shape of the decoder's memory.
+const LAYERS: usize = 6;
+const HEADS: usize = 8;
+const HEAD_SIZE: usize = 36;
+
+struct Model {
+    encoder: Session,
+    decoder: Session,
+    vocabulary: Arc<Vocabulary>,
+}
+
+impl Model {
+    /// The text of an utterance by greedy decoding; none where `unwanted` said to stop.
+    fn transcribe(&mut self, pcm: &[i16], unwanted: impl Fn() -> bool) -> Result<Option<String>, AiError> {
+        let samples: Vec<f32> = pcm.iter().copied().map(pcm::to_f32).collect();
+        let mask = vec![1i64; samples.len()];
+        let shape = [1, samples.len()];
+        let mut encoded = self.encoder.run(ort::inputs! {
+            "input_values" => TensorRef::from_array_view((shape, &samples[..]))?,
+            "attention_mask" => TensorRef::from_array_view((shape, &mask[..]))?,
+        })?;
+        let hidden = encoded
+            .remove("last_hidden_state")
+            .ok_or_else(|| AiError::Inference("Moonshine's encoder gave no hidden state".into()))?;
+
+        let seconds = samples.len() as f32 / LISTEN_RATE_HZ as f32;
+        let most_tokens = (seconds * TOKENS_PER_SECOND).ceil() as usize;
+        let mut tokens = vec![BEGIN];
+        let mut memory = Memory::empty()?;
+        for step in 0..most_tokens {
+            if unwanted() {
+                return Ok(None);
+            }
+            let last = [tokens[step]];
+            let first = step == 0;
+            let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
+                (
+                    "input_ids".into(),
+                    TensorRef::from_array_view(([1, 1], &last[..]))?.into(),
+                ),
+                // By samples, not by encoder frames: the model strides over it itself.
+                (
+                    "encoder_attention_mask".into(),
+                    TensorRef::from_array_view((shape, &mask[..]))?.into(),
+                ),
+                ("encoder_hidden_states".into(), (&hidden).into()),
+                (
+                    "use_cache_branch".into(),
+                    Tensor::from_array(([1], vec![!first]))?.into(),
+                ),
+            ];
+            inputs.extend(memory.inputs());
+            let mut outputs = self.decoder.run(inputs)?;
+            let (_, logits) = outputs["logits"].try_extract_tensor::<f32>()?;
+            let next = most_likely(logits);
+            if next == END {
+                break;
+            }
+            tokens.push(next);
+            memory.keep(|name| outputs.remove(name), first);
+        }
+        Ok(Some(self.vocabulary.text(&tokens[1..])))
+    }
+}
+
+fn most_likely(logits: &[f32]) -> i64 {
+    let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    best.map_or(END, |(token, _)| token as i64)
+}
+
+/// What the decoder remembers from token to token: keys and values of each layer, over the text so
+/// far and over the audio.
+struct Memory(Vec<Slot>);
+
+struct Slot {
+    input: String,
+    output: String,
+    /// Over the audio: computed with the first token, and only then.
+    of_audio: bool,
+    value: DynValue,
+}
+
+impl Memory {
+    fn empty() -> Result<Self, AiError> {
+        let mut slots = Vec::with_capacity(LAYERS * 4);
+        for layer in 0..LAYERS {
+            for side in ["decoder", "encoder"] {
+                for kind in ["key", "value"] {
+                    let nothing = Tensor::from_array(([1, HEADS, 0, HEAD_SIZE], Vec::<f32>::new()))?;
+                    slots.push(Slot {
+                        input: format!("past_key_values.{layer}.{side}.{kind}"),
+                        output: format!("present.{layer}.{side}.{kind}"),
+                        of_audio: side == "encoder",
+                        value: nothing.into_dyn(),
+                    });
+                }
+            }
+        }
+        Ok(Self(slots))
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = (Cow<'_, str>, SessionInputValue<'_>)> {
+        self.0
+            .iter()
+            .map(|slot| (Cow::from(&slot.input), SessionInputValue::from(&slot.value)))
+    }
+
+    /// Takes over what a step put out.
+    fn keep(&mut self, mut output: impl FnMut(&str) -> Option<DynValue>, first: bool) {
+        for slot in &mut self.0 {
+            if (first || !slot.of_audio)
+                && let Some(value) = output(&slot.output)
+            {
+                slot.value = value;
+            }
+        }
+    }
+}
+
+/// Token numbers to text.
+struct Vocabulary(Vec<Vec<u8>>);
+
+impl Vocabulary {
+    fn load(path: &Path) -> Result<Self, AiError> {
+        let bytes = std::fs::read(path)
+            .map_err(|error| AiError::Unavailable(format!("tokens {}: {error}", path.display())))?;
+        Self::parse(&bytes)
+            .ok_or_else(|| AiError::Unavailable(format!("tokens {}: not a tokenizer", path.display())))
+    }
+
+    /// Each token is its length and its bytes. A length under 128 is one byte, a longer one is
+    /// two: what exceeds 128, then the number of 128s.
+    fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let mut pieces = Vec::new();
+        while let Some((&low, rest)) = bytes.split_first() {
+            let (length, rest) = match low {
+                0..128 => (usize::from(low), rest),
+                128.. => {
+                    let (&high, rest) = rest.split_first()?;
+                    (usize::from(high) * 128 + usize::from(low) - 128, rest)
+                }
+            };
+            let (piece, rest) = rest.split_at_checked(length)?;
+            pieces.push(piece.to_vec());
+            bytes = rest;
+        }
+        (!pieces.is_empty()).then_some(Self(pieces))
+    }
+
+    fn text(&self, tokens: &[i64]) -> String {
+        let mut bytes = Vec::new();
+        for piece in tokens
+            .iter()
+            .filter_map(|&token| self.0.get(usize::try_from(token).ok()?))
+        {
+            match byte_of(piece) {
+                Some(byte) => bytes.push(byte),
+                // Control tokens (`<s>`, `<<ST_12>>`) are no text.
+                None if piece.first() == Some(&b'<') && piece.last() == Some(&b'>') => {}
+                None => bytes.extend_from_slice(piece),
+            }
+        }
+        String::from_utf8_lossy(&bytes)
+            .replace('▁', " ")
+            .trim()
+            .to_owned()
+    }
+}
+
+/// The byte of a fallback token such as `<0x0A>`.
+fn byte_of(piece: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(piece)
+        .ok()?
+        .strip_prefix("<0x")?
+        .strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+// --- What not to believe --------------------------------------------------------------------------
+
+/// No word is shorter than this.
+const SHORTEST_SAMPLES: usize = LISTEN_RATE_HZ as usize * 3 / 10;
+/// Nothing that a person would call speech is this quiet at its loudest.
+const INAUDIBLE_DBFS: f32 = -62.0;
+/// Sound this quiet carries a word, but also draws the model's favourite inventions.
+const FAINT_DBFS: f32 = -48.0;
+/// What it likes to make of near silence.
+const INVENTIONS: [&str; 12] = [
+    "you",
+    "thank you",
+    "thanks",
+    "thanks for watching",
+    "thank you for watching",
+    "bye",
+    "okay",
+    "so",
+    "yeah",
+    "oh",
+    "the",
+    "i'm sorry",
+];
+
+/// `text` where the sound can have carried it, else what is left of it, often nothing.
+fn believable(text: &str, pcm: &[i16]) -> String {
+    if pcm.len() < SHORTEST_SAMPLES {
+        return String::new();
+    }
+    let text = without_loop(
+        &text
+            .replace(['♪', '♫'], " ")
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+    );
+    let words = text.to_lowercase();
+    let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
+    let loudest = pcm
+        .chunks(FRAME_SAMPLES)
+        .map(pcm::level_dbfs)
+        .fold(pcm::SILENCE_DBFS, f32::max);
+    let invented =
+        words.is_empty() || loudest < INAUDIBLE_DBFS || (loudest < FAINT_DBFS && INVENTIONS.contains(&words));
+    if invented { String::new() } else { text }
+}
+
+/// The words up to where a phrase begins to repeat itself over and over, as a decoder in a loop
+/// does. People do say "no, no, no": a single word may come five times, a phrase three.
+fn without_loop(words: &[&str]) -> String {
+    let plain: Vec<String> = words
+        .iter()
+        .map(|word| {
+            word.to_lowercase()
+                .trim_matches(|mark: char| !mark.is_alphanumeric())
+                .to_owned()
+        })
+        .collect();
+    for start in 0..plain.len() {
+        for length in 1..=(plain.len() - start) / 4 {
+            let phrase = &plain[start..start + length];
+            let times = plain[start..]
+                .chunks(length)
+                .take_while(|next| *next == phrase)
+                .count();
+            let most = if length == 1 { 5 } else { 3 };
+            if times > most {
+                return words[..start].join(" ");
+            }
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ai::testing::{self, word_errors};
+    use crate::speech;
+
+    fn moonshine() -> Moonshine {
+        Moonshine::load(&testing::runtime(), &testing::models(), 1).unwrap()
+    }
+
+    /// Feeds an utterance in pieces of 20 ms, faster than real time, and collects what comes.
+    async fn hear(transcriber: &dyn Transcriber, pcm: &[i16]) -> Vec<SpeechEvent> {
+        let (feed, audio) = mpsc::channel(1);
+        let events = transcriber.open(audio);
+        let feeding = async {
+            for piece in pcm.chunks(320) {
+                feed.send(Pcm::from(piece)).await.unwrap();
+            }
+            drop(feed);
+        };
+        let (events, ()) = tokio::join!(events.map(Result::unwrap).collect(), feeding);
+        events
+    }
+
+    async fn last_words(transcriber: &dyn Transcriber, pcm: &[i16]) -> String {
+        match hear(transcriber, pcm).await.pop() {
+            Some(SpeechEvent::Final(text)) => text,
+            other => panic!("the last event was {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn recorded_speech_is_understood() {
+        let moonshine = moonshine();
+        let (mut errors, mut words) = (0, 0);
+        for (clip, spoken) in testing::transcripts() {
+            let text = last_words(&moonshine, &speech::fixture(&clip)).await;
+
+            let wrong = word_errors(&spoken, &text);
+            println!("{wrong} wrong in {clip}: {text}");
+            errors += wrong;
+            words += spoken.split_whitespace().count();
+        }
+
+        println!("word error rate {:.1} %", 100.0 * errors as f64 / words as f64);
+        assert!(errors * 100 <= words * 6, "{errors} of {words} words wrong");
+    }
+
+    #[tokio::test]
+    async fn an_utterance_has_interims_that_grow_and_one_final() {
+        let moonshine = moonshine();
+
+        // Two seconds at a time, so that an interim comes between.
+        let pcm = speech::fixture("sense_and_sensibility_0870.wav");
+        let (feed, audio) = mpsc::channel(1);
+        let mut events = moonshine.open(audio);
+        let mut interims = Vec::new();
+        for piece in pcm.chunks(2 * LISTEN_RATE_HZ as usize) {
+            feed.send(Pcm::from(piece)).await.unwrap();
+            match events.next().await {
+                Some(Ok(SpeechEvent::Interim(text))) => interims.push(text),
+                other => panic!("expected an interim, got {other:?}"),
+            }
+        }
+        drop(feed);
+        let end: Vec<_> = events.collect().await;
+
+        assert!(interims.is_sorted_by_key(String::len), "{interims:?}");
+        assert!(interims[0].contains("John"), "{interims:?}");
+        assert!(
+            matches!(&end[..], [Ok(SpeechEvent::Final(text))] if text.contains("Dashwood")),
+            "{end:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn silence_and_noise_have_an_empty_final() {
+        let moonshine = moonshine();
+        let mut seed = 1u32;
+        let mut faint_noise = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 28) as i16 - 8
+        };
+        let hiss: Vec<i16> = (0..48_000).map(|_| faint_noise()).collect();
+
+        assert_eq!(
+            hear(&moonshine, &[0; 48_000]).await,
+            [SpeechEvent::Final(String::new())]
+        );
+        assert_eq!(last_words(&moonshine, &hiss).await, "");
+        assert_eq!(last_words(&moonshine, &[9_000; 1_000]).await, "");
+        assert_eq!(hear(&moonshine, &[]).await, [SpeechEvent::Final(String::new())]);
+    }
+
+    #[test]
+    fn a_phrase_in_a_loop_is_cut_where_it_begins() {
+        let in_a_loop = "So the first is the first is the first is the first is the first";
+
+        assert_eq!(without_loop(&in_a_loop.split(' ').collect::<Vec<_>>()), "So");
+        assert_eq!(without_loop(&["no,", "no,", "no,", "no!"]), "no, no, no, no!");
+        assert_eq!(without_loop(&["ha"; 6]), "");
+    }
+
+    #[test]
+    fn music_marks_are_no_words_and_inventions_need_sound() {
+        let loud = [9_000; 16_000];
+        let faint = [90; 16_000];
+
+        assert_eq!(believable("♪♪♪", &loud), "");
+        assert_eq!(believable("Thank you.", &loud), "Thank you.");
+        assert_eq!(believable("Thank you.", &faint), "");
+        assert_eq!(
+            believable("Where is the station?", &faint),
+            "Where is the station?"
+        );
+        assert_eq!(believable("Where is the station?", &[5; 16_000]), "");
+    }
+
+    #[test]
+    fn tokens_are_pieces_bytes_and_controls() {
+        let mut file = vec![3];
+        file.extend(b"<s>");
+        file.extend([5]);
+        file.extend("▁hi".as_bytes());
+        file.extend([6]);
+        file.extend(b"<0x21>");
+        file.extend([130, 1]);
+        file.extend([b'x'; 130]);
+        let vocabulary = Vocabulary::parse(&file).unwrap();
+
+        assert_eq!(vocabulary.text(&[0, 1, 2, 99, -1]), "hi!");
+        assert_eq!(vocabulary.text(&[3]).len(), 130);
+        assert!(Vocabulary::parse(&[9, b'x']).is_none());
+        assert!(Vocabulary::parse(&[]).is_none());
+    }
+}

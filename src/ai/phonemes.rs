@@ -1,0 +1,563 @@
+//! Words to phonemes, in the IPA spelling of eSpeak's American English that Piper's voices were
+//! trained on.
+//!
+//! eSpeak NG does this best, and is under the GPL: it is run as a program of its own where it is
+//! installed, and never linked. Elsewhere the CMU pronouncing dictionary serves, with spelling
+//! rules for the words it lacks.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use super::AiError;
+use super::spoken::Clause;
+
+/// A run takes about 10 ms; past this something is wrong with the program.
+const ESPEAK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Programs at a time, over all sessions. Who comes later waits for one to end.
+const ESPEAK_AT_A_TIME: usize = 4;
+
+/// Where phonemes come from. Cheap to clone.
+#[derive(Clone)]
+pub enum Phonemizer {
+    /// The program `espeak-ng`, at this place, so many at a time.
+    Espeak(Arc<Path>, Arc<Semaphore>),
+    /// The pronouncing dictionary.
+    Table(Arc<Pronunciations>),
+}
+
+impl Phonemizer {
+    /// eSpeak NG at `program`.
+    pub fn espeak(program: &Path) -> Self {
+        Self::Espeak(Arc::from(program), Arc::new(Semaphore::new(ESPEAK_AT_A_TIME)))
+    }
+
+    /// The phonemes of each clause, its mark at the end.
+    ///
+    /// # Errors
+    /// [`AiError::Inference`] where eSpeak NG fails or takes too long.
+    pub async fn phonemes(&self, clauses: &[Clause]) -> Result<Vec<String>, AiError> {
+        match self {
+            Self::Espeak(program, turns) => {
+                let _turn = turns.acquire().await;
+                espeak(program, clauses).await
+            }
+            Self::Table(table) => Ok(clauses.iter().map(|clause| table.clause(clause)).collect()),
+        }
+    }
+}
+
+/// One run of the program: clauses in as paragraphs, a line of phonemes for each out.
+async fn espeak(program: &Path, clauses: &[Clause]) -> Result<Vec<String>, AiError> {
+    let failed = |what: String| AiError::Inference(format!("espeak-ng: {what}"));
+    let mut child = Command::new(program)
+        // Plain `--ipa`: with `--ipa=1` a `_` stands between phonemes, which is Piper's padding.
+        .args(["-q", "--ipa", "-v", "en-us", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut text = String::new();
+    for clause in clauses {
+        let _ = write!(text, "{}{}\n\n", clause.words, clause.mark);
+    }
+    let mut input = child
+        .stdin
+        .take()
+        .ok_or_else(|| failed("no standard input".into()))?;
+    let run = async {
+        input.write_all(text.as_bytes()).await?;
+        drop(input);
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(ESPEAK_TIMEOUT, run)
+        .await
+        .map_err(|_| failed(format!("no answer within {ESPEAK_TIMEOUT:?}")))?
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.len() == clauses.len() {
+        return Ok(lines
+            .iter()
+            .zip(clauses)
+            .map(|(line, clause)| format!("{line}{}", clause.mark))
+            .collect());
+    }
+    // It broke a clause of its own, or had nothing to say for one: only the breaks are lost.
+    let mark = clauses.last().map_or('.', |clause| clause.mark);
+    Ok(vec![format!("{}{mark}", lines.join(", "))])
+}
+
+/// Finds `espeak-ng` on the PATH.
+pub fn find_espeak() -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("espeak-ng"))
+        .find(|program| program.is_file())
+}
+
+// --- The pronouncing dictionary -------------------------------------------------------------------
+
+/// The CMU pronouncing dictionary: 135,000 words in the file's own 3.6 MB, found by their place.
+pub struct Pronunciations {
+    text: String,
+    /// Where each line begins, in the order of the words.
+    lines: Vec<u32>,
+}
+
+impl Pronunciations {
+    /// Reads `cmudict.dict`.
+    ///
+    /// # Errors
+    /// [`AiError::Unavailable`] where the file is missing or too large to be it.
+    pub fn load(path: &Path) -> Result<Self, AiError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            AiError::Unavailable(format!("pronouncing dictionary {}: {error}", path.display()))
+        })?;
+        Self::parse(text).ok_or_else(|| {
+            AiError::Unavailable(format!("pronouncing dictionary {}: too large", path.display()))
+        })
+    }
+
+    fn parse(text: String) -> Option<Self> {
+        u32::try_from(text.len()).ok()?;
+        let starts = text.match_indices('\n').map(|(at, _)| at as u32 + 1);
+        let mut lines: Vec<u32> = std::iter::once(0).chain(starts).collect();
+        lines.retain(|&at| !word_at(&text, at).is_empty());
+        lines.sort_unstable_by_key(|&at| word_at(&text, at));
+        Some(Self { text, lines })
+    }
+
+    /// The ARPAbet phones of a lower-case word.
+    fn phones(&self, word: &str) -> Option<&str> {
+        let found = self
+            .lines
+            .binary_search_by_key(&word, |&at| word_at(&self.text, at))
+            .ok()?;
+        let line = self.text[self.lines[found] as usize..].lines().next()?;
+        let (_, phones) = line.split_once(' ')?;
+        Some(phones.split('#').next().unwrap_or(phones).trim())
+    }
+
+    fn clause(&self, clause: &Clause) -> String {
+        let words: Vec<String> = clause.words.split(' ').map(|word| self.word(word)).collect();
+        format!("{}{}", words.join(" "), clause.mark)
+    }
+
+    fn word(&self, written: &str) -> String {
+        let word = written.to_lowercase();
+        let word = word.trim_matches('\'');
+        if let Some(weak) = weak_form(word) {
+            return weak.to_owned();
+        }
+        let spelled_out = written.len() > 1 && written.chars().all(char::is_uppercase);
+        if let Some(phones) = self.phones(word) {
+            return ipa(phones);
+        }
+        if spelled_out {
+            let letters = written.to_lowercase();
+            let names = letters.chars().filter_map(letter_name);
+            return names.map(ipa).collect::<Vec<_>>().join(" ");
+        }
+        self.inflected(word).unwrap_or_else(|| ipa(&spelling(word)))
+    }
+
+    /// A known word with an ending: `wearable's`, `gateways`, `rebooted`.
+    fn inflected(&self, word: &str) -> Option<String> {
+        for (ending, sound) in [
+            ("'s", "Z"),
+            ("s", "Z"),
+            ("ed", "D"),
+            ("d", "D"),
+            ("ing", "IH0 NG"),
+            ("ly", "L IY0"),
+            ("less", "L AH0 S"),
+            ("ness", "N AH0 S"),
+        ] {
+            let Some(stem) = word.strip_suffix(ending) else {
+                continue;
+            };
+            let Some(phones) = self.phones(stem) else { continue };
+            let last = phones.rsplit(' ').next().unwrap_or("");
+            let sound = match (sound, last) {
+                ("Z", "P" | "T" | "K" | "F" | "TH") => "S",
+                ("Z", "S" | "Z" | "SH" | "ZH" | "CH" | "JH") => "IH0 Z",
+                ("D", "T" | "D") => "IH0 D",
+                ("D", "P" | "K" | "F" | "TH" | "S" | "SH" | "CH") => "T",
+                (sound, _) => sound,
+            };
+            return Some(ipa(&format!("{phones} {sound}")));
+        }
+        None
+    }
+}
+
+fn word_at(text: &str, at: u32) -> &str {
+    let line = &text[at as usize..];
+    line.split([' ', '\n']).next().unwrap_or("")
+}
+
+/// Small words are said without stress, as eSpeak spells them.
+fn weak_form(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "a" => "ɐ",
+        "an" => "ɐn",
+        "the" => "ðə",
+        "and" => "ænd",
+        "or" => "ɔːɹ",
+        "of" => "ʌv",
+        "to" => "tə",
+        "in" => "ɪn",
+        "is" => "ɪz",
+        "was" => "wʌz",
+        "for" => "fɔːɹ",
+        "at" => "æt",
+        "as" => "æz",
+        "are" => "ɑːɹ",
+        "be" => "biː",
+        "it" => "ɪt",
+        "i" => "aɪ",
+        "you" => "juː",
+        "he" => "hiː",
+        "she" => "ʃiː",
+        "we" => "wiː",
+        "they" => "ðeɪ",
+        "my" => "maɪ",
+        "your" => "jʊɹ",
+        "his" => "hɪz",
+        "her" => "hɜː",
+        "from" => "fɹʌm",
+        "with" => "wɪð",
+        "that" => "ðæt",
+        "if" => "ɪf",
+        "can" => "kæn",
+        "have" => "hæv",
+        "has" => "hɐz",
+        "had" => "hɐd",
+        _ => return None,
+    })
+}
+
+/// ARPAbet with stress digits to IPA with a stress mark before the vowel.
+fn ipa(phones: &str) -> String {
+    let phones: Vec<&str> = phones.split_whitespace().collect();
+    let syllables = phones
+        .iter()
+        .filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit()))
+        .count();
+    let mut said = String::new();
+    for (at, phone) in phones.iter().enumerate() {
+        let (phone, stress) = match phone.strip_suffix(|end: char| end.is_ascii_digit()) {
+            Some(vowel) if phone.ends_with('1') || (phone.ends_with('2') && syllables == 1) => {
+                (vowel, Some('ˈ'))
+            }
+            Some(vowel) if phone.ends_with('2') => (vowel, Some('ˌ')),
+            Some(vowel) => (vowel, None),
+            None => (*phone, None),
+        };
+        said.extend(stress);
+        let before_r = phones.get(at + 1) == Some(&"R");
+        said.push_str(match (phone, stress) {
+            ("AA", _) => "ɑː",
+            ("AE", _) => "æ",
+            ("AH", None) => "ə",
+            ("AH", Some(_)) => "ʌ",
+            ("AO", _) => "ɔː",
+            ("AW", _) => "aʊ",
+            ("AY", _) => "aɪ",
+            ("B", _) => "b",
+            ("CH", _) => "tʃ",
+            ("D", _) => "d",
+            ("DH", _) => "ð",
+            ("EH", _) => "ɛ",
+            ("ER", None) => "ɚ",
+            ("ER", Some(_)) => "ɜː",
+            ("EY", _) => "eɪ",
+            ("F", _) => "f",
+            ("G", _) => "ɡ",
+            ("HH", _) => "h",
+            ("IH", _) => "ɪ",
+            ("IY", None) => "i",
+            ("IY", Some(_)) if before_r => "ɪ",
+            ("IY", Some(_)) => "iː",
+            ("JH", _) => "dʒ",
+            ("K", _) => "k",
+            ("L", _) => "l",
+            ("M", _) => "m",
+            ("N", _) => "n",
+            ("NG", _) => "ŋ",
+            ("OW", _) => "oʊ",
+            ("OY", _) => "ɔɪ",
+            ("P", _) => "p",
+            ("R", _) => "ɹ",
+            ("S", _) => "s",
+            ("SH", _) => "ʃ",
+            ("T", _) => "t",
+            ("TH", _) => "θ",
+            ("UH", _) => "ʊ",
+            ("UW", _) => "uː",
+            ("V", _) => "v",
+            ("W", _) => "w",
+            ("Y", _) => "j",
+            ("Z", _) => "z",
+            ("ZH", _) => "ʒ",
+            _ => "",
+        });
+    }
+    said
+}
+
+fn letter_name(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'a' => "EY1",
+        'b' => "B IY1",
+        'c' => "S IY1",
+        'd' => "D IY1",
+        'e' => "IY1",
+        'f' => "EH1 F",
+        'g' => "JH IY1",
+        'h' => "EY1 CH",
+        'i' => "AY1",
+        'j' => "JH EY1",
+        'k' => "K EY1",
+        'l' => "EH1 L",
+        'm' => "EH1 M",
+        'n' => "EH1 N",
+        'o' => "OW1",
+        'p' => "P IY1",
+        'q' => "K Y UW1",
+        'r' => "AA1 R",
+        's' => "EH1 S",
+        't' => "T IY1",
+        'u' => "Y UW1",
+        'v' => "V IY1",
+        'w' => "D AH1 B AH0 L Y UW0",
+        'x' => "EH1 K S",
+        'y' => "W AY1",
+        'z' => "Z IY1",
+        _ => return None,
+    })
+}
+
+/// Spellings and their usual sound, the longest first; vowels get their stress afterwards.
+const SPELLINGS: &[(&str, &str)] = &[
+    ("tion", "SH AH N"),
+    ("sion", "ZH AH N"),
+    ("ture", "CH ER"),
+    ("ough", "OW"),
+    ("eigh", "EY"),
+    ("igh", "AY"),
+    ("tch", "CH"),
+    ("dge", "JH"),
+    ("sch", "SH"),
+    ("que", "K"),
+    ("eau", "OW"),
+    ("air", "EH R"),
+    ("ear", "IH R"),
+    ("our", "AO R"),
+    ("oor", "AO R"),
+    ("ing", "IH NG"),
+    ("all", "AO L"),
+    ("ch", "CH"),
+    ("sh", "SH"),
+    ("th", "TH"),
+    ("ph", "F"),
+    ("wh", "W"),
+    ("ck", "K"),
+    ("ng", "NG"),
+    ("qu", "K W"),
+    ("kn", "N"),
+    ("wr", "R"),
+    ("gh", "G"),
+    ("ee", "IY"),
+    ("ea", "IY"),
+    ("oo", "UW"),
+    ("ou", "AW"),
+    ("ow", "OW"),
+    ("ai", "EY"),
+    ("ay", "EY"),
+    ("ey", "IY"),
+    ("ei", "EY"),
+    ("ie", "IY"),
+    ("oa", "OW"),
+    ("oi", "OY"),
+    ("oy", "OY"),
+    ("au", "AO"),
+    ("aw", "AO"),
+    ("ue", "UW"),
+    ("ew", "UW"),
+    ("ar", "AA R"),
+    ("er", "ER"),
+    ("ir", "ER"),
+    ("ur", "ER"),
+    ("or", "AO R"),
+    ("ce", "S"),
+    ("ci", "S IH"),
+    ("cy", "S IY"),
+    ("ge", "JH"),
+    ("gi", "JH IH"),
+    ("a", "AE"),
+    ("b", "B"),
+    ("c", "K"),
+    ("d", "D"),
+    ("e", "EH"),
+    ("f", "F"),
+    ("g", "G"),
+    ("h", "HH"),
+    ("i", "IH"),
+    ("j", "JH"),
+    ("k", "K"),
+    ("l", "L"),
+    ("m", "M"),
+    ("n", "N"),
+    ("o", "AA"),
+    ("p", "P"),
+    ("r", "R"),
+    ("s", "S"),
+    ("t", "T"),
+    ("u", "AH"),
+    ("v", "V"),
+    ("w", "W"),
+    ("x", "K S"),
+    ("y", "IY"),
+    ("z", "Z"),
+];
+
+/// How an unknown word may sound by its letters, in ARPAbet: the first vowel stressed.
+fn spelling(word: &str) -> String {
+    let letters: String = word
+        .chars()
+        .map(plain_letter)
+        .filter(char::is_ascii_lowercase)
+        .collect();
+    let mut phones: Vec<String> = Vec::new();
+    let mut rest = letters.as_str();
+    while !rest.is_empty() {
+        let bytes = rest.as_bytes();
+        // A doubled consonant sounds once; a final e is silent and makes the vowel before it long.
+        let doubled = bytes.len() > 1 && bytes[0] == bytes[1] && !b"aeiou".contains(&bytes[0]);
+        if doubled {
+            rest = &rest[1..];
+            continue;
+        }
+        if rest == "e" && phones.len() > 1 {
+            break;
+        }
+        let magic_e = bytes.len() == 3 && bytes[2] == b'e' && !b"aeiouwxy".contains(&bytes[1]);
+        let long = magic_e.then(|| match bytes[0] {
+            b'a' => Some("EY"),
+            b'e' => Some("IY"),
+            b'i' | b'y' => Some("AY"),
+            b'o' => Some("OW"),
+            b'u' => Some("UW"),
+            _ => None,
+        });
+        let (spelled, sound) = match long.flatten() {
+            Some(long) => (&rest[..1], long),
+            None => SPELLINGS
+                .iter()
+                .find(|(spelled, _)| rest.starts_with(spelled))
+                .map_or((&rest[..1], ""), |(spelled, sound)| (*spelled, *sound)),
+        };
+        phones.extend(sound.split_whitespace().map(str::to_owned));
+        rest = &rest[spelled.len()..];
+    }
+    let mut stress = '1';
+    for phone in &mut phones {
+        if phone.starts_with(['A', 'E', 'I', 'O', 'U']) {
+            phone.push(stress);
+            stress = '0';
+        }
+    }
+    phones.join(" ")
+}
+
+/// A letter without its accent, for the accents that English borrows.
+fn plain_letter(letter: char) -> char {
+    match letter {
+        'à'..='å' => 'a',
+        'ç' => 'c',
+        'è'..='ë' => 'e',
+        'ì'..='ï' => 'i',
+        'ñ' => 'n',
+        'ò'..='ö' | 'ø' => 'o',
+        'ù'..='ü' => 'u',
+        'ý' | 'ÿ' => 'y',
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ai::spoken;
+
+    fn table() -> Pronunciations {
+        let lines = "hello HH AH0 L OW1\nhello(2) HH EH0 L OW1\nworld W ER1 L D # a comment\ngate G EY1 T\ntest T EH1 S T\n";
+        Pronunciations::parse(lines.to_owned()).unwrap()
+    }
+
+    fn said(text: &str) -> String {
+        let table = table();
+        spoken::clauses(text)
+            .iter()
+            .map(|clause| table.clause(clause))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn known_words_are_spelled_as_espeak_spells_them() {
+        assert_eq!(said("Hello, world!"), "həlˈoʊ, wˈɜːld!");
+    }
+
+    #[test]
+    fn endings_agree_with_the_sound_before_them() {
+        assert_eq!(
+            said("gates tested worlds world's"),
+            "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz."
+        );
+    }
+
+    #[test]
+    fn unknown_words_are_said_by_their_letters_and_capitals_one_by_one() {
+        assert_eq!(said("zork"), "zˈɔːɹk.");
+        assert_eq!(said("plake"), "plˈeɪk.");
+        assert_eq!(said("TTS"), "tˈiː tˈiː ˈɛs.");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let espeak = Phonemizer::espeak(Path::new("/nowhere/espeak-ng"));
+
+        let error = espeak.phonemes(&spoken::clauses("Hello.")).await.unwrap_err();
+
+        assert!(error.to_string().contains("espeak-ng"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_letters_can_be_said(word in "[a-zà-ÿ']{1,20}") {
+            let phones = spelling(&word);
+
+            prop_assert!(!ipa(&phones).contains(|mark: char| mark.is_ascii_digit() || mark.is_ascii_uppercase()));
+        }
+    }
+}

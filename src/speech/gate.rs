@@ -1,0 +1,513 @@
+//! Where an utterance begins and ends.
+//!
+//! ```text
+//!            p ≥ enter              speech for min_speech              p < exit
+//!   Quiet ─────────────▶ Starting ───────────────────────▶ Speaking ───────────▶ Stopping
+//!     ▲  ◀───────────────   │                                  ▲  ◀────────────    │
+//!     │       p < exit                                         │     p ≥ enter     │
+//!     └────────────────────────────────────────────────────────┼───────────────────┘
+//!                          silence for hang_over               │
+//!   any ── open() ──▶ Held ── close() ──▶ Quiet       cut at the longest length: goes on as the next
+//! ```
+//!
+//! A gate gets runs of samples with the probability that they are speech and counts its time in
+//! samples, so it needs no clock and gives the same answer for a recording as for a microphone.
+//! It starts an utterance some pre-roll before the speech that opened it, so that the first word
+//! is whole, and keeps the samples that may yet become pre-roll. From `look_for_pause` on it keeps
+//! back what follows the weakest moment so far: should the utterance reach its longest length, it
+//! is cut there, and what was kept back opens the next.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{EndReason, Heard};
+use crate::ai::{LISTEN_RATE_HZ, Pcm};
+
+/// When an utterance opens and closes.
+///
+/// With the defaults each clip of `tests/fixtures/audio` is one utterance. (So it is with 300 ms of
+/// hang-over, but they are read aloud: who thinks while speaking pauses longer.)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GateSettings {
+    /// Probability from which a frame counts as speech.
+    pub enter: f32,
+    /// Probability under which a frame counts as silence once there was speech. Lower than
+    /// `enter`, so that a probability that hovers does not chop a word.
+    pub exit: f32,
+    /// How much speech opens an utterance; less is a click or a cough.
+    pub min_speech: Duration,
+    /// How much an utterance has of what came before its first speech: 100 ms to 5 s.
+    pub pre_roll: Duration,
+    /// How much silence ends it.
+    pub hang_over: Duration,
+    /// From what length on a place to cut is looked for.
+    pub look_for_pause: Duration,
+    /// The longest utterance. Transcribers decode one whole, so this bounds their memory.
+    pub longest: Duration,
+}
+
+impl Default for GateSettings {
+    fn default() -> Self {
+        Self {
+            enter: 0.5,
+            exit: 0.35,
+            min_speech: Duration::from_millis(96),
+            pre_roll: Duration::from_millis(500),
+            hang_over: Duration::from_millis(500),
+            look_for_pause: Duration::from_secs(12),
+            longest: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Cuts one stream of samples into utterances.
+#[derive(Debug)]
+pub struct Gate {
+    enter: f32,
+    exit: f32,
+    min_speech: u64,
+    pre_roll: usize,
+    hang_over: u64,
+    look_for_pause: u64,
+    longest: u64,
+    phase: Phase,
+    /// Samples heard since the gate was made.
+    position: u64,
+    /// The last samples heard that were not handed out but still may be: pre-roll while no
+    /// utterance is open, what follows the weakest moment of a long one.
+    kept: VecDeque<i16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Quiet,
+    /// Speech set in; `speech` samples of it so far.
+    Starting {
+        speech: u64,
+    },
+    Open(Utterance),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Utterance {
+    /// Position of its first sample.
+    began: u64,
+    voice: Voice,
+    /// The lowest probability since `look_for_pause`; what follows that moment is kept back.
+    weakest: f32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Voice {
+    Speaking,
+    /// Silence for so many samples.
+    Stopping {
+        silence: u64,
+    },
+    /// The client opened it and will close it.
+    Held,
+}
+
+impl Gate {
+    /// A gate that heard nothing yet. Settings out of their range are brought to its nearest end.
+    pub fn new(settings: GateSettings) -> Self {
+        let pre_roll = settings
+            .pre_roll
+            .clamp(Duration::from_millis(100), Duration::from_secs(5));
+        let longest = settings.longest.max(Duration::from_secs(1));
+        // What is kept back must not be long enough to be cut again.
+        let look_for_pause = settings.look_for_pause.clamp(longest.mul_f32(0.6), longest);
+        Self {
+            enter: settings.enter,
+            exit: settings.exit.min(settings.enter),
+            min_speech: samples(settings.min_speech),
+            pre_roll: samples(pre_roll) as usize,
+            hang_over: samples(settings.hang_over),
+            look_for_pause: samples(look_for_pause),
+            longest: samples(longest),
+            phase: Phase::Quiet,
+            position: 0,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Hears the next samples (a frame, as a rule), which are speech with this probability.
+    pub fn hear(&mut self, samples: &[i16], probability: f32, heard: &mut Vec<Heard>) {
+        let count = samples.len() as u64;
+        self.position += count;
+        self.kept.extend(samples);
+        match self.phase {
+            Phase::Quiet if probability >= self.enter => self.starting(count, heard),
+            Phase::Quiet => self.forget_old(),
+            Phase::Starting { speech } if probability >= self.exit => self.starting(speech + count, heard),
+            Phase::Starting { .. } => {
+                self.phase = Phase::Quiet;
+                self.forget_old();
+            }
+            Phase::Open(utterance) => self.go_on(utterance, count, probability, heard),
+        }
+    }
+
+    /// The client says that speech began.
+    pub fn open(&mut self, heard: &mut Vec<Heard>) {
+        match &mut self.phase {
+            Phase::Quiet | Phase::Starting { .. } => self.start(Voice::Held, heard),
+            Phase::Open(utterance) => utterance.voice = Voice::Held,
+        }
+    }
+
+    /// The client says that speech ended.
+    pub fn close(&mut self, heard: &mut Vec<Heard>) {
+        self.end(EndReason::ClientVad, heard);
+    }
+
+    /// No more audio comes for now; what comes later does not continue what was heard.
+    pub fn stall(&mut self, heard: &mut Vec<Heard>) {
+        self.end(EndReason::Muted, heard);
+        self.phase = Phase::Quiet;
+        self.kept.clear();
+    }
+
+    /// Whether an utterance is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Samples heard so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn starting(&mut self, speech: u64, heard: &mut Vec<Heard>) {
+        if speech >= self.min_speech {
+            self.start(Voice::Speaking, heard);
+        } else {
+            self.phase = Phase::Starting { speech };
+        }
+    }
+
+    /// Opens an utterance with all that is kept.
+    fn start(&mut self, voice: Voice, heard: &mut Vec<Heard>) {
+        let began = self.position - self.kept.len() as u64;
+        self.phase = Phase::Open(Utterance {
+            began,
+            voice,
+            weakest: f32::INFINITY,
+        });
+        heard.push(Heard::Started { at_sample: began });
+        self.hand_out(heard);
+    }
+
+    fn go_on(&mut self, mut utterance: Utterance, count: u64, probability: f32, heard: &mut Vec<Heard>) {
+        let length = self.position - utterance.began;
+        if length <= self.look_for_pause {
+            self.hand_out(heard);
+        } else if probability <= utterance.weakest {
+            utterance.weakest = probability;
+            self.hand_out(heard);
+        }
+
+        utterance.voice = match utterance.voice {
+            Voice::Speaking if probability < self.exit => Voice::Stopping { silence: count },
+            Voice::Stopping { .. } if probability >= self.enter => Voice::Speaking,
+            Voice::Stopping { silence } => Voice::Stopping {
+                silence: silence + count,
+            },
+            Voice::Speaking => Voice::Speaking,
+            Voice::Held => Voice::Held,
+        };
+        self.phase = Phase::Open(utterance);
+
+        match utterance.voice {
+            Voice::Stopping { silence } if silence >= self.hang_over => self.end(EndReason::Silence, heard),
+            Voice::Speaking | Voice::Stopping { .. } | Voice::Held if length >= self.longest => {
+                let at_sample = self.position - self.kept.len() as u64;
+                heard.push(Heard::Ended {
+                    reason: EndReason::Limit,
+                    at_sample,
+                });
+                self.start(utterance.voice, heard);
+            }
+            Voice::Speaking | Voice::Stopping { .. } | Voice::Held => {}
+        }
+    }
+
+    /// Ends the open utterance, if there is one, with all that was heard.
+    fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
+        let Phase::Open(_) = self.phase else { return };
+        self.hand_out(heard);
+        heard.push(Heard::Ended {
+            reason,
+            at_sample: self.position,
+        });
+        self.phase = Phase::Quiet;
+        self.kept.shrink_to(self.pre_roll);
+    }
+
+    fn hand_out(&mut self, heard: &mut Vec<Heard>) {
+        if !self.kept.is_empty() {
+            heard.push(Heard::Audio(Pcm::from(&*self.kept.make_contiguous())));
+            self.kept.clear();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        let surplus = self.kept.len().saturating_sub(self.pre_roll);
+        self.kept.drain(..surplus);
+    }
+}
+
+fn samples(duration: Duration) -> u64 {
+    duration.as_millis() as u64 * u64::from(LISTEN_RATE_HZ) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::speech::pcm::FRAME_SAMPLES;
+
+    /// One second in frames, rounded up.
+    const SECOND: usize = 32;
+
+    /// A gate that has heard frames of these probabilities, and what it said, audio left out.
+    fn after(probabilities: &[f32]) -> (Gate, Vec<Heard>) {
+        let mut gate = Gate::new(GateSettings::default());
+        let mut heard = Vec::new();
+        for probability in probabilities {
+            gate.hear(&[0; FRAME_SAMPLES], *probability, &mut heard);
+        }
+        (gate, without_audio(heard))
+    }
+
+    fn without_audio(mut heard: Vec<Heard>) -> Vec<Heard> {
+        heard.retain(|event| !matches!(event, Heard::Audio(_)));
+        heard
+    }
+
+    fn frames(count: usize) -> u64 {
+        (count * FRAME_SAMPLES) as u64
+    }
+
+    #[test]
+    fn a_click_shorter_than_the_shortest_speech_opens_nothing() {
+        let (_, heard) = after(&[0.1, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.1]);
+
+        assert_eq!(heard, []);
+    }
+
+    #[test]
+    fn an_utterance_begins_a_pre_roll_before_its_first_speech() {
+        let mut input = vec![0.0; 2 * SECOND];
+        input.extend([0.9; 3]);
+
+        let (_, heard) = after(&input);
+
+        assert_eq!(
+            heard,
+            [Heard::Started {
+                at_sample: frames(2 * SECOND) - 8_000
+            }]
+        );
+    }
+
+    #[test]
+    fn a_probability_between_exit_and_enter_neither_opens_nor_begins_to_close() {
+        let (_, never_opened) = after(&[0.4; 50]);
+        let mut input = vec![0.9; 3];
+        input.extend([0.4; 50]);
+        let (gate, _) = after(&input);
+
+        assert_eq!(never_opened, []);
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn a_pause_shorter_than_the_hang_over_does_not_cut() {
+        let mut input = vec![0.9; 10];
+        input.extend([0.0; 15]);
+        input.extend([0.9; 10]);
+
+        let (gate, heard) = after(&input);
+
+        assert_eq!(heard, [Heard::Started { at_sample: 0 }]);
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn silence_for_the_hang_over_ends_it() {
+        let mut input = vec![0.9; 10];
+        input.extend([0.0; 16]);
+
+        let (_, heard) = after(&input);
+
+        let end = Heard::Ended {
+            reason: EndReason::Silence,
+            at_sample: frames(26),
+        };
+        assert_eq!(heard, [Heard::Started { at_sample: 0 }, end]);
+    }
+
+    #[test]
+    fn a_long_utterance_is_cut_at_its_weakest_moment_and_goes_on() {
+        let mut input = vec![0.9; 13 * SECOND];
+        input.push(0.6);
+        input.extend(vec![0.9; 2 * SECOND]);
+
+        let (gate, heard) = after(&input);
+
+        let cut = frames(13 * SECOND + 1);
+        assert_eq!(
+            heard,
+            [
+                Heard::Started { at_sample: 0 },
+                Heard::Ended {
+                    reason: EndReason::Limit,
+                    at_sample: cut
+                },
+                Heard::Started { at_sample: cut },
+            ]
+        );
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn what_a_client_opened_only_the_client_ends() {
+        let (mut gate, _) = after(&[0.9; 10]);
+        let mut heard = Vec::new();
+
+        gate.open(&mut heard);
+        for _ in 0..3 * SECOND {
+            gate.hear(&[0; FRAME_SAMPLES], 0.0, &mut heard);
+        }
+        assert!(gate.is_open());
+        gate.close(&mut heard);
+        gate.close(&mut heard);
+
+        let at_sample = frames(10 + 3 * SECOND);
+        assert_eq!(
+            without_audio(heard),
+            [Heard::Ended {
+                reason: EndReason::ClientVad,
+                at_sample
+            }]
+        );
+    }
+
+    #[test]
+    fn a_client_gets_the_pre_roll_too() {
+        let (mut gate, _) = after(&vec![0.0; 2 * SECOND]);
+        let mut heard = Vec::new();
+
+        gate.open(&mut heard);
+
+        let at_sample = frames(2 * SECOND) - 8_000;
+        assert_eq!(
+            heard,
+            [Heard::Started { at_sample }, Heard::Audio(Pcm::from([0; 8_000]))]
+        );
+    }
+
+    #[test]
+    fn what_came_before_a_stall_is_no_pre_roll_of_what_comes_after() {
+        let (mut gate, _) = after(&[0.0; SECOND]);
+        let mut heard = Vec::new();
+
+        gate.stall(&mut heard);
+        gate.open(&mut heard);
+
+        assert_eq!(
+            heard,
+            [Heard::Started {
+                at_sample: frames(SECOND)
+            }]
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Hear { samples: usize, probability: f32 },
+        Open,
+        Close,
+        Stall,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Runs of alike frames, so that every phase is reached.
+        let hear = (1usize..40, prop_oneof![0.0f32..0.35, 0.35f32..0.5, 0.5f32..1.0]).prop_map(
+            |(frames, probability)| Step::Hear {
+                samples: frames * FRAME_SAMPLES,
+                probability,
+            },
+        );
+        let odd = (1usize..FRAME_SAMPLES, 0.0f32..1.0)
+            .prop_map(|(samples, probability)| Step::Hear { samples, probability });
+        prop_oneof![20 => hear, 2 => odd, 1 => Just(Step::Open), 1 => Just(Step::Close), 1 => Just(Step::Stall)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn utterances_are_the_input_from_start_to_end_and_never_overlap(
+            steps in prop::collection::vec(step(), 0..120),
+            pre_roll_ms in 100u64..5_000,
+        ) {
+            let settings = GateSettings {
+                pre_roll: Duration::from_millis(pre_roll_ms),
+                look_for_pause: Duration::from_secs(3),
+                longest: Duration::from_secs(4),
+                ..GateSettings::default()
+            };
+            let most_kept = settings.pre_roll.max(Duration::from_secs(2)) + Duration::from_millis(200);
+            let mut gate = Gate::new(settings);
+            let mut input: Vec<i16> = Vec::new();
+            let mut heard = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Hear { samples, probability } => {
+                        let from = input.len();
+                        // A prime period: a piece taken from the wrong place does not match.
+                        input.extend((from..from + samples).map(|n| (n % 30_011) as i16));
+                        for frame in input[from..].chunks(FRAME_SAMPLES) {
+                            gate.hear(frame, probability, &mut heard);
+                        }
+                    }
+                    Step::Open => gate.open(&mut heard),
+                    Step::Close => gate.close(&mut heard),
+                    Step::Stall => gate.stall(&mut heard),
+                }
+                prop_assert!(gate.kept.len() as u64 <= samples(most_kept));
+            }
+            prop_assert_eq!(gate.position(), input.len() as u64);
+
+            let mut open: Option<u64> = None;
+            let mut last = 0;
+            let mut cut_at = None;
+            for event in heard {
+                match event {
+                    Heard::Started { at_sample } => {
+                        prop_assert!(open.is_none() && at_sample >= last);
+                        prop_assert!(cut_at.take().is_none_or(|cut| cut == at_sample));
+                        open = Some(at_sample);
+                        last = at_sample;
+                    }
+                    Heard::Audio(pcm) => {
+                        prop_assert!(open.is_some());
+                        let next = last + pcm.len() as u64;
+                        prop_assert_eq!(&*pcm, &input[last as usize..next as usize]);
+                        last = next;
+                    }
+                    Heard::Ended { reason, at_sample } => {
+                        prop_assert!(open.take().is_some_and(|began| at_sample - began <= samples(Duration::from_secs(9))));
+                        prop_assert_eq!(at_sample, last);
+                        cut_at = (reason == EndReason::Limit).then_some(at_sample);
+                    }
+                }
+            }
+            prop_assert!(cut_at.is_none());
+            prop_assert_eq!(open.is_some(), gate.is_open());
+        }
+    }
+}
