@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use livekit_api::services::{
-    ServerError, ServiceError,
-    room::{RemoveParticipantOptions, RoomClient},
-};
+use livekit_api::services::{ServerError, ServiceError, room::RoomClient};
 use livekit_protocol as proto;
 
 use crate::{
@@ -56,13 +53,12 @@ impl LivekitApi {
 
     /// Removes a participant from a room.
     pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
-        let options = RemoveParticipantOptions::default();
         match self
             .rooms
-            .remove_participant(room.as_str(), identity.as_str(), options)
+            .remove_participant(room.as_str(), identity.as_str())
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => Err(ApiError::new(
                 Code::NotFound,
                 "nobody with this identity is in the room",

@@ -7,6 +7,7 @@ use super::audio::Codec;
 use crate::{
     error::Code,
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    speech,
 };
 
 /// One message to a client. Times are milliseconds of the session unless a field says otherwise;
@@ -104,7 +105,7 @@ pub enum ToClient {
         /// Where it was heard.
         source: MediaSource,
         /// Why it ended.
-        reason: SpeechEndReason,
+        reason: speech::EndReason,
     },
     /// The answer to what was said is being made.
     TurnStarted {
@@ -386,20 +387,6 @@ pub enum StreamData {
         /// Which engine.
         provider: String,
     },
-}
-
-/// Why an utterance ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SpeechEndReason {
-    /// Silence.
-    Silence,
-    /// The client's VAD said so.
-    ClientVad,
-    /// It grew too long for one piece; the next one goes on without a gap.
-    Limit,
-    /// Sound stopped coming.
-    Muted,
 }
 
 /// How an answer ended.

@@ -29,10 +29,10 @@ use crate::{
     outlet::Refused,
     protocol::{
         FromClient, ToClient, frame,
-        to_client::{EndReason, MediaSource, SpeechEndReason},
+        to_client::{EndReason, MediaSource},
     },
     room::Rooms,
-    speech::{Heard, Listener},
+    speech::{self, Heard, Listener},
     telemetry,
 };
 
@@ -165,7 +165,7 @@ impl SessionActor {
             Effect::Listen(samples) => self.listener(|listener| listener.hear(&samples)),
             Effect::ResetListener => self.listener(Listener::stall),
             Effect::OpenGate => self.listener(Listener::open),
-            Effect::CloseGate(SpeechEndReason::Muted) => self.listener(Listener::stall),
+            Effect::CloseGate(speech::EndReason::Muted) => self.listener(Listener::stall),
             Effect::CloseGate(_) => self.listener(Listener::close),
             Effect::Transcribe(utterance) => self.transcribe(utterance, ctx),
             Effect::EndUtterance(_) => self.utterance = None,

@@ -40,10 +40,13 @@ use crate::{
         from_client::{ConnectionInit, LivekitMode},
         to_client::{
             AudioFormat, ConnectionAck, EndReason, Finish, LivekitInfo, MediaOffer, MediaReason, MediaSource,
-            MicrophoneData, PartState, ParticipantsUpdate, SpeechEndReason, StreamData, UserSession,
+            MicrophoneData, PartState, StreamData, UserSession,
         },
     },
-    speech::turn::{self, Turns},
+    speech::{
+        self,
+        turn::{self, Turns},
+    },
 };
 
 /// Sockets of one session, told apart by when they came: an older number is stale.
@@ -125,7 +128,7 @@ pub enum Input {
     /// The gate closed.
     SpeechEnded {
         /// Why.
-        reason: SpeechEndReason,
+        reason: speech::EndReason,
         /// Where the utterance ends, in milliseconds of the session.
         at_ms: u64,
     },
@@ -199,7 +202,7 @@ pub enum Effect {
     /// The client's own VAD opened.
     OpenGate,
     /// End the open utterance for this reason.
-    CloseGate(SpeechEndReason),
+    CloseGate(speech::EndReason),
     /// Begin to transcribe.
     Transcribe(UtteranceId),
     /// The utterance is complete.
@@ -623,7 +626,7 @@ impl Session {
                 if vad.status {
                     effects.push(Effect::OpenGate);
                 } else if self.open.is_some() {
-                    effects.push(Effect::CloseGate(SpeechEndReason::ClientVad));
+                    effects.push(Effect::CloseGate(speech::EndReason::ClientVad));
                 }
             }
             FromClient::MicrophoneStateAck(ack) => self.microphone.acknowledged(ack.version),
@@ -759,7 +762,7 @@ impl Session {
     fn source_gone(&mut self, source: MediaSource, now: Instant, effects: &mut Vec<Effect>) {
         if self.sources.gone(source) {
             if self.open.is_some() {
-                effects.push(Effect::CloseGate(SpeechEndReason::Muted));
+                effects.push(Effect::CloseGate(speech::EndReason::Muted));
             }
             self.tell_media_state(MediaReason::Silent, now, effects);
         }
@@ -819,7 +822,13 @@ impl Session {
         self.take_turn(turn::Input::SpeechStarted(utterance), now, effects);
     }
 
-    fn speech_ended(&mut self, reason: SpeechEndReason, at_ms: u64, now: Instant, effects: &mut Vec<Effect>) {
+    fn speech_ended(
+        &mut self,
+        reason: speech::EndReason,
+        at_ms: u64,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(utterance) = self.open.take() else { return };
         if let Some(hearing) = self.hearing.get_mut(&utterance) {
             hearing.ended_ms = at_ms;
@@ -1185,7 +1194,7 @@ impl Session {
         }
         if self.stall_at().is_some_and(|at| now >= at) {
             self.sources.stalled();
-            effects.push(Effect::CloseGate(SpeechEndReason::Muted));
+            effects.push(Effect::CloseGate(speech::EndReason::Muted));
         }
         if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.tick(now));
@@ -1336,7 +1345,7 @@ mod tests {
             self.input(Input::SpeechStarted { at_ms: 100 });
             let utterance = self.session.last_utterance;
             self.input(Input::SpeechEnded {
-                reason: SpeechEndReason::Silence,
+                reason: speech::EndReason::Silence,
                 at_ms: 900,
             });
             self.input(Input::Final(utterance, text.into()))
@@ -1598,7 +1607,7 @@ mod tests {
             rig.input(Input::Interim(utterance, text.into()));
         }
         rig.input(Input::SpeechEnded {
-            reason: SpeechEndReason::Silence,
+            reason: speech::EndReason::Silence,
             at_ms: 900,
         });
         rig.input(Input::Final(utterance, "Go forward ten meters.".into()));
@@ -1635,7 +1644,7 @@ mod tests {
             live: true,
         });
         rig.input(Input::SpeechStarted { at_ms: 0 }).wait(STALL);
-        let closed = |effect: &&Effect| matches!(effect, Effect::CloseGate(SpeechEndReason::Muted));
+        let closed = |effect: &&Effect| matches!(effect, Effect::CloseGate(speech::EndReason::Muted));
         assert_eq!(rig.effects.iter().filter(closed).count(), 1);
     }
 
@@ -1644,7 +1653,7 @@ mod tests {
         let mut rig = Rig::attached();
         rig.input(Input::SpeechStarted { at_ms: 0 });
         rig.input(Input::SpeechEnded {
-            reason: SpeechEndReason::Silence,
+            reason: speech::EndReason::Silence,
             at_ms: 900,
         });
         rig.told(1);
@@ -1745,7 +1754,7 @@ mod tests {
                     3 => { rig.input(sound(MediaSource::Livekit)); }
                     4 => { rig.input(sound(MediaSource::Ws)); }
                     5 if rig.session.open.is_none() => { rig.input(Input::SpeechStarted { at_ms: 1 }); }
-                    6 => { rig.input(Input::SpeechEnded { reason: SpeechEndReason::Silence, at_ms: 2 }); }
+                    6 => { rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 2 }); }
                     7 => { rig.input(Input::Interim(utterance, "some words".into())); }
                     8 if rig.session.open.is_none() => { rig.input(Input::Final(utterance, "some words".into())); }
                     9 => { rig.input(Input::Thought(generation, "An answer. ".into())); }

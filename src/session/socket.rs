@@ -17,6 +17,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, StreamHandler, WrapFuture};
+use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, error::PayloadError, web::Payload};
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
 use bytes::{Bytes, BytesMut};
@@ -253,18 +254,18 @@ impl Socket {
         }
     }
 
-    fn fragment(&mut self, item: ws::Item, ctx: &mut Ctx) {
+    fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
         let (piece, last) = match item {
-            ws::Item::FirstText(piece) => {
+            Item::FirstText(piece) => {
                 self.fragments = Some((true, BytesMut::new()));
                 (piece, false)
             }
-            ws::Item::FirstBinary(piece) => {
+            Item::FirstBinary(piece) => {
                 self.fragments = Some((false, BytesMut::new()));
                 (piece, false)
             }
-            ws::Item::Continue(piece) => (piece, false),
-            ws::Item::Last(piece) => (piece, true),
+            Item::Continue(piece) => (piece, false),
+            Item::Last(piece) => (piece, true),
         };
         let Some((is_text, message)) = &mut self.fragments else {
             return;

@@ -16,6 +16,8 @@ pub mod playout;
 pub mod sentences;
 pub mod turn;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ai::Pcm;
 use detector::SpeechDetector;
 use gate::{Gate, GateSettings};
@@ -44,7 +46,8 @@ pub enum Heard {
 }
 
 /// What ended an utterance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The speaker fell silent for longer than the hang-over.
     Silence,
@@ -55,18 +58,6 @@ pub enum EndReason {
     Limit,
     /// Audio stopped arriving while it was open.
     Muted,
-}
-
-impl EndReason {
-    /// The name on the wire and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EndReason::Silence => "silence",
-            EndReason::ClientVad => "client_vad",
-            EndReason::Limit => "limit",
-            EndReason::Muted => "muted",
-        }
-    }
 }
 
 /// Finds the utterances in one stream of 16 kHz mono PCM.
