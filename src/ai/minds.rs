@@ -1,37 +1,117 @@
 //! Puts the minds together from settings: what is there is ready, what is not is off and says why.
 //!
-//! A gateway starts whatever is missing. Each [`Mind`] that is off carries one sentence for the log
-//! and for `GET /health`: which part it is and how to get it.
+//! A gateway starts whatever is missing. Each [`Mind`] that is off carries one sentence, for the log
+//! and for whoever asks: which part it is, why, and how to get it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::chat::{Chat, Patience, Secret};
 use super::moonshine::Moonshine;
 use super::onnx::Runtime;
 use super::parrot::Parrot;
-use super::phonemes::{self, Phonemizer, Pronunciations};
+use super::phonemes::{Espeak, Phonemizer, Pronunciations};
 use super::piper::Piper;
-use super::silero::Engine;
+use super::silero;
+#[cfg(feature = "smollm2")]
+use super::smollm2::SmolLm2;
 use super::{AiError, Speaker, Thinker, Transcriber};
 use crate::speech::detector::{Earshot, SpeechDetector, StageSettings, TwoStage};
 
-/// The file name of ONNX Runtime, as `scripts/setup` installs it.
+/// The files that `scripts/setup models` installs under these names.
 const RUNTIME_FILE: &str = "libonnxruntime.so.1.23.2";
+const SILERO_FILE: &str = "silero-vad-v6.onnx";
+const DICTIONARY_FILE: &str = "cmudict.dict";
+#[cfg(feature = "smollm2")]
+const SMOLLM2_FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 
 /// What the minds are made of.
 #[derive(Clone, Debug)]
 pub struct MindSettings {
     /// The folder that `scripts/setup models` fills.
     pub models: PathBuf,
-    /// Threads that transcribe, each with 160 MB of its own.
+    /// Threads that transcribe: about 100 MB for the first and 70 MB for each further one.
     pub transcriber_workers: usize,
-    /// Threads that speak.
+    /// Threads that speak, of about the same size.
     pub speaker_workers: usize,
+    /// Who answers.
+    pub thinker: ThinkerChoice,
+    /// An endpoint that speaks OpenAI's chat completions.
+    pub openai: Option<OpenAiSettings>,
+    /// Google's Gemini.
+    pub gemini: Option<GeminiSettings>,
+}
+
+impl Default for MindSettings {
+    fn default() -> Self {
+        Self {
+            models: default_models().unwrap_or_else(|| PathBuf::from("models")),
+            transcriber_workers: 2,
+            speaker_workers: 1,
+            thinker: ThinkerChoice::Auto,
+            openai: None,
+            gemini: None,
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThinkerChoice {
+    /// The first that is there: the OpenAI-compatible endpoint, Gemini, SmolLM2, the parrot.
+    #[default]
+    Auto,
+    /// The scripted one.
+    Parrot,
+    /// The small embedded language model.
+    SmolLm2,
+    /// The OpenAI-compatible endpoint.
+    OpenAi,
+    /// Google's Gemini.
+    Gemini,
+}
+
+impl std::str::FromStr for ThinkerChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "parrot" => Ok(Self::Parrot),
+            "smollm2" => Ok(Self::SmolLm2),
+            "openai" => Ok(Self::OpenAi),
+            "gemini" => Ok(Self::Gemini),
+            other => Err(format!(
+                "no thinker '{other}': auto, parrot, smollm2, openai or gemini"
+            )),
+        }
+    }
+}
+
+/// An endpoint that speaks OpenAI's chat completions.
+#[derive(Clone, Debug)]
+pub struct OpenAiSettings {
+    /// Up to and with `/v1`; OpenAI's own where there is none.
+    pub base_url: Option<String>,
+    /// None where the endpoint wants none.
+    pub key: Option<Secret>,
+    /// The model's name there.
+    pub model: String,
+}
+
+/// Google's Gemini.
+#[derive(Clone, Debug)]
+pub struct GeminiSettings {
+    /// Only where a proxy stands before it.
+    pub base_url: Option<String>,
+    /// From Google AI Studio.
+    pub key: Secret,
+    /// The model's name.
+    pub model: String,
 }
 
 /// A part that is ready, or off with the reason.
-#[derive(Clone)]
 pub enum Mind<T: ?Sized> {
     /// It works.
     Ready(Arc<T>),
@@ -48,7 +128,7 @@ impl<T: ?Sized> Mind<T> {
         }
     }
 
-    /// The sentence, where it is off.
+    /// Why it is off, where it is.
     pub fn off(&self) -> Option<&str> {
         match self {
             Mind::Ready(_) => None,
@@ -57,8 +137,201 @@ impl<T: ?Sized> Mind<T> {
     }
 }
 
+impl<T: ?Sized> Clone for Mind<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Mind::Ready(mind) => Mind::Ready(Arc::clone(mind)),
+            Mind::Off(why) => Mind::Off(why.clone()),
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Mind<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.off().unwrap_or("ready"))
+    }
+}
+
+/// Makes a speech detector for each new stream. Cheap to clone.
+#[derive(Clone)]
+pub struct Detectors {
+    /// None where only the first stage is there.
+    silero: Option<silero::Engine>,
+    off: Option<String>,
+}
+
+impl Detectors {
+    /// Only `earshot`, which needs no file.
+    pub fn earshot() -> Self {
+        Self {
+            silero: None,
+            off: None,
+        }
+    }
+
+    /// A detector for one stream.
+    pub fn detector(&self) -> Box<dyn SpeechDetector> {
+        match &self.silero {
+            Some(engine) => Box::new(TwoStage::new(engine.detector(), StageSettings::default())),
+            None => Box::new(Earshot::default()),
+        }
+    }
+
+    /// Why there is no second stage, where there is none.
+    pub fn off(&self) -> Option<&str> {
+        self.off.as_deref()
+    }
+}
+
+/// All that a conversation needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Minds {
+    /// Speech to text.
+    pub transcriber: Mind<dyn Transcriber>,
+    /// Who answers.
+    pub thinker: Mind<dyn Thinker>,
+    /// Text to speech.
+    pub speaker: Mind<dyn Speaker>,
+    /// Speech or not.
+    pub detectors: Detectors,
+}
+
+impl Minds {
+    /// Loads what is there; reads some 100 MB, so not on a thread that serves.
+    pub fn load(settings: &MindSettings) -> Self {
+        let models = settings.models.as_path();
+        let runtime = Runtime::load(&models.join(RUNTIME_FILE));
+        let transcriber = runtime
+            .clone()
+            .and_then(|runtime| Moonshine::load(&runtime, models, settings.transcriber_workers))
+            .map(|moonshine| Arc::new(moonshine) as Arc<dyn Transcriber>);
+        let speaker = runtime
+            .clone()
+            .and_then(|runtime| Piper::load(&runtime, models, phonemizer(models)?, settings.speaker_workers))
+            .map(|piper| Arc::new(piper) as Arc<dyn Speaker>);
+        let silero = runtime.and_then(|runtime| silero::Engine::load(&runtime, &models.join(SILERO_FILE)));
+        let (silero, off) = match silero {
+            Ok(engine) => (Some(engine), None),
+            Err(error) => (
+                None,
+                Some(off(
+                    "the second stage of voice activity detection",
+                    "models",
+                    &error,
+                )),
+            ),
+        };
+        Self {
+            transcriber: mind(transcriber, "the embedded transcriber"),
+            thinker: thinker(settings),
+            speaker: mind(speaker, "the embedded speaker"),
+            detectors: Detectors { silero, off },
+        }
+    }
+
+    /// One sentence for each part that is off.
+    pub fn missing(&self) -> Vec<&str> {
+        let parts = [
+            self.transcriber.off(),
+            self.thinker.off(),
+            self.speaker.off(),
+            self.detectors.off(),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+}
+
+fn mind<T: ?Sized>(part: Result<Arc<T>, AiError>, what: &str) -> Mind<T> {
+    match part {
+        Ok(mind) => Mind::Ready(mind),
+        Err(error) => Mind::Off(off(what, "models", &error)),
+    }
+}
+
+fn off(what: &str, install: &str, error: &AiError) -> String {
+    let why = match error {
+        AiError::Unavailable(why) => why.clone(),
+        AiError::Busy | AiError::Refused(_) | AiError::Connection(_) | AiError::Inference(_) => {
+            error.to_string()
+        }
+    };
+    format!("{what} is off: {why} (get it by: scripts/setup {install})")
+}
+
+/// The dictionary, eSpeak NG, or both: either is enough.
+fn phonemizer(models: &Path) -> Result<Phonemizer, AiError> {
+    let dictionary = Pronunciations::load(&models.join(DICTIONARY_FILE));
+    match (dictionary, Espeak::find()) {
+        (Ok(dictionary), espeak) => Ok(Phonemizer::new(dictionary, espeak)),
+        (Err(_), Some(espeak)) => Ok(Phonemizer::espeak_alone(espeak)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn thinker(settings: &MindSettings) -> Mind<dyn Thinker> {
+    let parrot = || Mind::Ready(Arc::new(Parrot) as Arc<dyn Thinker>);
+    match settings.thinker {
+        ThinkerChoice::Parrot => parrot(),
+        ThinkerChoice::OpenAi => openai(settings),
+        ThinkerChoice::Gemini => gemini(settings),
+        ThinkerChoice::SmolLm2 => smollm2(&settings.models),
+        ThinkerChoice::Auto if settings.openai.is_some() => openai(settings),
+        ThinkerChoice::Auto if settings.gemini.is_some() => gemini(settings),
+        ThinkerChoice::Auto => match smollm2(&settings.models) {
+            Mind::Ready(model) => Mind::Ready(model),
+            Mind::Off(_) => parrot(),
+        },
+    }
+}
+
+fn openai(settings: &MindSettings) -> Mind<dyn Thinker> {
+    let Some(openai) = &settings.openai else {
+        return Mind::Off(
+            "the thinker is off: 'openai' was chosen, but no endpoint or key is configured".into(),
+        );
+    };
+    chat(Chat::openai(
+        openai.base_url.as_deref(),
+        openai.key.as_ref(),
+        &openai.model,
+        Patience::default(),
+    ))
+}
+
+fn gemini(settings: &MindSettings) -> Mind<dyn Thinker> {
+    let Some(gemini) = &settings.gemini else {
+        return Mind::Off("the thinker is off: 'gemini' was chosen, but GEMINI_API_KEY is not set".into());
+    };
+    chat(Chat::gemini(
+        gemini.base_url.as_deref(),
+        &gemini.key,
+        &gemini.model,
+        Patience::default(),
+    ))
+}
+
+fn chat(chat: Result<Chat, AiError>) -> Mind<dyn Thinker> {
+    match chat {
+        Ok(chat) => Mind::Ready(Arc::new(chat)),
+        Err(error) => Mind::Off(format!("the thinker is off: {error}")),
+    }
+}
+
+#[cfg(feature = "smollm2")]
+fn smollm2(models: &Path) -> Mind<dyn Thinker> {
+    match SmolLm2::load(&models.join(SMOLLM2_FILE)) {
+        Ok(model) => Mind::Ready(Arc::new(model)),
+        Err(error) => Mind::Off(off("the embedded language model", "smollm2", &error)),
+    }
+}
+
+#[cfg(not(feature = "smollm2"))]
+fn smollm2(_: &Path) -> Mind<dyn Thinker> {
+    Mind::Off("the embedded language model is off: this build is without the feature smollm2".into())
+}
+
 /// The folder of models where nothing else is said: `$JUNE_CACHE/models`, else `june-edge/models`
-/// under the user's cache folder. None where there is no home either.
+/// in the user's cache folder. None where there is no home either.
 pub fn default_models() -> Option<PathBuf> {
     let folder = |name: &str| {
         std::env::var_os(name)
@@ -70,4 +343,84 @@ pub fn default_models() -> Option<PathBuf> {
         Some(user.join("june-edge"))
     })?;
     Some(cache.join("models"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ai::testing;
+
+    fn without_models() -> MindSettings {
+        MindSettings {
+            models: PathBuf::from("/nowhere/models"),
+            ..MindSettings::default()
+        }
+    }
+
+    #[test]
+    fn with_the_models_installed_every_part_is_ready() {
+        let minds = Minds::load(&MindSettings {
+            models: testing::models(),
+            ..MindSettings::default()
+        });
+
+        assert_eq!(minds.missing(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn without_models_each_part_says_how_to_get_it_and_the_parrot_answers() {
+        let minds = Minds::load(&without_models());
+
+        let missing = minds.missing();
+        assert_eq!(missing.len(), 3, "{missing:?}");
+        assert!(
+            missing
+                .iter()
+                .all(|why| why.contains("is off") && why.contains("scripts/setup models")),
+            "{missing:?}"
+        );
+        assert_eq!(
+            minds.thinker.ready().map(|thinker| thinker.name()),
+            Some("parrot")
+        );
+        minds.detectors.detector();
+    }
+
+    #[test]
+    fn a_thinker_that_was_chosen_and_is_not_configured_is_off_and_not_another() {
+        for choice in [
+            ThinkerChoice::OpenAi,
+            ThinkerChoice::Gemini,
+            ThinkerChoice::SmolLm2,
+        ] {
+            let minds = thinker(&MindSettings {
+                thinker: choice,
+                ..without_models()
+            });
+
+            assert!(
+                minds.off().is_some_and(|why| why.contains("is off")),
+                "{choice:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_configured_endpoint_comes_before_what_is_embedded() {
+        let openai = OpenAiSettings {
+            base_url: Some("http://127.0.0.1:1/v1".into()),
+            key: Some(Secret::new("sk-very-secret")),
+            model: "m".into(),
+        };
+        let settings = MindSettings {
+            openai: Some(openai),
+            ..without_models()
+        };
+
+        assert_eq!(
+            thinker(&settings).ready().map(|thinker| thinker.name()),
+            Some("openai")
+        );
+        assert!(!format!("{settings:?}").contains("very-secret"));
+    }
 }

@@ -9,6 +9,7 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+pub mod chat;
 pub mod minds;
 pub mod moonshine;
 pub mod onnx;
@@ -16,6 +17,8 @@ pub mod parrot;
 pub mod phonemes;
 pub mod piper;
 pub mod silero;
+#[cfg(feature = "smollm2")]
+pub mod smollm2;
 pub mod spoken;
 #[cfg(test)]
 mod testing;
@@ -83,6 +86,26 @@ pub struct Prompt {
     pub lines: Vec<Line>,
 }
 
+impl Prompt {
+    /// The newest lines that fit into so many bytes of text, beginning with one of the user's. The
+    /// last line is among them whatever its length.
+    pub fn recent(&self, bytes: usize) -> &[Line] {
+        let mut left = bytes;
+        let fitting = self.lines.iter().rev().take_while(|line| {
+            let fits = line.text.len() <= left;
+            left = left.saturating_sub(line.text.len());
+            fits
+        });
+        let kept = fitting.count().max(1).min(self.lines.len());
+        let recent = &self.lines[self.lines.len() - kept..];
+        let first = recent
+            .iter()
+            .position(|line| line.role == Role::User)
+            .unwrap_or(0);
+        &recent[first..]
+    }
+}
+
 /// Answers a turn.
 pub trait Thinker: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
@@ -148,4 +171,33 @@ pub enum AiError {
     /// The model or its runtime failed on this input.
     #[error("inference failed: {0}")]
     Inference(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_conversation_is_cut_to_its_newest_lines_and_begins_with_the_user() {
+        let line = |role, text: &str| Line {
+            role,
+            text: text.to_owned(),
+        };
+        let prompt = Prompt {
+            system: String::new(),
+            lines: vec![
+                line(Role::User, "one"),
+                line(Role::Assistant, "two"),
+                line(Role::User, "three"),
+                line(Role::Assistant, "four"),
+                line(Role::User, "five"),
+            ],
+        };
+
+        assert_eq!(prompt.recent(100), &prompt.lines[..]);
+        assert_eq!(prompt.recent(16), &prompt.lines[2..]);
+        assert_eq!(prompt.recent(8), &prompt.lines[4..]);
+        assert_eq!(prompt.recent(0), &prompt.lines[4..]);
+        assert!(Prompt::default().recent(10).is_empty());
+    }
 }

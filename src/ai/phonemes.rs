@@ -5,8 +5,7 @@
 //! installed, and never linked. Elsewhere the CMU pronouncing dictionary serves, with spelling
 //! rules for the words it lacks.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,91 +23,128 @@ const ESPEAK_TIMEOUT: Duration = Duration::from_secs(2);
 const ESPEAK_AT_A_TIME: usize = 4;
 
 /// Where phonemes come from. Cheap to clone.
+///
+/// The dictionary answers at once, eSpeak after starting a program: it is asked only for what the
+/// dictionary lacks.
 #[derive(Clone)]
-pub enum Phonemizer {
-    /// The program `espeak-ng`, at this place, so many at a time.
-    Espeak(Arc<Path>, Arc<Semaphore>),
-    /// The pronouncing dictionary.
-    Table(Arc<Pronunciations>),
+pub struct Phonemizer {
+    dictionary: Option<Arc<Pronunciations>>,
+    espeak: Option<Arc<Espeak>>,
 }
 
 impl Phonemizer {
-    /// eSpeak NG at `program`.
-    pub fn espeak(program: &Path) -> Self {
-        Self::Espeak(Arc::from(program), Arc::new(Semaphore::new(ESPEAK_AT_A_TIME)))
+    /// The dictionary, and eSpeak NG where it is installed.
+    pub fn new(dictionary: Pronunciations, espeak: Option<Espeak>) -> Self {
+        Self {
+            dictionary: Some(Arc::new(dictionary)),
+            espeak: espeak.map(Arc::new),
+        }
     }
 
-    /// The phonemes of each clause, its mark at the end.
+    /// eSpeak NG for every word.
+    pub fn espeak_alone(espeak: Espeak) -> Self {
+        Self {
+            dictionary: None,
+            espeak: Some(Arc::new(espeak)),
+        }
+    }
+
+    /// The phonemes of some clauses, each with its mark.
     ///
     /// # Errors
-    /// [`AiError::Inference`] where eSpeak NG fails or takes too long.
-    pub async fn phonemes(&self, clauses: &[Clause]) -> Result<Vec<String>, AiError> {
-        match self {
-            Self::Espeak(program, turns) => {
-                let _turn = turns.acquire().await;
-                espeak(program, clauses).await
+    /// [`AiError::Inference`] where eSpeak NG fails or takes too long and there is no dictionary.
+    pub async fn phonemes(&self, clauses: &[Clause]) -> Result<String, AiError> {
+        let lacking = |dictionary: &Pronunciations| !clauses.iter().all(|clause| dictionary.knows(clause));
+        match (&self.dictionary, &self.espeak) {
+            (Some(dictionary), Some(espeak)) if lacking(dictionary) => {
+                espeak.phonemes(clauses).await.or_else(|error| {
+                    tracing::warn!(%error, "unknown words are spelled out by rule");
+                    Ok(dictionary.phonemes(clauses))
+                })
             }
-            Self::Table(table) => Ok(clauses.iter().map(|clause| table.clause(clause)).collect()),
+            (Some(dictionary), _) => Ok(dictionary.phonemes(clauses)),
+            (None, Some(espeak)) => espeak.phonemes(clauses).await,
+            (None, None) => Err(AiError::Unavailable("no source of phonemes".into())),
         }
     }
 }
 
-/// One run of the program: clauses in as paragraphs, a line of phonemes for each out.
-async fn espeak(program: &Path, clauses: &[Clause]) -> Result<Vec<String>, AiError> {
-    let failed = |what: String| AiError::Inference(format!("espeak-ng: {what}"));
-    let mut child = Command::new(program)
-        // Plain `--ipa`: with `--ipa=1` a `_` stands between phonemes, which is Piper's padding.
-        .args(["-q", "--ipa", "-v", "en-us", "--stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
-    let mut text = String::new();
-    for clause in clauses {
-        let _ = write!(text, "{}{}\n\n", clause.words, clause.mark);
-    }
-    let mut input = child
-        .stdin
-        .take()
-        .ok_or_else(|| failed("no standard input".into()))?;
-    let run = async {
-        input.write_all(text.as_bytes()).await?;
-        drop(input);
-        child.wait_with_output().await
-    };
-    let output = tokio::time::timeout(ESPEAK_TIMEOUT, run)
-        .await
-        .map_err(|_| failed(format!("no answer within {ESPEAK_TIMEOUT:?}")))?
-        .map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(output.status.to_string()));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    if lines.len() == clauses.len() {
-        return Ok(lines
-            .iter()
-            .zip(clauses)
-            .map(|(line, clause)| format!("{line}{}", clause.mark))
-            .collect());
-    }
-    // It broke a clause of its own, or had nothing to say for one: only the breaks are lost.
-    let mark = clauses.last().map_or('.', |clause| clause.mark);
-    Ok(vec![format!("{}{mark}", lines.join(", "))])
+// --- eSpeak NG ------------------------------------------------------------------------------------
+
+/// The program `espeak-ng`.
+pub struct Espeak {
+    program: PathBuf,
+    turns: Semaphore,
 }
 
-/// Finds `espeak-ng` on the PATH.
-pub fn find_espeak() -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join("espeak-ng"))
-        .find(|program| program.is_file())
+impl Espeak {
+    /// The program at this place.
+    pub fn at(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            turns: Semaphore::new(ESPEAK_AT_A_TIME),
+        }
+    }
+
+    /// The program on the PATH, where there is one.
+    pub fn find() -> Option<Self> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("espeak-ng"))
+            .find(|program| program.is_file())
+            .map(Self::at)
+    }
+
+    /// One run of the program: clauses in as paragraphs, a line of phonemes for each out.
+    async fn phonemes(&self, clauses: &[Clause]) -> Result<String, AiError> {
+        let _turn = self.turns.acquire().await;
+        let failed = |what: String| AiError::Inference(format!("espeak-ng: {what}"));
+        let mut child = Command::new(&self.program)
+            // Plain `--ipa`: with `--ipa=1` a `_` stands between phonemes, which is Piper's padding.
+            .args(["-q", "--ipa", "-v", "en-us", "--stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut input = child
+            .stdin
+            .take()
+            .ok_or_else(|| failed("no standard input".into()))?;
+        let text: String = clauses
+            .iter()
+            .map(|clause| format!("{}{}\n\n", clause.words, clause.mark))
+            .collect();
+        let run = async {
+            input.write_all(text.as_bytes()).await?;
+            drop(input);
+            child.wait_with_output().await
+        };
+        let output = tokio::time::timeout(ESPEAK_TIMEOUT, run)
+            .await
+            .map_err(|_| failed(format!("no answer within {ESPEAK_TIMEOUT:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(output.status.to_string()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        if lines.len() == clauses.len() {
+            let marked = lines
+                .iter()
+                .zip(clauses)
+                .map(|(line, clause)| format!("{line}{}", clause.mark));
+            return Ok(marked.collect::<Vec<_>>().join(" "));
+        }
+        // It broke a clause of its own, or had nothing to say for one: only the breaks are lost.
+        let mark = clauses.last().map_or('.', |clause| clause.mark);
+        Ok(format!("{}{mark}", lines.join(", ")))
+    }
 }
 
 // --- The pronouncing dictionary -------------------------------------------------------------------
@@ -152,6 +188,23 @@ impl Pronunciations {
         let line = self.text[self.lines[found] as usize..].lines().next()?;
         let (_, phones) = line.split_once(' ')?;
         Some(phones.split('#').next().unwrap_or(phones).trim())
+    }
+
+    /// Whether every word of the clause, or its stem, is in it.
+    fn knows(&self, clause: &Clause) -> bool {
+        clause.words.split(' ').all(|written| {
+            let word = written.to_lowercase();
+            let word = word.trim_matches('\'');
+            self.phones(word).is_some() || weak_form(word).is_some() || self.inflected(word).is_some()
+        })
+    }
+
+    fn phonemes(&self, clauses: &[Clause]) -> String {
+        clauses
+            .iter()
+            .map(|clause| self.clause(clause))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn clause(&self, clause: &Clause) -> String {
@@ -544,12 +597,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_an_error() {
-        let espeak = Phonemizer::espeak(Path::new("/nowhere/espeak-ng"));
+    async fn a_program_that_is_not_there_is_an_error_unless_there_is_a_dictionary() {
+        let clauses = spoken::clauses("Hello, zork.");
+        let nowhere = || Espeak::at("/nowhere/espeak-ng");
 
-        let error = espeak.phonemes(&spoken::clauses("Hello.")).await.unwrap_err();
+        let alone = Phonemizer::espeak_alone(nowhere()).phonemes(&clauses).await;
+        let beside = Phonemizer::new(table(), Some(nowhere())).phonemes(&clauses).await;
 
-        assert!(error.to_string().contains("espeak-ng"), "{error}");
+        assert!(matches!(alone, Err(AiError::Inference(why)) if why.contains("espeak-ng")));
+        assert_eq!(beside.as_deref(), Ok("həlˈoʊ, zˈɔːɹk."));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_is_an_error() {
+        // It refuses options that it does not know.
+        let cat = Phonemizer::espeak_alone(Espeak::at("/bin/cat"));
+
+        let answer = cat.phonemes(&spoken::clauses("Hello.")).await;
+
+        assert!(matches!(answer, Err(AiError::Inference(_))), "{answer:?}");
     }
 
     proptest! {

@@ -106,8 +106,7 @@ struct Speech {
 
 impl Speech {
     async fn say(&self, breath: &[Clause]) -> Result<Vec<i16>, AiError> {
-        let phonemes = self.phonemizer.phonemes(breath).await?.join(" ");
-        let ids = self.voice.ids(&phonemes);
+        let ids = self.voice.ids(&self.phonemizer.phonemes(breath).await?);
         let voice = Arc::clone(&self.voice);
         let job = self
             .workers
@@ -246,7 +245,7 @@ impl Voice {
 mod tests {
     use super::*;
     use crate::ai::moonshine::Moonshine;
-    use crate::ai::phonemes::{self, Pronunciations};
+    use crate::ai::phonemes::{Espeak, Pronunciations};
     use crate::ai::testing::{self, word_errors};
     use crate::ai::{LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
     use crate::speech::pcm::Resampler;
@@ -266,8 +265,10 @@ mod tests {
     }
 
     fn dictionary() -> Phonemizer {
-        let table = Pronunciations::load(&testing::models().join("cmudict.dict")).unwrap();
-        Phonemizer::Table(Arc::new(table))
+        Phonemizer::new(
+            Pronunciations::load(&testing::models().join("cmudict.dict")).unwrap(),
+            None,
+        )
     }
 
     async fn spoken(piper: &Piper, sentence: &str) -> Vec<i16> {
@@ -313,13 +314,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_piper_says_by_espeak_is_understood() {
-        let Some(program) = phonemes::find_espeak() else {
-            // Optional at run time, so optional here: the dictionary's test covers the default.
-            return;
-        };
+        let espeak = Espeak::find().expect("espeak-ng is not installed: run scripts/setup e2e");
         let moonshine = Moonshine::load(&testing::runtime(), &testing::models(), 1).unwrap();
 
-        let (errors, words) = round_trip(&piper(Phonemizer::espeak(&program)), &moonshine).await;
+        let (errors, words) = round_trip(&piper(Phonemizer::espeak_alone(espeak)), &moonshine).await;
 
         assert!(errors * 100 <= words * 6, "{errors} of {words} words wrong");
     }
