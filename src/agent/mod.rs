@@ -5,7 +5,6 @@
 //! dropped. Agents run on a runtime of their own, so that neither a busy session nor a busy HTTP
 //! worker delays sound.
 
-#[path="/tmp/x/connection_stub.rs"]
 mod connection;
 pub mod token;
 
