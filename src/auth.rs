@@ -73,10 +73,7 @@ pub struct Keys {
 impl Keys {
     /// The keys of this configuration; `control_secret` where it names none.
     pub fn new(auth: &AuthConfig, control_secret: &[u8], livekit: Option<TokenIssuer>) -> Self {
-        let secret = auth
-            .control_secret
-            .as_ref()
-            .map_or(control_secret, |secret| secret.expose().as_bytes());
+        let secret = auth.control_secret.as_ref().map_or(control_secret, |secret| secret.expose().as_bytes());
         Self {
             control: (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret)),
             resume: EncodingKey::from_secret(&[b"resume ", secret].concat()),
@@ -84,11 +81,7 @@ impl Keys {
                 .jwt_secret
                 .as_ref()
                 .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes())),
-            api_keys: auth
-                .api_keys
-                .iter()
-                .map(|key| Sha256::digest(key.expose()).into())
-                .collect(),
+            api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
             livekit,
         }
     }
@@ -101,9 +94,7 @@ impl Keys {
     /// Whether this is one of the API keys.
     pub fn is_api_key(&self, key: &str) -> bool {
         let hash: [u8; 32] = Sha256::digest(key).into();
-        self.api_keys
-            .iter()
-            .fold(false, |found, known| found | bool::from(known.ct_eq(&hash)))
+        self.api_keys.iter().fold(false, |found, known| found | bool::from(known.ct_eq(&hash)))
     }
 
     /// Signs tokens for LiveKit, where the gateway has one.
@@ -150,16 +141,10 @@ impl Keys {
             .map_err(|error| refusal(&error))?
             .claims;
         if claims.scope != CONTROL_SCOPE {
-            return Err(ApiError::new(
-                Code::InvalidToken,
-                "the token is not for the control channel",
-            ));
+            return Err(ApiError::new(Code::InvalidToken, "the token is not for the control channel"));
         }
         let user = UserId::parse(&claims.sub).map_err(|error| ApiError::invalid("sub", error))?;
-        Ok(Grant {
-            user,
-            session: Some(claims.sid),
-        })
+        Ok(Grant { user, session: Some(claims.sid) })
     }
 
     /// The secret that resumes a session.
@@ -170,26 +155,18 @@ impl Keys {
 
     /// Whether `token` resumes `session`.
     pub fn may_resume(&self, session: SessionId, token: &str) -> bool {
-        self.resume_token(session)
-            .as_bytes()
-            .ct_eq(token.as_bytes())
-            .into()
+        self.resume_token(session).as_bytes().ct_eq(token.as_bytes()).into()
     }
 }
 
 fn verify_user(token: &str, key: &DecodingKey) -> Result<Grant, ApiError> {
     let mut validation = validation();
     validation.set_required_spec_claims(&["exp"]);
-    let claims = jsonwebtoken::decode::<UserClaims>(token, key, &validation)
-        .map_err(|error| refusal(&error))?
-        .claims;
+    let claims =
+        jsonwebtoken::decode::<UserClaims>(token, key, &validation).map_err(|error| refusal(&error))?.claims;
     let name = claims.email.or(claims.sub).unwrap_or_default();
-    let user = UserId::parse(&name).map_err(|_| {
-        ApiError::new(
-            Code::InvalidToken,
-            "the token names no user: it needs email or sub",
-        )
-    })?;
+    let user = UserId::parse(&name)
+        .map_err(|_| ApiError::new(Code::InvalidToken, "the token names no user: it needs email or sub"))?;
     Ok(Grant { user, session: None })
 }
 
@@ -217,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::Secret;
+    use crate::secret::Secret;
 
     fn keys() -> Keys {
         let auth = AuthConfig {
@@ -229,12 +206,8 @@ mod tests {
     }
 
     fn jwt(secret: &str, claims: &serde_json::Value, algorithm: Algorithm) -> String {
-        jsonwebtoken::encode(
-            &Header::new(algorithm),
-            claims,
-            &EncodingKey::from_secret(secret.as_bytes()),
-        )
-        .unwrap()
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes()))
+            .unwrap()
     }
 
     fn john() -> UserId {
@@ -247,23 +220,14 @@ mod tests {
     fn a_control_token_opens_its_session() {
         let keys = keys();
         let grant = keys.verify(&keys.control_token(&john(), SESSION)).unwrap();
-        assert_eq!(
-            grant,
-            Grant {
-                user: john(),
-                session: Some(SESSION)
-            }
-        );
+        assert_eq!(grant, Grant { user: john(), session: Some(SESSION) });
     }
 
     #[test]
     fn a_users_own_token_names_them_by_email_first() {
         let later = clock::unix_s() + 60;
-        let token = jwt(
-            "users",
-            &json!({"sub": "1", "email": "john@example.org", "exp": later}),
-            Algorithm::HS256,
-        );
+        let token =
+            jwt("users", &json!({"sub": "1", "email": "john@example.org", "exp": later}), Algorithm::HS256);
         assert_eq!(keys().verify(&token).unwrap().user.as_str(), "john@example.org");
         let token = jwt("users", &json!({"sub": "1", "exp": later}), Algorithm::HS256);
         assert_eq!(keys().verify(&token).unwrap().user.as_str(), "1");
@@ -276,19 +240,10 @@ mod tests {
         for (token, code) in [
             ("nonsense".to_owned(), Code::InvalidToken),
             (jwt("users", &john(past), Algorithm::HS256), Code::ExpiredToken),
-            (
-                jwt("somebody else", &john(later), Algorithm::HS256),
-                Code::InvalidToken,
-            ),
+            (jwt("somebody else", &john(later), Algorithm::HS256), Code::InvalidToken),
             (jwt("users", &john(later), Algorithm::HS384), Code::InvalidToken),
-            (
-                jwt("users", &json!({"sub": "john"}), Algorithm::HS256),
-                Code::InvalidToken,
-            ),
-            (
-                jwt("users", &json!({"exp": later}), Algorithm::HS256),
-                Code::InvalidToken,
-            ),
+            (jwt("users", &json!({"sub": "john"}), Algorithm::HS256), Code::InvalidToken),
+            (jwt("users", &json!({"exp": later}), Algorithm::HS256), Code::InvalidToken),
             (jwt("control", &john(later), Algorithm::HS256), Code::InvalidToken),
         ] {
             assert_eq!(keys().verify(&token).unwrap_err().code, code, "{token}");

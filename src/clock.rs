@@ -10,10 +10,7 @@ pub fn now() -> Instant {
 }
 
 /// The calendar, for what leaves the gateway: token lifetimes, message timestamps, history.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the calendar"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the calendar")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use crate::protocol::to_client::Delivery;
+use crate::{
+    ai::minds::{GeminiSettings, MindSettings, OpenAiSettings, cache_folder},
+    protocol::to_client::Delivery,
+    secret::Secret,
+};
 
 /// Everything a gateway needs to know.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ pub struct Config {
     pub ai: AiConfig,
     /// How logs are written.
     pub log: LogConfig,
+    /// What is no problem, but worth a line in the log.
+    pub notes: Vec<&'static str>,
 }
 
 /// How LiveKit is reached.
@@ -81,24 +87,12 @@ pub struct SessionConfig {
 /// Models and providers.
 #[derive(Clone, Debug)]
 pub struct AiConfig {
-    /// Where models and the ONNX Runtime are (`JUNE_MODELS`, else `models` in the cache folder).
-    pub models_dir: PathBuf,
-    /// `THINKER`: `auto`, `parrot`, `smollm2`, `openai`, `gemini`.
-    pub thinker: String,
-    /// `LLM_MODEL`
-    pub model: Option<String>,
-    /// `OPENAI_BASE_URL`: any OpenAI-compatible endpoint.
-    pub openai_base_url: Option<String>,
-    /// `OPENAI_API_KEY`
-    pub openai_api_key: Option<Secret>,
-    /// `GEMINI_API_KEY`
-    pub gemini_api_key: Option<Secret>,
+    /// Which models and providers, and where they are: `JUNE_MODELS` (else `models` in the cache folder),
+    /// `STT_WORKERS`, `TTS_WORKERS`, `THINKER`, `OPENAI_BASE_URL`, `OPENAI_API_KEY`, `GEMINI_API_KEY`,
+    /// `LLM_MODEL`.
+    pub minds: MindSettings,
     /// `SYSTEM_PROMPT`
     pub system_prompt: String,
-    /// `STT_WORKERS`
-    pub stt_workers: usize,
-    /// `TTS_WORKERS`
-    pub tts_workers: usize,
 }
 
 /// How logs are written.
@@ -108,28 +102,6 @@ pub struct LogConfig {
     pub filter: String,
     /// `LOG_FORMAT=json`
     pub json: bool,
-}
-
-/// A value that must not be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a value.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
 }
 
 /// Everything that is wrong with the settings, one line each.
@@ -154,25 +126,16 @@ impl Config {
 
     /// Reads settings by name; empty ones count as absent.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut env = Reader {
-            get: &get,
-            problems: Vec::new(),
-        };
+        let mut env = Reader { get: &get, problems: Vec::new() };
 
         let auth = AuthConfig {
             api_keys: env
                 .text("API_KEYS")
                 .map(|keys| {
-                    keys.split(',')
-                        .map(str::trim)
-                        .filter(|key| !key.is_empty())
-                        .map(Secret::new)
-                        .collect()
+                    keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect()
                 })
                 .unwrap_or_default(),
-            jwt_secret: env
-                .secret("AUTH_JWT_SECRET")
-                .or_else(|| env.secret("AUGMENTOS_AUTH_JWT_SECRET")),
+            jwt_secret: env.secret("AUTH_JWT_SECRET").or_else(|| env.secret("AUGMENTOS_AUTH_JWT_SECRET")),
             control_secret: env.secret("CONTROL_TOKEN_SECRET"),
         };
         let config = Self {
@@ -187,19 +150,15 @@ impl Config {
                 ttl: env.millis("SESSION_TTL_MS", 3_600_000),
                 language: env.text("SESSION_LANGUAGE").unwrap_or_else(|| "en-US".into()),
                 delivery: env
-                    .choice(
-                        "SPEECH_DELIVERY",
-                        &[("ws", Delivery::Ws), ("room", Delivery::Room)],
-                    )
+                    .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
                     .unwrap_or_default(),
             },
             ai: env.ai(),
             log: LogConfig {
                 filter: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG_FILTER.into()),
-                json: env
-                    .choice("LOG_FORMAT", &[("text", false), ("json", true)])
-                    .unwrap_or_default(),
+                json: env.choice("LOG_FORMAT", &[("text", false), ("json", true)]).unwrap_or_default(),
             },
+            notes: env.notes(auth.api_keys.is_empty()),
             auth,
         };
         if env.text("LIVEKIT_WEBHOOK_SECRET").is_some() {
@@ -209,11 +168,7 @@ impl Config {
                 "LIVEKIT_WEBHOOK_SECRET is ignored: LiveKit signs webhooks with LIVEKIT_API_SECRET"
             );
         }
-        if env.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError(env.problems))
-        }
+        if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
     }
 }
 
@@ -229,13 +184,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> Option<String> {
-        (self.get)(name)
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
+        (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
     fn secret(&self, name: &str) -> Option<Secret> {
-        self.text(name).map(Secret)
+        self.text(name).map(Secret::new)
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -267,10 +220,7 @@ impl Reader<'_> {
 
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
-        let found = choices
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value);
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
             self.problem(name, format!("\"{text}\" is none of {}", words.join(", ")));
@@ -280,15 +230,10 @@ impl Reader<'_> {
 
     fn url(&mut self, name: &str, schemes: &[&str]) -> Option<String> {
         let text = self.text(name)?;
-        let host = schemes
-            .iter()
-            .find_map(|scheme| text.strip_prefix(&format!("{scheme}://")));
+        let host = schemes.iter().find_map(|scheme| text.strip_prefix(&format!("{scheme}://")));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
             let forms: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}://host")).collect();
-            self.problem(
-                name,
-                format!("\"{text}\" should look like {}", forms.join(" or ")),
-            );
+            self.problem(name, format!("\"{text}\" should look like {}", forms.join(" or ")));
             return None;
         }
         Some(text.trim_end_matches('/').to_owned())
@@ -298,9 +243,7 @@ impl Reader<'_> {
     fn bind(&mut self, open: bool) -> SocketAddr {
         let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let host = self
-            .parsed("HOST")
-            .unwrap_or(if open { loopback } else { everywhere });
+        let host = self.parsed("HOST").unwrap_or(if open { loopback } else { everywhere });
         if open && !host.is_loopback() {
             self.problem(
                 "HOST",
@@ -310,14 +253,24 @@ impl Reader<'_> {
         SocketAddr::new(host, self.parsed("PORT").unwrap_or(8080))
     }
 
+    fn notes(&self, open: bool) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if open {
+            notes.push("no API_KEYS: open to everybody on this machine, and bound to loopback only");
+        }
+        if self.text("LIVEKIT_WEBHOOK_SECRET").is_some() {
+            // Seed 003 has it, LiveKit doesn't.
+            notes.push("LIVEKIT_WEBHOOK_SECRET is ignored: LiveKit signs webhooks with LIVEKIT_API_SECRET");
+        }
+        notes
+    }
+
     fn livekit(&mut self, open: bool) -> Option<LivekitConfig> {
         if self.text("LIVEKIT_URL").as_deref() == Some("off") {
             return None;
         }
         let schemes = ["ws", "wss", "http", "https"];
-        let url = self
-            .url("LIVEKIT_URL", &schemes)
-            .or_else(|| self.url("LIVEKIT_WS_URL", &schemes));
+        let url = self.url("LIVEKIT_URL", &schemes).or_else(|| self.url("LIVEKIT_WS_URL", &schemes));
         let internal_url = self.url("LIVEKIT_INTERNAL_URL", &schemes);
         let key = self.text("LIVEKIT_API_KEY");
         let secret = self.secret("LIVEKIT_API_SECRET");
@@ -332,11 +285,7 @@ impl Reader<'_> {
             (Some(key), Some(secret)) => (key, secret),
             (None, None) if nothing_said => (DEV_KEY.to_owned(), Secret::new(DEV_SECRET)),
             (key, _) => {
-                let missing = if key.is_none() {
-                    "LIVEKIT_API_KEY"
-                } else {
-                    "LIVEKIT_API_SECRET"
-                };
+                let missing = if key.is_none() { "LIVEKIT_API_KEY" } else { "LIVEKIT_API_SECRET" };
                 self.problem(missing, "is needed to sign LiveKit tokens");
                 return None;
             }
@@ -353,28 +302,32 @@ impl Reader<'_> {
 
     fn ai(&mut self) -> AiConfig {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let thinkers = ["auto", "parrot", "smollm2", "openai", "gemini"];
-        let thinker = self.text("THINKER").unwrap_or_else(|| "auto".into());
-        if !thinkers.contains(&thinker.as_str()) {
-            self.problem(
-                "THINKER",
-                format!("\"{thinker}\" is none of {}", thinkers.join(", ")),
-            );
-        }
+        let model = self.text("LLM_MODEL");
+        let (openai_url, openai_key) =
+            (self.url("OPENAI_BASE_URL", &["http", "https"]), self.secret("OPENAI_API_KEY"));
+        let openai = (openai_url.is_some() || openai_key.is_some()).then(|| OpenAiSettings {
+            base_url: openai_url,
+            key: openai_key,
+            model: model.clone().unwrap_or_else(|| "gpt-4o-mini".into()),
+        });
+        let gemini = self.secret("GEMINI_API_KEY").map(|key| GeminiSettings {
+            base_url: None,
+            key,
+            model: model.unwrap_or_else(|| "gemini-2.5-flash".into()),
+        });
+        let models = self.path("JUNE_MODELS").unwrap_or_else(|| {
+            cache_folder(|name| self.text(name)).unwrap_or_else(|| ".cache".into()).join("models")
+        });
         AiConfig {
-            models_dir: self
-                .path("JUNE_MODELS")
-                .unwrap_or_else(|| self.cache_dir().join("models")),
-            thinker,
-            model: self.text("LLM_MODEL"),
-            openai_base_url: self.url("OPENAI_BASE_URL", &["http", "https"]),
-            openai_api_key: self.secret("OPENAI_API_KEY"),
-            gemini_api_key: self.secret("GEMINI_API_KEY"),
-            system_prompt: self
-                .text("SYSTEM_PROMPT")
-                .unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
-            stt_workers: self.workers("STT_WORKERS", cores.min(4)),
-            tts_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
+            minds: MindSettings {
+                models,
+                transcriber_workers: self.workers("STT_WORKERS", cores.min(4)),
+                speaker_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
+                thinker: self.parsed("THINKER").unwrap_or_default(),
+                openai,
+                gemini,
+            },
+            system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
         }
     }
 
@@ -385,14 +338,6 @@ impl Reader<'_> {
         }
         workers
     }
-
-    /// Where `scripts/setup` puts what it fetches.
-    fn cache_dir(&self) -> PathBuf {
-        self.path("JUNE_CACHE")
-            .or_else(|| self.path("XDG_CACHE_HOME").map(|cache| cache.join("june-edge")))
-            .or_else(|| self.path("HOME").map(|home| home.join(".cache/june-edge")))
-            .unwrap_or_else(|| ".cache".into())
-    }
 }
 
 #[cfg(test)]
@@ -401,10 +346,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::read(|name| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -413,32 +355,21 @@ mod tests {
         let config = read(&[]).unwrap();
         assert_eq!(config.bind.to_string(), "127.0.0.1:8080");
         let livekit = config.livekit.unwrap();
-        assert_eq!(
-            (livekit.url.as_str(), livekit.api_key.as_str()),
-            (DEV_LIVEKIT_URL, DEV_KEY)
-        );
+        assert_eq!((livekit.url.as_str(), livekit.api_key.as_str()), (DEV_LIVEKIT_URL, DEV_KEY));
     }
 
     #[test]
     fn an_open_gateway_refuses_to_be_reached_from_outside() {
-        let Err(ConfigError(problems)) = read(&[("HOST", "0.0.0.0")]) else {
-            panic!("is open")
-        };
+        let Err(ConfigError(problems)) = read(&[("HOST", "0.0.0.0")]) else { panic!("is open") };
         assert!(problems[0].contains("API_KEYS"), "{problems:?}");
-        assert_eq!(
-            read(&[("API_KEYS", "a, b")]).unwrap().bind.to_string(),
-            "[::]:8080"
-        );
+        assert_eq!(read(&[("API_KEYS", "a, b")]).unwrap().bind.to_string(), "[::]:8080");
     }
 
     #[test]
     fn a_deployment_never_falls_back_to_the_development_keys() {
         assert!(read(&[("API_KEYS", "a")]).unwrap().livekit.is_none());
         let problem = read(&[("API_KEYS", "a"), ("LIVEKIT_URL", "wss://x")]).unwrap_err();
-        assert_eq!(
-            problem.to_string(),
-            "LIVEKIT_API_KEY: is needed to sign LiveKit tokens"
-        );
+        assert_eq!(problem.to_string(), "LIVEKIT_API_KEY: is needed to sign LiveKit tokens");
     }
 
     #[test]
@@ -451,15 +382,8 @@ mod tests {
             ("LOG_FORMAT", "xml"),
         ])
         .unwrap_err();
-        let names: Vec<_> = problems
-            .0
-            .iter()
-            .map(|line| line.split(':').next().unwrap())
-            .collect();
-        assert_eq!(
-            names,
-            ["PORT", "LIVEKIT_URL", "SESSION_GRACE_MS", "THINKER", "LOG_FORMAT"]
-        );
+        let names: Vec<_> = problems.0.iter().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(names, ["PORT", "LIVEKIT_URL", "SESSION_GRACE_MS", "THINKER", "LOG_FORMAT"]);
     }
 
     #[test]
@@ -473,11 +397,8 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show_in_a_debug_print() {
-        let config = read(&[
-            ("API_KEYS", "hush-a"),
-            ("GEMINI_API_KEY", "hush-b"),
-            ("AUTH_JWT_SECRET", "hush-c"),
-        ]);
+        let config =
+            read(&[("API_KEYS", "hush-a"), ("GEMINI_API_KEY", "hush-b"), ("AUTH_JWT_SECRET", "hush-c")]);
         assert!(!format!("{:?}", config.unwrap()).contains("hush"));
     }
 }

@@ -75,22 +75,18 @@ type Write = oneshot::Sender<Result<(), DiskError>>;
 impl Disk {
     /// Opens or makes the database in `folder`, and starts its committer.
     pub fn open(folder: &Path) -> Result<Self, DiskError> {
-        let unwritable = |error: &io::Error| DiskError::Unwritable {
-            path: folder.into(),
-            cause: error.to_string(),
-        };
+        let unwritable =
+            |error: &io::Error| DiskError::Unwritable { path: folder.into(), cause: error.to_string() };
         std::fs::create_dir_all(folder).map_err(|error| unwritable(&error))?;
-        let db = sled::Config::new()
-            .path(folder.join("sled"))
-            .cache_capacity(CACHE_BYTES)
-            .open()
-            .map_err(|error| match error {
+        let db = sled::Config::new().path(folder.join("sled")).cache_capacity(CACHE_BYTES).open().map_err(
+            |error| match error {
                 sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
                     DiskError::Locked { path: folder.into() }
                 }
                 sled::Error::Io(error) => unwritable(&error),
                 other => other.into(),
-            })?;
+            },
+        )?;
         // fdatasync works on the file, whichever descriptor it is called on.
         let file = File::open(folder.join("sled").join("db")).map_err(|error| unwritable(&error))?;
         let (writes, queue) = mpsc::channel(QUEUE);
@@ -116,9 +112,7 @@ impl Disk {
         });
         async move {
             queued?;
-            waiting
-                .map(|result| result.unwrap_or(Err(DiskError::Closed)))
-                .await
+            waiting.map(|result| result.unwrap_or(Err(DiskError::Closed))).await
         }
     }
 
@@ -132,10 +126,10 @@ impl Disk {
 fn commit(db: &sled::Db, file: &File, mut queue: mpsc::Receiver<Write>) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let result = db.flush().map_err(DiskError::from).and_then(|_| {
-            file.sync_data()
-                .map_err(|error| DiskError::Sled(error.to_string()))
-        });
+        let result = db
+            .flush()
+            .map_err(DiskError::from)
+            .and_then(|_| file.sync_data().map_err(|error| DiskError::Sled(error.to_string())));
         if let Err(error) = &result {
             tracing::error!(%error, "writes are not durable");
         }

@@ -118,10 +118,7 @@ pub struct ApiError {
 impl ApiError {
     /// A failure with its sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     /// A field of a request that makes no sense.
@@ -164,10 +161,7 @@ impl ResponseError for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        if matches!(
-            self.code,
-            Code::RateLimited | Code::Overloaded | Code::MediaUnavailable
-        ) {
+        if matches!(self.code, Code::RateLimited | Code::Overloaded | Code::MediaUnavailable) {
             response.insert_header(("Retry-After", "1"));
         }
         response.body(
@@ -240,10 +234,7 @@ mod tests {
         let response = ApiError::invalid("user_id", "must not be empty").error_response();
 
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(
-            response.headers().get("content-type").unwrap(),
-            "application/problem+json"
-        );
+        assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
         let body = to_bytes(response.into_body()).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["code"], "INVALID_REQUEST");
@@ -253,12 +244,7 @@ mod tests {
 
     #[test]
     fn a_code_has_one_name_on_the_wire() {
-        for code in [
-            Code::MissingToken,
-            Code::TooLarge,
-            Code::AiUnavailable,
-            Code::InternalError,
-        ] {
+        for code in [Code::MissingToken, Code::TooLarge, Code::AiUnavailable, Code::InternalError] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

@@ -28,13 +28,7 @@ use crate::{
     outlet::Connection,
     protocol::to_client::Delivery,
     room::Rooms,
-    session::{
-        actor::Services,
-        answer::Voice,
-        directory::Directory,
-        machine::Settings,
-        records::Records,
-    },
+    session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
     telemetry,
 };
 
@@ -90,7 +84,8 @@ impl Gateway {
         let disk = Disk::open(&config.data_dir)?;
         let records = Records::new(disk.clone())?;
         let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
-        let minds = Minds::load(&config.ai);
+        let settings_of_minds = config.ai.minds.clone();
+        let minds = web::block(move || Minds::load(&settings_of_minds)).await.map_err(io::Error::other)?;
         let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
 
@@ -115,9 +110,9 @@ impl Gateway {
             agents,
             rooms: rooms.clone(),
             history: history.clone(),
-            listener: minds.listeners(),
+            detectors: minds.detectors.clone(),
             transcriber: minds.transcriber.ready().cloned(),
-            thinker: minds.thinker.clone(),
+            thinker: minds.thinker.ready().cloned(),
             speaker: minds.speaker.ready().cloned(),
         });
         let site = web::Data::new(Site {
@@ -131,7 +126,7 @@ impl Gateway {
             parts,
             metrics,
             draining: AtomicBool::new(false),
-            vendor_dir: config.ai.models_dir.parent().unwrap_or(Path::new(".")).join("web"),
+            vendor_dir: config.ai.minds.models.parent().unwrap_or(Path::new(".")).join("web"),
         });
 
         let (address, server, serving) = serve(config.bind, &site)?;
@@ -227,10 +222,10 @@ fn settings(config: &Config, minds: &Minds) -> Settings {
             Mind::Ready(transcriber) => Ok(transcriber.name()),
             Mind::Off(why) => Err(why.clone()),
         },
-        voice: minds.speaker.ready().map(|speaker| Voice {
-            rate_hz: speaker.sample_rate_hz(),
-            delivery: config.session.delivery,
-        }),
+        voice: minds
+            .speaker
+            .ready()
+            .map(|speaker| Voice { rate_hz: speaker.sample_rate_hz(), delivery: config.session.delivery }),
         livekit: config.livekit.is_some(),
     }
 }
@@ -239,12 +234,16 @@ fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
     fn part<T: ?Sized>(part: &'static str, mind: &Mind<T>, name: impl Fn(&T) -> &'static str) -> Part {
         match mind {
             Mind::Ready(mind) => Part { part, provider: name(mind).into(), ready: true, message: None },
-            Mind::Off(why) => Part { part, provider: "none".into(), ready: false, message: Some(why.clone()) },
+            Mind::Off(why) => {
+                Part { part, provider: "none".into(), ready: false, message: Some(why.clone()) }
+            }
         }
     }
     vec![
         match &config.livekit {
-            Some(livekit) => Part { part: "livekit", provider: livekit.url.clone(), ready: true, message: None },
+            Some(livekit) => {
+                Part { part: "livekit", provider: livekit.url.clone(), ready: true, message: None }
+            }
             None => Part {
                 part: "livekit",
                 provider: "none".into(),
@@ -253,7 +252,7 @@ fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
             },
         },
         part("transcriber", &minds.transcriber, |mind| mind.name()),
-        Part { part: "thinker", provider: minds.thinker.name().into(), ready: true, message: None },
+        part("thinker", &minds.thinker, |mind| mind.name()),
         part("speaker", &minds.speaker, |mind| mind.name()),
     ]
 }

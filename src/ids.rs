@@ -142,11 +142,8 @@ impl RoomName {
     /// leak into logs, dashboards and invitations (design §3).
     pub fn for_user(user: &UserId, suffix: &str) -> Self {
         const LONGEST_USER_PART: usize = 32;
-        let plain: String = user
-            .as_str()
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
-            .collect();
+        let plain: String =
+            user.as_str().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
         let private = user.as_str().contains('@') || plain.is_empty() || plain.len() > LONGEST_USER_PART;
         let part = if private { short_hash(user.as_str()) } else { plain };
         Self(format!("room-{part}-{suffix}").into())
@@ -162,11 +159,7 @@ impl DeviceId {
 
 /// The first ten hexadecimal digits of the text's SHA-256: stable, and says nothing to a reader.
 fn short_hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .take(5)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One session: a user's presence on the gateway, its room and its conversation.
@@ -288,11 +281,7 @@ mod tests {
     fn a_name_of_nothing_but_signs_or_of_great_length_is_hashed() {
         for user in ["…", &"x".repeat(64)] {
             let room = RoomName::for_user(&UserId::parse(user).unwrap(), "abc123");
-            assert_eq!(
-                room.as_str().len(),
-                "room-".len() + 10 + "-abc123".len(),
-                "{room}"
-            );
+            assert_eq!(room.as_str().len(), "room-".len() + 10 + "-abc123".len(), "{room}");
         }
     }
 
@@ -300,10 +289,7 @@ mod tests {
     fn names_with_control_characters_or_without_content_are_refused() {
         assert_eq!(UserId::parse("a\nb"), Err(IdError::Control));
         assert_eq!(UserId::parse("  "), Err(IdError::Empty));
-        assert_eq!(
-            UserId::parse(&"x".repeat(257)),
-            Err(IdError::TooLong { limit: 256 })
-        );
+        assert_eq!(UserId::parse(&"x".repeat(257)), Err(IdError::TooLong { limit: 256 }));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub mod livekit;
 pub mod outlet;
 pub mod protocol;
 pub mod room;
+pub mod secret;
 pub mod session;
 pub mod speech;
+pub mod talk;
 pub mod telemetry;

@@ -23,12 +23,9 @@ pub struct LivekitApi {
 impl LivekitApi {
     /// The API at this address; nothing is called yet.
     pub fn new(livekit: &LivekitConfig) -> Self {
-        let rooms = RoomClient::with_api_key(
-            &livekit.internal_url,
-            &livekit.api_key,
-            livekit.api_secret.expose(),
-        )
-        .with_request_timeout(TIMEOUT);
+        let rooms =
+            RoomClient::with_api_key(&livekit.internal_url, &livekit.api_key, livekit.api_secret.expose())
+                .with_request_timeout(TIMEOUT);
         Self { rooms }
     }
 
@@ -53,16 +50,11 @@ impl LivekitApi {
 
     /// Removes a participant from a room.
     pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
-        match self
-            .rooms
-            .remove_participant(room.as_str(), identity.as_str())
-            .await
-        {
+        match self.rooms.remove_participant(room.as_str(), identity.as_str()).await {
             Ok(()) => Ok(()),
-            Err(error) if is_not_found(&error) => Err(ApiError::new(
-                Code::NotFound,
-                "nobody with this identity is in the room",
-            )),
+            Err(error) if is_not_found(&error) => {
+                Err(ApiError::new(Code::NotFound, "nobody with this identity is in the room"))
+            }
             Err(error) => Err(unreachable(&error)),
         }
     }
@@ -70,11 +62,7 @@ impl LivekitApi {
 
 /// A participant as LiveKit describes it; none for those who are hidden or whose name is none.
 pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
-    if info
-        .permission
-        .as_ref()
-        .is_some_and(|permission| permission.hidden)
-    {
+    if info.permission.as_ref().is_some_and(|permission| permission.hidden) {
         return None;
     }
     Some(Participant {
@@ -82,11 +70,7 @@ pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
         identity: Identity::parse(&info.identity).ok()?,
         name: info.name.clone(),
         metadata: info.metadata.clone(),
-        joined_at: if info.joined_at_ms > 0 {
-            info.joined_at_ms
-        } else {
-            info.joined_at * 1000
-        },
+        joined_at: if info.joined_at_ms > 0 { info.joined_at_ms } else { info.joined_at * 1000 },
         tracks: info.tracks.iter().map(track).collect(),
     })
 }
@@ -101,10 +85,7 @@ pub fn track(info: &proto::TrackInfo) -> Track {
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the API's error is open-ended; one answer is told apart"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one answer is told apart")]
 fn is_not_found(error: &ServiceError) -> bool {
     match error {
         ServiceError::Twirp(ServerError::Twirp(code)) => {
@@ -116,8 +97,5 @@ fn is_not_found(error: &ServiceError) -> bool {
 
 fn unreachable(error: &ServiceError) -> ApiError {
     tracing::warn!(%error, "LiveKit's API failed");
-    ApiError::new(
-        Code::MediaUnavailable,
-        "LiveKit cannot be reached; sessions and tokens still work",
-    )
+    ApiError::new(Code::MediaUnavailable, "LiveKit cannot be reached; sessions and tokens still work")
 }

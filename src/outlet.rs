@@ -66,17 +66,8 @@ struct State {
 impl Outlet {
     /// An outlet that queues at most `limit` bytes.
     pub fn new(limit: usize, connection: Option<Connection>) -> (Self, OutletStream) {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            limit,
-            connection,
-        });
-        (
-            Self {
-                shared: shared.clone(),
-            },
-            OutletStream { shared },
-        )
+        let shared = Arc::new(Shared { state: Mutex::default(), limit, connection });
+        (Self { shared: shared.clone() }, OutletStream { shared })
     }
 
     /// Queues bytes behind all others.

@@ -38,13 +38,9 @@ pub fn start_logs(log: &LogConfig) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter);
     // A second gateway in one process, as in tests, logs where the first does.
     let _ = if log.json {
-        registry
-            .with(fmt::layer().json().with_writer(std::io::stderr))
-            .try_init()
+        registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
     } else {
-        registry
-            .with(fmt::layer().with_target(false).with_writer(std::io::stderr))
-            .try_init()
+        registry.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
     };
     Ok(())
 }

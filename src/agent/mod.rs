@@ -58,12 +58,7 @@ pub struct Agent {
 impl Agents {
     /// Agents for this LiveKit, running on `runtime`.
     pub fn new(livekit: &LivekitConfig, issuer: TokenIssuer, runtime: Handle) -> Self {
-        Self {
-            runtime,
-            issuer,
-            url: livekit.internal_url.clone(),
-            backoff: livekit.rejoin_backoff,
-        }
+        Self { runtime, issuer, url: livekit.internal_url.clone(), backoff: livekit.rejoin_backoff }
     }
 
     /// Goes into a user's room, and stays.
@@ -78,13 +73,7 @@ impl Agents {
             backoff: self.backoff,
         };
         let task = self.runtime.spawn(connection::keep(place, events, dismissed));
-        (
-            Agent {
-                _dismiss: dismiss,
-                task,
-            },
-            heard,
-        )
+        (Agent { _dismiss: dismiss, task }, heard)
     }
 }
 

@@ -136,11 +136,7 @@ impl TokenIssuer {
             identity: user.into(),
             expires_at: token.expires_at,
             track_name: MICROPHONE_TRACK.into(),
-            role: if self.speech_in_room {
-                LivekitRole::Subscribe
-            } else {
-                LivekitRole::Publish
-            },
+            role: if self.speech_in_room { LivekitRole::Subscribe } else { LivekitRole::Publish },
         }
     }
 
@@ -170,11 +166,7 @@ impl TokenIssuer {
 
 /// The grant to be in one room, and nothing else yet.
 fn join(room: &RoomName) -> VideoGrants {
-    VideoGrants {
-        room_join: true,
-        room: room.to_string(),
-        ..VideoGrants::default()
-    }
+    VideoGrants { room_join: true, room: room.to_string(), ..VideoGrants::default() }
 }
 
 #[cfg(test)]
@@ -183,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Secret;
+    use crate::secret::Secret;
 
     fn issuer(speech_in_room: bool) -> TokenIssuer {
         let livekit = LivekitConfig {
@@ -228,24 +220,13 @@ mod tests {
     fn a_client_publishes_and_an_agent_listens() {
         let user = UserId::parse("john").unwrap();
         let verifier = TokenVerifier::with_api_key("devkey", "secret");
-        let client = verifier
-            .verify(&issuer(false).client(&user, &room()).jwt)
-            .unwrap();
+        let client = verifier.verify(&issuer(false).client(&user, &room()).jwt).unwrap();
         let agent = verifier.verify(&issuer(false).agent(&user, &room()).jwt).unwrap();
 
-        assert_eq!(
-            (client.sub.as_str(), agent.sub.as_str()),
-            ("john", "cloud-agent:john")
-        );
-        assert_eq!(
-            (client.video.can_publish, client.video.can_subscribe),
-            (Some(true), Some(false))
-        );
+        assert_eq!((client.sub.as_str(), agent.sub.as_str()), ("john", "cloud-agent:john"));
+        assert_eq!((client.video.can_publish, client.video.can_subscribe), (Some(true), Some(false)));
         assert_eq!(client.video.can_publish_sources, ["microphone"]);
-        assert_eq!(
-            (agent.video.can_publish, agent.video.can_subscribe),
-            (Some(false), Some(true))
-        );
+        assert_eq!((agent.video.can_publish, agent.video.can_subscribe), (Some(false), Some(true)));
         assert!(agent.video.hidden && agent.video.agent);
         assert_eq!(agent.kind, "agent");
     }
@@ -264,9 +245,6 @@ mod tests {
     fn no_two_tokens_are_the_same() {
         let user = UserId::parse("john").unwrap();
         let issuer = issuer(false);
-        assert_ne!(
-            issuer.client(&user, &room()).jwt,
-            issuer.client(&user, &room()).jwt
-        );
+        assert_ne!(issuer.client(&user, &room()).jwt, issuer.client(&user, &room()).jwt);
     }
 }

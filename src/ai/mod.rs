@@ -98,10 +98,7 @@ impl Prompt {
         });
         let kept = fitting.count().max(1).min(self.lines.len());
         let recent = &self.lines[self.lines.len() - kept..];
-        let first = recent
-            .iter()
-            .position(|line| line.role == Role::User)
-            .unwrap_or(0);
+        let first = recent.iter().position(|line| line.role == Role::User).unwrap_or(0);
         &recent[first..]
     }
 }
@@ -179,10 +176,7 @@ mod tests {
 
     #[test]
     fn a_long_conversation_is_cut_to_its_newest_lines_and_begins_with_the_user() {
-        let line = |role, text: &str| Line {
-            role,
-            text: text.to_owned(),
-        };
+        let line = |role, text: &str| Line { role, text: text.to_owned() };
         let prompt = Prompt {
             system: String::new(),
             lines: vec![
@@ -199,5 +193,12 @@ mod tests {
         assert_eq!(prompt.recent(8), &prompt.lines[4..]);
         assert_eq!(prompt.recent(0), &prompt.lines[4..]);
         assert!(Prompt::default().recent(10).is_empty());
+    }
+}
+
+impl AiError {
+    /// A stream that is nothing but this failure.
+    pub fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
+        stream::iter([Err(self)]).boxed()
     }
 }

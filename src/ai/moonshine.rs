@@ -53,9 +53,7 @@ impl Moonshine {
                 vocabulary: Arc::clone(&vocabulary),
             })
         };
-        Ok(Self {
-            workers: Arc::new(Workers::start("moonshine", workers, QUEUE, make)?),
-        })
+        Ok(Self { workers: Arc::new(Workers::start("moonshine", workers, QUEUE, make)?) })
     }
 }
 
@@ -221,20 +219,11 @@ impl Model {
             let last = [tokens[step]];
             let first = step == 0;
             let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-                (
-                    "input_ids".into(),
-                    TensorRef::from_array_view(([1, 1], &last[..]))?.into(),
-                ),
+                ("input_ids".into(), TensorRef::from_array_view(([1, 1], &last[..]))?.into()),
                 // By samples, not by encoder frames: the model strides over it itself.
-                (
-                    "encoder_attention_mask".into(),
-                    TensorRef::from_array_view((shape, &mask[..]))?.into(),
-                ),
+                ("encoder_attention_mask".into(), TensorRef::from_array_view((shape, &mask[..]))?.into()),
                 ("encoder_hidden_states".into(), (&hidden).into()),
-                (
-                    "use_cache_branch".into(),
-                    Tensor::from_array(([1], vec![!first]))?.into(),
-                ),
+                ("use_cache_branch".into(), Tensor::from_array(([1], vec![!first]))?.into()),
             ];
             inputs.extend(memory.inputs());
             let mut outputs = self.decoder.run(inputs)?;
@@ -287,9 +276,7 @@ impl Memory {
     }
 
     fn inputs(&self) -> impl Iterator<Item = (Cow<'_, str>, SessionInputValue<'_>)> {
-        self.0
-            .iter()
-            .map(|slot| (Cow::from(&slot.input), SessionInputValue::from(&slot.value)))
+        self.0.iter().map(|slot| (Cow::from(&slot.input), SessionInputValue::from(&slot.value)))
     }
 
     /// Takes over what a step put out.
@@ -336,10 +323,7 @@ impl Vocabulary {
 
     fn text(&self, tokens: &[i64]) -> String {
         let mut bytes = Vec::new();
-        for piece in tokens
-            .iter()
-            .filter_map(|&token| self.0.get(usize::try_from(token).ok()?))
-        {
+        for piece in tokens.iter().filter_map(|&token| self.0.get(usize::try_from(token).ok()?)) {
             match byte_of(piece) {
                 Some(byte) => bytes.push(byte),
                 // Control tokens (`<s>`, `<<ST_12>>`) are no text.
@@ -347,19 +331,13 @@ impl Vocabulary {
                 None => bytes.extend_from_slice(piece),
             }
         }
-        String::from_utf8_lossy(&bytes)
-            .replace('▁', " ")
-            .trim()
-            .to_owned()
+        String::from_utf8_lossy(&bytes).replace('▁', " ").trim().to_owned()
     }
 }
 
 /// The byte of a fallback token such as `<0x0A>`.
 fn byte_of(piece: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(piece)
-        .ok()?
-        .strip_prefix("<0x")?
-        .strip_suffix('>')?;
+    let digits = std::str::from_utf8(piece).ok()?.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(digits, 16).ok()
 }
 
@@ -392,18 +370,10 @@ fn believable(text: &str, pcm: &[i16]) -> String {
     if pcm.len() < SHORTEST_SAMPLES {
         return String::new();
     }
-    let text = without_loop(
-        &text
-            .replace(['♪', '♫'], " ")
-            .split_whitespace()
-            .collect::<Vec<_>>(),
-    );
+    let text = without_loop(&text.replace(['♪', '♫'], " ").split_whitespace().collect::<Vec<_>>());
     let words = text.to_lowercase();
     let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
-    let loudest = pcm
-        .chunks(FRAME_SAMPLES)
-        .map(pcm::level_dbfs)
-        .fold(pcm::SILENCE_DBFS, f32::max);
+    let loudest = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).fold(pcm::SILENCE_DBFS, f32::max);
     let invented =
         words.is_empty() || loudest < INAUDIBLE_DBFS || (loudest < FAINT_DBFS && INVENTIONS.contains(&words));
     if invented { String::new() } else { text }
@@ -414,19 +384,12 @@ fn believable(text: &str, pcm: &[i16]) -> String {
 fn without_loop(words: &[&str]) -> String {
     let plain: Vec<String> = words
         .iter()
-        .map(|word| {
-            word.to_lowercase()
-                .trim_matches(|mark: char| !mark.is_alphanumeric())
-                .to_owned()
-        })
+        .map(|word| word.to_lowercase().trim_matches(|mark: char| !mark.is_alphanumeric()).to_owned())
         .collect();
     for start in 0..plain.len() {
         for length in 1..=(plain.len() - start) / 4 {
             let phrase = &plain[start..start + length];
-            let times = plain[start..]
-                .chunks(length)
-                .take_while(|next| *next == phrase)
-                .count();
+            let times = plain[start..].chunks(length).take_while(|next| *next == phrase).count();
             let most = if length == 1 { 5 } else { 3 };
             if times > most {
                 return words[..start].join(" ");
@@ -505,10 +468,7 @@ mod tests {
 
         assert!(interims.is_sorted_by_key(String::len), "{interims:?}");
         assert!(interims[0].contains("John"), "{interims:?}");
-        assert!(
-            matches!(&end[..], [Ok(SpeechEvent::Final(text))] if text.contains("Dashwood")),
-            "{end:?}"
-        );
+        assert!(matches!(&end[..], [Ok(SpeechEvent::Final(text))] if text.contains("Dashwood")), "{end:?}");
     }
 
     #[tokio::test]
@@ -521,10 +481,7 @@ mod tests {
         };
         let hiss: Vec<i16> = (0..48_000).map(|_| faint_noise()).collect();
 
-        assert_eq!(
-            hear(&moonshine, &[0; 48_000]).await,
-            [SpeechEvent::Final(String::new())]
-        );
+        assert_eq!(hear(&moonshine, &[0; 48_000]).await, [SpeechEvent::Final(String::new())]);
         assert_eq!(last_words(&moonshine, &hiss).await, "");
         assert_eq!(last_words(&moonshine, &[9_000; 1_000]).await, "");
         assert_eq!(hear(&moonshine, &[]).await, [SpeechEvent::Final(String::new())]);
@@ -547,10 +504,7 @@ mod tests {
         assert_eq!(believable("♪♪♪", &loud), "");
         assert_eq!(believable("Thank you.", &loud), "Thank you.");
         assert_eq!(believable("Thank you.", &faint), "");
-        assert_eq!(
-            believable("Where is the station?", &faint),
-            "Where is the station?"
-        );
+        assert_eq!(believable("Where is the station?", &faint), "Where is the station?");
         assert_eq!(believable("Where is the station?", &[5; 16_000]), "");
     }
 

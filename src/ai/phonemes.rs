@@ -35,18 +35,12 @@ pub struct Phonemizer {
 impl Phonemizer {
     /// The dictionary, and eSpeak NG where it is installed.
     pub fn new(dictionary: Pronunciations, espeak: Option<Espeak>) -> Self {
-        Self {
-            dictionary: Some(Arc::new(dictionary)),
-            espeak: espeak.map(Arc::new),
-        }
+        Self { dictionary: Some(Arc::new(dictionary)), espeak: espeak.map(Arc::new) }
     }
 
     /// eSpeak NG for every word.
     pub fn espeak_alone(espeak: Espeak) -> Self {
-        Self {
-            dictionary: None,
-            espeak: Some(Arc::new(espeak)),
-        }
+        Self { dictionary: None, espeak: Some(Arc::new(espeak)) }
     }
 
     /// The phonemes of some clauses, each with its mark.
@@ -80,10 +74,7 @@ pub struct Espeak {
 impl Espeak {
     /// The program at this place.
     pub fn at(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            turns: Semaphore::new(ESPEAK_AT_A_TIME),
-        }
+        Self { program: program.into(), turns: Semaphore::new(ESPEAK_AT_A_TIME) }
     }
 
     /// The program on the PATH, where there is one.
@@ -108,14 +99,9 @@ impl Espeak {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
-        let mut input = child
-            .stdin
-            .take()
-            .ok_or_else(|| failed("no standard input".into()))?;
-        let text: String = clauses
-            .iter()
-            .map(|clause| format!("{}{}\n\n", clause.words, clause.mark))
-            .collect();
+        let mut input = child.stdin.take().ok_or_else(|| failed("no standard input".into()))?;
+        let text: String =
+            clauses.iter().map(|clause| format!("{}{}\n\n", clause.words, clause.mark)).collect();
         let run = async {
             input.write_all(text.as_bytes()).await?;
             drop(input);
@@ -129,16 +115,9 @@ impl Espeak {
             return Err(failed(output.status.to_string()));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.len() == clauses.len() {
-            let marked = lines
-                .iter()
-                .zip(clauses)
-                .map(|(line, clause)| format!("{line}{}", clause.mark));
+            let marked = lines.iter().zip(clauses).map(|(line, clause)| format!("{line}{}", clause.mark));
             return Ok(marked.collect::<Vec<_>>().join(" "));
         }
         // It broke a clause of its own, or had nothing to say for one: only the breaks are lost.
@@ -181,10 +160,7 @@ impl Pronunciations {
 
     /// The ARPAbet phones of a lower-case word.
     fn phones(&self, word: &str) -> Option<&str> {
-        let found = self
-            .lines
-            .binary_search_by_key(&word, |&at| word_at(&self.text, at))
-            .ok()?;
+        let found = self.lines.binary_search_by_key(&word, |&at| word_at(&self.text, at)).ok()?;
         let line = self.text[self.lines[found] as usize..].lines().next()?;
         let (_, phones) = line.split_once(' ')?;
         Some(phones.split('#').next().unwrap_or(phones).trim())
@@ -200,11 +176,7 @@ impl Pronunciations {
     }
 
     fn phonemes(&self, clauses: &[Clause]) -> String {
-        clauses
-            .iter()
-            .map(|clause| self.clause(clause))
-            .collect::<Vec<_>>()
-            .join(" ")
+        clauses.iter().map(|clause| self.clause(clause)).collect::<Vec<_>>().join(" ")
     }
 
     fn clause(&self, clause: &Clause) -> String {
@@ -309,10 +281,7 @@ fn weak_form(word: &str) -> Option<&'static str> {
 /// ARPAbet with stress digits to IPA with a stress mark before the vowel.
 fn ipa(phones: &str) -> String {
     let phones: Vec<&str> = phones.split_whitespace().collect();
-    let syllables = phones
-        .iter()
-        .filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit()))
-        .count();
+    let syllables = phones.iter().filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit())).count();
     let mut said = String::new();
     for (at, phone) in phones.iter().enumerate() {
         let (phone, stress) = match phone.strip_suffix(|end: char| end.is_ascii_digit()) {
@@ -493,11 +462,7 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 /// How an unknown word may sound by its letters, in ARPAbet: the first vowel stressed.
 fn spelling(word: &str) -> String {
-    let letters: String = word
-        .chars()
-        .map(plain_letter)
-        .filter(char::is_ascii_lowercase)
-        .collect();
+    let letters: String = word.chars().map(plain_letter).filter(char::is_ascii_lowercase).collect();
     let mut phones: Vec<String> = Vec::new();
     let mut rest = letters.as_str();
     while !rest.is_empty() {
@@ -569,11 +534,7 @@ mod tests {
 
     fn said(text: &str) -> String {
         let table = table();
-        spoken::clauses(text)
-            .iter()
-            .map(|clause| table.clause(clause))
-            .collect::<Vec<_>>()
-            .join(" ")
+        spoken::clauses(text).iter().map(|clause| table.clause(clause)).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -583,10 +544,7 @@ mod tests {
 
     #[test]
     fn endings_agree_with_the_sound_before_them() {
-        assert_eq!(
-            said("gates tested worlds world's"),
-            "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz."
-        );
+        assert_eq!(said("gates tested worlds world's"), "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz.");
     }
 
     #[test]

@@ -42,11 +42,7 @@ impl Engine {
     pub fn load(runtime: &Runtime, model: &Path) -> Result<Self, AiError> {
         let first = runtime.session(model)?;
         let idle = Mutex::new(vec![first]);
-        Ok(Self(Arc::new(Shared {
-            runtime: runtime.clone(),
-            model: model.to_owned(),
-            idle,
-        })))
+        Ok(Self(Arc::new(Shared { runtime: runtime.clone(), model: model.to_owned(), idle })))
     }
 
     /// A detector for one stream.

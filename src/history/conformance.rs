@@ -23,12 +23,8 @@ pub fn utterance(user: &str, session: u128, text: &str) -> Entry {
 
 /// A line that the gateway said.
 pub fn answer(user: &str, session: u128, text: &str) -> Entry {
-    let line = Line::Answer {
-        turn_id: TurnId(1),
-        text: text.into(),
-        finish: Finish::Stop,
-        played_ms: Some(7),
-    };
+    let line =
+        Line::Answer { turn_id: TurnId(1), text: text.into(), finish: Finish::Stop, played_ms: Some(7) };
     entry(user, session, line)
 }
 
@@ -50,20 +46,14 @@ pub async fn suite(store: &dyn HistoryStore) {
 }
 
 async fn lines_come_back_in_order_and_as_they_were(store: &dyn HistoryStore) {
-    let lines = [
-        utterance("order", 1, "Hello."),
-        answer("order", 1, "Hello yourself."),
-    ];
+    let lines = [utterance("order", 1, "Hello."), answer("order", 1, "Hello yourself.")];
     for (n, line) in (1..).zip(&lines) {
         assert_eq!(store.append(line.clone()).await, Ok(n));
     }
 
     let saved = store.of_user(&lines[0].user_id, 0, 10).await.unwrap();
     assert_eq!(saved.iter().map(|saved| saved.seq).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(
-        saved.into_iter().map(|saved| saved.entry).collect::<Vec<_>>(),
-        lines
-    );
+    assert_eq!(saved.into_iter().map(|saved| saved.entry).collect::<Vec<_>>(), lines);
 }
 
 async fn users_and_sessions_do_not_see_each_other(store: &dyn HistoryStore) {
@@ -75,16 +65,10 @@ async fn users_and_sessions_do_not_see_each_other(store: &dyn HistoryStore) {
     }
 
     let texts = |saved: Vec<super::Saved>| -> Vec<String> {
-        saved
-            .iter()
-            .map(|saved| saved.entry.line.text().to_owned())
-            .collect()
+        saved.iter().map(|saved| saved.entry.line.text().to_owned()).collect()
     };
     let of = |session: u128| store.of_session(&ann.user_id, SessionId::from_u128(session), 0, 10);
-    assert_eq!(
-        texts(store.of_user(&ann.user_id, 0, 10).await.unwrap()),
-        ["mine", "later"]
-    );
+    assert_eq!(texts(store.of_user(&ann.user_id, 0, 10).await.unwrap()), ["mine", "later"]);
     assert_eq!(texts(of(2).await.unwrap()), ["mine"]);
     assert_eq!(texts(of(4).await.unwrap()), ["later"]);
     assert_eq!(texts(of(99).await.unwrap()), Vec::<String>::new());
@@ -99,10 +83,7 @@ async fn pages_follow_each_other(store: &dyn HistoryStore) {
     let mut after = 0;
     let mut texts = Vec::new();
     loop {
-        let page = store
-            .of_session(&user, SessionId::from_u128(5), after, 10)
-            .await
-            .unwrap();
+        let page = store.of_session(&user, SessionId::from_u128(5), after, 10).await.unwrap();
         assert!(page.len() <= 10);
         let Some(last) = page.last() else { break };
         after = last.seq;
@@ -111,19 +92,13 @@ async fn pages_follow_each_other(store: &dyn HistoryStore) {
     assert_eq!(texts, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
 
     let newest = store.newest(&user, 3).await.unwrap();
-    assert_eq!(
-        newest.iter().map(|saved| saved.seq).collect::<Vec<_>>(),
-        [23, 24, 25]
-    );
+    assert_eq!(newest.iter().map(|saved| saved.seq).collect::<Vec<_>>(), [23, 24, 25]);
 }
 
 async fn writers_at_the_same_time_take_different_places(store: &dyn HistoryStore) {
     let appends = (0..50).map(|n| store.append(utterance("crowd", 6, &n.to_string())));
-    let mut places: Vec<u64> = futures::future::join_all(appends)
-        .await
-        .into_iter()
-        .map(|place| place.unwrap())
-        .collect();
+    let mut places: Vec<u64> =
+        futures::future::join_all(appends).await.into_iter().map(|place| place.unwrap()).collect();
     places.sort_unstable();
     assert_eq!(places, (1..=50).collect::<Vec<_>>());
 }

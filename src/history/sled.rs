@@ -57,11 +57,7 @@ impl SledHistory {
     fn place(&self, entry: &Entry) -> Result<u64, HistoryError> {
         let value = encode(entry)?;
         let _placing = self.placing.lock();
-        let last = self
-            .lines
-            .scan_prefix(user_prefix(&entry.user_id))
-            .next_back()
-            .transpose()?;
+        let last = self.lines.scan_prefix(user_prefix(&entry.user_id)).next_back().transpose()?;
         let seq = last.map_or(1, |(key, _)| seq_of(&key) + 1);
         self.lines.insert(line_key(&entry.user_id, seq), value)?;
         self.of_session.insert(session_key(entry.session_id, seq), &[])?;
@@ -98,8 +94,7 @@ impl HistoryStore for SledHistory {
             .range(range)
             .take(limit)
             .map(|item| {
-                item.map_err(HistoryError::from)
-                    .and_then(|(key, value)| decode(seq_of(&key), &value))
+                item.map_err(HistoryError::from).and_then(|(key, value)| decode(seq_of(&key), &value))
             })
             .collect();
         std::future::ready(saved).boxed()
@@ -133,8 +128,7 @@ impl HistoryStore for SledHistory {
             .rev()
             .take(limit)
             .map(|item| {
-                item.map_err(HistoryError::from)
-                    .and_then(|(key, value)| decode(seq_of(&key), &value))
+                item.map_err(HistoryError::from).and_then(|(key, value)| decode(seq_of(&key), &value))
             })
             .collect();
         let saved = saved.map(|mut saved| {
@@ -165,9 +159,7 @@ fn session_key(session: SessionId, seq: u64) -> Vec<u8> {
 
 /// The place in a key: its last eight bytes.
 fn seq_of(key: &[u8]) -> u64 {
-    let (_, seq) = key
-        .split_last_chunk::<8>()
-        .expect("every key of ours ends in eight bytes");
+    let (_, seq) = key.split_last_chunk::<8>().expect("every key of ours ends in eight bytes");
     u64::from_be_bytes(*seq)
 }
 
@@ -207,11 +199,7 @@ mod tests {
                 opened => break opened.unwrap(),
             }
         };
-        let saved = SledHistory::new(disk)
-            .unwrap()
-            .of_user(&entry.user_id, 0, 10)
-            .await
-            .unwrap();
+        let saved = SledHistory::new(disk).unwrap().of_user(&entry.user_id, 0, 10).await.unwrap();
         assert_eq!(saved, [Saved { seq: 1, entry }]);
     }
 }

@@ -27,7 +27,11 @@ pub async fn live() -> &'static str {
 
 /// The gateway takes new clients.
 pub async fn ready(site: web::Data<Site>) -> HttpResponse {
-    if site.is_draining() { HttpResponse::ServiceUnavailable().body("draining") } else { HttpResponse::Ok().body("ok") }
+    if site.is_draining() {
+        HttpResponse::ServiceUnavailable().body("draining")
+    } else {
+        HttpResponse::Ok().body("ok")
+    }
 }
 
 #[derive(Serialize)]

@@ -51,7 +51,7 @@ pub struct Site {
     /// The address clients reach the gateway at, where it is configured.
     pub public_url: Option<String>,
     /// The parts of the pipeline and how they are, for `/health`.
-    pub parts: Vec<health::Part>,
+    pub parts: Vec<Part>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// The gateway is going down: it takes no new clients.
@@ -81,7 +81,9 @@ impl Site {
 /// All routes.
 pub fn routes(config: &mut ServiceConfig) {
     config
-        .app_data(web::JsonConfig::default().limit(MAX_BODY).error_handler(|error, _| json_error(&error).into()))
+        .app_data(
+            web::JsonConfig::default().limit(MAX_BODY).error_handler(|error, _| json_error(&error).into()),
+        )
         .app_data(web::PathConfig::default().error_handler(|error, _| path_error(&error).into()))
         .app_data(web::QueryConfig::default().error_handler(|error, _| query_error(&error).into()))
         .app_data(web::PayloadConfig::new(webhook::MAX_BODY))

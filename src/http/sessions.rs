@@ -37,10 +37,9 @@ pub struct Session {
 impl Session {
     fn of(record: Record, site: &Site, request: &HttpRequest) -> Self {
         let livekit = site.keys.livekit_info(&record.user_id, &record.room);
-        let (access_token, access_token_expires_at, livekit_url) =
-            livekit.map(|info| (info.token, info.expires_at, info.url)).map_or((None, None, None), |(a, b, c)| {
-                (Some(a), Some(b), Some(c))
-            });
+        let (access_token, access_token_expires_at, livekit_url) = livekit
+            .map(|info| (info.token, info.expires_at, info.url))
+            .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
         Self {
             session_id: record.session_id,
             status: if record.ended.is_none() { "active" } else { "ended" },

@@ -101,7 +101,11 @@ impl Webhooks {
 }
 
 /// `POST /api/livekit/webhook`, `POST /api/livekit-webhooks`
-pub async fn receive(site: web::Data<Site>, request: HttpRequest, body: Bytes) -> Result<HttpResponse, ApiError> {
+pub async fn receive(
+    site: web::Data<Site>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, ApiError> {
     let outcome = take(&site, &request, &body).await;
     let label = match &outcome {
         Ok(outcome) => outcome,
@@ -146,9 +150,10 @@ fn roster_event(event: &proto::WebhookEvent) -> Option<(RoomName, Event)> {
             participant: livekit::participant(participant?)?,
             track: livekit::track(event.track.as_ref()?),
         },
-        "track_unpublished" => {
-            Event::TrackUnpublished { sid: participant?.sid.clone(), track_sid: event.track.as_ref()?.sid.clone() }
-        }
+        "track_unpublished" => Event::TrackUnpublished {
+            sid: participant?.sid.clone(),
+            track_sid: event.track.as_ref()?.sid.clone(),
+        },
         "room_finished" => Event::Finished,
         _ => return None,
     };
@@ -163,7 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{clock, config::Secret};
+    use crate::{clock, secret::Secret};
 
     const BODY: &str = r#"{"event":"participant_joined","id":"EV_1","room":{"name":"room-a"},
         "participant":{"sid":"PA_1","identity":"john","joinedAt":"7"}}"#;
@@ -181,7 +186,8 @@ mod tests {
     fn signature(secret: &str, body: &str, exp: u64) -> String {
         let sha256 = STANDARD.encode(Sha256::digest(body));
         let claims = json!({"iss": "devkey", "exp": exp, "sha256": sha256});
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+            .unwrap()
     }
 
     #[test]

@@ -162,10 +162,7 @@ impl Down {
 
     /// The payload as samples, where it is PCM.
     pub fn samples(&self) -> Vec<i16> {
-        self.payload
-            .chunks_exact(2)
-            .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-            .collect()
+        self.payload.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
     }
 }
 
@@ -214,9 +211,6 @@ mod tests {
         );
         let mut frame = [0; 16];
         frame[..3].copy_from_slice(&[0xE1, 1, 9]);
-        assert_eq!(
-            Up::decode(Bytes::copy_from_slice(&frame)),
-            Err(DecodeError::Codec("unknown number"))
-        );
+        assert_eq!(Up::decode(Bytes::copy_from_slice(&frame)), Err(DecodeError::Codec("unknown number")));
     }
 }

@@ -25,10 +25,7 @@ pub fn ping() -> Bytes {
 /// A close frame.
 pub fn close(close: Close, reason: &str) -> Bytes {
     let mut bytes = BytesMut::new();
-    let reason = CloseReason {
-        code: CloseCode::from(close.code()),
-        description: Some(reason.into()),
-    };
+    let reason = CloseReason { code: CloseCode::from(close.code()), description: Some(reason.into()) };
     Parser::write_close(&mut bytes, Some(reason), false);
     bytes.freeze()
 }
@@ -91,11 +88,7 @@ impl SizeGuard {
             if self.dropping {
                 let whole = self.header[0] & 0x8F;
                 let is_message = whole == 0x81 || whole == 0x82;
-                oversized = Some(if is_message {
-                    Oversized::Message
-                } else {
-                    Oversized::Fragment
-                });
+                oversized = Some(if is_message { Oversized::Message } else { Oversized::Fragment });
             } else {
                 out.extend_from_slice(&self.header);
             }
@@ -110,10 +103,7 @@ fn measure(header: &[u8]) -> Option<(usize, u64)> {
     let second = *header.get(1)?;
     let mask = if second & 0x80 != 0 { 4 } else { 0 };
     let (length, payload) = match second & 0x7F {
-        126 => (
-            4,
-            u64::from(u16::from_be_bytes(header.get(2..4)?.try_into().ok()?)),
-        ),
+        126 => (4, u64::from(u16::from_be_bytes(header.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(header.get(2..10)?.try_into().ok()?)),
         short => (2, u64::from(short)),
     };
@@ -159,10 +149,7 @@ mod tests {
 
     #[test]
     fn an_oversized_fragment_is_told_apart() {
-        let (_, oversized) = pass_all(
-            &masked(&vec![7; MAX_BINARY_BYTES + 1], OpCode::Binary, false),
-            1000,
-        );
+        let (_, oversized) = pass_all(&masked(&vec![7; MAX_BINARY_BYTES + 1], OpCode::Binary, false), 1000);
         assert_eq!(oversized, [Oversized::Fragment]);
     }
 

@@ -90,11 +90,7 @@ pub struct Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self {
-            media: vec!["livekit".into(), "ws".into()],
-            codecs: vec!["pcm16".into()],
-            vad: false,
-        }
+        Self { media: vec!["livekit".into(), "ws".into()], codecs: vec!["pcm16".into()], vad: false }
     }
 }
 
@@ -192,11 +188,7 @@ fn default_channels() -> u8 {
 impl Default for AudioConfig {
     /// What binary frames are where the client says nothing: PCM, 16 kHz, mono.
     fn default() -> Self {
-        Self {
-            codec: Codec::Pcm16le,
-            sample_rate: default_rate(),
-            channels: default_channels(),
-        }
+        Self { codec: Codec::Pcm16le, sample_rate: default_rate(), channels: default_channels() }
     }
 }
 
@@ -311,9 +303,7 @@ impl Said {
             "say" => FromClient::Say(parse(text)?),
             "subscribe:participants" => FromClient::SubscribeParticipants(parse(text)?),
             "unsubscribe:participants" => FromClient::UnsubscribeParticipants(parse(text)?),
-            other => FromClient::Other {
-                kind: other.to_owned(),
-            },
+            other => FromClient::Other { kind: other.to_owned() },
         };
         let id = head.id.map(|id| match id {
             serde_json::Value::String(text) => text,
@@ -377,9 +367,9 @@ fn bool_or_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
         Either::Bool(value) => Ok(value),
         Either::Word(word) if word.eq_ignore_ascii_case("true") => Ok(true),
         Either::Word(word) if word.eq_ignore_ascii_case("false") => Ok(false),
-        Either::Word(word) => Err(serde::de::Error::custom(format!(
-            "status: expected a boolean, got \"{word}\""
-        ))),
+        Either::Word(word) => {
+            Err(serde::de::Error::custom(format!("status: expected a boolean, got \"{word}\"")))
+        }
     }
 }
 
@@ -392,31 +382,15 @@ mod tests {
     #[test]
     fn an_unknown_type_is_kept_and_is_no_error() {
         let said = Said::decode(r#"{"type":"button_press","buttonId":"left","id":7}"#).unwrap();
-        assert_eq!(
-            said.message,
-            FromClient::Other {
-                kind: "button_press".into()
-            }
-        );
+        assert_eq!(said.message, FromClient::Other { kind: "button_press".into() });
         assert_eq!(said.id.as_deref(), Some("7"));
     }
 
     #[test]
     fn vad_takes_booleans_and_words() {
-        for (text, status) in [
-            ("true", true),
-            ("false", false),
-            ("\"true\"", true),
-            ("\"FALSE\"", false),
-        ] {
+        for (text, status) in [("true", true), ("false", false), ("\"true\"", true), ("\"FALSE\"", false)] {
             let said = Said::decode(&format!(r#"{{"type":"VAD","status":{text}}}"#)).unwrap();
-            assert_eq!(
-                said.message,
-                FromClient::Vad(Vad {
-                    status,
-                    audio_seq: None
-                })
-            );
+            assert_eq!(said.message, FromClient::Vad(Vad { status, audio_seq: None }));
         }
         assert!(Said::decode(r#"{"type":"VAD","status":"perhaps"}"#).is_err());
     }
@@ -424,9 +398,7 @@ mod tests {
     #[test]
     fn an_init_without_fields_is_a_client_that_can_do_both() {
         let said = Said::decode(r#"{"type":"connection_init"}"#).unwrap();
-        let FromClient::ConnectionInit(init) = said.message else {
-            panic!("{said:?}")
-        };
+        let FromClient::ConnectionInit(init) = said.message else { panic!("{said:?}") };
         assert_eq!(init.capabilities.media, ["livekit", "ws"]);
         assert_eq!(init.resume, None);
     }
@@ -436,9 +408,7 @@ mod tests {
         assert!(matches!(Said::decode("{"), Err(DecodeError::Json(_))));
         assert!(matches!(Said::decode("[]"), Err(DecodeError::Json(_))));
         assert_eq!(Said::decode("{}"), Err(DecodeError::NoType));
-        let Err(DecodeError::Json(why)) = Said::decode(r#"{"type":"say"}"#) else {
-            panic!("needs a text")
-        };
+        let Err(DecodeError::Json(why)) = Said::decode(r#"{"type":"say"}"#) else { panic!("needs a text") };
         assert!(why.contains("text"), "{why}");
     }
 

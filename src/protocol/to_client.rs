@@ -468,12 +468,7 @@ pub enum EndReason {
 impl ToClient {
     /// An `error` message.
     pub fn error(code: Code, message: impl Into<String>, reply_to: Option<String>) -> Self {
-        Self::Error {
-            code,
-            message: message.into(),
-            retryable: code.retryable(),
-            reply_to,
-        }
+        Self::Error { code, message: message.into(), retryable: code.retryable(), reply_to }
     }
 
     /// Whether the message has a place in the session's sequence: it gets a `seq`, and a client that
@@ -522,10 +517,7 @@ mod tests {
 
     #[test]
     fn a_sequence_number_is_a_field_of_the_message() {
-        let message = ToClient::AnswerDelta {
-            turn_id: TurnId(3),
-            text: "Hello".into(),
-        };
+        let message = ToClient::AnswerDelta { turn_id: TurnId(3), text: "Hello".into() };
         let json: serde_json::Value = serde_json::from_str(&message.encode(Some(41))).unwrap();
 
         assert_eq!(

@@ -94,8 +94,7 @@ impl RoomActor {
             return;
         }
         let snapshot = self.snapshot();
-        self.watchers
-            .retain_mut(|watcher| !watcher.behind || watcher.tell(&snapshot));
+        self.watchers.retain_mut(|watcher| !watcher.behind || watcher.tell(&snapshot));
     }
 
     fn snapshot(&self) -> Bytes {
@@ -213,11 +212,7 @@ impl Handler<Watch> for RoomActor {
             if let Err(error) = completed {
                 tracing::debug!(room.name = %actor.name, %error, "watched by what webhooks told so far");
             }
-            actor.watchers.push(Watcher {
-                id,
-                outlet,
-                behind: true,
-            });
+            actor.watchers.push(Watcher { id, outlet, behind: true });
             actor.catch_up();
         }))
     }

@@ -44,13 +44,7 @@ impl Rooms {
     /// Rooms whose actors run on these arbiters.
     pub fn new(arbiters: Vec<ArbiterHandle>, api: Option<Arc<LivekitApi>>) -> Self {
         assert!(!arbiters.is_empty(), "actors need somewhere to run");
-        Self {
-            shared: Arc::new(Shared {
-                rooms: DashMap::new(),
-                arbiters,
-                api,
-            }),
-        }
+        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, api }) }
     }
 
     /// Sends who is in `room` to `outlet`, from now on. `id` tells the watcher apart.
@@ -76,10 +70,7 @@ impl Rooms {
 
     /// Who is in a room.
     pub async fn present(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
-        self.actor(room)
-            .send(Present)
-            .await
-            .unwrap_or_else(|error| Err(ApiError::internal(error)))
+        self.actor(room).send(Present).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
 
     /// The room's actor ends: forgets it, unless a newer one took its place.
@@ -91,9 +82,7 @@ impl Rooms {
         let start = || {
             let at = self.shared.rooms.len() % self.shared.arbiters.len();
             let (name, rooms, api) = (room.clone(), self.clone(), self.shared.api.clone());
-            RoomActor::start_in_arbiter(&self.shared.arbiters[at], move |_| {
-                RoomActor::new(name, rooms, api)
-            })
+            RoomActor::start_in_arbiter(&self.shared.arbiters[at], move |_| RoomActor::new(name, rooms, api))
         };
         if let Some(actor) = self.shared.rooms.get(room).filter(|actor| actor.connected()) {
             return actor.clone();

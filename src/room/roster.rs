@@ -162,9 +162,7 @@ impl Roster {
                 });
             }
             Event::TrackUnpublished { sid, track_sid } => {
-                self.change(&sid, &mut diff, |present| {
-                    present.tracks.retain(|track| track.sid != track_sid)
-                });
+                self.change(&sid, &mut diff, |present| present.tracks.retain(|track| track.sid != track_sid));
             }
             Event::Listed(listed) => {
                 let missing: Vec<String> = self
@@ -211,11 +209,7 @@ impl Roster {
             }
         }
         if let Some(participant) = self.present.remove(sid) {
-            diff.left.push(Leave {
-                sid: participant.sid,
-                identity: participant.identity,
-                reason,
-            });
+            diff.left.push(Leave { sid: participant.sid, identity: participant.identity, reason });
         }
     }
 
@@ -253,19 +247,11 @@ mod tests {
     }
 
     fn track(sid: &str, muted: bool) -> Track {
-        Track {
-            sid: sid.into(),
-            name: "mic".into(),
-            source: "microphone".into(),
-            muted,
-        }
+        Track { sid: sid.into(), name: "mic".into(), source: "microphone".into(), muted }
     }
 
     fn left(sid: &str) -> Event {
-        Event::Left {
-            sid: sid.into(),
-            reason: LeaveReason::Left,
-        }
+        Event::Left { sid: sid.into(), reason: LeaveReason::Left }
     }
 
     #[test]
@@ -300,10 +286,7 @@ mod tests {
     #[test]
     fn a_track_of_somebody_unknown_makes_them_known() {
         let mut roster = Roster::default();
-        let event = Event::TrackPublished {
-            participant: participant("PA_1"),
-            track: track("TR_1", false),
-        };
+        let event = Event::TrackPublished { participant: participant("PA_1"), track: track("TR_1", false) };
         let diff = roster.handle(event).unwrap();
         assert_eq!(diff.joined[0].tracks, [track("TR_1", false)]);
         assert!(diff.updated.is_empty());
@@ -316,9 +299,7 @@ mod tests {
         roster.handle(Event::Joined(participant("PA_2")));
         let mut changed = participant("PA_2");
         changed.tracks = vec![track("TR_1", true)];
-        let diff = roster
-            .handle(Event::Listed(vec![changed.clone(), participant("PA_3")]))
-            .unwrap();
+        let diff = roster.handle(Event::Listed(vec![changed.clone(), participant("PA_3")])).unwrap();
         assert_eq!(diff.joined, [participant("PA_3")]);
         assert_eq!(diff.left[0].reason, LeaveReason::Missed);
         assert_eq!(diff.updated, [changed]);
@@ -333,10 +314,8 @@ mod tests {
                 participant: participant(&sid),
                 track: track(&format!("TR_{n}"), muted),
             }),
-            (sid(), 0..3u8).prop_map(|(sid, n)| Event::TrackUnpublished {
-                sid,
-                track_sid: format!("TR_{n}")
-            }),
+            (sid(), 0..3u8)
+                .prop_map(|(sid, n)| Event::TrackUnpublished { sid, track_sid: format!("TR_{n}") }),
             proptest::collection::btree_set(0..5u8, 0..5).prop_map(|sids| Event::Listed(
                 sids.iter().map(|n| participant(&format!("PA_{n}"))).collect()
             )),

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     agent::{Agent, AgentEvent, Agents},
-    ai::{self, Line, Pcm, Piece, Role, Speaker, SpeechEvent, Thinker, Transcriber},
+    ai::{
+        self, AiError, Line, Pcm, Piece, Role, Speaker, SpeechEvent, Thinker, Transcriber, minds::Detectors,
+    },
     auth::Keys,
     clock,
     history::{self, Entry, HistoryStore},
@@ -32,7 +34,7 @@ use crate::{
         to_client::{EndReason, MediaSource},
     },
     room::Rooms,
-    speech::{self, Heard, Listener},
+    speech::{self, Heard, Listener, gate::GateSettings},
     telemetry,
 };
 
@@ -58,12 +60,12 @@ pub struct Services {
     pub rooms: Rooms,
     /// Keeps what was said.
     pub history: Arc<dyn HistoryStore>,
-    /// Makes a listener for one microphone; none where speech is not transcribed.
-    pub listener: Option<Box<dyn Fn() -> Listener + Send + Sync>>,
+    /// Tell speech from everything else.
+    pub detectors: Detectors,
     /// Turns speech into text.
     pub transcriber: Option<Arc<dyn Transcriber>>,
-    /// Answers.
-    pub thinker: Arc<dyn Thinker>,
+    /// Answers; none where the one that was chosen is not there.
+    pub thinker: Option<Arc<dyn Thinker>>,
     /// Speaks.
     pub speaker: Option<Arc<dyn Speaker>>,
 }
@@ -155,11 +157,7 @@ impl SessionActor {
             Effect::SendLivekitInfo(socket, _mode) => {
                 let facts = self.session.facts();
                 if let Some(info) = self.services.keys.livekit_info(&facts.user, &facts.room) {
-                    self.send(
-                        socket,
-                        frame::text(&ToClient::LivekitInfo(info).encode(None)),
-                        ctx,
-                    );
+                    self.send(socket, frame::text(&ToClient::LivekitInfo(info).encode(None)), ctx);
                 }
             }
             Effect::Listen(samples) => self.listener(|listener| listener.hear(&samples)),
@@ -170,8 +168,12 @@ impl SessionActor {
             Effect::Transcribe(utterance) => self.transcribe(utterance, ctx),
             Effect::EndUtterance(_) => self.utterance = None,
             Effect::Think(generation, prompt) => {
-                let thoughts = ai::pieces(self.services.thinker.answer(prompt));
-                self.thinking = Some(ctx.add_stream(thoughts.map(move |piece| Thought(generation, piece))));
+                let thoughts = match &self.services.thinker {
+                    Some(thinker) => thinker.answer(prompt),
+                    None => AiError::Unavailable("no thinker".into()).into_stream(),
+                };
+                let thoughts = ai::pieces(thoughts).map(move |piece| Thought(generation, piece));
+                self.thinking = Some(ctx.add_stream(thoughts));
             }
             Effect::StopThinking => cancel(&mut self.thinking, ctx),
             Effect::Speak(generation, sentence) => self.speak(generation, sentence, ctx),
@@ -218,10 +220,7 @@ impl SessionActor {
                 tracing::warn!(session.id = %self.session.facts().id, "client does not read, connection cut");
                 handle.outlet().cut();
                 self.sockets.retain(|handle| handle.id != socket);
-                ctx.notify(FromSocket {
-                    id: socket,
-                    news: SocketNews::Closed,
-                });
+                ctx.notify(FromSocket { id: socket, news: SocketNews::Closed });
             }
         }
     }
@@ -230,22 +229,22 @@ impl SessionActor {
 
     /// Lets the listener do something, and takes up what it heard.
     fn listener(&mut self, act: impl FnOnce(&mut Listener) -> Vec<Heard>) {
-        if self.listener.is_none() {
-            self.listener = self.services.listener.as_ref().map(|make| make());
-        }
-        let Some(listener) = &mut self.listener else {
+        if self.services.transcriber.is_none() {
             return;
-        };
-        for event in act(listener) {
+        }
+        let detectors = &self.services.detectors;
+        let listener =
+            self.listener.get_or_insert_with(|| Listener::new(detectors.detector(), GateSettings::default()));
+        let heard = act(listener);
+        for event in heard {
             let todo = match event {
-                Heard::Started { at_sample } => Todo::Input(Input::SpeechStarted {
-                    at_ms: self.session_ms(at_sample),
-                }),
+                Heard::Started { at_sample } => {
+                    Todo::Input(Input::SpeechStarted { at_ms: self.session_ms(at_sample) })
+                }
                 Heard::Audio(pcm) => Todo::Audio(pcm),
-                Heard::Ended { reason, at_sample } => Todo::Input(Input::SpeechEnded {
-                    reason,
-                    at_ms: self.session_ms(at_sample),
-                }),
+                Heard::Ended { reason, at_sample } => {
+                    Todo::Input(Input::SpeechEnded { reason, at_ms: self.session_ms(at_sample) })
+                }
             };
             self.todo.push_back(todo);
         }
@@ -273,11 +272,7 @@ impl SessionActor {
         };
         let (audio, queue) = mpsc::channel(AUDIO_QUEUE);
         self.utterance = Some(audio);
-        ctx.add_stream(
-            transcriber
-                .open(queue)
-                .map(move |event| Transcript { utterance, event }),
-        );
+        ctx.add_stream(transcriber.open(queue).map(move |event| Transcript { utterance, event }));
     }
 
     // --- Answering ---
@@ -292,12 +287,8 @@ impl SessionActor {
 
     fn remember(&self, line: history::Line, turn: Option<TurnId>, ctx: &mut Context<Self>) {
         let facts = self.session.facts();
-        let entry = Entry {
-            user_id: facts.user.clone(),
-            session_id: facts.id,
-            at_ms: clock::unix_ms(),
-            line,
-        };
+        let entry =
+            Entry { user_id: facts.user.clone(), session_id: facts.id, at_ms: clock::unix_ms(), line };
         let saved = self.services.history.append(entry);
         ctx.spawn(saved.into_actor(self).map(move |saved, actor, ctx| match (saved, turn) {
             (Ok(seq), Some(turn)) => actor.step(Input::Saved(turn, seq), ctx),
@@ -326,17 +317,14 @@ impl SessionActor {
     fn watch(&self, room: &RoomName) {
         let current = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == current) {
-            self.services
-                .rooms
-                .watch(room, handle.id, handle.outlet().clone());
+            self.services.rooms.watch(room, handle.id, handle.outlet().clone());
         }
     }
 
     fn ended(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         self.agent = None;
         self.utterance = None;
-        self.directory
-            .ended(self.session.facts().id, reason, &ctx.address());
+        self.directory.ended(self.session.facts().id, reason, &ctx.address());
         // Lines that are on their way to the disk get there without us: the store has them already.
         ctx.stop();
     }
@@ -355,15 +343,9 @@ impl Actor for SessionActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!(telemetry::SESSIONS).increment(1);
-        let earlier = self
-            .services
-            .history
-            .newest(&self.session.facts().user, REMEMBERED_LINES);
+        let earlier = self.services.history.newest(&self.session.facts().user, REMEMBERED_LINES);
         ctx.spawn(earlier.into_actor(self).map(|earlier, actor, ctx| match earlier {
-            Ok(saved) => actor.step(
-                Input::Remembered(saved.into_iter().filter_map(line_of).collect()),
-                ctx,
-            ),
+            Ok(saved) => actor.step(Input::Remembered(saved.into_iter().filter_map(line_of).collect()), ctx),
             Err(error) => tracing::warn!(%error, "earlier conversation not remembered"),
         }));
         self.rearm(ctx);
@@ -388,7 +370,7 @@ fn line_of(saved: history::Saved) -> Option<Line> {
 /// What the transcriber says of an utterance.
 struct Transcript {
     utterance: UtteranceId,
-    event: Result<SpeechEvent, ai::AiError>,
+    event: Result<SpeechEvent, AiError>,
 }
 
 /// What the thinker gives to the answer of a generation.
@@ -406,29 +388,13 @@ impl Handler<Attach> for SessionActor {
         let facts = self.session.facts();
         let keys = &self.services.keys;
         let resume_token = keys.resume_token(facts.id);
-        let may_resume = attach
-            .init
-            .resume
-            .as_ref()
-            .is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
-        let wants_livekit = attach
-            .init
-            .capabilities
-            .media
-            .iter()
-            .any(|media| media == "livekit");
-        let livekit = wants_livekit
-            .then(|| keys.livekit_info(&facts.user, &facts.room))
-            .flatten();
+        let may_resume =
+            attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
+        let wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
+        let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room)).flatten();
         let socket = attach.socket.id;
         self.sockets.push(attach.socket);
-        let attach = machine::Attach {
-            socket,
-            init: attach.init,
-            may_resume,
-            resume_token,
-            livekit,
-        };
+        let attach = machine::Attach { socket, init: attach.init, may_resume, resume_token, livekit };
         self.step(Input::Attach(Box::new(attach)), ctx);
     }
 }

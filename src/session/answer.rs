@@ -151,10 +151,7 @@ impl Answer {
         let first = self.first_token.is_none();
         self.first_token.get_or_insert(now);
         self.text.push_str(delta);
-        effects.push(Effect::Tell(ToClient::AnswerDelta {
-            turn_id: self.turn.id,
-            text: delta.to_owned(),
-        }));
+        effects.push(Effect::Tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() }));
         if first && self.voice.is_none() {
             effects.push(Effect::Noticed);
         }
@@ -228,9 +225,7 @@ impl Answer {
     pub fn cut(self, now: Instant) -> (Vec<Effect>, Outcome) {
         let mut effects = Vec::new();
         if self.begun && !self.over() {
-            effects.push(Effect::Tell(ToClient::AudioStopRequest {
-                app_id: "june".into(),
-            }));
+            effects.push(Effect::Tell(ToClient::AudioStopRequest { app_id: "june".into() }));
         }
         if self.text_finish.is_none() {
             effects.push(self.answer_done(Finish::Interrupted));
@@ -278,11 +273,7 @@ impl Answer {
 
         for effect in playout.handle(now) {
             match effect {
-                playout::Effect::Frame {
-                    position,
-                    samples,
-                    end,
-                } => {
+                playout::Effect::Frame { position, samples, end } => {
                     if !self.begun {
                         self.begun = true;
                         self.first_sound = Some(now);
@@ -309,9 +300,7 @@ impl Answer {
                 }
                 playout::Effect::Over => {
                     effects.push(self.metrics());
-                    effects.push(Effect::Over(
-                        self.outcome(self.text_finish.unwrap_or(Finish::Stop), now),
-                    ));
+                    effects.push(Effect::Over(self.outcome(self.text_finish.unwrap_or(Finish::Stop), now)));
                     return effects;
                 }
             }
@@ -320,19 +309,11 @@ impl Answer {
     }
 
     fn over(&self) -> bool {
-        self.finished
-            && self
-                .voice
-                .as_ref()
-                .is_none_or(|(_, playout)| playout.deadline().is_none())
+        self.finished && self.voice.as_ref().is_none_or(|(_, playout)| playout.deadline().is_none())
     }
 
     fn answer_done(&self, finish: Finish) -> Effect {
-        Effect::Tell(ToClient::AnswerDone {
-            turn_id: self.turn.id,
-            text: self.text.clone(),
-            finish,
-        })
+        Effect::Tell(ToClient::AnswerDone { turn_id: self.turn.id, text: self.text.clone(), finish })
     }
 
     fn speech_finish(&self, finish: Finish) -> Effect {
@@ -345,10 +326,7 @@ impl Answer {
 
     fn metrics(&self) -> Effect {
         let since_end = |at: Option<Instant>| {
-            at.map(|at| {
-                at.saturating_duration_since(self.waterfall.speech_end)
-                    .as_millis() as u64
-            })
+            at.map(|at| at.saturating_duration_since(self.waterfall.speech_end).as_millis() as u64)
         };
         Effect::Tell(ToClient::TurnMetrics(TurnMetrics {
             turn_id: self.turn.id,
@@ -371,11 +349,7 @@ impl Answer {
                 played_ms: self.begun.then(|| playout.heard_ms(now)),
                 finish,
             },
-            Some(_) | None => Outcome {
-                heard: self.text.clone(),
-                played_ms: None,
-                finish,
-            },
+            Some(_) | None => Outcome { heard: self.text.clone(), played_ms: None, finish },
         }
     }
 }
@@ -388,25 +362,9 @@ mod tests {
     const RATE: u32 = 16_000;
 
     fn answer(voice: bool, now: Instant) -> Answer {
-        let turn = Turn {
-            id: TurnId(1),
-            generation: 1,
-            utterances: vec![UtteranceId(1)],
-            text: "Hi".into(),
-        };
-        let voice = voice.then_some(Voice {
-            rate_hz: RATE,
-            delivery: Delivery::Ws,
-        });
-        Answer::new(
-            turn,
-            voice,
-            Waterfall {
-                speech_end: now,
-                speech_end_ms: 1000,
-                final_at: Some(now),
-            },
-        )
+        let turn = Turn { id: TurnId(1), generation: 1, utterances: vec![UtteranceId(1)], text: "Hi".into() };
+        let voice = voice.then_some(Voice { rate_hz: RATE, delivery: Delivery::Ws });
+        Answer::new(turn, voice, Waterfall { speech_end: now, speech_end_ms: 1000, final_at: Some(now) })
     }
 
     /// The effects in a short form, sound frames counted.
@@ -431,11 +389,9 @@ mod tests {
                 Effect::Tell(ToClient::SpeechBegin { .. }) => "begin".into(),
                 Effect::Tell(ToClient::SpeechFinish { finish, .. }) => format!("finish {finish:?}"),
                 Effect::Tell(ToClient::TurnMetrics(_)) => "metrics".into(),
-                Effect::Tell(other) => format!("{other:?}")
-                    .split([' ', '{'])
-                    .next()
-                    .unwrap_or_default()
-                    .into(),
+                Effect::Tell(other) => {
+                    format!("{other:?}").split([' ', '{']).next().unwrap_or_default().into()
+                }
                 Effect::Speak(sentence) => format!("speak {sentence}"),
                 Effect::StopThinking => "stop thinking".into(),
                 Effect::Noticed => "noticed".into(),
@@ -466,10 +422,7 @@ mod tests {
             brief(&answer.thought("You said: Hello there. And", now)),
             ["delta You said: Hello there. And", "speak You said:"]
         );
-        assert_eq!(
-            brief(&answer.spoken(&[1; 1600], now)),
-            ["begin", "noticed", "5 frames"]
-        );
+        assert_eq!(brief(&answer.spoken(&[1; 1600], now)), ["begin", "noticed", "5 frames"]);
         assert_eq!(brief(&answer.sentence_spoken(true, now)), ["speak Hello there."]);
         assert_eq!(brief(&answer.sentence_spoken(true, now)), Vec::<String>::new());
         assert_eq!(
@@ -477,17 +430,11 @@ mod tests {
             ["done Stop You said: Hello there. And", "speak And"]
         );
         assert_eq!(brief(&answer.spoken(&[1; 320], now)), ["1 frames"]);
-        assert_eq!(
-            brief(&answer.sentence_spoken(true, now)),
-            ["1 frames", "finish Stop"]
-        );
+        assert_eq!(brief(&answer.sentence_spoken(true, now)), ["1 frames", "finish Stop"]);
 
         let end = answer.deadline().unwrap();
         assert_eq!(end - now, Duration::from_millis(120));
-        assert_eq!(
-            brief(&answer.tick(end)),
-            ["metrics", "over Stop You said: Hello there. And"]
-        );
+        assert_eq!(brief(&answer.tick(end)), ["metrics", "over Stop You said: Hello there. And"]);
     }
 
     #[test]
@@ -504,20 +451,11 @@ mod tests {
 
         assert_eq!(
             brief(&effects),
-            [
-                "AudioStopRequest",
-                "done Interrupted One two three four. ",
-                "finish Interrupted",
-                "metrics"
-            ]
+            ["AudioStopRequest", "done Interrupted One two three four. ", "finish Interrupted", "metrics"]
         );
         assert_eq!(
             outcome,
-            Outcome {
-                heard: "One two".into(),
-                played_ms: Some(520),
-                finish: Finish::Interrupted
-            }
+            Outcome { heard: "One two".into(), played_ms: Some(520), finish: Finish::Interrupted }
         );
     }
 
@@ -528,9 +466,7 @@ mod tests {
         answer.thought("Hello there. ", now);
         answer.text_over(Finish::Stop, now);
         let effects = answer.sentence_spoken(false, now);
-        let Some(Effect::Over(outcome)) = effects.last() else {
-            panic!("{effects:?}")
-        };
+        let Some(Effect::Over(outcome)) = effects.last() else { panic!("{effects:?}") };
         assert_eq!(outcome.heard, "Hello there. ");
         assert_eq!(outcome.played_ms, None);
     }
@@ -540,11 +476,7 @@ mod tests {
         let now = clock::now();
         let mut answer = answer(true, now);
         let effects = answer.thought(&"word ".repeat(4000), now);
-        assert!(
-            effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::StopThinking))
-        );
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::StopThinking)));
         assert!(answer.thought("more", now).is_empty());
     }
 }

@@ -61,9 +61,7 @@ impl Directory {
             next_arbiter: AtomicUsize::new(0),
             next_socket: AtomicU64::new(1),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Makes a session. LiveKit is not asked: it makes the room when somebody joins it.
@@ -88,9 +86,7 @@ impl Directory {
     /// A session that has not ended.
     pub fn get(&self, id: SessionId) -> Result<Record, ApiError> {
         let record = self.shared.records.get(id)?;
-        record
-            .filter(|record| record.ended.is_none())
-            .ok_or_else(ApiError::no_such_session)
+        record.filter(|record| record.ended.is_none()).ok_or_else(ApiError::no_such_session)
     }
 
     /// A session, also one that has ended.
@@ -103,12 +99,8 @@ impl Directory {
     /// purpose, none.
     pub fn attachable(&self, grant: &Grant, resume: Option<&Resume>) -> Result<Record, ApiError> {
         let records = &self.shared.records;
-        let resumed = resume.filter(|resume| {
-            self.shared
-                .services
-                .keys
-                .may_resume(resume.session_id, &resume.resume_token)
-        });
+        let resumed = resume
+            .filter(|resume| self.shared.services.keys.may_resume(resume.session_id, &resume.resume_token));
         if let Some(resume) = resumed
             && let Some(record) = records.get(resume.session_id)?
             && record.user_id == grant.user
@@ -158,10 +150,7 @@ impl Directory {
             started_ms: record.created_ms,
             incarnation: record.incarnation,
         };
-        self.shared.records.put(&Record {
-            incarnation: record.incarnation + 1,
-            ..record.clone()
-        })?;
+        self.shared.records.put(&Record { incarnation: record.incarnation + 1, ..record.clone() })?;
         let at = self.shared.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.shared.arbiters.len();
         let (services, directory) = (self.shared.services.clone(), self.clone());
         let start = move |_: &mut _| SessionActor::new(facts, services, directory);
@@ -191,12 +180,7 @@ impl Directory {
 
     /// Tells every session that the gateway goes down, and waits until they have said good-bye.
     pub async fn shut_down(&self) {
-        let actors: Vec<_> = self
-            .shared
-            .at_work
-            .iter()
-            .map(|entry| entry.value().clone())
-            .collect();
+        let actors: Vec<_> = self.shared.at_work.iter().map(|entry| entry.value().clone()).collect();
         let endings = actors.iter().map(|actor| actor.send(End(EndReason::Shutdown)));
         futures::future::join_all(endings).await;
     }
@@ -212,10 +196,9 @@ impl Directory {
 
     fn close(&self, id: SessionId, reason: EndReason) {
         let closed = self.shared.records.get(id).and_then(|record| match record {
-            Some(record) if record.ended.is_none() => self.shared.records.put(&Record {
-                ended: Some(reason),
-                ..record
-            }),
+            Some(record) if record.ended.is_none() => {
+                self.shared.records.put(&Record { ended: Some(reason), ..record })
+            }
             Some(_) | None => Ok(()),
         });
         if let Err(error) = closed {

@@ -297,9 +297,7 @@ impl Session {
         let first = u64::from(facts.incarnation) << 32;
         Self {
             began: now - Duration::from_millis(unix_ms.saturating_sub(facts.started_ms)),
-            phase: Phase::Detached {
-                until: now + settings.grace,
-            },
+            phase: Phase::Detached { until: now + settings.grace },
             epoch: first,
             outbox: Outbox::starting_after(first),
             sources: Sources::default(),
@@ -349,10 +347,7 @@ impl Session {
         };
         let microphone = self.socket().and(self.microphone.deadline());
         let answer = self.answer.as_ref().and_then(Answer::deadline);
-        [phase, microphone, answer, self.stall_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [phase, microphone, answer, self.stall_at()].into_iter().flatten().min()
     }
 
     /// Takes one input, and says what is to be done, in order.
@@ -380,17 +375,13 @@ impl Session {
             Input::Final(utterance, text) => self.transcribed(utterance, text, now, &mut effects),
             Input::Unheard(utterance, why) => self.unheard(utterance, why, now, &mut effects),
             Input::Thought(generation, delta) => {
-                self.answering(generation, now, &mut effects, |answer| {
-                    answer.thought(&delta, now)
-                });
+                self.answering(generation, now, &mut effects, |answer| answer.thought(&delta, now));
             }
             Input::ThoughtOver(generation, result) => {
                 self.thought_over(generation, result, now, &mut effects);
             }
             Input::Spoken(generation, samples) => {
-                self.answering(generation, now, &mut effects, |answer| {
-                    answer.spoken(&samples, now)
-                });
+                self.answering(generation, now, &mut effects, |answer| answer.spoken(&samples, now));
             }
             Input::SentenceSpoken(generation, result) => {
                 self.answering(generation, now, &mut effects, |answer| {
@@ -416,20 +407,10 @@ impl Session {
     // --- Attachment ---------------------------------------------------------------------------
 
     fn attach(&mut self, attach: Attach, now: Instant, effects: &mut Vec<Effect>) {
-        let Attach {
-            socket,
-            init,
-            may_resume,
-            resume_token,
-            livekit,
-        } = attach;
+        let Attach { socket, init, may_resume, resume_token, livekit } = attach;
         if let Some(older) = self.socket() {
             if older > socket {
-                effects.push(Effect::Close(
-                    socket,
-                    Close::Superseded,
-                    "a newer socket has the session",
-                ));
+                effects.push(Effect::Close(socket, Close::Superseded, "a newer socket has the session"));
                 return;
             }
             self.farewell(older, EndReason::Superseded, Close::Superseded, effects);
@@ -451,10 +432,7 @@ impl Session {
             .and_then(|resume| self.outbox.after(resume.last_server_seq, now));
         let resumed = missed.is_some();
         let ack = self.connection_ack(resumed, resume_token, livekit, now);
-        effects.push(Effect::Send(
-            socket,
-            ToClient::ConnectionAck(Box::new(ack)).encode(None).into(),
-        ));
+        effects.push(Effect::Send(socket, ToClient::ConnectionAck(Box::new(ack)).encode(None).into()));
         for frame in missed.into_iter().flatten() {
             effects.push(Effect::Send(socket, frame));
         }
@@ -464,11 +442,7 @@ impl Session {
         if let Err(why) = &self.settings.transcriber {
             let message = Some(why.clone());
             self.tell(
-                ToClient::SttState {
-                    state: PartState::Failed,
-                    provider: "none".into(),
-                    message,
-                },
+                ToClient::SttState { state: PartState::Failed, provider: "none".into(), message },
                 now,
                 effects,
             );
@@ -518,10 +492,7 @@ impl Session {
             resume_token,
             grace_ms: self.settings.grace.as_millis() as u64,
             heartbeat_ms: self.settings.heartbeat.as_millis() as u64,
-            media: MediaOffer {
-                active: self.sources.active(),
-                offered,
-            },
+            media: MediaOffer { active: self.sources.active(), offered },
             audio: AudioFormat {
                 codec: Codec::Pcm16le,
                 sample_rate: crate::ai::LISTEN_RATE_HZ,
@@ -535,9 +506,7 @@ impl Session {
             // The close of a socket that was replaced arrives late: the session has a newer one.
             return;
         }
-        self.phase = Phase::Detached {
-            until: now + self.settings.grace,
-        };
+        self.phase = Phase::Detached { until: now + self.settings.grace };
         if let Some(answer) = &mut self.answer {
             answer.pause(now);
         }
@@ -571,11 +540,7 @@ impl Session {
         let too_many = attached.malformed >= MALFORMED_LIMIT;
         self.tell(ToClient::error(code, error.to_string(), None), now, effects);
         if too_many {
-            effects.push(Effect::Close(
-                socket,
-                Close::Policy,
-                "too many messages that could not be read",
-            ));
+            effects.push(Effect::Close(socket, Close::Policy, "too many messages that could not be read"));
             self.socket_lost(socket, now);
         }
     }
@@ -595,10 +560,7 @@ impl Session {
     }
 
     fn farewell(&self, socket: SocketId, reason: EndReason, close: Close, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Send(
-            socket,
-            ToClient::SessionEnd { reason }.encode(None).into(),
-        ));
+        effects.push(Effect::Send(socket, ToClient::SessionEnd { reason }.encode(None).into()));
         let words = match reason {
             EndReason::GraceExpired => "the session expired",
             EndReason::Superseded => "a newer socket has the session",
@@ -658,10 +620,7 @@ impl Session {
             }
             FromClient::Interrupt(interrupt) => {
                 let current = self.turns.answering();
-                if interrupt
-                    .generation
-                    .is_none_or(|generation| current == Some(generation))
-                {
+                if interrupt.generation.is_none_or(|generation| current == Some(generation)) {
                     self.take_turn(turn::Input::Interrupted, now, effects);
                 }
             }
@@ -800,24 +759,9 @@ impl Session {
         self.last_utterance = self.last_utterance.next();
         let utterance = self.last_utterance;
         self.open = Some(utterance);
-        self.hearing.insert(
-            utterance,
-            Hearing {
-                started_ms: at_ms,
-                ended_ms: at_ms,
-                told: String::new(),
-            },
-        );
+        self.hearing.insert(utterance, Hearing { started_ms: at_ms, ended_ms: at_ms, told: String::new() });
         let source = self.sources.active();
-        self.tell(
-            ToClient::SpeechStarted {
-                utterance_id: utterance,
-                at: at_ms,
-                source,
-            },
-            now,
-            effects,
-        );
+        self.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source }, now, effects);
         effects.push(Effect::Transcribe(utterance));
         self.take_turn(turn::Input::SpeechStarted(utterance), now, effects);
     }
@@ -835,16 +779,7 @@ impl Session {
         }
         self.speech_end = Some((now, self.elapsed_ms(now)));
         let source = self.sources.active();
-        self.tell(
-            ToClient::SpeechEnded {
-                utterance_id: utterance,
-                at: at_ms,
-                source,
-                reason,
-            },
-            now,
-            effects,
-        );
+        self.tell(ToClient::SpeechEnded { utterance_id: utterance, at: at_ms, source, reason }, now, effects);
         effects.push(Effect::EndUtterance(utterance));
         self.take_turn(turn::Input::SpeechEnded(utterance), now, effects);
     }
@@ -893,15 +828,7 @@ impl Session {
         tracing::warn!(session.id = %self.facts.id, cause = %why, "utterance not transcribed");
         let provider = self.provider().to_owned();
         let message = Some(why);
-        self.tell(
-            ToClient::SttState {
-                state: PartState::Degraded,
-                provider,
-                message,
-            },
-            now,
-            effects,
-        );
+        self.tell(ToClient::SttState { state: PartState::Degraded, provider, message }, now, effects);
         self.transcribed(utterance, String::new(), now, effects);
     }
 
@@ -926,11 +853,7 @@ impl Session {
         };
         self.hearing
             .entry(utterance)
-            .or_insert_with(|| Hearing {
-                started_ms: at,
-                ended_ms: at,
-                told: String::new(),
-            })
+            .or_insert_with(|| Hearing { started_ms: at, ended_ms: at, told: String::new() })
             .ended_ms = at;
         if local.is_final {
             self.speech_end = Some((now, at));
@@ -1005,21 +928,12 @@ impl Session {
             effects,
         );
         let (speech_end, speech_end_ms) = self.speech_end.unwrap_or((now, self.elapsed_ms(now)));
-        let waterfall = Waterfall {
-            speech_end,
-            speech_end_ms,
-            final_at: (!turn.utterances.is_empty()).then_some(now),
-        };
+        let waterfall =
+            Waterfall { speech_end, speech_end_ms, final_at: (!turn.utterances.is_empty()).then_some(now) };
         self.asked = Some(turn.text.clone());
         let mut lines: Vec<Line> = self.dialogue.iter().cloned().collect();
-        lines.push(Line {
-            role: Role::User,
-            text: turn.text.clone(),
-        });
-        let prompt = Prompt {
-            system: self.settings.system_prompt.clone(),
-            lines,
-        };
+        lines.push(Line { role: Role::User, text: turn.text.clone() });
+        let prompt = Prompt { system: self.settings.system_prompt.clone(), lines };
         effects.push(Effect::Think(turn.generation, prompt));
         let mut answer = Answer::new(turn, self.settings.voice, waterfall);
         if self.socket().is_none() {
@@ -1079,11 +993,7 @@ impl Session {
         effects: &mut Vec<Effect>,
         act: impl FnOnce(&mut Answer) -> Vec<answer::Effect>,
     ) {
-        let Some(answer) = self
-            .answer
-            .as_mut()
-            .filter(|answer| answer.generation() == generation)
-        else {
+        let Some(answer) = self.answer.as_mut().filter(|answer| answer.generation() == generation) else {
             return;
         };
         for effect in act(answer) {
@@ -1113,13 +1023,7 @@ impl Session {
             answer::Effect::Over(outcome) => {
                 let Some(answer) = self.answer.take() else { return };
                 self.keep_answer(answer.turn_id(), outcome, effects);
-                self.take_turn(
-                    turn::Input::Over {
-                        generation: answer.generation(),
-                    },
-                    now,
-                    effects,
-                );
+                self.take_turn(turn::Input::Over { generation: answer.generation() }, now, effects);
             }
         }
     }
@@ -1127,30 +1031,15 @@ impl Session {
     /// Puts what was asked and what was heard into the dialogue and the history.
     fn keep_answer(&mut self, turn_id: TurnId, outcome: Outcome, effects: &mut Vec<Effect>) {
         if let Some(text) = self.asked.take() {
-            self.dialogue.push_back(Line {
-                role: Role::User,
-                text,
-            });
+            self.dialogue.push_back(Line { role: Role::User, text });
         }
-        let Outcome {
-            heard,
-            played_ms,
-            finish,
-        } = outcome;
+        let Outcome { heard, played_ms, finish } = outcome;
         if !heard.is_empty() {
-            self.dialogue.push_back(Line {
-                role: Role::Assistant,
-                text: heard.clone(),
-            });
+            self.dialogue.push_back(Line { role: Role::Assistant, text: heard.clone() });
         }
         self.shorten_dialogue();
         effects.push(Effect::Remember(
-            history::Line::Answer {
-                turn_id,
-                text: heard,
-                finish,
-                played_ms,
-            },
+            history::Line::Answer { turn_id, text: heard, finish, played_ms },
             Some(turn_id),
         ));
     }
@@ -1172,11 +1061,7 @@ impl Session {
             Phase::Attached(attached) => {
                 let socket = attached.socket;
                 if now >= attached.alive_at + self.settings.dead_after {
-                    effects.push(Effect::Close(
-                        socket,
-                        Close::GoingAway,
-                        "no sign of life for too long",
-                    ));
+                    effects.push(Effect::Close(socket, Close::GoingAway, "no sign of life for too long"));
                     self.socket_lost(socket, now);
                 } else if now >= attached.ping_at {
                     attached.ping_at = now + self.settings.heartbeat;
@@ -1259,10 +1144,7 @@ mod tests {
                 language: "en-US".into(),
                 system_prompt: "Be brief.".into(),
                 transcriber: Ok("test"),
-                voice: voice.then_some(Voice {
-                    rate_hz: 16_000,
-                    delivery: Delivery::Ws,
-                }),
+                voice: voice.then_some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }),
                 livekit: true,
             };
             let user = UserId::parse("john").unwrap();
@@ -1274,11 +1156,7 @@ mod tests {
                 incarnation: 0,
             };
             let session = Session::new(facts, Arc::new(settings), now, 1_700_000_000_000);
-            Self {
-                session,
-                now,
-                effects: Vec::new(),
-            }
+            Self { session, now, effects: Vec::new() }
         }
 
         fn attached() -> Self {
@@ -1314,10 +1192,7 @@ mod tests {
             self.input(Input::Attach(Box::new(Attach {
                 socket,
                 may_resume: resume.is_some(),
-                init: ConnectionInit {
-                    resume,
-                    ..ConnectionInit::default()
-                },
+                init: ConnectionInit { resume, ..ConnectionInit::default() },
                 resume_token: "r".into(),
                 livekit: Some(LivekitInfo {
                     url: "ws://x".into(),
@@ -1338,16 +1213,10 @@ mod tests {
 
         /// An utterance from beginning to end.
         fn speak(&mut self, text: &str) -> &mut Self {
-            self.input(Input::Sound {
-                source: MediaSource::Livekit,
-                live: true,
-            });
+            self.input(sound(MediaSource::Livekit));
             self.input(Input::SpeechStarted { at_ms: 100 });
             let utterance = self.session.last_utterance;
-            self.input(Input::SpeechEnded {
-                reason: speech::EndReason::Silence,
-                at_ms: 900,
-            });
+            self.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
             self.input(Input::Final(utterance, text.into()))
         }
 
@@ -1365,10 +1234,7 @@ mod tests {
         }
 
         fn told_types(&mut self, socket: SocketId) -> Vec<String> {
-            self.told(socket)
-                .iter()
-                .map(|message| message["type"].as_str().unwrap().to_owned())
-                .collect()
+            self.told(socket).iter().map(|message| message["type"].as_str().unwrap().to_owned()).collect()
         }
 
         fn has(&self, wanted: impl Fn(&Effect) -> bool) -> bool {
@@ -1397,14 +1263,8 @@ mod tests {
 
         assert!(rig.has(|effect| matches!(effect, Effect::JoinRoom)));
         let told = rig.told(1);
-        let types: Vec<_> = told
-            .iter()
-            .map(|message| message["type"].as_str().unwrap())
-            .collect();
-        assert_eq!(
-            types,
-            ["connection_ack", "media_state", "microphone_state_change"]
-        );
+        let types: Vec<_> = told.iter().map(|message| message["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["connection_ack", "media_state", "microphone_state_change"]);
         assert_eq!(told[0]["resumed"], false);
         assert_eq!(told[0]["epoch"], 1);
         assert_eq!(told[0]["livekit"]["trackName"], "mic");
@@ -1422,10 +1282,7 @@ mod tests {
 
         let types = rig.told_types(2);
         assert_eq!(types[0], "connection_ack");
-        assert_eq!(
-            &types[1..5],
-            ["media_state", "speech_started", "speech_ended", "data_stream"]
-        );
+        assert_eq!(&types[1..5], ["media_state", "speech_started", "speech_ended", "data_stream"]);
         assert!(!rig.has(|effect| matches!(effect, Effect::Ended(_))));
     }
 
@@ -1452,13 +1309,7 @@ mod tests {
     fn a_client_that_shows_no_life_is_let_go_and_one_that_does_is_pinged() {
         let mut rig = Rig::attached();
         rig.wait(Duration::from_secs(25));
-        assert_eq!(
-            rig.effects
-                .iter()
-                .filter(|effect| matches!(effect, Effect::Ping(1)))
-                .count(),
-            2
-        );
+        assert_eq!(rig.effects.iter().filter(|effect| matches!(effect, Effect::Ping(1))).count(), 2);
         rig.input(Input::Alive(1)).wait(Duration::from_secs(29));
         assert_eq!(rig.session.socket(), Some(1));
         rig.wait(Duration::from_secs(1));
@@ -1471,10 +1322,7 @@ mod tests {
         let mut rig = Rig::attached();
         rig.wait(Duration::from_secs(11));
         assert_eq!(rig.told_types(1), ["microphone_state_change"]);
-        rig.input(Input::Alive(1)).input(Input::Sound {
-            source: MediaSource::Ws,
-            live: true,
-        });
+        rig.input(Input::Alive(1)).input(sound(MediaSource::Ws));
         rig.told(1);
         rig.wait(Duration::from_secs(15));
         assert_eq!(rig.told_types(1), Vec::<String>::new());
@@ -1485,55 +1333,24 @@ mod tests {
         let mut rig = Rig::attached();
         rig.speak("What time is it?");
         let types = rig.told_types(1);
-        assert_eq!(
-            types,
-            [
-                "media_state",
-                "speech_started",
-                "speech_ended",
-                "data_stream",
-                "turn_started"
-            ]
-        );
-        let Some(Effect::Think(1, prompt)) = rig
-            .effects
-            .iter()
-            .find(|effect| matches!(effect, Effect::Think(..)))
+        assert_eq!(types, ["media_state", "speech_started", "speech_ended", "data_stream", "turn_started"]);
+        let Some(Effect::Think(1, prompt)) =
+            rig.effects.iter().find(|effect| matches!(effect, Effect::Think(..)))
         else {
             panic!("{:?}", rig.effects)
         };
         assert_eq!(prompt.system, "Be brief.");
-        assert_eq!(
-            prompt.lines,
-            [Line {
-                role: Role::User,
-                text: "What time is it?".into()
-            }]
-        );
+        assert_eq!(prompt.lines, [Line { role: Role::User, text: "What time is it?".into() }]);
 
-        rig.input(Input::Thought(1, "It is five.".into()))
-            .input(Input::ThoughtOver(1, Ok(())));
+        rig.input(Input::Thought(1, "It is five.".into())).input(Input::ThoughtOver(1, Ok(())));
         assert!(rig.has(|effect| matches!(effect, Effect::Speak(1, text) if text == "It is five.")));
-        rig.input(Input::Spoken(1, vec![1; 1600]))
-            .input(Input::SentenceSpoken(1, Ok(())));
+        rig.input(Input::Spoken(1, vec![1; 1600])).input(Input::SentenceSpoken(1, Ok(())));
         rig.wait(Duration::from_millis(200));
         assert_eq!(
             rig.told_types(1),
-            [
-                "answer_delta",
-                "answer_done",
-                "speech_begin",
-                "speech_finish",
-                "turn_metrics"
-            ]
+            ["answer_delta", "answer_done", "speech_begin", "speech_finish", "turn_metrics"]
         );
-        assert_eq!(
-            rig.effects
-                .iter()
-                .filter(|effect| matches!(effect, Effect::SendBinary(..)))
-                .count(),
-            6
-        );
+        assert_eq!(rig.effects.iter().filter(|effect| matches!(effect, Effect::SendBinary(..))).count(), 6);
         assert_eq!(rig.remembered(), ["What time is it?", "It is five."]);
 
         rig.input(Input::Saved(TurnId(1), 2));
@@ -1545,8 +1362,7 @@ mod tests {
         let mut rig = Rig::attached();
         rig.speak("Tell me a story.");
         rig.input(Input::Thought(1, "Once upon a time there was a king. ".into()));
-        rig.input(Input::Spoken(1, vec![1; 16_000]))
-            .wait(Duration::from_millis(500));
+        rig.input(Input::Spoken(1, vec![1; 16_000])).wait(Duration::from_millis(500));
         rig.told(1);
         rig.effects.clear();
 
@@ -1557,31 +1373,18 @@ mod tests {
         assert_eq!(rig.remembered(), ["Once upon a time"]);
         assert_eq!(
             rig.told_types(1),
-            [
-                "speech_started",
-                "audio_stop_request",
-                "answer_done",
-                "speech_finish",
-                "turn_metrics"
-            ]
+            ["speech_started", "audio_stop_request", "answer_done", "speech_finish", "turn_metrics"]
         );
-        rig.input(Input::Thought(1, "late".into()))
-            .input(Input::Spoken(1, vec![1; 1600]));
-        assert_eq!(
-            rig.told_types(1),
-            Vec::<String>::new(),
-            "what comes late from the cut answer is dropped"
-        );
+        rig.input(Input::Thought(1, "late".into())).input(Input::Spoken(1, vec![1; 1600]));
+        assert_eq!(rig.told_types(1), Vec::<String>::new(), "what comes late from the cut answer is dropped");
     }
 
     #[test]
     fn an_answer_goes_on_where_it_was_when_the_client_comes_back() {
         let mut rig = Rig::attached();
         rig.speak("Hello.");
-        rig.input(Input::Thought(1, "Hello yourself. ".into()))
-            .input(Input::ThoughtOver(1, Ok(())));
-        rig.input(Input::Spoken(1, vec![1; 32_000]))
-            .input(Input::SentenceSpoken(1, Ok(())));
+        rig.input(Input::Thought(1, "Hello yourself. ".into())).input(Input::ThoughtOver(1, Ok(())));
+        rig.input(Input::Spoken(1, vec![1; 32_000])).input(Input::SentenceSpoken(1, Ok(())));
         rig.say(r#"{"type":"playhead","generation":1,"playedMs":300}"#);
         rig.wait(Duration::from_millis(500));
         rig.input(Input::SocketLost(1)).wait(Duration::from_secs(20));
@@ -1606,10 +1409,7 @@ mod tests {
         for text in ["go", "go for", "go", "go forward"] {
             rig.input(Input::Interim(utterance, text.into()));
         }
-        rig.input(Input::SpeechEnded {
-            reason: speech::EndReason::Silence,
-            at_ms: 900,
-        });
+        rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
         rig.input(Input::Final(utterance, "Go forward ten meters.".into()));
         rig.input(Input::Final(utterance, "again".into()))
             .input(Input::Interim(utterance, "late interim".into()));
@@ -1618,12 +1418,7 @@ mod tests {
             .told(1)
             .into_iter()
             .filter(|message| message["type"] == "data_stream")
-            .map(|message| {
-                (
-                    message["data"]["text"].clone(),
-                    message["data"]["isFinal"].clone(),
-                )
-            })
+            .map(|message| (message["data"]["text"].clone(), message["data"]["isFinal"].clone()))
             .collect();
         assert_eq!(
             texts,
@@ -1639,10 +1434,7 @@ mod tests {
     #[test]
     fn an_utterance_whose_sound_stops_arriving_is_ended() {
         let mut rig = Rig::attached();
-        rig.input(Input::Sound {
-            source: MediaSource::Ws,
-            live: true,
-        });
+        rig.input(sound(MediaSource::Ws));
         rig.input(Input::SpeechStarted { at_ms: 0 }).wait(STALL);
         let closed = |effect: &&Effect| matches!(effect, Effect::CloseGate(speech::EndReason::Muted));
         assert_eq!(rig.effects.iter().filter(closed).count(), 1);
@@ -1652,18 +1444,12 @@ mod tests {
     fn a_transcriber_that_fails_ends_the_utterance_with_an_empty_final_and_says_so() {
         let mut rig = Rig::attached();
         rig.input(Input::SpeechStarted { at_ms: 0 });
-        rig.input(Input::SpeechEnded {
-            reason: speech::EndReason::Silence,
-            at_ms: 900,
-        });
+        rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
         rig.told(1);
         rig.input(Input::Unheard(rig.session.last_utterance, "too busy".into()));
         let told = rig.told(1);
         assert_eq!(told[0]["type"], "stt_state");
-        assert_eq!(
-            (&told[1]["data"]["text"], &told[1]["data"]["isFinal"]),
-            (&json!(""), &json!(true))
-        );
+        assert_eq!((&told[1]["data"]["text"], &told[1]["data"]["isFinal"]), (&json!(""), &json!(true)));
         assert_eq!(told.len(), 2, "nothing is answered");
     }
 
@@ -1678,11 +1464,7 @@ mod tests {
             rig.input(Input::Malformed(1, DecodeError::NoType));
         }
         assert_eq!(rig.session.socket(), Some(1));
-        assert!(
-            rig.told(1)
-                .iter()
-                .all(|message| message["code"] == "MALFORMED_MESSAGE")
-        );
+        assert!(rig.told(1).iter().all(|message| message["code"] == "MALFORMED_MESSAGE"));
         rig.input(Input::Malformed(1, DecodeError::NoType));
         assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Policy, _))));
     }
@@ -1724,10 +1506,7 @@ mod tests {
         rig.attach(9, Some(seen)).speak("Hello.");
         let told = rig.told(9);
         assert_eq!(told[0]["resumed"], false);
-        let numbers: Vec<u64> = told
-            .iter()
-            .filter_map(|message| message["seq"].as_u64())
-            .collect();
+        let numbers: Vec<u64> = told.iter().filter_map(|message| message["seq"].as_u64()).collect();
         assert!(numbers.iter().all(|seq| *seq > 1 << 32), "{numbers:?}");
     }
 

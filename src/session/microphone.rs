@@ -21,11 +21,7 @@ pub struct Microphone {
 impl Default for Microphone {
     /// On: a voice gateway listens.
     fn default() -> Self {
-        Self {
-            on: true,
-            version: 1,
-            asked_at: None,
-        }
+        Self { on: true, version: 1, asked_at: None }
     }
 }
 
@@ -85,11 +81,7 @@ mod tests {
         microphone.asked(now);
         assert_eq!(microphone.deadline(), Some(now + RESEND));
         microphone.acknowledged(0);
-        assert_eq!(
-            microphone.deadline(),
-            Some(now + RESEND),
-            "an old wish was acknowledged"
-        );
+        assert_eq!(microphone.deadline(), Some(now + RESEND), "an old wish was acknowledged");
         microphone.acknowledged(1);
         assert_eq!(microphone.deadline(), None);
     }

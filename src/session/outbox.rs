@@ -34,10 +34,7 @@ struct Kept {
 impl Outbox {
     /// An outbox whose last message had this number.
     pub fn starting_after(last_seq: u64) -> Self {
-        Self {
-            ring: VecDeque::new(),
-            last_seq,
-        }
+        Self { ring: VecDeque::new(), last_seq }
     }
 
     /// The number of the last message; 0 if there was none.
@@ -53,11 +50,7 @@ impl Outbox {
     /// Keeps a message under [`next_seq`](Self::next_seq).
     pub fn keep(&mut self, frame: ByteString, now: Instant) {
         self.last_seq += 1;
-        self.ring.push_back(Kept {
-            seq: self.last_seq,
-            at: now,
-            frame,
-        });
+        self.ring.push_back(Kept { seq: self.last_seq, at: now, frame });
         while self.ring.len() > CAPACITY || self.ring.front().is_some_and(|kept| now - kept.at > KEEP) {
             self.ring.pop_front();
         }
@@ -79,13 +72,7 @@ impl Outbox {
         if seq + 1 < oldest || seq > self.last_seq {
             return None;
         }
-        Some(
-            self.ring
-                .iter()
-                .filter(|kept| kept.seq > seq)
-                .map(|kept| kept.frame.clone())
-                .collect(),
-        )
+        Some(self.ring.iter().filter(|kept| kept.seq > seq).map(|kept| kept.frame.clone()).collect())
     }
 }
 
@@ -123,10 +110,7 @@ mod tests {
     fn old_messages_are_let_go() {
         let (mut outbox, now) = filled(3);
         assert_eq!(outbox.after(0, now + KEEP + Duration::from_millis(1)), None);
-        assert_eq!(
-            outbox.after(3, now + KEEP + Duration::from_millis(1)),
-            Some(vec![])
-        );
+        assert_eq!(outbox.after(3, now + KEEP + Duration::from_millis(1)), Some(vec![]));
     }
 
     #[test]

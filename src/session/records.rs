@@ -45,10 +45,7 @@ pub struct Records {
 impl Records {
     /// The records in this database.
     pub fn new(disk: Disk) -> Result<Self, DiskError> {
-        Ok(Self {
-            tree: disk.tree("sessions")?,
-            disk,
-        })
+        Ok(Self { tree: disk.tree("sessions")?, disk })
     }
 
     /// Keeps a session. It is durable within sled's flush interval (500 ms); a caller who needs it

@@ -65,19 +65,9 @@ pub fn upgrade(
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, connection);
     let id = directory.next_socket();
     let incoming = guarded(payload, outlet.clone());
-    let socket = Socket {
-        id,
-        grant,
-        directory,
-        outlet,
-        session: None,
-        fragments: None,
-    };
+    let socket = Socket { id, grant, directory, outlet, session: None, fragments: None };
     let context = WebsocketContext::create(socket, incoming);
-    Ok(response.streaming(Body {
-        context: Box::pin(context),
-        outgoing,
-    }))
+    Ok(response.streaming(Body { context: Box::pin(context), outgoing }))
 }
 
 /// The client's bytes, without frames that are too large.
@@ -169,22 +159,14 @@ impl Socket {
             (Ok(audio), true) => self.tell_session(SocketNews::Audio(audio)),
             (Err(error), true) => self.tell_session(SocketNews::Malformed(error)),
             (_, false) => {
-                self.tell(&ToClient::error(
-                    Code::SessionError,
-                    "say connection_init first",
-                    None,
-                ));
+                self.tell(&ToClient::error(Code::SessionError, "say connection_init first", None));
             }
         }
     }
 
     /// Attaches to the session. No further frame is looked at meanwhile.
     fn attach(&mut self, init: ConnectionInit, ctx: &mut Ctx) {
-        if init
-            .protocol
-            .as_deref()
-            .is_some_and(|protocol| protocol != EDGE_V1)
-        {
+        if init.protocol.as_deref().is_some_and(|protocol| protocol != EDGE_V1) {
             let message = format!("this channel speaks {EDGE_V1}");
             return self.refuse(ApiError::new(Code::Unsupported, message), Close::Policy);
         }
@@ -194,21 +176,13 @@ impl Socket {
             SocketHandle::new(self.id, self.outlet.clone()),
             init,
         );
-        ctx.wait(
-            attached
-                .into_actor(self)
-                .map(|attached, socket, _| match attached {
-                    Ok(session) => socket.session = Some(session),
-                    Err(error) => {
-                        let close = if error.code == Code::InternalError {
-                            Close::Internal
-                        } else {
-                            Close::Policy
-                        };
-                        socket.refuse(error, close);
-                    }
-                }),
-        );
+        ctx.wait(attached.into_actor(self).map(|attached, socket, _| match attached {
+            Ok(session) => socket.session = Some(session),
+            Err(error) => {
+                let close = if error.code == Code::InternalError { Close::Internal } else { Close::Policy };
+                socket.refuse(error, close);
+            }
+        }));
     }
 
     /// Ends a connection that cannot be attached.
@@ -232,10 +206,7 @@ impl Socket {
     fn alive(&self) {
         if let Some(session) = &self.session {
             // A session whose mailbox is full has signs of life enough.
-            let _ = session.try_send(FromSocket {
-                id: self.id,
-                news: SocketNews::Alive,
-            });
+            let _ = session.try_send(FromSocket { id: self.id, news: SocketNews::Alive });
         }
     }
 
@@ -245,11 +216,7 @@ impl Socket {
         if session.try_send(FromSocket { id: self.id, news }).is_err() {
             metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
             if !is_audio {
-                self.tell(&ToClient::error(
-                    Code::RateLimited,
-                    "slower, please: a message was dropped",
-                    None,
-                ));
+                self.tell(&ToClient::error(Code::RateLimited, "slower, please: a message was dropped", None));
             }
         }
     }
@@ -300,22 +267,12 @@ async fn attach(
     for _ in 0..ATTACH_ATTEMPTS {
         let record = directory.attachable(&grant, init.resume.as_ref())?;
         let session = directory.actor(&record)?;
-        if session
-            .send(Attach {
-                socket: socket.clone(),
-                init: init.clone(),
-            })
-            .await
-            .is_ok()
-        {
+        if session.send(Attach { socket: socket.clone(), init: init.clone() }).await.is_ok() {
             return Ok(session);
         }
         // The session ended between finding it and reaching it.
     }
-    Err(ApiError::new(
-        Code::SessionError,
-        "the session ended while you attached; try again",
-    ))
+    Err(ApiError::new(Code::SessionError, "the session ended while you attached; try again"))
 }
 
 impl Actor for Socket {
@@ -334,10 +291,7 @@ impl Actor for Socket {
     fn stopped(&mut self, _: &mut Ctx) {
         metrics::gauge!(telemetry::SOCKETS).decrement(1);
         if let Some(session) = &self.session {
-            let closed = FromSocket {
-                id: self.id,
-                news: SocketNews::Closed,
-            };
+            let closed = FromSocket { id: self.id, news: SocketNews::Closed };
             if let Err(error) = session.try_send(closed) {
                 // The session must learn of it: one whose mailbox is full gets the news a little later.
                 let session = session.clone();
@@ -367,9 +321,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for Socket {
             }
             Err(error) => {
                 tracing::debug!(%error, "client broke the WebSocket protocol");
-                let _ = self
-                    .outlet
-                    .send(frame::close(Close::Policy, "broken WebSocket frame"));
+                let _ = self.outlet.send(frame::close(Close::Policy, "broken WebSocket frame"));
                 self.outlet.finish();
             }
         }

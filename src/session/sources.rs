@@ -32,10 +32,7 @@ pub enum Admission {
 
 impl Default for Sources {
     fn default() -> Self {
-        Self {
-            active: MediaSource::None,
-            heard_at: None,
-        }
+        Self { active: MediaSource::None, heard_at: None }
     }
 }
 
@@ -65,11 +62,8 @@ impl Sources {
         if self.active != MediaSource::None && !silent {
             return Admission::Ignored;
         }
-        let reason = if self.active == MediaSource::None {
-            MediaReason::Audio
-        } else {
-            MediaReason::Failover
-        };
+        let reason =
+            if self.active == MediaSource::None { MediaReason::Audio } else { MediaReason::Failover };
         self.active = source;
         self.heard_at = Some(now);
         Admission::Switched(reason)
@@ -103,15 +97,9 @@ mod tests {
     fn the_first_sound_decides_and_a_second_source_is_ignored_while_it_lasts() {
         let mut sources = Sources::default();
         let now = clock::now();
-        assert_eq!(
-            sources.admit(MediaSource::Livekit, now),
-            Admission::Switched(MediaReason::Audio)
-        );
+        assert_eq!(sources.admit(MediaSource::Livekit, now), Admission::Switched(MediaReason::Audio));
         assert_eq!(sources.admit(MediaSource::Ws, now + ms(100)), Admission::Ignored);
-        assert_eq!(
-            sources.admit(MediaSource::Livekit, now + ms(490)),
-            Admission::Heard
-        );
+        assert_eq!(sources.admit(MediaSource::Livekit, now + ms(490)), Admission::Heard);
         assert_eq!(sources.admit(MediaSource::Ws, now + ms(600)), Admission::Ignored);
     }
 
@@ -120,14 +108,8 @@ mod tests {
         let mut sources = Sources::default();
         let now = clock::now();
         sources.admit(MediaSource::Livekit, now);
-        assert_eq!(
-            sources.admit(MediaSource::Ws, now + ms(500)),
-            Admission::Switched(MediaReason::Failover)
-        );
-        assert_eq!(
-            sources.admit(MediaSource::Livekit, now + ms(600)),
-            Admission::Ignored
-        );
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(500)), Admission::Switched(MediaReason::Failover));
+        assert_eq!(sources.admit(MediaSource::Livekit, now + ms(600)), Admission::Ignored);
         assert_eq!(sources.active(), MediaSource::Ws);
     }
 
@@ -138,9 +120,6 @@ mod tests {
         sources.admit(MediaSource::Livekit, now);
         assert!(!sources.gone(MediaSource::Ws));
         assert!(sources.gone(MediaSource::Livekit));
-        assert_eq!(
-            sources.admit(MediaSource::Ws, now + ms(1)),
-            Admission::Switched(MediaReason::Audio)
-        );
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(1)), Admission::Switched(MediaReason::Audio));
     }
 }

@@ -26,12 +26,7 @@ pub struct Uplink {
 
 impl Default for Uplink {
     fn default() -> Self {
-        Self {
-            format: AudioConfig::default(),
-            bytes: PcmBytes::default(),
-            resampler: None,
-            last_seq: None,
-        }
+        Self { format: AudioConfig::default(), bytes: PcmBytes::default(), resampler: None, last_seq: None }
     }
 }
 
@@ -121,44 +116,23 @@ mod tests {
     #[test]
     fn another_rate_is_brought_to_ours() {
         let mut uplink = Uplink::default();
-        let format = AudioConfig {
-            sample_rate: 48_000,
-            channels: 2,
-            ..AudioConfig::default()
-        };
+        let format = AudioConfig { sample_rate: 48_000, channels: 2, ..AudioConfig::default() };
         uplink.configure(format).unwrap();
         let second = vec![0; 48_000 * 2 * 2];
-        let samples = uplink
-            .take(&Up {
-                payload: second.into(),
-                ..frame(1, &[])
-            })
-            .unwrap();
+        let samples = uplink.take(&Up { payload: second.into(), ..frame(1, &[]) }).unwrap();
         assert!((15_000..=16_000).contains(&samples.len()), "{}", samples.len());
     }
 
     #[test]
     fn what_cannot_be_decoded_is_refused() {
         let mut uplink = Uplink::default();
-        let opus = Up {
-            codec: Codec::Opus,
-            ..frame(1, &[])
-        };
+        let opus = Up { codec: Codec::Opus, ..frame(1, &[]) };
         assert!(matches!(uplink.take(&opus), Err(DecodeError::Codec(_))));
-        for (codec, sample_rate, channels) in [
-            (Codec::Lc3, 16_000, 1),
-            (Codec::Pcm16le, 0, 1),
-            (Codec::Pcm16le, 16_000, 9),
-        ] {
-            let refused = uplink.configure(AudioConfig {
-                codec,
-                sample_rate,
-                channels,
-            });
-            assert!(
-                matches!(refused, Err(DecodeError::Codec(_))),
-                "{codec:?} {sample_rate} {channels}"
-            );
+        for (codec, sample_rate, channels) in
+            [(Codec::Lc3, 16_000, 1), (Codec::Pcm16le, 0, 1), (Codec::Pcm16le, 16_000, 9)]
+        {
+            let refused = uplink.configure(AudioConfig { codec, sample_rate, channels });
+            assert!(matches!(refused, Err(DecodeError::Codec(_))), "{codec:?} {sample_rate} {channels}");
         }
     }
 }

@@ -73,23 +73,13 @@ pub struct Listener {
 impl Listener {
     /// Listens with `detector`, cutting by `settings`.
     pub fn new(detector: Box<dyn SpeechDetector>, settings: GateSettings) -> Self {
-        Self {
-            framer: Framer::default(),
-            detector,
-            gate: Gate::new(settings),
-            probability: 0.0,
-        }
+        Self { framer: Framer::default(), detector, gate: Gate::new(settings), probability: 0.0 }
     }
 
     /// Takes the next samples, however many, and says what came of them.
     pub fn hear(&mut self, pcm: &[i16]) -> Vec<Heard> {
         let mut heard = Vec::new();
-        let Self {
-            framer,
-            detector,
-            gate,
-            probability,
-        } = self;
+        let Self { framer, detector, gate, probability } = self;
         framer.push(pcm, |frame| {
             *probability = detector.probability(frame).unwrap_or(0.0);
             gate.hear(frame, *probability, &mut heard);
@@ -149,10 +139,7 @@ pub(crate) fn fixture(name: &str) -> Vec<i16> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/").to_owned() + name;
     let reader = hound::WavReader::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     assert_eq!(reader.spec().sample_rate, crate::ai::LISTEN_RATE_HZ, "{path}");
-    reader
-        .into_samples::<i16>()
-        .map(|sample| sample.expect("a whole recording"))
-        .collect()
+    reader.into_samples::<i16>().map(|sample| sample.expect("a whole recording")).collect()
 }
 
 #[cfg(test)]
@@ -210,13 +197,7 @@ mod tests {
 
         assert_eq!(heard.first(), Some(&Heard::Started { at_sample: 0 }));
         assert_eq!(audio(&heard), input);
-        assert_eq!(
-            heard.last(),
-            Some(&Heard::Ended {
-                reason: EndReason::ClientVad,
-                at_sample: 1300
-            })
-        );
+        assert_eq!(heard.last(), Some(&Heard::Ended { reason: EndReason::ClientVad, at_sample: 1300 }));
     }
 
     #[test]
@@ -228,13 +209,7 @@ mod tests {
         let end = listener.stall();
 
         assert_eq!(audio(&heard).len() + audio(&end).len(), 16_000);
-        assert_eq!(
-            end.last(),
-            Some(&Heard::Ended {
-                reason: EndReason::Muted,
-                at_sample: 16_000
-            })
-        );
+        assert_eq!(end.last(), Some(&Heard::Ended { reason: EndReason::Muted, at_sample: 16_000 }));
         assert_eq!(listener.stall(), []);
     }
 }

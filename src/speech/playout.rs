@@ -124,10 +124,7 @@ impl Playout {
         if let Clock::Stopped { at } = self.clock
             && self.sendable()
         {
-            self.clock = Clock::Running {
-                position: at,
-                at: now,
-            };
+            self.clock = Clock::Running { position: at, at: now };
         }
         let Clock::Running { .. } = self.clock else {
             return effects;
@@ -138,20 +135,12 @@ impl Playout {
         while self.sent < allowed && self.sendable() {
             let length = (self.total() - self.sent).min(frame);
             let from = (self.sent - self.base) as usize;
-            let samples: Vec<i16> = self
-                .samples
-                .range(from..from + length as usize)
-                .copied()
-                .collect();
+            let samples: Vec<i16> = self.samples.range(from..from + length as usize).copied().collect();
             let position = self.sent;
             self.sent += length;
             let end = self.complete && self.sent == self.total();
             self.end_sent = end;
-            effects.push(Effect::Frame {
-                position,
-                samples,
-                end,
-            });
+            effects.push(Effect::Frame { position, samples, end });
         }
 
         let played = self.played(now);
@@ -198,10 +187,7 @@ impl Playout {
             let from = at.max(self.base);
             self.sent = from;
             self.end_sent = false;
-            self.clock = Clock::Running {
-                position: from,
-                at: now,
-            };
+            self.clock = Clock::Running { position: from, at: now };
         }
     }
 
@@ -245,11 +231,7 @@ impl Playout {
     /// Whether a frame could be sent if its time had come: a whole one, or the rest of a complete answer.
     fn sendable(&self) -> bool {
         let left = self.total() - self.sent;
-        if self.complete {
-            !self.end_sent
-        } else {
-            left >= self.to_samples(Duration::from_millis(FRAME_MS))
-        }
+        if self.complete { !self.end_sent } else { left >= self.to_samples(Duration::from_millis(FRAME_MS)) }
     }
 
     /// The position that is being played.
@@ -307,10 +289,7 @@ mod tests {
     }
 
     fn frames(effects: &[Effect]) -> usize {
-        effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Frame { .. }))
-            .count()
+        effects.iter().filter(|effect| matches!(effect, Effect::Frame { .. })).count()
     }
 
     /// Runs it to the end by its own deadlines; gives all effects and how long it took.
@@ -351,23 +330,11 @@ mod tests {
         let sizes: Vec<_> = effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Frame {
-                    position,
-                    samples,
-                    end,
-                } => Some((*position, samples.len(), *end)),
+                Effect::Frame { position, samples, end } => Some((*position, samples.len(), *end)),
                 Effect::Over => None,
             })
             .collect();
-        assert_eq!(
-            sizes,
-            [
-                (0, 320, false),
-                (320, 320, false),
-                (640, 320, false),
-                (960, 40, true)
-            ]
-        );
+        assert_eq!(sizes, [(0, 320, false), (320, 320, false), (640, 320, false), (960, 40, true)]);
     }
 
     #[test]
@@ -419,11 +386,7 @@ mod tests {
 
         playout.resume(start + ms(9_000));
         let effects = playout.handle(start + ms(9_000));
-        assert!(
-            matches!(&effects[0], Effect::Frame { position: 1600, .. }),
-            "{:?}",
-            effects[0]
-        );
+        assert!(matches!(&effects[0], Effect::Frame { position: 1600, .. }), "{:?}", effects[0]);
     }
 
     proptest! {

@@ -10,9 +10,8 @@ const FIRST_CLAUSE_CHARS: usize = 8;
 const LONGEST_CHARS: usize = 240;
 
 /// Words before a full stop that does not end a sentence.
-const ABBREVIATIONS: &[&str] = &[
-    "mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "approx", "a.m", "p.m",
-];
+const ABBREVIATIONS: &[&str] =
+    &["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "approx", "a.m", "p.m"];
 
 /// The cutter.
 #[derive(Debug, Default)]
@@ -87,10 +86,7 @@ impl Sentences {
 
 /// Whether the text before a full stop ends in an abbreviation, an initial or a number of a list.
 fn ends_in_abbreviation(before: &str) -> bool {
-    let word = before
-        .rsplit(|c: char| c.is_whitespace() || c == '(')
-        .next()
-        .unwrap_or_default();
+    let word = before.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
     let initial = word.chars().count() == 1 && word.chars().all(|c| c.is_ascii_uppercase() && c != 'I');
     let list_number =
         !word.is_empty() && before.len() == word.len() && word.chars().all(|c| c.is_ascii_digit());
@@ -129,10 +125,7 @@ mod tests {
 
     #[test]
     fn a_full_stop_inside_a_number_or_after_an_abbreviation_ends_nothing() {
-        assert_eq!(
-            cut("Dr. Smith pays 3.50 to J. Doe. Fine."),
-            ["Dr. Smith pays 3.50 to J. Doe.", "Fine."]
-        );
+        assert_eq!(cut("Dr. Smith pays 3.50 to J. Doe. Fine."), ["Dr. Smith pays 3.50 to J. Doe.", "Fine."]);
         assert_eq!(cut("1. Eggs"), ["1. Eggs"]);
     }
 
@@ -141,9 +134,7 @@ mod tests {
         let pieces = cut(&"word ".repeat(200));
         assert!(pieces.len() > 3);
         assert!(
-            pieces
-                .iter()
-                .all(|piece| piece.len() <= LONGEST_CHARS && piece.ends_with("word")),
+            pieces.iter().all(|piece| piece.len() <= LONGEST_CHARS && piece.ends_with("word")),
             "{pieces:?}"
         );
     }

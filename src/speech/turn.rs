@@ -150,20 +150,14 @@ impl Turns {
             Input::Transcribed { utterance, text } => {
                 self.outstanding.remove(&utterance);
                 if !text.trim().is_empty() {
-                    self.pieces.push(Piece {
-                        utterance: Some(utterance),
-                        text,
-                    });
+                    self.pieces.push(Piece { utterance: Some(utterance), text });
                     self.pieces.sort_by_key(|piece| piece.utterance);
                 }
                 effects.extend(self.answer_if_due());
             }
             Input::Typed(text) => {
                 effects.extend(self.cut(true));
-                self.pieces.push(Piece {
-                    utterance: None,
-                    text,
-                });
+                self.pieces.push(Piece { utterance: None, text });
                 effects.push(self.answer_now());
             }
             Input::Noticed { generation } => {
@@ -183,9 +177,7 @@ impl Turns {
     }
 
     fn current(&mut self, generation: u32) -> Option<&mut Answer> {
-        self.answer
-            .as_mut()
-            .filter(|answer| answer.generation == generation)
+        self.answer.as_mut().filter(|answer| answer.generation == generation)
     }
 
     /// Gives the current answer up. `reopen`: if nobody noticed it yet, its words count as part of
@@ -196,11 +188,7 @@ impl Turns {
         if reopened {
             self.pieces.splice(0..0, answer.pieces);
         }
-        Some(Effect::Cut {
-            turn: answer.turn,
-            generation: answer.generation,
-            reopened,
-        })
+        Some(Effect::Cut { turn: answer.turn, generation: answer.generation, reopened })
     }
 
     fn answer_if_due(&mut self) -> Option<Effect> {
@@ -219,18 +207,9 @@ impl Turns {
             id: self.last_turn,
             generation: self.last_generation,
             utterances: pieces.iter().filter_map(|piece| piece.utterance).collect(),
-            text: pieces
-                .iter()
-                .map(|piece| piece.text.trim())
-                .collect::<Vec<_>>()
-                .join(" "),
+            text: pieces.iter().map(|piece| piece.text.trim()).collect::<Vec<_>>().join(" "),
         };
-        self.answer = Some(Answer {
-            turn: turn.id,
-            generation: turn.generation,
-            pieces,
-            noticed: false,
-        });
+        self.answer = Some(Answer { turn: turn.id, generation: turn.generation, pieces, noticed: false });
         Effect::Answer(turn)
     }
 }
@@ -251,20 +230,12 @@ mod tests {
     fn said(turns: &mut Turns, utterance: UtteranceId, text: &str) -> Vec<Effect> {
         let mut effects = turns.handle(Input::SpeechStarted(utterance));
         effects.extend(turns.handle(Input::SpeechEnded(utterance)));
-        effects.extend(turns.handle(Input::Transcribed {
-            utterance,
-            text: text.into(),
-        }));
+        effects.extend(turns.handle(Input::Transcribed { utterance, text: text.into() }));
         effects
     }
 
     fn answer(id: u64, generation: u32, utterances: &[UtteranceId], text: &str) -> Effect {
-        Effect::Answer(Turn {
-            id: TurnId(id),
-            generation,
-            utterances: utterances.into(),
-            text: text.into(),
-        })
+        Effect::Answer(Turn { id: TurnId(id), generation, utterances: utterances.into(), text: text.into() })
     }
 
     #[test]
@@ -273,10 +244,7 @@ mod tests {
         assert_eq!(turns.handle(Input::SpeechStarted(A)), []);
         assert_eq!(turns.handle(Input::SpeechEnded(A)), []);
         assert_eq!(
-            turns.handle(Input::Transcribed {
-                utterance: A,
-                text: "Hello.".into()
-            }),
+            turns.handle(Input::Transcribed { utterance: A, text: "Hello.".into() }),
             [answer(1, 1, &[A], "Hello.")]
         );
     }
@@ -293,18 +261,9 @@ mod tests {
         turns.handle(Input::SpeechEnded(A));
         turns.handle(Input::SpeechStarted(B));
         turns.handle(Input::SpeechEnded(B));
+        assert_eq!(turns.handle(Input::Transcribed { utterance: B, text: "of times.".into() }), []);
         assert_eq!(
-            turns.handle(Input::Transcribed {
-                utterance: B,
-                text: "of times.".into()
-            }),
-            []
-        );
-        assert_eq!(
-            turns.handle(Input::Transcribed {
-                utterance: A,
-                text: "It was the best".into()
-            }),
+            turns.handle(Input::Transcribed { utterance: A, text: "It was the best".into() }),
             [answer(1, 1, &[A, B], "It was the best of times.")]
         );
     }
@@ -315,18 +274,11 @@ mod tests {
         said(&mut turns, A, "Turn on");
         assert_eq!(
             turns.handle(Input::SpeechStarted(B)),
-            [Effect::Cut {
-                turn: TurnId(1),
-                generation: 1,
-                reopened: true
-            }]
+            [Effect::Cut { turn: TurnId(1), generation: 1, reopened: true }]
         );
         turns.handle(Input::SpeechEnded(B));
         assert_eq!(
-            turns.handle(Input::Transcribed {
-                utterance: B,
-                text: "the light.".into()
-            }),
+            turns.handle(Input::Transcribed { utterance: B, text: "the light.".into() }),
             [answer(2, 2, &[A, B], "Turn on the light.")]
         );
     }
@@ -337,14 +289,7 @@ mod tests {
         said(&mut turns, A, "Hello.");
         assert_eq!(
             said(&mut turns, B, ""),
-            [
-                Effect::Cut {
-                    turn: TurnId(1),
-                    generation: 1,
-                    reopened: true
-                },
-                answer(2, 2, &[A], "Hello.")
-            ]
+            [Effect::Cut { turn: TurnId(1), generation: 1, reopened: true }, answer(2, 2, &[A], "Hello.")]
         );
     }
 
@@ -355,14 +300,7 @@ mod tests {
         turns.handle(Input::Noticed { generation: 1 });
         assert_eq!(
             said(&mut turns, B, "Stop."),
-            [
-                Effect::Cut {
-                    turn: TurnId(1),
-                    generation: 1,
-                    reopened: false
-                },
-                answer(2, 2, &[B], "Stop.")
-            ]
+            [Effect::Cut { turn: TurnId(1), generation: 1, reopened: false }, answer(2, 2, &[B], "Stop.")]
         );
     }
 
@@ -372,11 +310,7 @@ mod tests {
         said(&mut turns, A, "Hello.");
         assert_eq!(
             turns.handle(Input::Interrupted),
-            [Effect::Cut {
-                turn: TurnId(1),
-                generation: 1,
-                reopened: false
-            }]
+            [Effect::Cut { turn: TurnId(1), generation: 1, reopened: false }]
         );
         assert_eq!(said(&mut turns, B, "Bye."), [answer(2, 2, &[B], "Bye.")]);
     }
@@ -404,10 +338,8 @@ mod tests {
         prop_oneof![
             (1..6u64).prop_map(|n| Input::SpeechStarted(UtteranceId(n))),
             (1..6u64).prop_map(|n| Input::SpeechEnded(UtteranceId(n))),
-            (1..6u64, prop_oneof![Just(""), Just("word")]).prop_map(|(n, text)| Input::Transcribed {
-                utterance: UtteranceId(n),
-                text: text.into()
-            }),
+            (1..6u64, prop_oneof![Just(""), Just("word")])
+                .prop_map(|(n, text)| Input::Transcribed { utterance: UtteranceId(n), text: text.into() }),
             Just(Input::Typed("typed".into())),
             (1..6u32).prop_map(|generation| Input::Noticed { generation }),
             (1..6u32).prop_map(|generation| Input::Over { generation }),
