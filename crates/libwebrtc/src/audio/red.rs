@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use str0m::rtp::RedDecoder;
+use str0m::rtp::{RedDecoder, RedEncoder, RedundantBlock};
 
 /// What a RED packet holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,10 +40,30 @@ pub(crate) fn unpack(payload: &[u8], opus: u8) -> Option<Unpacked> {
     Some(Unpacked { primary: primary.payload.into(), earlier })
 }
 
+/// Packs packets together with a copy of the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Packer {
+    /// The packet before, and its timestamp.
+    last: Option<(u32, Vec<u8>)>,
+}
+
+impl Packer {
+    /// The RED payload of an Opus packet with the timestamp `time`. A copy that is too old or too large for RED's
+    /// header (340 ms, 1,023 bytes) is left out.
+    pub(crate) fn pack(&mut self, payload: Vec<u8>, time: u32, opus: u8) -> Vec<u8> {
+        let copy = self.last.take().map(|(last_time, payload)| RedundantBlock {
+            pt: opus,
+            timestamp_offset: time.wrapping_sub(last_time),
+            payload,
+        });
+        let packed = RedEncoder::encode(opus, &payload, copy.as_slice());
+        self.last = Some((time, payload));
+        packed
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use str0m::rtp::{RedEncoder, RedundantBlock};
-
     use super::*;
 
     const OPUS: u8 = 111;
@@ -58,6 +78,27 @@ mod tests {
         assert_eq!(&*unpacked.primary, b"now");
         let earlier: Vec<_> = unpacked.earlier.iter().map(|copy| (copy.ticks_before, copy.payload[0])).collect();
         assert_eq!(earlier, [(960, 1), (1920, 2)]);
+    }
+
+    #[test]
+    fn what_is_packed_unpacks_with_a_copy_of_the_packet_before_also_where_timestamps_wrap_around() {
+        let mut packer = Packer::default();
+        packer.pack(b"first".to_vec(), u32::MAX - 959, OPUS);
+
+        let unpacked = unpack(&packer.pack(b"second".to_vec(), 0, OPUS), OPUS).unwrap();
+
+        assert_eq!(&*unpacked.primary, b"second");
+        assert_eq!(unpacked.earlier, [Earlier { ticks_before: 960, payload: b"first"[..].into() }]);
+    }
+
+    #[test]
+    fn after_a_long_pause_there_is_no_copy() {
+        let mut packer = Packer::default();
+        packer.pack(b"first".to_vec(), 0, OPUS);
+
+        let unpacked = unpack(&packer.pack(b"second".to_vec(), 48_000, OPUS), OPUS).unwrap();
+
+        assert_eq!(unpacked.earlier, []);
     }
 
     #[test]

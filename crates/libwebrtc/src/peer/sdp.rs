@@ -41,6 +41,9 @@ pub(crate) struct OpusParameters {
     pub stereo: bool,
     /// `maxaveragebitrate`, in bits per second.
     pub max_bitrate: Option<u32>,
+    /// Whether packets are to come as RED (RFC 2198): the section has that codec too. A peer that lists it before
+    /// Opus takes nothing else, and one that lists it after understands it as well.
+    pub red: bool,
 }
 
 /// The media sections of `sdp` in order. Lines that are not understood are passed over.
@@ -95,17 +98,20 @@ fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, 
             }
         }
         "rtpmap" => {
-            if let Some((payload_type, codec)) = value.split_once(' ')
-                && codec.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("opus/"))
-            {
-                *opus_type = Some(payload_type);
+            let Some((payload_type, codec)) = value.split_once(' ') else {
+                return;
+            };
+            match codec.split('/').next() {
+                Some(name) if name.eq_ignore_ascii_case("opus") => *opus_type = Some(payload_type),
+                Some(name) if name.eq_ignore_ascii_case("red") => section.opus.red = true,
+                _ => {}
             }
         }
         "fmtp" => {
             if let Some((payload_type, parameters)) = value.split_once(' ')
                 && Some(payload_type) == *opus_type
             {
-                section.opus = opus(parameters);
+                section.opus = OpusParameters { red: section.opus.red, ..opus(parameters) };
             }
         }
         _ => {}
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_the_peer_asks_of_opus_is_read_and_not_what_it_says_of_red() {
-        let asked = OpusParameters { dtx: true, fec: true, stereo: false, max_bitrate: Some(24_000) };
+        let asked = OpusParameters { dtx: true, fec: true, stereo: false, max_bitrate: Some(24_000), red: true };
 
         assert_eq!(sections(ANSWER)[1].opus, asked);
     }

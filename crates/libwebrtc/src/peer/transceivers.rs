@@ -11,6 +11,7 @@ use super::sdp::{OpusParameters, Section};
 use super::{Notice, Output, Peer, media_kind, mid};
 use crate::audio::jitter::Packet;
 use crate::audio::receiver::Packing;
+use crate::audio::red::Packer;
 use crate::audio::sender::{Coding, Outgoing};
 use crate::audio::sink::Sinks;
 use crate::audio_track::{Feed, RtcAudioTrack};
@@ -69,6 +70,8 @@ struct Sending {
     encodings: Vec<RtpEncodingParameters>,
     /// What the peer asks of Opus.
     opus: OpusParameters,
+    /// The packet before, for RED.
+    red: Packer,
     /// Whether the driver was told to send.
     running: bool,
 }
@@ -270,8 +273,13 @@ impl Peer {
         let Some(mid) = self.transceivers.get(id).and_then(|transceiver| transceiver.mid) else {
             return;
         };
-        let Some(opus) = self.opus_types(mid).map(|types| types.opus) else {
+        let (Some(types), Some(transceiver)) = (self.opus_types(mid), self.transceivers.get_mut(id)) else {
             return;
+        };
+        let sender = &mut transceiver.sender;
+        let (payload_type, payload) = match types.red {
+            Some(red) if sender.opus.red => (red, sender.red.pack(outgoing.payload, outgoing.time, *types.opus)),
+            _ => (types.opus, outgoing.payload),
         };
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else {
@@ -282,7 +290,7 @@ impl Peer {
             voice_activity: Some(outgoing.level > -127),
             ..ExtensionValues::default()
         };
-        let packet = RtpWrite::new(opus, outgoing.seq.into(), outgoing.time, now, outgoing.payload);
+        let packet = RtpWrite::new(payload_type, outgoing.seq.into(), outgoing.time, now, payload);
         stream.write_rtp(packet.marker(outgoing.marker).ext_vals(levels));
         // A packet is queued for the next time that str0m is told the time: tell it.
         self.rtc_deadline = now;
