@@ -4,7 +4,7 @@ use livekit::StreamReader;
 use livekit::prelude::*;
 use livekit::SendTextOptions;
 
-use crate::support::{MODES, Server, event};
+use crate::support::{MODES, Mode, Server, event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_come_back_reliably_and_lossily() {
@@ -38,9 +38,10 @@ async fn packets_come_back_reliably_and_lossily() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_larger_than_any_send_buffer_arrives_whole() {
     let server = Server::start().await;
-    let (sender, _sender_events) = server.join("burst", "sender", crate::support::Mode::Single).await;
-    let (_receiver, mut events) = server.join("burst", "receiver", crate::support::Mode::Single).await;
-    event(&mut events, "the sender", |event| matches!(event, RoomEvent::ParticipantActive(_)).then_some(())).await;
+    let (sender, mut sender_events) = server.join("burst", "sender", Mode::Single).await;
+    let (_receiver, mut events) = server.join("burst", "receiver", Mode::Single).await;
+    let active = |event| matches!(event, RoomEvent::ParticipantActive(_)).then_some(());
+    event(&mut sender_events, "the receiver", active).await;
     const COUNT: u32 = 1_000;
 
     for number in 0..COUNT {
