@@ -174,7 +174,7 @@ impl Config {
 
 /// Ours at `info`; what the libraries say only where it is worth waking somebody.
 const DEFAULT_LOG_FILTER: &str =
-    "info,livekit=error,livekit_signaling=error,libwebrtc=warn,str0m=error,ort=warn";
+    "info,actix_server=warn,livekit=error,livekit_signaling=error,libwebrtc=warn,str0m=error,ort=warn";
 
 /// Reads variables and collects what is wrong with them.
 struct Reader<'a> {

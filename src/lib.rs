@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod ai;
 pub mod auth;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod disk;

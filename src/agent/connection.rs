@@ -7,7 +7,7 @@ use futures::StreamExt;
 use livekit::{
     DisconnectReason, Room, RoomError, RoomEvent, RoomOptions,
     prelude::{Participant, RemoteParticipant, RemoteTrack, RemoteTrackPublication, TrackKind, TrackSource},
-    webrtc::audio_stream::native::NativeAudioStream,
+    webrtc::audio_stream::native::{NativeAudioStream, NativeAudioStreamOptions},
 };
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,9 @@ use crate::{
 
 /// Sound goes to the session in runs of this many samples (20 ms): half as many messages as frames.
 const RUN_SAMPLES: usize = LISTEN_RATE_HZ as usize / 50;
+
+/// Frames of 10 ms that wait for us: half a second, so that a busy moment of the machine loses nothing.
+const QUEUE_FRAMES: usize = 50;
 
 /// The longest wait between two attempts to join.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -72,11 +75,7 @@ pub(super) async fn keep(
                 failures = if joined { 0 } else { failures + 1 };
                 tracing::warn!(room.name = %place.room, cause, failures, "agent not in its room, tries again");
                 metrics::counter!(telemetry::AGENT_LOST).increment(1);
-                if events
-                    .send(AgentEvent::News(AgentNews::Unreachable))
-                    .await
-                    .is_err()
-                {
+                if events.send(AgentEvent::News(AgentNews::Unreachable)).await.is_err() {
                     return;
                 }
             }
@@ -93,9 +92,7 @@ pub(super) async fn keep(
 /// a thousand agents don't come back at the same moment.
 fn backoff(shortest: Duration, failures: u32, chance: f64) -> Duration {
     let longest = LONGEST_BACKOFF.max(shortest);
-    let doubled = shortest
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(longest);
+    let doubled = shortest.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     doubled.mul_f64(0.75 + chance / 2.0)
 }
 
@@ -120,12 +117,7 @@ async fn visit(
     };
     *joined = true;
     tracing::info!(room.name = %place.room, "agent joined");
-    let mut ear = Ear {
-        user: Identity::from(&place.user),
-        events,
-        microphone: None,
-        samples: Vec::new(),
-    };
+    let mut ear = Ear { user: Identity::from(&place.user), events, microphone: None, samples: Vec::new() };
     if events.send(AgentEvent::News(AgentNews::Joined)).await.is_err() {
         return Left::Dismissed;
     }
@@ -166,26 +158,26 @@ impl Ear<'_> {
     )]
     async fn room_event(&mut self, event: RoomEvent) {
         match event {
-            RoomEvent::Connected {
-                participants_with_tracks,
-            } => {
+            RoomEvent::Connected { participants_with_tracks } => {
                 for (participant, publications) in participants_with_tracks {
                     for publication in publications {
                         self.published(&participant, &publication);
                     }
                 }
             }
-            RoomEvent::TrackPublished {
-                publication,
-                participant,
-            } => self.published(&participant, &publication),
-            RoomEvent::TrackSubscribed {
-                track: RemoteTrack::Audio(track),
-                publication,
-                participant,
-            } if self.is_microphone(&participant, &publication) => {
+            RoomEvent::TrackPublished { publication, participant } => {
+                self.published(&participant, &publication)
+            }
+            RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), publication, participant }
+                if self.is_microphone(&participant, &publication) =>
+            {
                 self.lose_microphone().await;
-                let sound = NativeAudioStream::new(track.rtc_track(), LISTEN_RATE_HZ as i32, 1);
+                let options = NativeAudioStreamOptions {
+                    queue_size_frames: Some(QUEUE_FRAMES),
+                    ..NativeAudioStreamOptions::default()
+                };
+                let sound =
+                    NativeAudioStream::with_options(track.rtc_track(), LISTEN_RATE_HZ as i32, 1, options);
                 self.microphone = Some((publication.sid().to_string(), sound));
             }
             RoomEvent::TrackUnsubscribed { publication, .. }
@@ -194,10 +186,7 @@ impl Ear<'_> {
                     self.lose_microphone().await;
                 }
             }
-            RoomEvent::TrackMuted {
-                participant: Participant::Remote(_),
-                publication,
-            } => {
+            RoomEvent::TrackMuted { participant: Participant::Remote(_), publication } => {
                 if self.is_open(&publication.sid().to_string()) {
                     self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
                 }
@@ -238,11 +227,7 @@ impl Ear<'_> {
         self.samples.extend(frame);
         if self.samples.len() >= RUN_SAMPLES {
             let run = std::mem::take(&mut self.samples);
-            if self
-                .events
-                .try_send(AgentEvent::Sound(MediaSource::Livekit, run.into()))
-                .is_err()
-            {
+            if self.events.try_send(AgentEvent::Sound(MediaSource::Livekit, run.into())).is_err() {
                 // A session that does not keep up with real time: what it missed is gone, as it is for a
                 // person who does not listen.
                 metrics::counter!(telemetry::AGENT_AUDIO_DROPPED).increment(1);
