@@ -22,6 +22,9 @@ use crate::{
 pub struct Config {
     /// Where HTTP is served.
     pub bind: SocketAddr,
+    /// Where metrics are served to an operator's network, without a key (`METRICS_PORT`); where absent
+    /// they are at `/metrics` of the main port, with one.
+    pub metrics_bind: Option<SocketAddr>,
     /// The address clients reach the gateway at, where it is not the one they came by (`PUBLIC_URL`).
     pub public_url: Option<String>,
     /// Where history, sessions and secrets are kept.
@@ -140,6 +143,9 @@ impl Config {
         };
         let config = Self {
             bind: env.bind(auth.api_keys.is_empty()),
+            metrics_bind: env
+                .parsed("METRICS_PORT")
+                .map(|port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)),
             public_url: env.url("PUBLIC_URL", &["http", "https"]),
             data_dir: env.path("DATA_DIR").unwrap_or_else(|| "data".into()),
             livekit: env.livekit(auth.api_keys.is_empty()),

@@ -44,7 +44,7 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// How long open requests may take to end when the gateway stops.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +69,8 @@ pub enum StartError {
 pub struct Gateway {
     address: SocketAddr,
     site: web::Data<Site>,
-    server: ServerHandle,
-    serving: JoinHandle<io::Result<()>>,
+    /// The main server, and that of the metrics.
+    servers: Vec<Server>,
     disk: Disk,
     arbiters: Vec<Arbiter>,
     media: Option<MediaRuntime>,
@@ -130,9 +130,13 @@ impl Gateway {
             vendor_dir: config.ai.minds.models.parent().unwrap_or(Path::new(".")).join("web"),
         });
 
-        let (address, server, serving) = serve(config.bind, &site)?;
+        let (address, server) = serve(config.bind, cores(), http::routes, &site)?;
+        let mut servers = vec![server];
+        if let Some(bind) = config.metrics_bind {
+            servers.push(serve(bind, 1, http::metrics_routes, &site)?.1);
+        }
         tracing::info!(%address, "listening");
-        Ok(Self { address, site, server, serving, disk, arbiters, media })
+        Ok(Self { address, site, servers, disk, arbiters, media })
     }
 
     /// Where it listens.
@@ -149,9 +153,11 @@ impl Gateway {
     pub async fn stop(self) {
         self.site.draining.store(true, Ordering::Relaxed);
         self.site.directory.shut_down().await;
-        self.server.stop(true).await;
-        if let Err(error) = self.serving.await {
-            tracing::error!(%error, "the server ended badly");
+        for server in self.servers {
+            server.handle.stop(true).await;
+            if let Err(error) = server.serving.await {
+                tracing::error!(%error, "a server ended badly");
+            }
         }
         for arbiter in self.arbiters {
             arbiter.stop();
@@ -167,14 +173,22 @@ impl Gateway {
     }
 }
 
+/// An HTTP server at work.
+struct Server {
+    handle: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+}
+
 /// Binds, and serves in the background.
 fn serve(
     address: SocketAddr,
+    workers: usize,
+    routes: fn(&mut web::ServiceConfig),
     site: &web::Data<Site>,
-) -> Result<(SocketAddr, ServerHandle, JoinHandle<io::Result<()>>), StartError> {
+) -> Result<(SocketAddr, Server), StartError> {
     let data = site.clone();
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(http::routes))
-        .workers(cores())
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(routes))
+        .workers(workers)
         .tcp_nodelay(true)
         .on_connect(|connection, extensions| {
             if let Some(tcp) = connection.downcast_ref::<TcpStream>()
@@ -190,7 +204,7 @@ fn serve(
     let bound = server.addrs().first().copied().unwrap_or(address);
     let server = server.run();
     let handle = server.handle();
-    Ok((bound, handle, actix_web::rt::spawn(server)))
+    Ok((bound, Server { handle, serving: actix_web::rt::spawn(server) }))
 }
 
 /// Bounds what a client that is gone, or does not read, can hold; and keeps a second handle to end it.

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use super::{Site, auth::Caller};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
 /// A part of the pipeline and how it is.
 #[derive(Clone, Debug, Serialize)]
@@ -57,10 +57,15 @@ pub async fn report(site: web::Data<Site>) -> HttpResponse {
     })
 }
 
-/// Metrics for Prometheus: for an operator, not for users.
+/// Metrics for Prometheus, on the main port: for whoever has an API key.
 pub async fn metrics(site: web::Data<Site>, caller: Caller) -> Result<HttpResponse, ApiError> {
     if let Caller::User(_) = caller {
-        return Err(ApiError::new(crate::error::Code::Forbidden, "metrics need an API key"));
+        return Err(ApiError::new(Code::Forbidden, "metrics need an API key"));
     }
-    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(site.metrics.render()))
+    Ok(metrics_for_operators(site).await)
+}
+
+/// Metrics for Prometheus, on a port that only operators reach.
+pub async fn metrics_for_operators(site: web::Data<Site>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(site.metrics.render())
 }

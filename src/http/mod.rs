@@ -111,6 +111,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .default_service(web::to(not_found));
 }
 
+/// The routes of the metrics' own port.
+pub fn metrics_routes(config: &mut ServiceConfig) {
+    config
+        .route("/metrics", web::get().to(health::metrics_for_operators))
+        .default_service(web::to(not_found));
+}
+
 async fn not_found() -> Result<&'static str, ApiError> {
     Err(ApiError::new(Code::NotFound, "there is nothing here"))
 }

@@ -37,3 +37,82 @@ pub enum DecodeError {
     #[error("codec not supported: {0}")]
     Codec(&'static str),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::error::Code;
+
+    const PAGE: &str = include_str!("../../docs/PROTOCOL.md");
+
+    /// The examples between two headings of the page.
+    fn examples(from: &str, to: &str) -> Vec<Value> {
+        let section = PAGE.split(from).nth(1).and_then(|rest| rest.split(to).next()).expect("both headings");
+        section
+            .split("```json")
+            .skip(1)
+            .map(|block| block.split("```").next().expect("a closed block"))
+            .map(|example| serde_json::from_str(example).unwrap_or_else(|error| panic!("{error}: {example}")))
+            .collect()
+    }
+
+    fn types(examples: &[Value]) -> BTreeSet<&str> {
+        examples.iter().map(|example| example["type"].as_str().expect("a type")).collect()
+    }
+
+    #[test]
+    fn every_example_of_a_client_is_read_and_says_the_same_when_it_is_written() {
+        for example in examples("## Client to gateway", "## Gateway to client") {
+            let said = Said::decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            assert!(!matches!(said.message, FromClient::Other { .. }), "{example}");
+            let written: Value = serde_json::from_str(&said.message.encode()).unwrap();
+            for (field, value) in example.as_object().unwrap() {
+                assert_eq!(&written[field], value, "{field} of {example}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_gateway_is_what_the_gateway_writes() {
+        for example in examples("## Gateway to client", "## Error codes") {
+            let message: ToClient =
+                serde_json::from_value(example.clone()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            let seq = example["seq"].as_u64();
+            assert_eq!(seq.is_some(), message.is_sequenced(), "seq of {example}");
+            let written: Value = serde_json::from_str(&message.encode(seq)).unwrap();
+            assert_eq!(written, example);
+        }
+    }
+
+    #[test]
+    fn no_message_is_without_an_example() {
+        let client = examples("## Client to gateway", "## Gateway to client");
+        let gateway = examples("## Gateway to client", "## Error codes");
+        // The names the decoder and the encoder know, from their own sources.
+        let known = |source: &'static str, marker: &str| -> BTreeSet<&'static str> {
+            source
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix('"')?.split_once(marker))
+                .map(|(name, _)| name.split('"').next().unwrap_or_default())
+                .collect()
+        };
+        assert_eq!(types(&client), known(include_str!("from_client.rs"), "=> FromClient::"));
+        assert_eq!(types(&gateway).len(), 22, "{:?}", types(&gateway));
+    }
+
+    #[test]
+    fn every_error_code_is_explained_with_its_status() {
+        let table = PAGE.split("## Error codes").nth(1).and_then(|rest| rest.split("## ").next()).unwrap();
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        for row in &rows {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
+            assert_eq!(cells[2], code.status().as_u16().to_string(), "{code}");
+        }
+        assert_eq!(rows.len(), 16);
+    }
+}
