@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn every_example_of_a_client_is_read_and_says_the_same_when_it_is_written() {
         for example in examples("## Client to gateway", "## Gateway to client") {
-            let said = Said::decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            let said =
+                Said::decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
             assert!(!matches!(said.message, FromClient::Other { .. }), "{example}");
             let written: Value = serde_json::from_str(&said.message.encode()).unwrap();
             for (field, value) in example.as_object().unwrap() {

@@ -1,0 +1,10 @@
+//! The real parts together: the `june` binary, a livekit-server, the embedded models, the official
+//! Python SDK and a browser. `make test` installs them; a part that is missing is an error, never a skip.
+
+mod browser;
+mod conversation;
+mod crash;
+mod livekit_away;
+mod roster;
+mod support;
+mod talk;

@@ -1,0 +1,53 @@
+//! A livekit-server of one's own, reachable on loopback, that sends its webhooks to a gateway.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Process, free_port, tool, until};
+
+pub const KEY: &str = "devkey";
+pub const SECRET: &str = "devsecret-devsecret-devsecret-32";
+
+pub struct LivekitServer {
+    port: u16,
+    config: TempDir,
+    process: Option<Process>,
+}
+
+impl LivekitServer {
+    /// A server that is at work, and whose webhooks go to a gateway on this port.
+    pub async fn start(gateway_port: u16) -> Self {
+        let mut server = Self::prepare(gateway_port);
+        server.run().await;
+        server
+    }
+
+    /// A server that is not there yet.
+    pub fn prepare(gateway_port: u16) -> Self {
+        let (port, udp, tcp) = (free_port(), free_port(), free_port());
+        let config = tempfile::tempdir().unwrap();
+        let yaml = format!(
+            "port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\n\
+             rtc: {{node_ip: 127.0.0.1, use_external_ip: false, enable_loopback_candidate: true, udp_port: {udp}, tcp_port: {tcp}}}\n\
+             webhook: {{api_key: {KEY}, urls: ['http://127.0.0.1:{gateway_port}/api/livekit/webhook']}}\n\
+             logging: {{level: warn}}\n"
+        );
+        std::fs::write(config.path().join("livekit.yaml"), yaml).unwrap();
+        Self { port, config, process: None }
+    }
+
+    /// Starts it, and waits until it answers.
+    pub async fn run(&mut self) {
+        let mut command = Command::new(tool("LIVEKIT_SERVER"));
+        command.arg("--config").arg(self.config.path().join("livekit.yaml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(Process::start(&mut command));
+        let url = format!("http://127.0.0.1:{}", self.port);
+        until(async || reqwest::get(&url).await.ok()).await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+}

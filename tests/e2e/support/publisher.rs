@@ -1,0 +1,60 @@
+//! The official Python SDK as a pair of glasses: publishes clips into a LiveKit room when it is told to.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{ChildStdin, Command, Stdio},
+};
+
+use tokio::sync::mpsc;
+
+use super::{Clip, Process, repository, soon, tool};
+
+pub struct Publisher {
+    process: Process,
+    commands: ChildStdin,
+    answers: mpsc::UnboundedReceiver<String>,
+}
+
+impl Publisher {
+    /// Joins the room and publishes a track; back when it is published.
+    pub async fn join(url: &str, token: &str, track: &str) -> Self {
+        let mut command = Command::new(tool("JUNE_PYTHON"));
+        command.arg(repository("tests/e2e/publisher.py")).args([url, token, track]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        let commands = process.child().stdin.take().unwrap();
+        let lines = BufReader::new(process.child().stdout.take().unwrap()).lines();
+        let (tell, answers) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut publisher = Self { process, commands, answers };
+        publisher.expect("published").await;
+        publisher
+    }
+
+    /// Speaks a clip in real time; back when its last sample has left.
+    pub async fn speak(&mut self, clip: &Clip) {
+        self.begin(clip);
+        self.expect("spoken").await;
+    }
+
+    /// Begins to speak a clip.
+    pub fn begin(&mut self, clip: &Clip) {
+        writeln!(self.commands, "{}", clip.path.display()).unwrap();
+    }
+
+    /// Dies without a good-bye.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    async fn expect(&mut self, word: &str) {
+        let line = soon(self.answers.recv()).await;
+        assert_eq!(line.as_deref(), Some(word));
+    }
+}

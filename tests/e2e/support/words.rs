@@ -1,0 +1,56 @@
+//! The recordings, and how wrong a transcript of them is.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use june_edge::client::microphone::read_wav;
+
+use super::repository;
+
+/// A recording and what is said in it.
+pub struct Clip {
+    pub path: PathBuf,
+    /// 16 kHz mono.
+    pub samples: Vec<i16>,
+    /// Lower case, no punctuation.
+    pub words: String,
+}
+
+/// Every recording of tests/fixtures/audio.
+pub fn clips() -> Vec<Clip> {
+    let folder = repository("tests/fixtures/audio");
+    let transcripts = std::fs::read_to_string(folder.join("transcripts.json")).unwrap();
+    let transcripts: BTreeMap<String, String> = serde_json::from_str(&transcripts).unwrap();
+    let clip = |(name, words): (String, String)| {
+        let path = folder.join(name);
+        Clip { samples: read_wav(&path).unwrap(), path, words }
+    };
+    transcripts.into_iter().map(clip).collect()
+}
+
+/// The words of a text: lower case, no punctuation, numbers and titles as they are spoken.
+pub fn words(text: &str) -> Vec<String> {
+    text.to_lowercase()
+        .replace("mr.", "mister")
+        .replace('-', " ")
+        .replace("10", "ten")
+        .split_whitespace()
+        .map(|word| word.chars().filter(|mark| mark.is_alphanumeric()).collect::<String>())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// How many words must be inserted, deleted or replaced to get from one text to the other.
+pub fn word_errors(spoken: &str, understood: &str) -> usize {
+    let (spoken, understood) = (words(spoken), words(understood));
+    let mut row: Vec<usize> = (0..=understood.len()).collect();
+    for (i, wanted) in spoken.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, got) in understood.iter().enumerate() {
+            let replaced = diagonal + usize::from(wanted != got);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[understood.len()]
+}
