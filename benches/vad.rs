@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use june_edge::ai::minds::default_models;
 use june_edge::ai::onnx::Runtime;
 use june_edge::ai::silero::Engine;
 use june_edge::clock;
@@ -38,8 +39,7 @@ struct Verdict {
 }
 
 fn main() {
-    let models =
-        PathBuf::from(std::env::var("JUNE_CACHE").expect("JUNE_CACHE names the cache folder")).join("models");
+    let models = default_models().expect("a home directory, or JUNE_CACHE");
     let runtime = Runtime::load(&models.join("libonnxruntime.so.1.23.2")).unwrap();
     let engine = Engine::load(&runtime, &models.join("silero-vad-v6.onnx")).unwrap();
 

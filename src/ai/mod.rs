@@ -13,6 +13,7 @@ pub mod chat;
 pub mod minds;
 pub mod moonshine;
 pub mod onnx;
+pub mod pace;
 pub mod parrot;
 pub mod phonemes;
 pub mod piper;

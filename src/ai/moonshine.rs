@@ -1,7 +1,7 @@
 //! Moonshine tiny-en: the embedded transcriber, English, on a pool of worker threads.
 //!
 //! The model understands whole utterances only. Interims come from decoding the open utterance
-//! again each time it has grown enough (a hundredth of its length in time, so this is affordable);
+//! again and again (a decode takes about a hundredth of its length), as [`pace`](super::pace) says;
 //! they are ordinary jobs that make room for finals.
 //!
 //! A speech model given no speech makes something up, so a text is not believed where the sound
@@ -18,14 +18,11 @@ use ort::value::{DynValue, Tensor, TensorRef};
 use tokio::sync::{mpsc, oneshot};
 
 use super::onnx::Runtime;
+use super::pace::{Pace, Reason};
 use super::workers::{Priority, Workers};
 use super::{AiError, LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
 use crate::speech::pcm::{self, FRAME_SAMPLES};
 
-/// How much audio the first interim wants: the gate's pre-roll and a first syllable or two.
-const FIRST_INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 8 / 10;
-/// How much audio there is from one interim to the next.
-const INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 48 / 100;
 /// Memory grows with the square of the length; the gate cuts at 15 s, and this is the safety net.
 const LONGEST_SAMPLES: usize = LISTEN_RATE_HZ as usize * 20;
 /// Finals and interims that wait, over all workers. Each session has at most one of either.
@@ -69,8 +66,9 @@ impl Transcriber for Moonshine {
             workers: Arc::clone(&self.workers),
             audio,
             pcm: Vec::new(),
-            interim: None,
-            next_interim_at: FIRST_INTERIM_SAMPLES,
+            pace: Pace::default(),
+            under_way: None,
+            decoded: None,
             said: String::new(),
             over: false,
         };
@@ -89,13 +87,26 @@ struct Utterance {
     workers: Arc<Workers<Model>>,
     audio: mpsc::Receiver<Pcm>,
     pcm: Vec<i16>,
-    /// The interim under way. While there is one, no further one is asked for.
-    interim: Option<oneshot::Receiver<Result<String, AiError>>>,
-    /// Length of `pcm` from which another interim is worth it.
-    next_interim_at: usize,
+    pace: Pace,
+    /// The decode under way. While there is one, no further one is asked for.
+    under_way: Option<Decode>,
+    /// The last decode that gave a text.
+    decoded: Option<Decoded>,
     /// The last interim given out.
     said: String,
     over: bool,
+}
+
+struct Decode {
+    /// How many samples it hears.
+    length: usize,
+    reason: Reason,
+    text: oneshot::Receiver<Result<String, AiError>>,
+}
+
+struct Decoded {
+    length: usize,
+    text: String,
 }
 
 impl Utterance {
@@ -103,8 +114,8 @@ impl Utterance {
     async fn next(&mut self) -> Option<Result<SpeechEvent, AiError>> {
         while !self.over {
             tokio::select! {
-                text = answer(&mut self.interim) => {
-                    if let Some(text) = self.news(text) {
+                decoded = answer(&mut self.under_way) => {
+                    if let Some(text) = decoded.and_then(|decoded| self.news(decoded)) {
                         return Some(Ok(SpeechEvent::Interim(text)));
                     }
                 }
@@ -112,8 +123,6 @@ impl Utterance {
                     Some(pcm) => self.hear(&pcm),
                     None => {
                         self.over = true;
-                        // Dropping its receiver calls the interim off.
-                        self.interim = None;
                         return Some(self.finish().await.map(SpeechEvent::Final));
                     }
                 },
@@ -123,37 +132,65 @@ impl Utterance {
     }
 
     fn hear(&mut self, pcm: &[i16]) {
-        let room = LONGEST_SAMPLES.saturating_sub(self.pcm.len());
+        let room = LONGEST_SAMPLES - self.pcm.len();
         if room < pcm.len() {
             tracing::warn!(
                 longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize,
-                "utterance too long, its rest is not heard"
+                "utterance too long"
             );
         }
         self.pcm.extend_from_slice(&pcm[..room.min(pcm.len())]);
-        if self.pcm.len() < self.next_interim_at || self.interim.is_some() {
+        self.pace.grown_to(&self.pcm);
+        if self.under_way.is_some() {
             return;
         }
-        self.next_interim_at = self.pcm.len() + INTERIM_SAMPLES;
-        // Where the queue is full the pool has better to do: the next interim may find room.
-        self.interim = self.decode(Priority::Ordinary).ok();
+        if let Some(reason) = self.pace.wanted() {
+            let length = self.pace.decoding();
+            // What is said in a pause is probably the final. Where the queue is full the pool has
+            // better to do, and the next time may find room.
+            let priority = match reason {
+                Reason::Grown => Priority::Ordinary,
+                Reason::Paused => Priority::Urgent,
+            };
+            self.under_way = self
+                .decode(priority)
+                .ok()
+                .map(|text| Decode { length, reason, text });
+        }
     }
 
-    /// What is worth telling of an interim, if it came at all. Decoding a longer stretch can give
-    /// fewer words for a moment, when the last one is half heard; that would only flicker.
-    fn news(&mut self, text: Option<Result<String, AiError>>) -> Option<String> {
-        let text = text?.ok()?;
-        let text = text.trim_end_matches(['.', '…', '-', ',']);
+    /// What is worth telling of a decode. A longer stretch can have fewer words for a moment, when
+    /// the last one is half heard; that would only flicker.
+    fn news(&mut self, decoded: Decoded) -> Option<String> {
+        let text = decoded.text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        self.decoded = Some(decoded);
         if text.len() < self.said.len() || text == self.said {
             return None;
         }
-        self.said = text.to_owned();
-        Some(self.said.clone())
+        self.said.clone_from(&text);
+        Some(text)
     }
 
+    /// The whole text: of a decode that has heard all sound, else of one more.
     async fn finish(&mut self) -> Result<String, AiError> {
         if self.pcm.is_empty() {
             return Ok(String::new());
+        }
+        let under_way = self
+            .under_way
+            .take_if(|decode| decode.reason == Reason::Paused && self.pace.is_heard_by(decode.length));
+        // One that is of no use any more is called off by dropping its receiver.
+        self.under_way = under_way;
+        if self.under_way.is_some()
+            && let Some(decoded) = answer(&mut self.under_way).await
+        {
+            return Ok(decoded.text);
+        }
+        if let Some(decoded) = self
+            .decoded
+            .take_if(|decoded| self.pace.is_heard_by(decoded.length))
+        {
+            return Ok(decoded.text);
         }
         self.decode(Priority::Urgent)?
             .await
@@ -169,14 +206,19 @@ impl Utterance {
     }
 }
 
-/// Waits for an interim and takes it out; for ever where none is under way.
-async fn answer<T>(under_way: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
-    let Some(receiver) = under_way else {
+/// Waits for the decode under way and takes it out; for ever where there is none. None where it was
+/// called off or failed: the final will tell.
+async fn answer(under_way: &mut Option<Decode>) -> Option<Decoded> {
+    let Some(decode) = under_way else {
         return std::future::pending().await;
     };
-    let result = receiver.await.ok();
+    let result = (&mut decode.text).await;
+    let length = decode.length;
     *under_way = None;
-    result
+    Some(Decoded {
+        length,
+        text: result.ok()?.ok()?,
+    })
 }
 
 // --- The model ------------------------------------------------------------------------------------
