@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench vad` prints the tables and writes `target/bench/vad.json`; with
 //! `-- --sweep` it tries thresholds instead. Needs the models (`scripts/setup models`) and python3.
-#![allow(
+#![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints, and stops where something is missing"

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chat::{Chat, Patience, Secret};
+use super::dictionary::Dictionary;
 use super::moonshine::Moonshine;
 use super::onnx::Runtime;
 use super::parrot::Parrot;
-use super::phonemes::{Espeak, Phonemizer, Pronunciations};
+use super::phonemes::{Espeak, Phonemizer};
 use super::piper::Piper;
 use super::silero;
 #[cfg(feature = "smollm2")]
@@ -287,7 +288,7 @@ fn off(what: &str, install: &str, error: &AiError) -> String {
 
 /// The dictionary, eSpeak NG, or both: either is enough.
 fn phonemizer(models: &Path) -> Result<Phonemizer, AiError> {
-    let dictionary = Pronunciations::load(&models.join(DICTIONARY_FILE));
+    let dictionary = Dictionary::load(&models.join(DICTIONARY_FILE));
     match (dictionary, Espeak::find()) {
         (Ok(dictionary), espeak) => Ok(Phonemizer::new(dictionary, espeak)),
         (Err(_), Some(espeak)) => Ok(Phonemizer::espeak_alone(espeak)),

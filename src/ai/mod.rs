@@ -9,7 +9,9 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+mod believable;
 pub mod chat;
+pub mod dictionary;
 pub mod minds;
 pub mod moonshine;
 pub mod onnx;

@@ -244,8 +244,9 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ai::dictionary::Dictionary;
     use crate::ai::moonshine::Moonshine;
-    use crate::ai::phonemes::{Espeak, Pronunciations};
+    use crate::ai::phonemes::Espeak;
     use crate::ai::testing::{self, word_errors};
     use crate::ai::{LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
     use crate::speech::pcm::Resampler;
@@ -266,7 +267,7 @@ mod tests {
 
     fn dictionary() -> Phonemizer {
         Phonemizer::new(
-            Pronunciations::load(&testing::models().join("cmudict.dict")).unwrap(),
+            Dictionary::load(&testing::models().join("cmudict.dict")).unwrap(),
             None,
         )
     }
