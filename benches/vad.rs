@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use june_edge::ai::minds::default_models;
+use june_edge::ai::minds::cache_folder;
 use june_edge::ai::onnx::Runtime;
 use june_edge::ai::silero::Engine;
 use june_edge::speech::detector::{Earshot, SpeechDetector, StageSettings, TwoStage};
@@ -38,7 +38,9 @@ struct Verdict {
 }
 
 fn main() {
-    let models = default_models().expect("a home directory, or JUNE_CACHE");
+    let models = cache_folder(|name| std::env::var(name).ok())
+        .expect("a home directory, or JUNE_CACHE")
+        .join("models");
     let runtime = Runtime::load(&models.join("libonnxruntime.so.1.23.2")).unwrap();
     let engine = Engine::load(&runtime, &models.join("silero-vad-v6.onnx")).unwrap();
 
@@ -51,10 +53,7 @@ fn main() {
         backdrop("music", 0.5),
         backdrop("babble", 0.5),
     ];
-    let mut spoken = vec![Take {
-        name: "speech, clean".into(),
-        frames: frames(&speech),
-    }];
+    let mut spoken = vec![Take { name: "speech, clean".into(), frames: frames(&speech) }];
     for snr_db in [20, 10, 5] {
         for kind in ["white", "hum", "music", "babble"] {
             let noise = noise(kind, speech.len());
@@ -70,19 +69,12 @@ fn main() {
     }
 
     println!("VAD of one stream, in percent of one core; `awake` is the share of frames that reach Silero\n");
-    println!(
-        "{:<24} {:>8} {:>8} {:>9} {:>8}",
-        "", "earshot", "silero", "two-stage", "awake"
-    );
+    println!("{:<24} {:>8} {:>8} {:>9} {:>8}", "", "earshot", "silero", "two-stage", "awake");
     let mut figures = Vec::new();
     for take in quiet.iter().chain(&spoken[..1]) {
         let cheap = judge(&mut Earshot::default(), take, |_| false);
         let full = judge(&mut engine.detector(), take, |_| true);
-        let both = judge(
-            &mut two_stage(&engine, StageSettings::default()),
-            take,
-            TwoStage::is_awake,
-        );
+        let both = judge(&mut two_stage(&engine, StageSettings::default()), take, TwoStage::is_awake);
         println!(
             "{:<24} {:>7.3}% {:>7.3}% {:>8.3}% {:>7.1}%",
             take.name,
@@ -98,10 +90,7 @@ fn main() {
     println!(
         "\nAgainst Silero alone: speech frames missed, other frames taken for speech, utterances of the gate\n"
     );
-    println!(
-        "{:<24} {:>7} {:>7} {:>7} {:>12} {:>9}",
-        "", "missed", "added", "awake", "utterances", "lost"
-    );
+    println!("{:<24} {:>7} {:>7} {:>7} {:>12} {:>9}", "", "missed", "added", "awake", "utterances", "lost");
     for take in &spoken {
         let row = Comparison::of(&engine, take, &StageSettings::default());
         println!(
@@ -136,12 +125,8 @@ impl Comparison {
         let both = judge(&mut two_stage(engine, *settings), take, TwoStage::is_awake);
         let pairs = || alone.probabilities.iter().zip(&both.probabilities);
         let speech = pairs().filter(|(alone, _)| **alone >= 0.5).count();
-        let missed = pairs()
-            .filter(|(alone, both)| **alone >= 0.5 && **both < 0.5)
-            .count();
-        let added = pairs()
-            .filter(|(alone, both)| **alone < 0.35 && **both >= 0.5)
-            .count();
+        let missed = pairs().filter(|(alone, both)| **alone >= 0.5 && **both < 0.5).count();
+        let added = pairs().filter(|(alone, both)| **alone < 0.35 && **both >= 0.5).count();
         let found_alone = utterances(engine.detector(), take);
         let found = utterances(two_stage(engine, *settings), take);
         let lost = found_alone
@@ -162,28 +147,18 @@ impl Comparison {
 fn sweep(engine: &Engine, quiet: &[Take], spoken: &[Take]) {
     println!(
         "wake stay warm | awake: {} | speech | missed worst mean | lost",
-        quiet
-            .iter()
-            .map(|take| take.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+        quiet.iter().map(|take| take.name.as_str()).collect::<Vec<_>>().join(" ")
     );
     for wake in [0.30, 0.35, 0.40, 0.45, 0.50] {
         for (stay_awake_frames, warm_up_frames) in [(10, 6), (20, 6), (10, 12), (10, 0)] {
-            let settings = StageSettings {
-                wake,
-                stay_awake_frames,
-                warm_up_frames,
-            };
+            let settings = StageSettings { wake, stay_awake_frames, warm_up_frames };
             let awake: Vec<String> = quiet
                 .iter()
                 .map(|take| judge(&mut two_stage(engine, settings), take, TwoStage::is_awake).awake)
                 .map(|share| format!("{:>5.1}", 100.0 * share))
                 .collect();
-            let rows: Vec<Comparison> = spoken
-                .iter()
-                .map(|take| Comparison::of(engine, take, &settings))
-                .collect();
+            let rows: Vec<Comparison> =
+                spoken.iter().map(|take| Comparison::of(engine, take, &settings)).collect();
             let missed = rows.iter().map(|row| 100.0 * row.missed);
             println!(
                 "{wake:.2} {stay_awake_frames:>4} {warm_up_frames:>4} | {} | {:>5.1} | {:>5.2} {:>5.2} | {}",
@@ -257,64 +232,33 @@ fn speech() -> Vec<i16> {
     let mut all = Vec::new();
     for clip in clips {
         all.extend(room.iter().map(|sample| sample / 200)); // -66 dBFS
-        all.extend(
-            hound::WavReader::open(clip)
-                .unwrap()
-                .into_samples::<i16>()
-                .map(Result::unwrap),
-        );
+        all.extend(hound::WavReader::open(clip).unwrap().into_samples::<i16>().map(Result::unwrap));
     }
     all
 }
 
 fn silence() -> Take {
-    Take {
-        name: "digital silence".into(),
-        frames: vec![[0; FRAME_SAMPLES]; 20 * 31],
-    }
+    Take { name: "digital silence".into(), frames: vec![[0; FRAME_SAMPLES]; 20 * 31] }
 }
 
 /// Half a minute of noise at this share of its own -20 dBFS.
 fn backdrop(kind: &str, scale: f32) -> Take {
     let level = -20.0 + 20.0 * scale.log10();
-    let samples: Vec<i16> = noise(kind, 30 * RATE_HZ)
-        .iter()
-        .map(|sample| (f32::from(*sample) * scale) as i16)
-        .collect();
-    Take {
-        name: format!("{kind} {level:.0} dBFS"),
-        frames: frames(&samples),
-    }
+    let samples: Vec<i16> =
+        noise(kind, 30 * RATE_HZ).iter().map(|sample| (f32::from(*sample) * scale) as i16).collect();
+    Take { name: format!("{kind} {level:.0} dBFS"), frames: frames(&samples) }
 }
 
 fn noise(kind: &str, samples: usize) -> Vec<i16> {
     let seconds = samples.div_ceil(RATE_HZ).to_string();
-    let made = Command::new("python3")
-        .arg(fixtures().join("noise.py"))
-        .args([kind, &seconds])
-        .output()
-        .unwrap();
-    assert!(
-        made.status.success(),
-        "noise.py: {}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    made.stdout
-        .as_chunks()
-        .0
-        .iter()
-        .map(|pair| i16::from_le_bytes(*pair))
-        .take(samples)
-        .collect()
+    let made =
+        Command::new("python3").arg(fixtures().join("noise.py")).args([kind, &seconds]).output().unwrap();
+    assert!(made.status.success(), "noise.py: {}", String::from_utf8_lossy(&made.stderr));
+    made.stdout.as_chunks().0.iter().map(|pair| i16::from_le_bytes(*pair)).take(samples).collect()
 }
 
 fn mix(speech: &[i16], noise: &[i16], snr_db: i32) -> Vec<i16> {
-    let energy = |samples: &[i16]| {
-        samples
-            .iter()
-            .map(|sample| f64::from(*sample).powi(2))
-            .sum::<f64>()
-    };
+    let energy = |samples: &[i16]| samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>();
     let scale = (energy(speech) / energy(noise) / 10f64.powf(f64::from(snr_db) / 10.0)).sqrt();
     speech
         .iter()
@@ -332,27 +276,17 @@ fn fixtures() -> PathBuf {
 }
 
 fn write_figures(figures: &[(String, f64)]) {
-    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(
-        |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
+    let target = std::env::var("CARGO_TARGET_DIR")
+        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     let folder = target.join("bench");
     std::fs::create_dir_all(&folder).unwrap();
-    let figures: serde_json::Map<String, serde_json::Value> = figures
-        .iter()
-        .map(|(key, value)| (plain(key), (*value).into()))
-        .collect();
-    std::fs::write(
-        folder.join("vad.json"),
-        serde_json::json!({ "figures": figures }).to_string(),
-    )
-    .unwrap();
+    let figures: serde_json::Map<String, serde_json::Value> =
+        figures.iter().map(|(key, value)| (plain(key), (*value).into())).collect();
+    std::fs::write(folder.join("vad.json"), serde_json::json!({ "figures": figures }).to_string()).unwrap();
 }
 
 /// A name as a key of the figures: words and numbers apart by `_`.
 fn plain(name: &str) -> String {
-    let words = name
-        .split(|mark: char| !mark.is_alphanumeric())
-        .filter(|word| !word.is_empty());
+    let words = name.split(|mark: char| !mark.is_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("_")
 }

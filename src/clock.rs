@@ -28,3 +28,11 @@ pub fn unix_s() -> u64 {
 fn since_epoch() -> Duration {
     wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+/// A calendar time as it stands in messages: RFC 3339, UTC, milliseconds.
+pub fn timestamp(unix_ms: u64) -> String {
+    let millis = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    chrono::DateTime::from_timestamp_millis(millis)
+        .unwrap_or_default()
+        .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}

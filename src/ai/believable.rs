@@ -34,18 +34,10 @@ pub(super) fn believable(text: &str, pcm: &[i16]) -> String {
     if pcm.len() < SHORTEST_SAMPLES {
         return String::new();
     }
-    let text = without_loop(
-        &text
-            .replace(['♪', '♫'], " ")
-            .split_whitespace()
-            .collect::<Vec<_>>(),
-    );
+    let text = without_loop(&text.replace(['♪', '♫'], " ").split_whitespace().collect::<Vec<_>>());
     let words = text.to_lowercase();
     let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
-    let loudest = pcm
-        .chunks(FRAME_SAMPLES)
-        .map(pcm::level_dbfs)
-        .fold(pcm::SILENCE_DBFS, f32::max);
+    let loudest = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).fold(pcm::SILENCE_DBFS, f32::max);
     let invented =
         words.is_empty() || loudest < INAUDIBLE_DBFS || (loudest < FAINT_DBFS && INVENTIONS.contains(&words));
     if invented { String::new() } else { text }
@@ -56,19 +48,12 @@ pub(super) fn believable(text: &str, pcm: &[i16]) -> String {
 fn without_loop(words: &[&str]) -> String {
     let plain: Vec<String> = words
         .iter()
-        .map(|word| {
-            word.to_lowercase()
-                .trim_matches(|mark: char| !mark.is_alphanumeric())
-                .to_owned()
-        })
+        .map(|word| word.to_lowercase().trim_matches(|mark: char| !mark.is_alphanumeric()).to_owned())
         .collect();
     for start in 0..plain.len() {
         for length in 1..=(plain.len() - start) / 4 {
             let phrase = &plain[start..start + length];
-            let times = plain[start..]
-                .chunks(length)
-                .take_while(|next| *next == phrase)
-                .count();
+            let times = plain[start..].chunks(length).take_while(|next| *next == phrase).count();
             let most = if length == 1 { 5 } else { 3 };
             if times > most {
                 return words[..start].join(" ");
@@ -99,10 +84,7 @@ mod tests {
         assert_eq!(believable("♪♪♪", &loud), "");
         assert_eq!(believable("Thank you.", &loud), "Thank you.");
         assert_eq!(believable("Thank you.", &faint), "");
-        assert_eq!(
-            believable("Where is the station?", &faint),
-            "Where is the station?"
-        );
+        assert_eq!(believable("Where is the station?", &faint), "Where is the station?");
         assert_eq!(believable("Where is the station?", &[5; 16_000]), "");
     }
 }

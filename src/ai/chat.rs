@@ -4,7 +4,6 @@
 //! `genai` logs a provider's error as it came, which may quote the key or the conversation: the
 //! telemetry keeps the target `genai` off, and the errors here are in our own words.
 
-use std::fmt;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
@@ -16,6 +15,7 @@ use genai::{Client, ModelIden, ServiceTarget};
 use reqwest::StatusCode;
 
 use super::{AiError, Prompt, Role, Thinker};
+use crate::secret::Secret;
 
 /// How much of a conversation is sent, in bytes of text: some 6,000 tokens.
 const HISTORY_BYTES: usize = 24_000;
@@ -23,23 +23,6 @@ const HISTORY_BYTES: usize = 24_000;
 const ANSWER_TOKENS: u32 = 512;
 const GEMINI_URL: &str = "https://generativelanguage.googleapis.com/v1beta/";
 const OPENAI_URL: &str = "https://api.openai.com/v1/";
-
-/// A key that no log shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a key.
-    pub fn new(key: impl Into<String>) -> Self {
-        Self(key.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// How long a provider may keep us waiting before it counts as gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +35,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            to_begin: Duration::from_secs(15),
-            to_go_on: Duration::from_secs(15),
-        }
+        Self { to_begin: Duration::from_secs(15), to_go_on: Duration::from_secs(15) }
     }
 }
 
@@ -79,14 +59,7 @@ impl Chat {
         model: &str,
         patience: Patience,
     ) -> Result<Self, AiError> {
-        Self::new(
-            "openai",
-            AdapterKind::OpenAI,
-            base_url.unwrap_or(OPENAI_URL),
-            key,
-            model,
-            patience,
-        )
+        Self::new("openai", AdapterKind::OpenAI, base_url.unwrap_or(OPENAI_URL), key, model, patience)
     }
 
     /// Google's Gemini; `base_url` only where a proxy stands before it.
@@ -99,14 +72,7 @@ impl Chat {
         model: &str,
         patience: Patience,
     ) -> Result<Self, AiError> {
-        Self::new(
-            "gemini",
-            AdapterKind::Gemini,
-            base_url.unwrap_or(GEMINI_URL),
-            Some(key),
-            model,
-            patience,
-        )
+        Self::new("gemini", AdapterKind::Gemini, base_url.unwrap_or(GEMINI_URL), Some(key), model, patience)
     }
 
     fn new(
@@ -127,19 +93,14 @@ impl Chat {
             .map_err(|error| AiError::Unavailable(format!("{name}: no HTTP client: {error}")))?;
         let target = ServiceTarget {
             endpoint: Endpoint::from_owned(format!("{}/", url.trim_end_matches('/'))),
-            auth: AuthData::from_single(key.map_or("none", |Secret(key)| key)),
+            auth: AuthData::from_single(key.map_or("none", Secret::expose)),
             model: ModelIden::new(kind, model),
         };
         let options = ChatOptions::default()
             .with_max_tokens(ANSWER_TOKENS)
             .with_stream_header_timeout(patience.to_begin)
             .with_stream_read_timeout(patience.to_go_on);
-        Ok(Self {
-            name,
-            client,
-            target,
-            options,
-        })
+        Ok(Self { name, client, target, options })
     }
 }
 
@@ -151,9 +112,7 @@ impl Thinker for Chat {
     fn answer(&self, prompt: Prompt) -> BoxStream<'static, Result<String, AiError>> {
         let (client, target, options) = (self.client.clone(), self.target.clone(), self.options.clone());
         let begin = async move {
-            let answer = client
-                .exec_chat_stream(target, request(&prompt), Some(&options))
-                .await;
+            let answer = client.exec_chat_stream(target, request(&prompt), Some(&options)).await;
             answer.map(|answer| answer.stream)
         };
         stream::once(begin)
@@ -209,10 +168,7 @@ fn status_of(error: &genai::Error) -> Option<StatusCode> {
     error.status()
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "genai's errors are many, and most cannot come of a chat"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "genai's errors are many, and most cannot come of a chat")]
 fn kind_of(error: &genai::Error) -> &'static str {
     use genai::Error as E;
     match error {
@@ -240,10 +196,7 @@ mod tests {
     const KEY: &str = "sk-very-secret";
 
     fn prompt() -> Prompt {
-        let line = |role, text: &str| Line {
-            role,
-            text: text.to_owned(),
-        };
+        let line = |role, text: &str| Line { role, text: text.to_owned() };
         Prompt {
             system: "Be brief.".to_owned(),
             lines: vec![
@@ -327,11 +280,7 @@ mod tests {
         let asked = asked.await.unwrap();
         let (head, body) = asked.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /v1/chat/completions "), "{head}");
-        assert!(
-            head.to_lowercase()
-                .contains(&format!("authorization: bearer {KEY}")),
-            "{head}"
-        );
+        assert!(head.to_lowercase().contains(&format!("authorization: bearer {KEY}")), "{head}");
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["stream"], true);
         assert_eq!(body["messages"][0]["role"], "system");
@@ -346,13 +295,8 @@ mod tests {
             )
         };
         let (url, asked) = provider(events(&[&part("Up "), &part("there.")]), false).await;
-        let gemini = Chat::gemini(
-            Some(&url),
-            &Secret::new(KEY),
-            "gemini-2.5-flash",
-            Patience::default(),
-        )
-        .unwrap();
+        let gemini =
+            Chat::gemini(Some(&url), &Secret::new(KEY), "gemini-2.5-flash", Patience::default()).unwrap();
 
         let pieces: Vec<_> = gemini.answer(prompt()).map(Result::unwrap).collect().await;
 
@@ -362,20 +306,14 @@ mod tests {
             asked.starts_with("POST /v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse "),
             "{asked}"
         );
-        assert!(
-            asked.to_lowercase().contains(&format!("x-goog-api-key: {KEY}")),
-            "{asked}"
-        );
+        assert!(asked.to_lowercase().contains(&format!("x-goog-api-key: {KEY}")), "{asked}");
     }
 
     #[tokio::test]
     async fn a_refusal_says_why_and_never_what_the_key_is() {
         let told = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}"}}}}"#);
         for (line, expected) in [
-            (
-                "401 Unauthorized",
-                AiError::Refused("HTTP 401: the key is not accepted".into()),
-            ),
+            ("401 Unauthorized", AiError::Refused("HTTP 401: the key is not accepted".into())),
             (
                 "429 Too Many Requests",
                 AiError::Refused("HTTP 429: too many requests, or the quota is used up".into()),
@@ -405,10 +343,7 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_falls_silent_in_the_middle_is_given_up() {
         let (url, _) = provider(events(&[&delta("Up ")]), true).await;
-        let patience = Patience {
-            to_go_on: Duration::from_millis(50),
-            ..Patience::default()
-        };
+        let patience = Patience { to_go_on: Duration::from_millis(50), ..Patience::default() };
         let chat = Chat::openai(Some(&url), None, "m", patience).unwrap();
 
         let answer: Vec<_> = chat.answer(prompt()).collect().await;

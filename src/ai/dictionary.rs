@@ -38,10 +38,7 @@ impl Dictionary {
 
     /// The ARPAbet phones of a lower-case word.
     fn phones(&self, word: &str) -> Option<&str> {
-        let found = self
-            .lines
-            .binary_search_by_key(&word, |&at| word_at(&self.text, at))
-            .ok()?;
+        let found = self.lines.binary_search_by_key(&word, |&at| word_at(&self.text, at)).ok()?;
         let line = self.text[self.lines[found] as usize..].lines().next()?;
         let (_, phones) = line.split_once(' ')?;
         Some(phones.split('#').next().unwrap_or(phones).trim())
@@ -57,11 +54,7 @@ impl Dictionary {
     }
 
     pub(super) fn phonemes(&self, clauses: &[Clause]) -> String {
-        clauses
-            .iter()
-            .map(|clause| self.clause(clause))
-            .collect::<Vec<_>>()
-            .join(" ")
+        clauses.iter().map(|clause| self.clause(clause)).collect::<Vec<_>>().join(" ")
     }
 
     fn clause(&self, clause: &Clause) -> String {
@@ -166,10 +159,7 @@ fn weak_form(word: &str) -> Option<&'static str> {
 /// ARPAbet with stress digits to IPA with a stress mark before the vowel.
 fn ipa(phones: &str) -> String {
     let phones: Vec<&str> = phones.split_whitespace().collect();
-    let syllables = phones
-        .iter()
-        .filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit()))
-        .count();
+    let syllables = phones.iter().filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit())).count();
     let mut said = String::new();
     for (at, phone) in phones.iter().enumerate() {
         let (phone, stress) = match phone.strip_suffix(|end: char| end.is_ascii_digit()) {
@@ -350,11 +340,7 @@ const SPELLINGS: &[(&str, &str)] = &[
 
 /// How an unknown word may sound by its letters, in ARPAbet: the first vowel stressed.
 fn spelling(word: &str) -> String {
-    let letters: String = word
-        .chars()
-        .map(plain_letter)
-        .filter(char::is_ascii_lowercase)
-        .collect();
+    let letters: String = word.chars().map(plain_letter).filter(char::is_ascii_lowercase).collect();
     let mut phones: Vec<String> = Vec::new();
     let mut rest = letters.as_str();
     while !rest.is_empty() {
@@ -426,11 +412,7 @@ mod tests {
 
     fn said(text: &str) -> String {
         let table = table();
-        spoken::clauses(text)
-            .iter()
-            .map(|clause| table.clause(clause))
-            .collect::<Vec<_>>()
-            .join(" ")
+        spoken::clauses(text).iter().map(|clause| table.clause(clause)).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -440,10 +422,7 @@ mod tests {
 
     #[test]
     fn endings_agree_with_the_sound_before_them() {
-        assert_eq!(
-            said("gates tested worlds world's"),
-            "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz."
-        );
+        assert_eq!(said("gates tested worlds world's"), "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz.");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::chat::{Chat, Patience, Secret};
+use super::chat::{Chat, Patience};
 use super::dictionary::Dictionary;
 use super::moonshine::Moonshine;
 use super::onnx::Runtime;
@@ -18,6 +18,7 @@ use super::silero;
 #[cfg(feature = "smollm2")]
 use super::smollm2::SmolLm2;
 use super::{AiError, Speaker, Thinker, Transcriber};
+use crate::secret::Secret;
 use crate::speech::detector::{Earshot, SpeechDetector, StageSettings, TwoStage};
 
 /// The files that `scripts/setup models` installs under these names.
@@ -47,7 +48,7 @@ pub struct MindSettings {
 impl Default for MindSettings {
     fn default() -> Self {
         Self {
-            models: default_models().unwrap_or_else(|| PathBuf::from("models")),
+            models: PathBuf::from("models"),
             transcriber_workers: 2,
             speaker_workers: 1,
             thinker: ThinkerChoice::Auto,
@@ -83,9 +84,7 @@ impl std::str::FromStr for ThinkerChoice {
             "smollm2" => Ok(Self::SmolLm2),
             "openai" => Ok(Self::OpenAi),
             "gemini" => Ok(Self::Gemini),
-            other => Err(format!(
-                "no thinker '{other}': auto, parrot, smollm2, openai or gemini"
-            )),
+            other => Err(format!("no thinker '{other}': auto, parrot, smollm2, openai or gemini")),
         }
     }
 }
@@ -164,10 +163,7 @@ pub struct Detectors {
 impl Detectors {
     /// Only `earshot`, which needs no file.
     pub fn earshot() -> Self {
-        Self {
-            silero: None,
-            off: None,
-        }
+        Self { silero: None, off: None }
     }
 
     /// A detector for one stream.
@@ -219,12 +215,7 @@ impl Minds {
 
     /// One sentence for each part that is off.
     pub fn missing(&self) -> Vec<&str> {
-        let parts = [
-            self.transcriber.off(),
-            self.thinker.off(),
-            self.speaker.off(),
-            self.detectors.off(),
-        ];
+        let parts = [self.transcriber.off(), self.thinker.off(), self.speaker.off(), self.detectors.off()];
         parts.into_iter().flatten().collect()
     }
 }
@@ -262,16 +253,10 @@ fn speaker(runtime: &Result<Runtime, AiError>, settings: &MindSettings) -> Mind<
 fn detectors(runtime: &Result<Runtime, AiError>, models: &Path) -> Detectors {
     let load = || silero::Engine::load(runtime.as_ref().map_err(Clone::clone)?, &models.join(SILERO_FILE));
     match load() {
-        Ok(engine) => Detectors {
-            silero: Some(engine),
-            off: None,
-        },
+        Ok(engine) => Detectors { silero: Some(engine), off: None },
         Err(error) => {
             let off = off("the second stage of voice activity detection", "models", &error);
-            Detectors {
-                silero: None,
-                off: Some(off),
-            }
+            Detectors { silero: None, off: Some(off) }
         }
     }
 }
@@ -318,24 +303,14 @@ fn openai(settings: &MindSettings) -> Mind<dyn Thinker> {
             "the thinker is off: 'openai' was chosen, but no endpoint or key is configured".into(),
         );
     };
-    chat(Chat::openai(
-        openai.base_url.as_deref(),
-        openai.key.as_ref(),
-        &openai.model,
-        Patience::default(),
-    ))
+    chat(Chat::openai(openai.base_url.as_deref(), openai.key.as_ref(), &openai.model, Patience::default()))
 }
 
 fn gemini(settings: &MindSettings) -> Mind<dyn Thinker> {
     let Some(gemini) = &settings.gemini else {
         return Mind::Off("the thinker is off: 'gemini' was chosen, but GEMINI_API_KEY is not set".into());
     };
-    chat(Chat::gemini(
-        gemini.base_url.as_deref(),
-        &gemini.key,
-        &gemini.model,
-        Patience::default(),
-    ))
+    chat(Chat::gemini(gemini.base_url.as_deref(), &gemini.key, &gemini.model, Patience::default()))
 }
 
 fn chat(chat: Result<Chat, AiError>) -> Mind<dyn Thinker> {
@@ -358,19 +333,14 @@ fn smollm2(_: &Path) -> Mind<dyn Thinker> {
     Mind::Off("the embedded language model is off: this build is without the feature smollm2".into())
 }
 
-/// The folder of models where nothing else is said: `$JUNE_CACHE/models`, else `june-edge/models`
-/// in the user's cache folder. None where there is no home either.
-pub fn default_models() -> Option<PathBuf> {
-    let folder = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let cache = folder("JUNE_CACHE").or_else(|| {
+/// The folder that `scripts/setup` fills, where nothing else is said: `$JUNE_CACHE`, else `june-edge`
+/// in the user's cache folder. `get` reads a variable; none where there is no home either.
+pub fn cache_folder(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let folder = |name: &str| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("JUNE_CACHE").or_else(|| {
         let user = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
         Some(user.join("june-edge"))
-    })?;
-    Some(cache.join("models"))
+    })
 }
 
 #[cfg(test)]
@@ -390,17 +360,12 @@ mod tests {
 
     /// A room in which nobody speaks.
     fn room(seconds: usize) -> Vec<i16> {
-        (0..seconds * LISTEN_RATE_HZ as usize)
-            .map(|n| (n * 7919 % 61) as i16 - 30)
-            .collect()
+        (0..seconds * LISTEN_RATE_HZ as usize).map(|n| (n * 7919 % 61) as i16 - 30).collect()
     }
 
     #[tokio::test]
     async fn each_recording_is_one_utterance_and_what_is_cut_out_is_understood() {
-        let minds = Minds::load(&MindSettings {
-            models: testing::models(),
-            ..MindSettings::default()
-        });
+        let minds = Minds::load(&MindSettings { models: testing::models(), ..MindSettings::default() });
         let transcriber = minds.transcriber.ready().unwrap();
         let (mut errors, mut words) = (0, 0);
         for (clip, spoken) in testing::transcripts() {
@@ -408,9 +373,7 @@ mod tests {
 
             let heard: Vec<Heard> = input
                 .chunks(320)
-                .scan(listener(&minds.detectors), |listener, chunk| {
-                    Some(listener.hear(chunk))
-                })
+                .scan(listener(&minds.detectors), |listener, chunk| Some(listener.hear(chunk)))
                 .flatten()
                 .collect();
 
@@ -437,36 +400,23 @@ mod tests {
 
     #[test]
     fn a_ventilator_opens_no_utterance() {
-        let minds = Minds::load(&MindSettings {
-            models: testing::models(),
-            ..MindSettings::default()
-        });
+        let minds = Minds::load(&MindSettings { models: testing::models(), ..MindSettings::default() });
         let hum = |n: usize| {
             let t = n as f32 / LISTEN_RATE_HZ as f32 * std::f32::consts::TAU;
             ((50.0 * t).sin() * 900.0 + (100.0 * t).sin() * 500.0 + (300.0 * t).sin() * 200.0) as i16
         };
-        let noise: Vec<i16> = room(20)
-            .iter()
-            .enumerate()
-            .map(|(n, hiss)| hum(n) + hiss)
-            .collect();
+        let noise: Vec<i16> = room(20).iter().enumerate().map(|(n, hiss)| hum(n) + hiss).collect();
 
         assert_eq!(listener(&minds.detectors).hear(&noise), []);
     }
 
     fn without_models() -> MindSettings {
-        MindSettings {
-            models: PathBuf::from("/nowhere/models"),
-            ..MindSettings::default()
-        }
+        MindSettings { models: PathBuf::from("/nowhere/models"), ..MindSettings::default() }
     }
 
     #[test]
     fn with_the_models_installed_every_part_is_ready() {
-        let minds = Minds::load(&MindSettings {
-            models: testing::models(),
-            ..MindSettings::default()
-        });
+        let minds = Minds::load(&MindSettings { models: testing::models(), ..MindSettings::default() });
 
         assert_eq!(minds.missing(), Vec::<&str>::new());
     }
@@ -478,34 +428,19 @@ mod tests {
         let missing = minds.missing();
         assert_eq!(missing.len(), 3, "{missing:?}");
         assert!(
-            missing
-                .iter()
-                .all(|why| why.contains("is off") && why.contains("scripts/setup models")),
+            missing.iter().all(|why| why.contains("is off") && why.contains("scripts/setup models")),
             "{missing:?}"
         );
-        assert_eq!(
-            minds.thinker.ready().map(|thinker| thinker.name()),
-            Some("parrot")
-        );
+        assert_eq!(minds.thinker.ready().map(|thinker| thinker.name()), Some("parrot"));
         minds.detectors.detector();
     }
 
     #[test]
     fn a_thinker_that_was_chosen_and_is_not_configured_is_off_and_not_another() {
-        for choice in [
-            ThinkerChoice::OpenAi,
-            ThinkerChoice::Gemini,
-            ThinkerChoice::SmolLm2,
-        ] {
-            let minds = thinker(&MindSettings {
-                thinker: choice,
-                ..without_models()
-            });
+        for choice in [ThinkerChoice::OpenAi, ThinkerChoice::Gemini, ThinkerChoice::SmolLm2] {
+            let minds = thinker(&MindSettings { thinker: choice, ..without_models() });
 
-            assert!(
-                minds.off().is_some_and(|why| why.contains("is off")),
-                "{choice:?}"
-            );
+            assert!(minds.off().is_some_and(|why| why.contains("is off")), "{choice:?}");
         }
     }
 
@@ -516,15 +451,9 @@ mod tests {
             key: Some(Secret::new("sk-very-secret")),
             model: "m".into(),
         };
-        let settings = MindSettings {
-            openai: Some(openai),
-            ..without_models()
-        };
+        let settings = MindSettings { openai: Some(openai), ..without_models() };
 
-        assert_eq!(
-            thinker(&settings).ready().map(|thinker| thinker.name()),
-            Some("openai")
-        );
+        assert_eq!(thinker(&settings).ready().map(|thinker| thinker.name()), Some("openai"));
         assert!(!format!("{settings:?}").contains("very-secret"));
     }
 }

@@ -29,7 +29,10 @@ pub mod workers;
 
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::mpsc;
 
 /// Sample rate of everything that is heard: 16 kHz, mono, signed 16 bit.
@@ -98,10 +101,7 @@ impl Prompt {
         });
         let kept = fitting.count().max(1).min(self.lines.len());
         let recent = &self.lines[self.lines.len() - kept..];
-        let first = recent
-            .iter()
-            .position(|line| line.role == Role::User)
-            .unwrap_or(0);
+        let first = recent.iter().position(|line| line.role == Role::User).unwrap_or(0);
         &recent[first..]
     }
 }
@@ -129,6 +129,30 @@ pub trait Speaker: Send + Sync + 'static {
     fn speak(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, AiError>>;
 }
 
+/// One item of a provider's stream, with an end that cannot be overlooked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece<T> {
+    /// More of it.
+    More(T),
+    /// That was all; nothing follows.
+    Over(Result<(), AiError>),
+}
+
+/// Turns a provider's stream into one that ends with exactly one [`Piece::Over`]: at its end, or at
+/// its first error.
+pub fn pieces<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T, AiError>>,
+) -> impl Stream<Item = Piece<T>> + Send + 'static {
+    stream::unfold(Some(stream), |stream| async {
+        let mut stream = stream?;
+        match stream.next().await {
+            Some(Ok(item)) => Some((Piece::More(item), Some(stream))),
+            Some(Err(error)) => Some((Piece::Over(Err(error)), None)),
+            None => Some((Piece::Over(Ok(())), None)),
+        }
+    })
+}
+
 /// Why a provider could not do its work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AiError {
@@ -149,16 +173,20 @@ pub enum AiError {
     Inference(String),
 }
 
+impl AiError {
+    /// A stream that is nothing but this failure.
+    pub fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
+        stream::iter([Err(self)]).boxed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_long_conversation_is_cut_to_its_newest_lines_and_begins_with_the_user() {
-        let line = |role, text: &str| Line {
-            role,
-            text: text.to_owned(),
-        };
+        let line = |role, text: &str| Line { role, text: text.to_owned() };
         let prompt = Prompt {
             system: String::new(),
             lines: vec![

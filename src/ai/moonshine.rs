@@ -51,9 +51,7 @@ impl Moonshine {
                 vocabulary: Arc::clone(&vocabulary),
             })
         };
-        Ok(Self {
-            workers: Arc::new(Workers::start("moonshine", workers, QUEUE, make)?),
-        })
+        Ok(Self { workers: Arc::new(Workers::start("moonshine", workers, QUEUE, make)?) })
     }
 }
 
@@ -135,10 +133,7 @@ impl Utterance {
     fn hear(&mut self, pcm: &[i16]) {
         let room = LONGEST_SAMPLES - self.pcm.len();
         if room < pcm.len() {
-            tracing::warn!(
-                longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize,
-                "utterance too long"
-            );
+            tracing::warn!(longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize, "utterance too long");
         }
         self.pcm.extend_from_slice(&pcm[..room.min(pcm.len())]);
         self.pace.grown_to(&self.pcm);
@@ -153,10 +148,7 @@ impl Utterance {
                 Reason::Grown => Priority::Ordinary,
                 Reason::Paused => Priority::Urgent,
             };
-            self.under_way = self
-                .decode(priority)
-                .ok()
-                .map(|text| Decode { length, reason, text });
+            self.under_way = self.decode(priority).ok().map(|text| Decode { length, reason, text });
         }
     }
 
@@ -187,10 +179,7 @@ impl Utterance {
         {
             return Ok(decoded.text);
         }
-        if let Some(decoded) = self
-            .decoded
-            .take_if(|decoded| self.pace.is_heard_by(decoded.length))
-        {
+        if let Some(decoded) = self.decoded.take_if(|decoded| self.pace.is_heard_by(decoded.length)) {
             return Ok(decoded.text);
         }
         self.decode(Priority::Urgent)?
@@ -216,10 +205,7 @@ async fn answer(under_way: &mut Option<Decode>) -> Option<Decoded> {
     let result = (&mut decode.text).await;
     let length = decode.length;
     *under_way = None;
-    Some(Decoded {
-        length,
-        text: result.ok()?.ok()?,
-    })
+    Some(Decoded { length, text: result.ok()?.ok()? })
 }
 
 // --- The model ------------------------------------------------------------------------------------
@@ -264,20 +250,11 @@ impl Model {
             let last = [tokens[step]];
             let first = step == 0;
             let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-                (
-                    "input_ids".into(),
-                    TensorRef::from_array_view(([1, 1], &last[..]))?.into(),
-                ),
+                ("input_ids".into(), TensorRef::from_array_view(([1, 1], &last[..]))?.into()),
                 // By samples, not by encoder frames: the model strides over it itself.
-                (
-                    "encoder_attention_mask".into(),
-                    TensorRef::from_array_view((shape, &mask[..]))?.into(),
-                ),
+                ("encoder_attention_mask".into(), TensorRef::from_array_view((shape, &mask[..]))?.into()),
                 ("encoder_hidden_states".into(), (&hidden).into()),
-                (
-                    "use_cache_branch".into(),
-                    Tensor::from_array(([1], vec![!first]))?.into(),
-                ),
+                ("use_cache_branch".into(), Tensor::from_array(([1], vec![!first]))?.into()),
             ];
             inputs.extend(memory.inputs());
             let mut outputs = self.decoder.run(inputs)?;
@@ -330,9 +307,7 @@ impl Memory {
     }
 
     fn inputs(&self) -> impl Iterator<Item = (Cow<'_, str>, SessionInputValue<'_>)> {
-        self.0
-            .iter()
-            .map(|slot| (Cow::from(&slot.input), SessionInputValue::from(&slot.value)))
+        self.0.iter().map(|slot| (Cow::from(&slot.input), SessionInputValue::from(&slot.value)))
     }
 
     /// Takes over what a step put out.
@@ -379,10 +354,7 @@ impl Vocabulary {
 
     fn text(&self, tokens: &[i64]) -> String {
         let mut bytes = Vec::new();
-        for piece in tokens
-            .iter()
-            .filter_map(|&token| self.0.get(usize::try_from(token).ok()?))
-        {
+        for piece in tokens.iter().filter_map(|&token| self.0.get(usize::try_from(token).ok()?)) {
             match byte_of(piece) {
                 Some(byte) => bytes.push(byte),
                 // Control tokens (`<s>`, `<<ST_12>>`) are no text.
@@ -390,19 +362,13 @@ impl Vocabulary {
                 None => bytes.extend_from_slice(piece),
             }
         }
-        String::from_utf8_lossy(&bytes)
-            .replace('▁', " ")
-            .trim()
-            .to_owned()
+        String::from_utf8_lossy(&bytes).replace('▁', " ").trim().to_owned()
     }
 }
 
 /// The byte of a fallback token such as `<0x0A>`.
 fn byte_of(piece: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(piece)
-        .ok()?
-        .strip_prefix("<0x")?
-        .strip_suffix('>')?;
+    let digits = std::str::from_utf8(piece).ok()?.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(digits, 16).ok()
 }
 
@@ -475,10 +441,7 @@ mod tests {
 
         assert!(interims.is_sorted_by_key(String::len), "{interims:?}");
         assert!(interims[0].contains("John"), "{interims:?}");
-        assert!(
-            matches!(&end[..], [Ok(SpeechEvent::Final(text))] if text.contains("Dashwood")),
-            "{end:?}"
-        );
+        assert!(matches!(&end[..], [Ok(SpeechEvent::Final(text))] if text.contains("Dashwood")), "{end:?}");
     }
 
     #[tokio::test]
@@ -491,10 +454,7 @@ mod tests {
         };
         let hiss: Vec<i16> = (0..48_000).map(|_| faint_noise()).collect();
 
-        assert_eq!(
-            hear(&moonshine, &[0; 48_000]).await,
-            [SpeechEvent::Final(String::new())]
-        );
+        assert_eq!(hear(&moonshine, &[0; 48_000]).await, [SpeechEvent::Final(String::new())]);
         assert_eq!(last_words(&moonshine, &hiss).await, "");
         assert_eq!(last_words(&moonshine, &[9_000; 1_000]).await, "");
         assert_eq!(hear(&moonshine, &[]).await, [SpeechEvent::Final(String::new())]);

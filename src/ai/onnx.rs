@@ -91,9 +91,6 @@ mod tests {
     fn a_missing_library_is_named() {
         let error = Runtime::load(Path::new("/nowhere/libonnxruntime.so")).unwrap_err();
 
-        assert!(
-            error.to_string().contains("/nowhere/libonnxruntime.so"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nowhere/libonnxruntime.so"), "{error}");
     }
 }

@@ -48,12 +48,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self {
-            levels: Vec::new(),
-            samples: 0,
-            decoded: 0,
-            next_interim_at: FIRST_INTERIM_SAMPLES,
-        }
+        Self { levels: Vec::new(), samples: 0, decoded: 0, next_interim_at: FIRST_INTERIM_SAMPLES }
     }
 }
 
@@ -62,11 +57,7 @@ impl Pace {
     pub fn grown_to(&mut self, pcm: &[i16]) {
         let measured = self.levels.len() * FRAME_SAMPLES;
         self.levels.extend(
-            pcm[measured..]
-                .as_chunks::<FRAME_SAMPLES>()
-                .0
-                .iter()
-                .map(|frame| pcm::level_dbfs(frame)),
+            pcm[measured..].as_chunks::<FRAME_SAMPLES>().0.iter().map(|frame| pcm::level_dbfs(frame)),
         );
         self.samples = pcm.len();
     }
@@ -150,10 +141,7 @@ mod tests {
     fn while_there_is_sound_interims_come_at_an_even_pace() {
         let (asked, _) = decodes(&utterance(&[1500]));
 
-        assert_eq!(
-            asked,
-            [(Reason::Grown, 800), (Reason::Grown, 1280), (Reason::Grown, 1760)]
-        );
+        assert_eq!(asked, [(Reason::Grown, 800), (Reason::Grown, 1280), (Reason::Grown, 1760)]);
     }
 
     #[test]
@@ -172,10 +160,7 @@ mod tests {
     fn sound_after_a_pause_is_decoded_again() {
         let (asked, pace) = decodes(&utterance(&[800, 300, 800, 300]));
 
-        let pauses = asked
-            .iter()
-            .filter(|(reason, _)| *reason == Reason::Paused)
-            .count();
+        let pauses = asked.iter().filter(|(reason, _)| *reason == Reason::Paused).count();
         assert_eq!(pauses, 2, "{asked:?}");
         assert!(!pace.is_heard_by(1600 * MILLISECOND));
     }
@@ -187,10 +172,7 @@ mod tests {
 
         let (asked, pace) = decodes(&pcm);
 
-        assert!(
-            asked.iter().all(|(reason, _)| *reason == Reason::Grown),
-            "{asked:?}"
-        );
+        assert!(asked.iter().all(|(reason, _)| *reason == Reason::Grown), "{asked:?}");
         assert!(!pace.is_heard_by(pcm.len() - 1));
     }
 

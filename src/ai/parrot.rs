@@ -20,21 +20,15 @@ impl Thinker for Parrot {
     fn answer(&self, prompt: Prompt) -> BoxStream<'static, Result<String, AiError>> {
         let answer = answer(&prompt);
         // Word by word, each with the space before it, as a model's tokens come.
-        let words: Vec<_> = answer
-            .split_inclusive(' ')
-            .map(|word| Ok(word.to_owned()))
-            .collect();
+        let words: Vec<_> = answer.split_inclusive(' ').map(|word| Ok(word.to_owned())).collect();
         stream::iter(words).boxed()
     }
 }
 
 /// A short first clause, so that speech can begin early.
 fn answer(prompt: &Prompt) -> String {
-    let heard = prompt
-        .lines
-        .last()
-        .filter(|line| line.role == Role::User)
-        .map_or("", |line| line.text.trim());
+    let heard =
+        prompt.lines.last().filter(|line| line.role == Role::User).map_or("", |line| line.text.trim());
     if heard.is_empty() {
         return "I heard nothing.".to_owned();
     }
@@ -55,26 +49,14 @@ mod tests {
     use crate::ai::Line;
 
     fn prompt(lines: &[(Role, &str)]) -> Prompt {
-        let lines = lines
-            .iter()
-            .map(|(role, text)| Line {
-                role: *role,
-                text: (*text).to_owned(),
-            })
-            .collect();
-        Prompt {
-            system: String::new(),
-            lines,
-        }
+        let lines = lines.iter().map(|(role, text)| Line { role: *role, text: (*text).to_owned() }).collect();
+        Prompt { system: String::new(), lines }
     }
 
     #[tokio::test]
     async fn the_first_answer_says_that_there_is_no_model_and_repeats_what_was_said() {
-        let pieces: Vec<_> = Parrot
-            .answer(prompt(&[(Role::User, "Go forward")]))
-            .map(Result::unwrap)
-            .collect()
-            .await;
+        let pieces: Vec<_> =
+            Parrot.answer(prompt(&[(Role::User, "Go forward")])).map(Result::unwrap).collect().await;
 
         assert_eq!(pieces[0], "Hello. ");
         assert_eq!(
@@ -85,11 +67,8 @@ mod tests {
 
     #[test]
     fn later_answers_only_repeat() {
-        let later = prompt(&[
-            (Role::User, "One."),
-            (Role::Assistant, "You said: One."),
-            (Role::User, "Two?"),
-        ]);
+        let later =
+            prompt(&[(Role::User, "One."), (Role::Assistant, "You said: One."), (Role::User, "Two?")]);
 
         assert_eq!(answer(&later), "You said: Two?");
     }

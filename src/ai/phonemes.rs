@@ -36,18 +36,12 @@ pub struct Phonemizer {
 impl Phonemizer {
     /// The dictionary, and eSpeak NG where it is installed.
     pub fn new(dictionary: Dictionary, espeak: Option<Espeak>) -> Self {
-        Self {
-            dictionary: Some(Arc::new(dictionary)),
-            espeak: espeak.map(Arc::new),
-        }
+        Self { dictionary: Some(Arc::new(dictionary)), espeak: espeak.map(Arc::new) }
     }
 
     /// eSpeak NG for every word.
     pub fn espeak_alone(espeak: Espeak) -> Self {
-        Self {
-            dictionary: None,
-            espeak: Some(Arc::new(espeak)),
-        }
+        Self { dictionary: None, espeak: Some(Arc::new(espeak)) }
     }
 
     /// The phonemes of some clauses, each with its mark.
@@ -81,10 +75,7 @@ pub struct Espeak {
 impl Espeak {
     /// The program at this place.
     pub fn at(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            turns: Semaphore::new(ESPEAK_AT_A_TIME),
-        }
+        Self { program: program.into(), turns: Semaphore::new(ESPEAK_AT_A_TIME) }
     }
 
     /// The program on the PATH, where there is one.
@@ -109,14 +100,9 @@ impl Espeak {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
-        let mut input = child
-            .stdin
-            .take()
-            .ok_or_else(|| failed("no standard input".into()))?;
-        let text: String = clauses
-            .iter()
-            .map(|clause| format!("{}{}\n\n", clause.words, clause.mark))
-            .collect();
+        let mut input = child.stdin.take().ok_or_else(|| failed("no standard input".into()))?;
+        let text: String =
+            clauses.iter().map(|clause| format!("{}{}\n\n", clause.words, clause.mark)).collect();
         let run = async {
             input.write_all(text.as_bytes()).await?;
             drop(input);
@@ -130,16 +116,9 @@ impl Espeak {
             return Err(failed(output.status.to_string()));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.len() == clauses.len() {
-            let marked = lines
-                .iter()
-                .zip(clauses)
-                .map(|(line, clause)| format!("{line}{}", clause.mark));
+            let marked = lines.iter().zip(clauses).map(|(line, clause)| format!("{line}{}", clause.mark));
             return Ok(marked.collect::<Vec<_>>().join(" "));
         }
         // It broke a clause of its own, or had nothing to say for one: only the breaks are lost.

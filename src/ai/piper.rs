@@ -56,11 +56,7 @@ impl Piper {
         let voice = Arc::new(Voice::load(&folder.join("piper-en-us-joe-medium.json"))?);
         let (runtime, model) = (runtime.clone(), folder.join("piper-en-us-joe-medium.onnx"));
         let workers = Workers::start("piper", workers, QUEUE, move || runtime.session(&model))?;
-        Ok(Self {
-            workers: Arc::new(workers),
-            phonemizer,
-            voice,
-        })
+        Ok(Self { workers: Arc::new(workers), phonemizer, voice })
     }
 }
 
@@ -108,11 +104,8 @@ impl Speech {
     async fn say(&self, breath: &[Clause]) -> Result<Vec<i16>, AiError> {
         let ids = self.voice.ids(&self.phonemizer.phonemes(breath).await?);
         let voice = Arc::clone(&self.voice);
-        let job = self
-            .workers
-            .run(self.priority, move |model, _| Some(voice.synthesize(model, &ids)))?;
-        job.await
-            .unwrap_or(Err(AiError::Inference("the speaker stopped".into())))
+        let job = self.workers.run(self.priority, move |model, _| Some(voice.synthesize(model, &ids)))?;
+        job.await.unwrap_or(Err(AiError::Inference("the speaker stopped".into())))
     }
 }
 
@@ -122,11 +115,7 @@ fn breaths(clauses: Vec<Clause>) -> VecDeque<Vec<Clause>> {
     let mut breath: Vec<Clause> = Vec::new();
     let mut bytes = 0;
     for clause in clauses.into_iter().flat_map(shortened) {
-        let enough = if breaths.is_empty() {
-            FIRST_BREATH_BYTES
-        } else {
-            BREATH_BYTES
-        };
+        let enough = if breaths.is_empty() { FIRST_BREATH_BYTES } else { BREATH_BYTES };
         bytes += clause.words.len();
         let ends_sentence = matches!(clause.mark, '.' | '!' | '?');
         breath.push(clause);
@@ -155,10 +144,7 @@ fn shortened(clause: Clause) -> Vec<Clause> {
                 piece.words.push(' ');
                 piece.words.push_str(&word);
             }
-            _ => pieces.push(Clause {
-                words: word,
-                mark: ',',
-            }),
+            _ => pieces.push(Clause { words: word, mark: ',' }),
         }
     }
     if let Some(last) = pieces.last_mut() {
@@ -195,10 +181,7 @@ impl Voice {
         let unusable = |error: String| AiError::Unavailable(format!("voice {}: {error}", path.display()));
         let json = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         let voice: Self = serde_json::from_slice(&json).map_err(|error| unusable(error.to_string()))?;
-        match ['^', '_', '$']
-            .iter()
-            .all(|symbol| voice.phoneme_id_map.contains_key(symbol))
-        {
+        match ['^', '_', '$'].iter().all(|symbol| voice.phoneme_id_map.contains_key(symbol)) {
             true => Ok(voice),
             false => Err(unusable("no symbols for begin, pad and end".into())),
         }
@@ -209,10 +192,7 @@ impl Voice {
     fn ids(&self, phonemes: &str) -> Vec<i64> {
         let id = |symbol: char| self.phoneme_id_map.get(&symbol).into_iter().flatten().copied();
         let mut ids: Vec<i64> = id('^').chain(id('_')).collect();
-        for symbol in phonemes
-            .chars()
-            .filter(|symbol| !matches!(symbol, '^' | '_' | '$'))
-        {
+        for symbol in phonemes.chars().filter(|symbol| !matches!(symbol, '^' | '_' | '$')) {
             let before = ids.len();
             ids.extend(id(symbol));
             if ids.len() > before {
@@ -225,11 +205,7 @@ impl Voice {
 
     fn synthesize(&self, model: &mut Session, ids: &[i64]) -> Result<Vec<i16>, AiError> {
         let length = [ids.len() as i64];
-        let Inference {
-            noise_scale,
-            length_scale,
-            noise_w,
-        } = self.inference;
+        let Inference { noise_scale, length_scale, noise_w } = self.inference;
         let scales = [noise_scale, length_scale, noise_w];
         let outputs = model.run(ort::inputs! {
             "input" => TensorRef::from_array_view(([1, ids.len()], ids))?,
@@ -266,18 +242,11 @@ mod tests {
     }
 
     fn dictionary() -> Phonemizer {
-        Phonemizer::new(
-            Dictionary::load(&testing::models().join("cmudict.dict")).unwrap(),
-            None,
-        )
+        Phonemizer::new(Dictionary::load(&testing::models().join("cmudict.dict")).unwrap(), None)
     }
 
     async fn spoken(piper: &Piper, sentence: &str) -> Vec<i16> {
-        let runs: Vec<_> = piper
-            .speak(sentence.to_owned())
-            .map(Result::unwrap)
-            .collect()
-            .await;
+        let runs: Vec<_> = piper.speak(sentence.to_owned()).map(Result::unwrap).collect().await;
         runs.concat()
     }
 
@@ -354,11 +323,6 @@ mod tests {
         let breaths = breaths(spoken::clauses(&endless));
 
         assert!(breaths.len() > 3);
-        assert!(
-            breaths
-                .iter()
-                .flatten()
-                .all(|clause| clause.words.len() <= LONGEST_BREATH_BYTES)
-        );
+        assert!(breaths.iter().flatten().all(|clause| clause.words.len() <= LONGEST_BREATH_BYTES));
     }
 }

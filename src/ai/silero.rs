@@ -42,11 +42,7 @@ impl Engine {
     pub fn load(runtime: &Runtime, model: &Path) -> Result<Self, AiError> {
         let first = runtime.session(model)?;
         let idle = Mutex::new(vec![first]);
-        Ok(Self(Arc::new(Shared {
-            runtime: runtime.clone(),
-            model: model.to_owned(),
-            idle,
-        })))
+        Ok(Self(Arc::new(Shared { runtime: runtime.clone(), model: model.to_owned(), idle })))
     }
 
     /// A detector for one stream.
@@ -141,17 +137,11 @@ mod tests {
     }
 
     fn speech() -> Vec<Frame> {
-        speech::fixture("sense_and_sensibility_0880.wav")
-            .as_chunks()
-            .0
-            .to_vec()
+        speech::fixture("sense_and_sensibility_0880.wav").as_chunks().0.to_vec()
     }
 
     fn judge(detector: &mut Silero, frames: &[Frame]) -> Vec<f32> {
-        frames
-            .iter()
-            .map(|frame| detector.probability(frame).unwrap())
-            .collect()
+        frames.iter().map(|frame| detector.probability(frame).unwrap()).collect()
     }
 
     #[test]
@@ -161,10 +151,7 @@ mod tests {
         let of_silence = judge(&mut engine.detector(), &[[0; FRAME_SAMPLES]; 60]);
         let of_speech = judge(&mut engine.detector(), &speech());
 
-        assert!(
-            of_silence.iter().all(|probability| *probability < 0.1),
-            "{of_silence:?}"
-        );
+        assert!(of_silence.iter().all(|probability| *probability < 0.1), "{of_silence:?}");
         let speaking = of_speech.iter().filter(|probability| **probability > 0.9).count();
         assert!(speaking * 2 > of_speech.len(), "{of_speech:?}");
     }

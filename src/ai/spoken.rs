@@ -35,10 +35,7 @@ pub fn clauses(text: &str) -> Vec<Clause> {
 
 fn end_clause(words: &mut Vec<String>, mark: char, clauses: &mut Vec<Clause>) {
     if !words.is_empty() {
-        clauses.push(Clause {
-            words: words.join(" "),
-            mark,
-        });
+        clauses.push(Clause { words: words.join(" "), mark });
         words.clear();
     }
 }
@@ -92,17 +89,13 @@ fn say(token: &str, after: &[&str]) -> (String, usize, Option<char>) {
 /// `p.m.` ends the sentence only where the next word begins one.
 fn ends_sentence(token: &str, after: &[&str]) -> Option<char> {
     let mark = token.chars().last().filter(|mark| ",;:!?".contains(*mark));
-    let next_begins = after
-        .first()
-        .is_some_and(|next| next.starts_with(char::is_uppercase));
+    let next_begins = after.first().is_some_and(|next| next.starts_with(char::is_uppercase));
     mark.or((token.ends_with('.') && next_begins).then_some('.'))
 }
 
 /// Abbreviations whose full stop ends no sentence.
 fn abbreviation(token: &str, after: &[&str]) -> Option<&'static str> {
-    let before_name = after
-        .first()
-        .is_some_and(|next| next.starts_with(char::is_uppercase));
+    let before_name = after.first().is_some_and(|next| next.starts_with(char::is_uppercase));
     Some(match token.trim_end_matches(',').to_lowercase().as_str() {
         "mr." | "mr" => "mister",
         "mrs." | "mrs" => "missus",
@@ -116,13 +109,7 @@ fn abbreviation(token: &str, after: &[&str]) -> Option<&'static str> {
         "etc." if after.is_empty() => return None,
         "etc." => "et cetera",
         "approx." => "about",
-        "no."
-            if after
-                .first()
-                .is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit())) =>
-        {
-            "number"
-        }
+        "no." if after.first().is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit())) => "number",
         _ => return None,
     })
 }
@@ -146,10 +133,8 @@ fn word(body: &str) -> String {
         }
     };
     for mark in body.chars() {
-        let changes_kind = piece
-            .chars()
-            .last()
-            .is_some_and(|last| last.is_ascii_digit() != mark.is_ascii_digit());
+        let changes_kind =
+            piece.chars().last().is_some_and(|last| last.is_ascii_digit() != mark.is_ascii_digit());
         if changes_kind {
             flush(&mut piece, &mut said);
         }
@@ -215,19 +200,12 @@ fn number(text: &str) -> Option<String> {
     if let Some(positive) = text.strip_prefix(['-', '−']) {
         return Some(format!("minus {}", number(positive)?));
     }
-    if let Some(digits) = ["st", "nd", "rd", "th"]
-        .iter()
-        .find_map(|suffix| text.strip_suffix(suffix))
-    {
+    if let Some(digits) = ["st", "nd", "rd", "th"].iter().find_map(|suffix| text.strip_suffix(suffix)) {
         return Some(ordinal(whole(digits)?));
     }
     if let Some((whole_part, fraction)) = text.split_once('.') {
         let all_digits = !fraction.is_empty() && fraction.bytes().all(|digit| digit.is_ascii_digit());
-        let whole_part = if whole_part.is_empty() {
-            0
-        } else {
-            whole(whole_part)?
-        };
+        let whole_part = if whole_part.is_empty() { 0 } else { whole(whole_part)? };
         return all_digits.then(|| format!("{} point {}", cardinal(whole_part), one_by_one(fraction)));
     }
     let is_code = text.len() > 15 || (text.len() > 1 && text.starts_with('0'));
@@ -290,9 +268,8 @@ const SMALL: [&str; 20] = [
     "eighteen",
     "nineteen",
 ];
-const TENS: [&str; 10] = [
-    "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-];
+const TENS: [&str; 10] =
+    ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 const SCALES: [(u64, &str); 5] = [
     (1_000_000_000_000, "trillion"),
     (1_000_000_000, "billion"),
@@ -310,10 +287,8 @@ fn cardinal(value: u64) -> String {
         0..20 => SMALL[value as usize].to_owned(),
         20..100 => joined(TENS[value as usize / 10].to_owned(), value % 10),
         _ => {
-            let (scale, name) = SCALES
-                .into_iter()
-                .find(|(scale, _)| value >= *scale)
-                .unwrap_or((100, "hundred"));
+            let (scale, name) =
+                SCALES.into_iter().find(|(scale, _)| value >= *scale).unwrap_or((100, "hundred"));
             joined(format!("{} {name}", cardinal(value / scale)), value % scale)
         }
     }
@@ -321,9 +296,7 @@ fn cardinal(value: u64) -> String {
 
 fn ordinal(value: u64) -> String {
     let said = cardinal(value);
-    let (head, last) = said
-        .rsplit_once(' ')
-        .map_or(("", said.as_str()), |(head, last)| (head, last));
+    let (head, last) = said.rsplit_once(' ').map_or(("", said.as_str()), |(head, last)| (head, last));
     let last = match last {
         "one" => "first".to_owned(),
         "two" => "second".to_owned(),
@@ -348,10 +321,7 @@ fn year(value: u64) -> String {
 }
 
 fn one_by_one(digits: &str) -> String {
-    let names: Vec<&str> = digits
-        .bytes()
-        .map(|digit| SMALL[usize::from(digit - b'0')])
-        .collect();
+    let names: Vec<&str> = digits.bytes().map(|digit| SMALL[usize::from(digit - b'0')]).collect();
     names.join(" ")
 }
 
@@ -376,11 +346,7 @@ fn time(body: &str, after: &[&str]) -> Option<(String, Option<&'static str>)> {
 }
 
 fn half_of_day(token: &str) -> Option<&'static str> {
-    match token
-        .trim_end_matches([',', ';', ':', '!', '?', '.'])
-        .to_lowercase()
-        .as_str()
-    {
+    match token.trim_end_matches([',', ';', ':', '!', '?', '.']).to_lowercase().as_str() {
         "am" | "a.m" => Some("ay em"),
         "pm" | "p.m" => Some("pee em"),
         _ => None,
@@ -454,10 +420,8 @@ mod tests {
 
     /// The clauses put together again.
     fn said(text: &str) -> String {
-        let parts: Vec<String> = clauses(text)
-            .iter()
-            .map(|clause| format!("{}{}", clause.words, clause.mark))
-            .collect();
+        let parts: Vec<String> =
+            clauses(text).iter().map(|clause| format!("{}{}", clause.words, clause.mark)).collect();
         parts.join(" ")
     }
 
@@ -476,10 +440,7 @@ mod tests {
                 "in nineteen ninety five and twenty twenty four, not two thousand five.",
             ),
             ("007", "zero zero seven."),
-            (
-                "5% of $4.20 is $1",
-                "five percent of four dollars twenty cents is one dollar.",
-            ),
+            ("5% of $4.20 is $1", "five percent of four dollars twenty cents is one dollar."),
             ("12 + 30 = 42", "twelve plus thirty equals forty two."),
             (
                 "99999999999999999999",
@@ -494,41 +455,22 @@ mod tests {
     #[test]
     fn times_units_and_abbreviations_are_said_in_full() {
         let table = [
-            (
-                "At 10:05 or 3:00 p.m. today.",
-                "At ten oh five or three pee em today.",
-            ),
+            ("At 10:05 or 3:00 p.m. today.", "At ten oh five or three pee em today."),
             ("It is 7 p.m. Go home.", "It is seven pee em. Go home."),
             ("at 9:00.", "at nine o'clock."),
-            (
-                "It's 21.5 °C, 5km away.",
-                "It's twenty one point five degrees celsius, five kilometers away.",
-            ),
+            ("It's 21.5 °C, 5km away.", "It's twenty one point five degrees celsius, five kilometers away."),
             ("1 km or 2 mi.", "one kilometer or two miles."),
-            (
-                "Mr. Smith vs. Dr. Jones, e.g. today",
-                "mister Smith versus doctor Jones for example today.",
-            ),
-            (
-                "AT&T, and/or user@example.org",
-                "AT and T, and or user at example dot org.",
-            ),
+            ("Mr. Smith vs. Dr. Jones, e.g. today", "mister Smith versus doctor Jones for example today."),
+            ("AT&T, and/or user@example.org", "AT and T, and or user at example dot org."),
         ];
         for (written, spoken) in table {
-            assert_eq!(
-                said(written),
-                spoken.replace("Jones for", "Jones, for"),
-                "{written}"
-            );
+            assert_eq!(said(written), spoken.replace("Jones for", "Jones, for"), "{written}");
         }
     }
 
     #[test]
     fn what_is_there_for_the_eye_is_not_read_aloud() {
-        assert_eq!(
-            said("**Bold**, `code` — and “quotes” (here) 🎉!"),
-            "Bold, code, and quotes here!"
-        );
+        assert_eq!(said("**Bold**, `code` — and “quotes” (here) 🎉!"), "Bold, code, and quotes here!");
         assert_eq!(said("Wait… what?"), "Wait, what?");
         assert_eq!(said("don’t"), "don't.");
     }
@@ -537,10 +479,7 @@ mod tests {
     fn clauses_end_at_marks_and_keep_them() {
         let clauses = clauses("Well, yes. Really?");
 
-        let of = |words: &str, mark| Clause {
-            words: words.to_owned(),
-            mark,
-        };
+        let of = |words: &str, mark| Clause { words: words.to_owned(), mark };
         assert_eq!(clauses, [of("Well", ','), of("yes", '.'), of("Really", '?')]);
     }
 

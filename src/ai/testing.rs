@@ -11,12 +11,9 @@ use super::onnx::Runtime;
 /// # Panics
 /// Where there are none: a test that needs them fails rather than pass unrun.
 pub(crate) fn models() -> PathBuf {
-    let folder = super::minds::default_models().expect("a home directory, or JUNE_CACHE");
-    assert!(
-        folder.is_dir(),
-        "no models in {}: run scripts/setup models",
-        folder.display()
-    );
+    let cache = super::minds::cache_folder(|name| std::env::var(name).ok());
+    let folder = cache.expect("a home directory, or JUNE_CACHE").join("models");
+    assert!(folder.is_dir(), "no models in {}: run scripts/setup models", folder.display());
     folder
 }
 
@@ -26,10 +23,7 @@ pub(crate) fn runtime() -> Runtime {
 
 /// What is said in each recording of tests/fixtures/audio: lower case, no punctuation.
 pub(crate) fn transcripts() -> BTreeMap<String, String> {
-    let json = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/audio/transcripts.json"
-    ));
+    let json = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/transcripts.json"));
     serde_json::from_str(json).expect("file names to sentences")
 }
 
@@ -56,11 +50,7 @@ fn words(text: &str) -> Vec<String> {
         .replace('-', " ")
         .replace("10", "ten")
         .split_whitespace()
-        .map(|word| {
-            word.chars()
-                .filter(|mark| mark.is_alphanumeric())
-                .collect::<String>()
-        })
+        .map(|word| word.chars().filter(|mark| mark.is_alphanumeric()).collect::<String>())
         .filter(|word| !word.is_empty())
         .collect()
 }

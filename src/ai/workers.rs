@@ -83,20 +83,9 @@ impl<M: 'static> Workers<M> {
         capacity: usize,
         make: impl Fn() -> Result<M, AiError> + Send + Sync + 'static,
     ) -> Result<Self, AiError> {
-        let queue = Queue {
-            urgent: VecDeque::new(),
-            ordinary: VecDeque::new(),
-            capacity,
-            stopping: false,
-        };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            wake: Condvar::new(),
-        });
-        let mut workers = Self {
-            shared,
-            threads: Vec::new(),
-        };
+        let queue = Queue { urgent: VecDeque::new(), ordinary: VecDeque::new(), capacity, stopping: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
+        let mut workers = Self { shared, threads: Vec::new() };
         let make = Arc::new(make);
         let (ready, made) = std::sync::mpsc::channel();
         let count = count.max(1);
@@ -137,11 +126,7 @@ impl<M: 'static> Workers<M> {
     ) -> Result<oneshot::Receiver<T>, AiError> {
         let (reply, result) = oneshot::channel();
         let job = Box::new(move |model: &mut M, shared: &Shared<M>| {
-            let cue = Cue {
-                shared,
-                priority,
-                reply: &reply,
-            };
+            let cue = Cue { shared, priority, reply: &reply };
             if reply.is_closed() {
                 return;
             }
@@ -170,10 +155,7 @@ impl<M> Drop for Workers<M> {
         let forgotten = {
             let mut queue = self.shared.queue.lock();
             queue.stopping = true;
-            (
-                std::mem::take(&mut queue.urgent),
-                std::mem::take(&mut queue.ordinary),
-            )
+            (std::mem::take(&mut queue.urgent), std::mem::take(&mut queue.ordinary))
         };
         drop(forgotten);
         self.shared.wake.notify_all();
@@ -238,10 +220,7 @@ mod tests {
             })
             .unwrap();
         has_begun.recv().unwrap();
-        Occupied {
-            _release: release,
-            _result: result,
-        }
+        Occupied { _release: release, _result: result }
     }
 
     fn note(
@@ -273,10 +252,7 @@ mod tests {
         let _release = occupy(&workers);
         let _waiting = note(&workers, Priority::Ordinary, "first").unwrap();
 
-        assert_eq!(
-            note(&workers, Priority::Urgent, "second").unwrap_err(),
-            AiError::Busy
-        );
+        assert_eq!(note(&workers, Priority::Urgent, "second").unwrap_err(), AiError::Busy);
     }
 
     #[test]
@@ -316,9 +292,7 @@ mod tests {
     fn a_job_that_panics_costs_only_its_own_result() {
         let workers = one_worker(8);
 
-        let broken = workers
-            .run(Priority::Urgent, |_, _: &Cue<'_, _, ()>| panic!("a bad input"))
-            .unwrap();
+        let broken = workers.run(Priority::Urgent, |_, _: &Cue<'_, _, ()>| panic!("a bad input")).unwrap();
         let next = note(&workers, Priority::Urgent, "next").unwrap();
 
         assert!(broken.blocking_recv().is_err());

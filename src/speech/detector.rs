@@ -31,10 +31,7 @@ impl SpeechDetector for Earshot {
     fn probability(&mut self, frame: &Frame) -> Option<f32> {
         // It judges 16 ms at a time: a frame is speech where either half is.
         let (halves, _) = frame.as_chunks::<{ FRAME_SAMPLES / 2 }>();
-        halves
-            .iter()
-            .map(|half| self.0.predict_i16(half))
-            .reduce(f32::max)
+        halves.iter().map(|half| self.0.predict_i16(half)).reduce(f32::max)
     }
 
     fn reset(&mut self) {
@@ -57,11 +54,7 @@ pub struct StageSettings {
 
 impl Default for StageSettings {
     fn default() -> Self {
-        Self {
-            wake: 0.4,
-            stay_awake_frames: 10,
-            warm_up_frames: 12,
-        }
+        Self { wake: 0.4, stay_awake_frames: 10, warm_up_frames: 12 }
     }
 }
 
@@ -83,12 +76,7 @@ enum Phase {
 impl<S: SpeechDetector> TwoStage<S> {
     /// Puts [`Earshot`] before `second`.
     pub fn new(second: S, settings: StageSettings) -> Self {
-        Self {
-            first: Earshot::default(),
-            second,
-            settings,
-            phase: asleep(),
-        }
+        Self { first: Earshot::default(), second, settings, phase: asleep() }
     }
 
     /// Whether the second stage judged the last frame.
@@ -119,11 +107,8 @@ impl<S: SpeechDetector> SpeechDetector for TwoStage<S> {
             }
             Phase::Awake { doubtful_frames } => {
                 let judged = self.second.probability(frame).unwrap_or(cheap);
-                *doubtful_frames = if possible || judged >= self.settings.wake {
-                    0
-                } else {
-                    *doubtful_frames + 1
-                };
+                *doubtful_frames =
+                    if possible || judged >= self.settings.wake { 0 } else { *doubtful_frames + 1 };
                 if *doubtful_frames >= self.settings.stay_awake_frames {
                     self.phase = asleep();
                 }
@@ -139,9 +124,7 @@ impl<S: SpeechDetector> SpeechDetector for TwoStage<S> {
 }
 
 fn asleep() -> Phase {
-    Phase::Asleep {
-        recent: VecDeque::new(),
-    }
+    Phase::Asleep { recent: VecDeque::new() }
 }
 
 #[cfg(test)]
@@ -166,21 +149,12 @@ mod tests {
     }
 
     fn two_stage(says: Option<f32>) -> TwoStage<Counting> {
-        TwoStage::new(
-            Counting {
-                heard_since_reset: 0,
-                says,
-            },
-            StageSettings::default(),
-        )
+        TwoStage::new(Counting { heard_since_reset: 0, says }, StageSettings::default())
     }
 
     /// A few seconds of a person speaking.
     fn speech() -> Vec<Frame> {
-        crate::speech::fixture("sense_and_sensibility_0880.wav")
-            .as_chunks()
-            .0
-            .to_vec()
+        crate::speech::fixture("sense_and_sensibility_0880.wav").as_chunks().0.to_vec()
     }
 
     #[test]
@@ -228,10 +202,7 @@ mod tests {
     fn where_the_second_stage_cannot_say_the_first_decides() {
         let mut detector = two_stage(None);
 
-        let most = speech()
-            .iter()
-            .filter_map(|frame| detector.probability(frame))
-            .fold(0.0, f32::max);
+        let most = speech().iter().filter_map(|frame| detector.probability(frame)).fold(0.0, f32::max);
 
         assert!(most > 0.5);
     }

@@ -111,9 +111,7 @@ enum Voice {
 impl Gate {
     /// A gate that heard nothing yet. Settings out of their range are brought to its nearest end.
     pub fn new(settings: GateSettings) -> Self {
-        let pre_roll = settings
-            .pre_roll
-            .clamp(Duration::from_millis(100), Duration::from_secs(5));
+        let pre_roll = settings.pre_roll.clamp(Duration::from_millis(100), Duration::from_secs(5));
         let longest = settings.longest.max(Duration::from_secs(1));
         // What is kept back must not be long enough to be cut again.
         let look_for_pause = settings.look_for_pause.clamp(longest.mul_f32(0.6), longest);
@@ -189,11 +187,7 @@ impl Gate {
     /// Opens an utterance with all that is kept.
     fn start(&mut self, voice: Voice, heard: &mut Vec<Heard>) {
         let began = self.position - self.kept.len() as u64;
-        self.phase = Phase::Open(Utterance {
-            began,
-            voice,
-            weakest: f32::INFINITY,
-        });
+        self.phase = Phase::Open(Utterance { began, voice, weakest: f32::INFINITY });
         heard.push(Heard::Started { at_sample: began });
         self.hand_out(heard);
     }
@@ -210,9 +204,7 @@ impl Gate {
         utterance.voice = match utterance.voice {
             Voice::Speaking if probability < self.exit => Voice::Stopping { silence: count },
             Voice::Stopping { .. } if probability >= self.enter => Voice::Speaking,
-            Voice::Stopping { silence } => Voice::Stopping {
-                silence: silence + count,
-            },
+            Voice::Stopping { silence } => Voice::Stopping { silence: silence + count },
             Voice::Speaking => Voice::Speaking,
             Voice::Held => Voice::Held,
         };
@@ -222,10 +214,7 @@ impl Gate {
             Voice::Stopping { silence } if silence >= self.hang_over => self.end(EndReason::Silence, heard),
             Voice::Speaking | Voice::Stopping { .. } | Voice::Held if length >= self.longest => {
                 let at_sample = self.position - self.kept.len() as u64;
-                heard.push(Heard::Ended {
-                    reason: EndReason::Limit,
-                    at_sample,
-                });
+                heard.push(Heard::Ended { reason: EndReason::Limit, at_sample });
                 self.start(utterance.voice, heard);
             }
             Voice::Speaking | Voice::Stopping { .. } | Voice::Held => {}
@@ -236,10 +225,7 @@ impl Gate {
     fn end(&mut self, reason: EndReason, heard: &mut Vec<Heard>) {
         let Phase::Open(_) = self.phase else { return };
         self.hand_out(heard);
-        heard.push(Heard::Ended {
-            reason,
-            at_sample: self.position,
-        });
+        heard.push(Heard::Ended { reason, at_sample: self.position });
         self.phase = Phase::Quiet;
         self.kept.shrink_to(self.pre_roll);
     }
@@ -304,12 +290,7 @@ mod tests {
 
         let (_, heard) = after(&input);
 
-        assert_eq!(
-            heard,
-            [Heard::Started {
-                at_sample: frames(2 * SECOND) - 8_000
-            }]
-        );
+        assert_eq!(heard, [Heard::Started { at_sample: frames(2 * SECOND) - 8_000 }]);
     }
 
     #[test]
@@ -342,10 +323,7 @@ mod tests {
 
         let (_, heard) = after(&input);
 
-        let end = Heard::Ended {
-            reason: EndReason::Silence,
-            at_sample: frames(26),
-        };
+        let end = Heard::Ended { reason: EndReason::Silence, at_sample: frames(26) };
         assert_eq!(heard, [Heard::Started { at_sample: 0 }, end]);
     }
 
@@ -362,10 +340,7 @@ mod tests {
             heard,
             [
                 Heard::Started { at_sample: 0 },
-                Heard::Ended {
-                    reason: EndReason::Limit,
-                    at_sample: cut
-                },
+                Heard::Ended { reason: EndReason::Limit, at_sample: cut },
                 Heard::Started { at_sample: cut },
             ]
         );
@@ -386,13 +361,7 @@ mod tests {
         gate.close(&mut heard);
 
         let at_sample = frames(10 + 3 * SECOND);
-        assert_eq!(
-            without_audio(heard),
-            [Heard::Ended {
-                reason: EndReason::ClientVad,
-                at_sample
-            }]
-        );
+        assert_eq!(without_audio(heard), [Heard::Ended { reason: EndReason::ClientVad, at_sample }]);
     }
 
     #[test]
@@ -403,10 +372,7 @@ mod tests {
         gate.open(&mut heard);
 
         let at_sample = frames(2 * SECOND) - 8_000;
-        assert_eq!(
-            heard,
-            [Heard::Started { at_sample }, Heard::Audio(Pcm::from([0; 8_000]))]
-        );
+        assert_eq!(heard, [Heard::Started { at_sample }, Heard::Audio(Pcm::from([0; 8_000]))]);
     }
 
     #[test]
@@ -417,12 +383,7 @@ mod tests {
         gate.stall(&mut heard);
         gate.open(&mut heard);
 
-        assert_eq!(
-            heard,
-            [Heard::Started {
-                at_sample: frames(SECOND)
-            }]
-        );
+        assert_eq!(heard, [Heard::Started { at_sample: frames(SECOND) }]);
     }
 
     #[derive(Clone, Debug)]
@@ -435,12 +396,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         // Runs of alike frames, so that every phase is reached.
-        let hear = (1usize..40, prop_oneof![0.0f32..0.35, 0.35f32..0.5, 0.5f32..1.0]).prop_map(
-            |(frames, probability)| Step::Hear {
-                samples: frames * FRAME_SAMPLES,
-                probability,
-            },
-        );
+        let hear = (1usize..40, prop_oneof![0.0f32..0.35, 0.35f32..0.5, 0.5f32..1.0])
+            .prop_map(|(frames, probability)| Step::Hear { samples: frames * FRAME_SAMPLES, probability });
         let odd = (1usize..FRAME_SAMPLES, 0.0f32..1.0)
             .prop_map(|(samples, probability)| Step::Hear { samples, probability });
         prop_oneof![20 => hear, 2 => odd, 1 => Just(Step::Open), 1 => Just(Step::Close), 1 => Just(Step::Stall)]

@@ -12,6 +12,11 @@
 pub mod detector;
 pub mod gate;
 pub mod pcm;
+pub mod playout;
+pub mod sentences;
+pub mod turn;
+
+use serde::{Deserialize, Serialize};
 
 use crate::ai::Pcm;
 use detector::SpeechDetector;
@@ -41,7 +46,8 @@ pub enum Heard {
 }
 
 /// What ended an utterance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The speaker fell silent for longer than the hang-over.
     Silence,
@@ -52,18 +58,6 @@ pub enum EndReason {
     Limit,
     /// Audio stopped arriving while it was open.
     Muted,
-}
-
-impl EndReason {
-    /// The name on the wire and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EndReason::Silence => "silence",
-            EndReason::ClientVad => "client_vad",
-            EndReason::Limit => "limit",
-            EndReason::Muted => "muted",
-        }
-    }
 }
 
 /// Finds the utterances in one stream of 16 kHz mono PCM.
@@ -79,23 +73,13 @@ pub struct Listener {
 impl Listener {
     /// Listens with `detector`, cutting by `settings`.
     pub fn new(detector: Box<dyn SpeechDetector>, settings: GateSettings) -> Self {
-        Self {
-            framer: Framer::default(),
-            detector,
-            gate: Gate::new(settings),
-            probability: 0.0,
-        }
+        Self { framer: Framer::default(), detector, gate: Gate::new(settings), probability: 0.0 }
     }
 
     /// Takes the next samples, however many, and says what came of them.
     pub fn hear(&mut self, pcm: &[i16]) -> Vec<Heard> {
         let mut heard = Vec::new();
-        let Self {
-            framer,
-            detector,
-            gate,
-            probability,
-        } = self;
+        let Self { framer, detector, gate, probability } = self;
         framer.push(pcm, |frame| {
             *probability = detector.probability(frame).unwrap_or(0.0);
             gate.hear(frame, *probability, &mut heard);
@@ -155,10 +139,7 @@ pub(crate) fn fixture(name: &str) -> Vec<i16> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/").to_owned() + name;
     let reader = hound::WavReader::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     assert_eq!(reader.spec().sample_rate, crate::ai::LISTEN_RATE_HZ, "{path}");
-    reader
-        .into_samples::<i16>()
-        .map(|sample| sample.expect("a whole recording"))
-        .collect()
+    reader.into_samples::<i16>().map(|sample| sample.expect("a whole recording")).collect()
 }
 
 #[cfg(test)]
@@ -216,13 +197,7 @@ mod tests {
 
         assert_eq!(heard.first(), Some(&Heard::Started { at_sample: 0 }));
         assert_eq!(audio(&heard), input);
-        assert_eq!(
-            heard.last(),
-            Some(&Heard::Ended {
-                reason: EndReason::ClientVad,
-                at_sample: 1300
-            })
-        );
+        assert_eq!(heard.last(), Some(&Heard::Ended { reason: EndReason::ClientVad, at_sample: 1300 }));
     }
 
     #[test]
@@ -234,13 +209,7 @@ mod tests {
         let end = listener.stall();
 
         assert_eq!(audio(&heard).len() + audio(&end).len(), 16_000);
-        assert_eq!(
-            end.last(),
-            Some(&Heard::Ended {
-                reason: EndReason::Muted,
-                at_sample: 16_000
-            })
-        );
+        assert_eq!(end.last(), Some(&Heard::Ended { reason: EndReason::Muted, at_sample: 16_000 }));
         assert_eq!(listener.stall(), []);
     }
 }

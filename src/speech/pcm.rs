@@ -132,11 +132,7 @@ struct Conversion {
 impl Resampler {
     /// From `from_hz` and `channels` (1 to 8) to `to_hz` mono; both rates from 8 to 192 kHz.
     pub fn new(from_hz: u32, channels: u16, to_hz: u32) -> Result<Self, UnsupportedFormat> {
-        let unsupported = UnsupportedFormat {
-            from_hz,
-            channels,
-            to_hz,
-        };
+        let unsupported = UnsupportedFormat { from_hz, channels, to_hz };
         let rates = 8_000..=192_000;
         if !rates.contains(&from_hz) || !rates.contains(&to_hz) || !(1..=8).contains(&channels) {
             return Err(unsupported);
@@ -145,11 +141,7 @@ impl Resampler {
             true => None,
             false => Some(Conversion::new(from_hz as usize, to_hz as usize).ok_or(unsupported)?),
         };
-        Ok(Self {
-            channels: usize::from(channels),
-            partial_group: Vec::new(),
-            conversion,
-        })
+        Ok(Self { channels: usize::from(channels), partial_group: Vec::new(), conversion })
     }
 
     /// Takes interleaved samples, however many, and gives the mono samples that are ready.
@@ -186,11 +178,7 @@ impl Conversion {
         let blocks_per_s = if from_hz < 16_000 { 50 } else { 100 };
         let fft = Fft::new(from_hz, to_hz, from_hz / blocks_per_s, 1, FixedSync::Both).ok()?;
         let block = vec![0.0; fft.output_frames_max()];
-        Some(Self {
-            fft,
-            pending: Vec::new(),
-            block,
-        })
+        Some(Self { fft, pending: Vec::new(), block })
     }
 
     fn process(&mut self, mono: &[i16]) -> Vec<i16> {
@@ -225,9 +213,7 @@ mod tests {
     /// A sine at half of full scale.
     fn tone(hz: f64, rate_hz: u32, samples: usize) -> Vec<i16> {
         let step = std::f64::consts::TAU * hz / f64::from(rate_hz);
-        (0..samples)
-            .map(|n| ((n as f64 * step).sin() * 16_384.0) as i16)
-            .collect()
+        (0..samples).map(|n| ((n as f64 * step).sin() * 16_384.0) as i16).collect()
     }
 
     #[test]
@@ -253,10 +239,7 @@ mod tests {
             let out = resampler.process(&tone(1000.0, from_hz, from_hz as usize));
 
             let missing = 16_000 - out.len() as i64;
-            assert!(
-                (0..=800).contains(&missing),
-                "{from_hz} Hz: {missing} samples held back"
-            );
+            assert!((0..=800).contains(&missing), "{from_hz} Hz: {missing} samples held back");
             let level = level_dbfs(&out[2_000..14_000]);
             assert!((level + 9.03).abs() < 0.2, "{from_hz} Hz: {level} dBFS");
         }

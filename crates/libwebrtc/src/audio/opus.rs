@@ -1,0 +1,63 @@
+//! What can be read from an Opus packet without decoding it (RFC 6716 §3).
+
+/// The longest packet, in ticks of the 48 kHz clock: 120 ms.
+pub(crate) const MAX_PACKET_TICKS: u32 = 5_760;
+
+/// The shortest frame, in ticks: 2.5 ms. Everything Opus plays is a multiple of it.
+pub(crate) const MIN_FRAME_TICKS: u32 = 120;
+
+/// Packets up to this many bytes say nothing but "I am silent": discontinuous transmission.
+const DTX_BYTES: usize = 2;
+
+/// How long `packet` plays, in ticks of the 48 kHz clock. `None` for what is no Opus packet.
+pub(crate) fn ticks(packet: &[u8]) -> Option<u32> {
+    let toc = *packet.first()?;
+    let frame = frame_ticks(toc);
+    // The two low bits of the first byte are the frame count code (§3.2).
+    let frames = match toc & 0b11 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u32::from(*packet.get(1)? & 0b11_1111),
+    };
+    let ticks = frame * frames;
+    (1..=MAX_PACKET_TICKS).contains(&ticks).then_some(ticks)
+}
+
+/// Whether the sender has gone silent with this packet, and sends nothing more until it speaks or 400 ms have
+/// passed.
+pub(crate) fn is_dtx(packet: &[u8]) -> bool {
+    packet.len() <= DTX_BYTES
+}
+
+/// The frame size of a configuration (§3.1, table 2).
+fn frame_ticks(toc: u8) -> u32 {
+    let config = toc >> 3;
+    match config {
+        // SILK: 10, 20, 40, 60 ms
+        0..=11 => [480, 960, 1_920, 2_880][usize::from(config % 4)],
+        // Hybrid: 10, 20 ms
+        12..=15 => [480, 960][usize::from(config % 2)],
+        // CELT: 2.5, 5, 10, 20 ms
+        _ => [120, 240, 480, 960][usize::from(config % 4)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audiopus::packet::{Packet, nb_samples};
+    use audiopus::SampleRate;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_length_of_any_packet_is_what_libopus_says(bytes in prop::collection::vec(any::<u8>(), 0..8)) {
+            let theirs = Packet::try_from(&bytes[..]).and_then(|packet| nb_samples(packet, SampleRate::Hz48000)).ok();
+
+            let theirs = theirs.and_then(|samples| u32::try_from(samples).ok()).filter(|samples| *samples > 0);
+
+            prop_assert_eq!(ticks(&bytes), theirs);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Receives one track: packets in, PCM into the track's sinks.
+//!
+//! Each format that a stream asked for has a decoder of its own, since Opus decodes straight to a rate and a
+//! number of channels. A track without streams is not decoded at all.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use audiopus::coder::Decoder;
+use audiopus::packet::Packet as OpusPacket;
+use audiopus::MutSignals;
+
+use super::format::{Coded, Format};
+use super::jitter::{Counters, JitterBuffer, Packet, Play};
+use super::opus::{MAX_PACKET_TICKS, MIN_FRAME_TICKS};
+use super::red;
+use super::resample::Resampler;
+use super::sink::{Sink, Sinks};
+use crate::audio_frame::AudioFrame;
+
+/// The length of the frames that streams deliver.
+const FRAME_MS: u32 = 10;
+
+/// How a packet's payload is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Opus as it is.
+    Opus,
+    /// Opus with copies of its predecessors (RFC 2198), where Opus has this payload type.
+    Red {
+        /// The payload type of Opus.
+        opus: u8,
+    },
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Receiver {
+    jitter: JitterBuffer,
+    voices: Vec<Voice>,
+    /// The version of the track's list of sinks that `voices` was made from.
+    version: u32,
+    /// Counters of the sound itself.
+    levels: Levels,
+    /// Frames on their way to the sinks; kept to save allocating it for each packet.
+    frames: Vec<AudioFrame<'static>>,
+}
+
+/// How loud what was decoded is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Levels {
+    /// The loudest sample of the last 10 ms, 0 to 1.
+    pub peak: f64,
+    /// The sum over time of the squared level, in seconds (W3C webrtc-stats, `totalAudioEnergy`).
+    pub energy: f64,
+}
+
+impl Receiver {
+    /// Takes a packet off the network.
+    pub(crate) fn insert(&mut self, packet: Packet, packing: Packing, now: Instant) {
+        match packing {
+            Packing::Opus => self.jitter.insert(packet, now),
+            Packing::Red { opus } => {
+                let Some(unpacked) = red::unpack(&packet.payload, opus) else {
+                    return;
+                };
+                let packet = Packet { payload: unpacked.primary, ..packet };
+                self.jitter.insert(packet.clone(), now);
+                for (before, copy) in (1..).zip(unpacked.earlier) {
+                    self.jitter.insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
+                }
+            }
+        }
+    }
+
+    /// Plays what is due into the track's sinks. A track that is not `enabled` is silent.
+    pub(crate) fn run(&mut self, sinks: &Sinks, enabled: bool, now: Instant) {
+        if self.version != sinks.version() {
+            self.version = sinks.version();
+            self.meet(sinks.snapshot());
+        }
+        while let Some(play) = self.jitter.poll(now) {
+            for voice in &mut self.voices {
+                voice.play(&play, enabled, &mut self.levels, &mut self.frames);
+                voice.deliver(&mut self.frames);
+            }
+        }
+        self.voices.retain(|voice| !voice.sinks.is_empty());
+    }
+
+    /// When [`Self::run`] has something to do if no packet comes before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.jitter.deadline()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.jitter.counters()
+    }
+
+    pub(crate) fn jitter_s(&self) -> f64 {
+        self.jitter.jitter_s()
+    }
+
+    pub(crate) fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// Sorts the sinks by format, and keeps the decoders that are already at work.
+    fn meet(&mut self, sinks: Vec<Weak<Sink>>) {
+        for voice in &mut self.voices {
+            voice.sinks.clear();
+        }
+        for weak in sinks {
+            let Some(format) = weak.upgrade().map(|sink| sink.format()) else {
+                continue;
+            };
+            match self.voices.iter_mut().find(|voice| voice.format == format) {
+                Some(voice) => voice.sinks.push(weak),
+                None => match Voice::new(format) {
+                    Ok(voice) => self.voices.push(Voice { sinks: vec![weak], ..voice }),
+                    Err(error) => tracing::error!(%error, ?format, "no decoder for an audio stream"),
+                },
+            }
+        }
+    }
+}
+
+/// The decoder of one format, and who listens to it.
+struct Voice {
+    format: Format,
+    coded: Coded,
+    decoder: Decoder,
+    resampler: Option<Resampler>,
+    /// Decoded samples that do not fill a frame yet, in `format`.
+    rest: Vec<i16>,
+    sinks: Vec<Weak<Sink>>,
+}
+
+impl Voice {
+    fn new(format: Format) -> Result<Self, audiopus::Error> {
+        let coded = format.coded();
+        Ok(Self {
+            format,
+            coded,
+            decoder: Decoder::new(coded.opus_rate(), coded.opus_channels())?,
+            resampler: Resampler::between(coded.rate(), format.rate(), coded.channels()),
+            rest: Vec::new(),
+            sinks: Vec::new(),
+        })
+    }
+
+    /// Decodes one step, and puts the whole frames it makes into `frames`.
+    fn play(&mut self, play: &Play, enabled: bool, levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
+        let mut pcm = [0_i16; (MAX_PACKET_TICKS * 2) as usize];
+        let length = self.coded.samples_in_ticks(play.ticks()).min(pcm.len());
+        let decoded = match play {
+            Play::Restart => {
+                // Nothing of the old source may sound into the new one.
+                match Decoder::new(self.coded.opus_rate(), self.coded.opus_channels()) {
+                    Ok(decoder) => self.decoder = decoder,
+                    Err(error) => tracing::error!(%error, "decoder not restarted"),
+                }
+                0
+            }
+            Play::Packet { payload, .. } => {
+                let decoded = self.decode(Some(payload), &mut pcm, false);
+                // A packet that libopus refuses plays as silence of its length.
+                if decoded == 0 { length } else { decoded }
+            }
+            Play::Recover { next, .. } => {
+                self.decode(Some(next), &mut pcm[..length], true);
+                length
+            }
+            Play::Conceal { ticks } => {
+                self.conceal(*ticks, &mut pcm);
+                length
+            }
+            Play::Silence { ticks } => {
+                // Longer than the buffer; there is nothing to decode anyway.
+                let samples = self.coded.samples_in_ticks(*ticks);
+                self.append(&vec![0; samples], levels, frames);
+                0
+            }
+        };
+        let pcm = &mut pcm[..decoded];
+        if !enabled {
+            pcm.fill(0);
+        }
+        self.append(pcm, levels, frames);
+    }
+
+    fn decode(&mut self, packet: Option<&Arc<[u8]>>, pcm: &mut [i16], fec: bool) -> usize {
+        let packet = packet.map(|packet| OpusPacket::try_from(&**packet)).transpose();
+        let signals = MutSignals::try_from(pcm);
+        match (packet, signals) {
+            (Ok(packet), Ok(signals)) => {
+                let samples = self.decoder.decode(packet, signals, fec).unwrap_or(0);
+                samples * self.coded.channels()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Fills `pcm` with `ticks` of concealment, in pieces that libopus takes.
+    fn conceal(&mut self, ticks: u32, pcm: &mut [i16]) {
+        const PIECE_TICKS: u32 = 960;
+        let (mut at, mut left) = (0, ticks.min(MAX_PACKET_TICKS));
+        while left >= MIN_FRAME_TICKS {
+            let piece = left.min(PIECE_TICKS);
+            let samples = self.coded.samples_in_ticks(piece);
+            self.decode(None, &mut pcm[at..at + samples], false);
+            at += samples;
+            left -= piece;
+        }
+    }
+
+    /// Adds samples of the coded format, and cuts off whole frames.
+    fn append(&mut self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
+        match &mut self.resampler {
+            Some(resampler) => resampler.push(pcm, &mut self.rest),
+            None => self.rest.extend_from_slice(pcm),
+        }
+        let coded_channels = self.coded.channels();
+        let instants = self.format.samples_in_ms(FRAME_MS) / self.format.channels() as usize;
+        let frame_length = instants * coded_channels;
+        let whole = self.rest.len() / frame_length;
+        for frame in self.rest.chunks_exact(frame_length) {
+            levels.heard(frame);
+            frames.push(AudioFrame {
+                data: self.format.spread(frame, coded_channels).into(),
+                sample_rate: self.format.rate(),
+                num_channels: self.format.channels(),
+                samples_per_channel: instants as u32,
+            });
+        }
+        self.rest.drain(..whole * frame_length);
+    }
+
+    fn deliver(&mut self, frames: &mut Vec<AudioFrame<'static>>) {
+        let mut listeners = self.sinks.len();
+        self.sinks.retain(|sink| {
+            let Some(sink) = sink.upgrade().filter(|sink| !sink.is_closed()) else {
+                return false;
+            };
+            listeners -= 1;
+            // The last one, mostly the only one, gets the frames themselves.
+            if listeners == 0 { sink.push(frames.drain(..)) } else { sink.push(frames.iter().cloned()) }
+            true
+        });
+        frames.clear();
+    }
+}
+
+impl Levels {
+    fn heard(&mut self, frame: &[i16]) {
+        let peak = frame.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
+        self.peak = f64::from(peak) / f64::from(i16::MAX.unsigned_abs());
+        self.energy += self.peak * self.peak * f64::from(FRAME_MS) / 1000.0;
+    }
+}

@@ -1,0 +1,283 @@
+//! Carries out what the machines decide: sockets, timers, threads, callbacks.
+//!
+//! ```text
+//! application ──calls──▶ Connection { Mutex<Peer> } ──wakes──▶ run(): one task per connection
+//!      ▲                                                        │  sockets ◀──▶ Peer
+//!      └────────── callbacks, streams ◀─────────────────────────┘  packets ──▶ Receiver ──▶ sinks
+//!                                                                  outlets ──▶ Sender ──▶ Peer
+//! ```
+//!
+//! The tasks run on threads of their own ([`engine`]), so that an application that blocks its runtime does not
+//! stall media. The lock of a [`Peer`] is held for microseconds at a time, never across a wait, a callback, a
+//! decoder or an encoder.
+
+pub(crate) mod engine;
+mod media;
+mod network;
+pub(crate) mod source;
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::data_channel::{ChannelShared, DataChannel, DataChannelInit, DataChannelState};
+use crate::ice_candidate::IceCandidate;
+use crate::media_stream::MediaStream;
+use crate::peer::{ChannelKey, Notice, Output, Peer, TransceiverId};
+use crate::peer_connection::{
+    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError, OnIceConnectionChange,
+    OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
+};
+use crate::peer_connection_factory::RtcConfiguration;
+use crate::rtp_transceiver::RtpTransceiver;
+use crate::RtcError;
+use engine::Engine;
+use media::Media;
+use network::Network;
+
+/// With nothing to do, a connection looks at the clock this often.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What the application's handles and the task of one connection share.
+pub(crate) struct Connection {
+    peer: Mutex<Peer>,
+    wake: Notify,
+    configuration: Mutex<RtcConfiguration>,
+    /// The channels whose callbacks may be due. A channel is in here until it is closed.
+    channels: Mutex<HashMap<ChannelKey, Arc<ChannelShared>>>,
+    pub(crate) callbacks: Callbacks,
+    engine: Arc<Engine>,
+    this: Weak<Connection>,
+}
+
+/// The application's callbacks.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    pub connection: Mutex<Option<OnConnectionChange>>,
+    pub data_channel: Mutex<Option<OnDataChannel>>,
+    pub candidate: Mutex<Option<OnIceCandidate>>,
+    pub candidate_error: Mutex<Option<OnIceCandidateError>>,
+    pub ice: Mutex<Option<OnIceConnectionChange>>,
+    pub gathering: Mutex<Option<OnIceGatheringChange>>,
+    pub negotiation_needed: Mutex<Option<OnNegotiationNeeded>>,
+    pub signaling: Mutex<Option<OnSignalingChange>>,
+    pub track: Mutex<Option<OnTrack>>,
+}
+
+impl Connection {
+    /// Opens a connection's sockets and starts its task.
+    ///
+    /// # Errors
+    /// When no thread or no socket could be had.
+    pub(crate) fn start(configuration: RtcConfiguration) -> Result<Arc<Self>, RtcError> {
+        let engine = Engine::shared()?;
+        let now = clock::now();
+        let mut peer = Peer::new(now);
+        let mut network = Network::new();
+        network.gather(&configuration, &mut peer, now)?;
+        let connection = Arc::new_cyclic(|this| Self {
+            peer: Mutex::new(peer),
+            wake: Notify::new(),
+            configuration: Mutex::new(configuration),
+            channels: Mutex::default(),
+            callbacks: Callbacks::default(),
+            engine,
+            this: this.clone(),
+        });
+        connection.engine.spawn(run(Arc::clone(&connection), network));
+        Ok(connection)
+    }
+
+    /// Does something with the peer, and wakes the task to carry out what comes of it.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Peer, Instant) -> R) -> R {
+        let mut peer = self.peer.lock();
+        let result = act(&mut peer, clock::now());
+        let busy = peer.has_outputs();
+        drop(peer);
+        if busy {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    pub(crate) fn create_data_channel(&self, label: &str, init: &DataChannelInit) -> Result<DataChannel, RtcError> {
+        let key = self.with(|peer, now| peer.create_channel(label, init, now))?;
+        Ok(self.adopt(key, label.to_owned()))
+    }
+
+    pub(crate) fn configuration(&self) -> RtcConfiguration {
+        self.configuration.lock().clone()
+    }
+
+    pub(crate) fn set_configuration(&self, configuration: RtcConfiguration) {
+        *self.configuration.lock() = configuration;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn transceiver(&self, id: TransceiverId) -> RtpTransceiver {
+        RtpTransceiver::new(self.this.clone(), id)
+    }
+
+    pub(crate) fn close(&self) {
+        self.with(|peer, now| peer.close(now));
+        self.wake.notify_one();
+    }
+
+    /// Wakes the task: there is sound to send.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Self> {
+        self.this.clone()
+    }
+
+    fn adopt(&self, key: ChannelKey, label: String) -> DataChannel {
+        let channel = DataChannel::new(self.this.clone(), key, label);
+        self.channels.lock().insert(key, Arc::clone(channel.shared()));
+        channel
+    }
+
+    fn channel(&self, key: ChannelKey) -> Option<Arc<ChannelShared>> {
+        self.channels.lock().get(&key).cloned()
+    }
+
+    /// Tells the application.
+    fn tell(&self, notice: Notice) {
+        match notice {
+            Notice::Connection(state) => call(&self.callbacks.connection, |f| f(state)),
+            Notice::Ice(state) => call(&self.callbacks.ice, |f| f(state)),
+            Notice::Gathering(state) => call(&self.callbacks.gathering, |f| f(state)),
+            Notice::Signaling(state) => call(&self.callbacks.signaling, |f| f(state)),
+            Notice::Candidate(candidate) => self.tell_candidate(candidate),
+            Notice::Track(id) => self.tell_track(id),
+            Notice::NegotiationNeeded => call(&self.callbacks.negotiation_needed, |f| f(0)),
+            Notice::ChannelOpened(key, label) => {
+                let channel = self.adopt(key, label);
+                call(&self.callbacks.data_channel, |f| f(channel));
+            }
+            Notice::ChannelState(key, DataChannelState::Closed) => {
+                let closed = self.channels.lock().remove(&key);
+                if let Some(channel) = closed {
+                    channel.state_changed(DataChannelState::Closed);
+                    channel.drop_callbacks();
+                }
+            }
+            Notice::ChannelState(key, state) => {
+                if let Some(channel) = self.channel(key) {
+                    channel.state_changed(state);
+                }
+            }
+            Notice::Message { channel, data, binary } => {
+                if let Some(channel) = self.channel(channel) {
+                    channel.received(&data, binary);
+                }
+            }
+            Notice::Drained { channel, sent } => {
+                if let Some(channel) = self.channel(channel) {
+                    channel.drained(sent);
+                }
+            }
+        }
+    }
+
+    fn tell_candidate(&self, candidate: IceCandidate) {
+        call(&self.callbacks.candidate, |f| f(candidate));
+    }
+
+    fn tell_candidate_error(&self, error: IceCandidateError) {
+        call(&self.callbacks.candidate_error, |f| f(error));
+    }
+
+    fn tell_track(&self, id: TransceiverId) {
+        let (track, ids) = self.with(|peer, _| (peer.receiver_track(id), peer.stream_ids(id)));
+        let Some(track) = track else {
+            return;
+        };
+        let transceiver = self.transceiver(id);
+        let streams = ids.into_iter().map(|id| MediaStream::new(id, vec![track.clone()])).collect();
+        let event = TrackEvent { receiver: transceiver.receiver(), streams, track, transceiver };
+        call(&self.callbacks.track, |f| f(event));
+    }
+
+    /// Lets go of everything that the application's callbacks hold: LiveKit's tasks end when the senders in
+    /// there are dropped.
+    fn drop_callbacks(&self) {
+        let callbacks = &self.callbacks;
+        drop(callbacks.connection.lock().take());
+        drop(callbacks.data_channel.lock().take());
+        drop(callbacks.candidate.lock().take());
+        drop(callbacks.candidate_error.lock().take());
+        drop(callbacks.ice.lock().take());
+        drop(callbacks.gathering.lock().take());
+        drop(callbacks.negotiation_needed.lock().take());
+        drop(callbacks.signaling.lock().take());
+        drop(callbacks.track.lock().take());
+        let channels: Vec<_> = self.channels.lock().drain().collect();
+        for (_, channel) in channels {
+            channel.drop_callbacks();
+        }
+    }
+}
+
+/// Calls a callback if there is one.
+fn call<F: ?Sized>(slot: &Mutex<Option<Box<F>>>, act: impl FnOnce(&mut F)) {
+    if let Some(callback) = slot.lock().as_mut() {
+        act(callback);
+    }
+}
+
+/// The task of one connection, from its first socket to its goodbye.
+async fn run(connection: Arc<Connection>, mut network: Network) {
+    let mut media = Media::new(connection.downgrade());
+    let mut outputs = Vec::new();
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    loop {
+        let now = clock::now();
+        media.encode(&connection, now);
+        let (deadline, done) = {
+            let mut peer = connection.peer.lock();
+            if peer.deadline().is_some_and(|at| now >= at) {
+                peer.handle_timeout(now);
+            }
+            outputs.extend(std::iter::from_fn(|| peer.poll()));
+            (peer.deadline(), peer.is_done())
+        };
+        for output in outputs.drain(..) {
+            perform(&connection, output, &mut network, &mut media, now);
+        }
+        network.work(&connection, now);
+        media.play(now);
+        if done {
+            break;
+        }
+
+        let deadline = [deadline, media.deadline(), network.deadline()].into_iter().flatten().min();
+        let at = deadline.unwrap_or(now + IDLE).min(now + IDLE);
+        timer.as_mut().reset(at.into());
+        tokio::select! {
+            biased;
+            () = network.readable() => network.receive(&connection),
+            () = connection.wake.notified() => {}
+            () = timer.as_mut() => {}
+        }
+    }
+    connection.drop_callbacks();
+}
+
+fn perform(connection: &Connection, output: Output, network: &mut Network, media: &mut Media, now: Instant) {
+    match output {
+        Output::Transmit(transmit) => network.send(transmit),
+        Output::Reach(candidate) => network.reach(&candidate),
+        Output::Gather => network.gather_again(),
+        Output::Packet(incoming) => media.receive(incoming, now),
+        Output::TrackEnded(track) => media.track_ended(&track),
+        Output::Send(id, plan) => media.plan(id, plan),
+        Output::Notify(notice) => connection.tell(notice),
+    }
+}

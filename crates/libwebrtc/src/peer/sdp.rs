@@ -1,0 +1,202 @@
+//! Reads from a remote description what str0m keeps to itself: which track each media section carries, and what
+//! the peer asks of Opus.
+
+use crate::rtp_transceiver::RtpTransceiverDirection as Direction;
+
+/// The kind of a media section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SectionKind {
+    Audio,
+    Video,
+    /// Data channels.
+    Application,
+    Other,
+}
+
+/// A media section (RFC 8866 §5.14).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub kind: SectionKind,
+    pub mid: String,
+    /// As the peer wrote it, that is from its side.
+    pub direction: Direction,
+    /// `a=msid`: stream and track, in order.
+    pub msids: Vec<(String, Option<String>)>,
+    /// `a=ssrc`, each once.
+    pub ssrcs: Vec<u32>,
+    /// What `a=fmtp` says of Opus.
+    pub opus: OpusParameters,
+    /// `a=candidate`, as ICE reads it.
+    pub candidates: Vec<String>,
+}
+
+/// The parameters of Opus that a receiver asks its sender to keep to (RFC 7587 §6.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpusParameters {
+    /// `usedtx`
+    pub dtx: bool,
+    /// `useinbandfec`
+    pub fec: bool,
+    /// `stereo`
+    pub stereo: bool,
+    /// `maxaveragebitrate`, in bits per second.
+    pub max_bitrate: Option<u32>,
+    /// Whether packets are to come as RED (RFC 2198): the section has that codec too. A peer that lists it before
+    /// Opus takes nothing else, and one that lists it after understands it as well.
+    pub red: bool,
+}
+
+/// The media sections of `sdp` in order. Lines that are not understood are passed over.
+pub(crate) fn sections(sdp: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    // A direction at session level holds for sections that say nothing else (RFC 8866 §6.7).
+    let mut session_direction = Direction::SendRecv;
+    let mut opus_type = None;
+    for line in sdp.lines().map(str::trim_end) {
+        if let Some(media) = line.strip_prefix("m=") {
+            opus_type = None;
+            sections.push(Section {
+                kind: kind(media),
+                mid: String::new(),
+                direction: session_direction,
+                msids: Vec::new(),
+                ssrcs: Vec::new(),
+                opus: OpusParameters::default(),
+                candidates: Vec::new(),
+            });
+            continue;
+        }
+        let Some(attribute) = line.strip_prefix("a=") else {
+            continue;
+        };
+        let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+        match (sections.last_mut(), direction(name)) {
+            (Some(section), Some(direction)) => section.direction = direction,
+            (None, Some(direction)) => session_direction = direction,
+            (Some(section), None) => read(section, &mut opus_type, name, value),
+            (None, None) => {}
+        }
+    }
+    sections
+}
+
+fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, value: &'a str) {
+    match name {
+        "mid" => section.mid = value.to_owned(),
+        "candidate" => section.candidates.push(format!("candidate:{value}")),
+        "msid" => {
+            let mut ids = value.split_whitespace();
+            // `-` stands for no stream (RFC 8830 §3).
+            if let Some(stream) = ids.next().filter(|stream| *stream != "-") {
+                section.msids.push((stream.to_owned(), ids.next().map(str::to_owned)));
+            }
+        }
+        "ssrc" => {
+            let ssrc = value.split_whitespace().next().and_then(|ssrc| ssrc.parse().ok());
+            if let Some(ssrc) = ssrc.filter(|ssrc| !section.ssrcs.contains(ssrc)) {
+                section.ssrcs.push(ssrc);
+            }
+        }
+        "rtpmap" => {
+            let Some((payload_type, codec)) = value.split_once(' ') else {
+                return;
+            };
+            match codec.split('/').next() {
+                Some(name) if name.eq_ignore_ascii_case("opus") => *opus_type = Some(payload_type),
+                Some(name) if name.eq_ignore_ascii_case("red") => section.opus.red = true,
+                _ => {}
+            }
+        }
+        "fmtp" => {
+            if let Some((payload_type, parameters)) = value.split_once(' ')
+                && Some(payload_type) == *opus_type
+            {
+                section.opus = OpusParameters { red: section.opus.red, ..opus(parameters) };
+            }
+        }
+        _ => {}
+    }
+}
+
+fn kind(media: &str) -> SectionKind {
+    match media.split_whitespace().next() {
+        Some("audio") => SectionKind::Audio,
+        Some("video") => SectionKind::Video,
+        Some("application") => SectionKind::Application,
+        _ => SectionKind::Other,
+    }
+}
+
+fn direction(attribute: &str) -> Option<Direction> {
+    match attribute {
+        "sendrecv" => Some(Direction::SendRecv),
+        "sendonly" => Some(Direction::SendOnly),
+        "recvonly" => Some(Direction::RecvOnly),
+        "inactive" => Some(Direction::Inactive),
+        _ => None,
+    }
+}
+
+fn opus(parameters: &str) -> OpusParameters {
+    let mut opus = OpusParameters::default();
+    for parameter in parameters.split(';') {
+        let Some((name, value)) = parameter.trim().split_once('=') else {
+            continue;
+        };
+        match name.trim() {
+            "usedtx" => opus.dtx = value.trim() == "1",
+            "useinbandfec" => opus.fec = value.trim() == "1",
+            "stereo" => opus.stereo = value.trim() == "1",
+            "maxaveragebitrate" => opus.max_bitrate = value.trim().parse().ok(),
+            _ => {}
+        }
+    }
+    opus
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ANSWER: &str = "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1 2\r\n\
+        m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\na=mid:1\r\na=sendonly\r\n\
+        a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1;usedtx=1;maxaveragebitrate=24000\r\n\
+        a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n\
+        a=ssrc:1234 cname:PA_1|TR_1\r\na=ssrc:1234 msid:PA_1|TR_1 TR_1\r\na=msid:PA_1|TR_1 TR_1\r\n\
+        m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:2\r\na=inactive\r\na=msid:- x\r\n";
+
+    #[test]
+    fn each_section_gives_its_kind_mid_direction_and_track() {
+        let sections = sections(ANSWER);
+
+        let heads: Vec<_> = sections.iter().map(|s| (s.kind, s.mid.as_str(), s.direction)).collect();
+        assert_eq!(
+            heads,
+            [
+                (SectionKind::Application, "0", Direction::SendRecv),
+                (SectionKind::Audio, "1", Direction::SendOnly),
+                (SectionKind::Video, "2", Direction::Inactive),
+            ]
+        );
+        assert_eq!(sections[1].msids, [("PA_1|TR_1".to_owned(), Some("TR_1".to_owned()))]);
+        assert_eq!(sections[1].ssrcs, [1234]);
+        assert_eq!(sections[2].msids, []);
+    }
+
+    #[test]
+    fn what_the_peer_asks_of_opus_is_read_and_not_what_it_says_of_red() {
+        let asked = OpusParameters { dtx: true, fec: true, stereo: false, max_bitrate: Some(24_000), red: true };
+
+        assert_eq!(sections(ANSWER)[1].opus, asked);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(m=audio .{0,10}\r\n|a=[a-z]{0,9}:?.{0,20}\r\n|.{0,20}\n){0,20}") {
+            sections(&text);
+        }
+    }
+}

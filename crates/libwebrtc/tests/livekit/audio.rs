@@ -1,0 +1,229 @@
+//! Sound in and out, measured.
+
+use std::f64::consts::PI;
+use std::time::Duration;
+
+use livekit::options::TrackPublishOptions;
+use livekit::prelude::*;
+use livekit::webrtc::audio_source::native::NativeAudioSource;
+use livekit::webrtc::audio_stream::native::NativeAudioStream;
+use livekit::webrtc::prelude::{AudioFrame, AudioSourceOptions, RtcAudioSource};
+use tokio::task::JoinHandle;
+
+use crate::support::{MODES, Mode, Server, Tone, event, read, subscribed};
+
+const RATE: u32 = 16_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_tone_is_heard_as_it_was_sent() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let room = format!("hear-{mode:?}");
+        let mut python = server.python(&room, "python", &["tone", "440"]);
+        python.says("published").await;
+        let (_room, mut events) = server.join(&room, "rust", mode).await;
+        let track = subscribed(&mut events).await;
+        let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+        read(&mut stream, RATE, 1.0).await;
+
+        for _ in 0..3 {
+            let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
+
+            assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
+    let server = Server::start().await;
+    let mut python = server.python("formats", "python", &["tone", "440"]);
+    python.says("published").await;
+    let (_room, mut events) = server.join("formats", "rust", Mode::Single).await;
+    let track = subscribed(&mut events).await;
+
+    for (rate, channels) in [(8_000, 1), (24_000, 1), (48_000, 2), (44_100, 1), (22_050, 2)] {
+        let mut stream = NativeAudioStream::new(track.rtc_track(), rate, channels);
+        let pcm = read(&mut stream, rate as u32 * channels as u32, 1.5).await;
+        let left: Vec<i16> = pcm.iter().step_by(channels as usize).copied().collect();
+        let tone = Tone::of(&left[left.len() / 3..], rate as u32);
+
+        assert!(tone.is_clean(440.0, 12_000.0), "{rate} Hz, {channels} channels: {tone:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_sdk_hears_what_is_published_and_who_speaks() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let name = format!("publish-{mode:?}");
+        let mut python = server.python(&name, "python", &["listen"]);
+        python.says("joined").await;
+        let (room, _events) = server.join(&name, "rust", mode).await;
+        let (track, speaking) = publish_tone(&room, 24_000, 660.0).await;
+
+        assert_eq!(python.says("speaking").await, ["rust"]);
+        python.says("heard").await;
+        python.says("heard").await;
+        let tone = heard(&python.says("heard").await);
+        assert!((tone.hz - 660.0).abs() < 1.0 && (tone.amplitude - 10_000.0).abs() < 300.0, "{mode:?}: {tone:?}");
+        assert!(tone.snr_db > 25.0, "{mode:?}: {tone:?}");
+
+        let publication = room.local_participant().unpublish_track(&track).await.unwrap();
+        assert_eq!(python.says("unpublished").await, [publication.sid().to_string()]);
+        speaking.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_muted_track_streams_silence_and_comes_back() {
+    let server = Server::start().await;
+    let (sender, _sender_events) = server.join("mute", "sender", Mode::Single).await;
+    let (track, _speaking) = publish_tone(&sender, 48_000, 440.0).await;
+    let publication = sender.local_participant().get_track_publication(&track).unwrap();
+    let (_receiver, mut events) = server.join("mute", "receiver", Mode::Single).await;
+    let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
+    read(&mut stream, RATE, 1.0).await;
+
+    publication.mute();
+    event(&mut events, "the mute", |event| matches!(event, RoomEvent::TrackMuted { .. }).then_some(())).await;
+    read(&mut stream, RATE, 0.5).await;
+    let muted = read(&mut stream, RATE, 1.0).await;
+    publication.unmute();
+    event(&mut events, "the unmute", |event| matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(())).await;
+    read(&mut stream, RATE, 0.5).await;
+    let back = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
+
+    assert!(muted.iter().all(|sample| sample.unsigned_abs() < 50), "the loudest was {:?}", muted.iter().max());
+    assert!(back.is_clean(440.0, 10_000.0), "{back:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_track_that_comes_after_another_is_heard() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let name = format!("reuse-{mode:?}");
+        let (_listener, mut events) = server.join(&name, "listener", mode).await;
+        for round in 0..4 {
+            let hz = 300.0 + 100.0 * f64::from(round);
+            let (speaker, _events) = server.join(&name, &format!("speaker-{round}"), mode).await;
+            let (_, speaking) = publish_tone(&speaker, 48_000, hz).await;
+            let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
+            read(&mut stream, RATE, 0.5).await;
+            let tone = Tone::of(&read(&mut stream, RATE, 0.5).await, RATE);
+
+            assert!(tone.is_clean(hz, 10_000.0), "{mode:?}, round {round}: {tone:?}");
+            speaking.abort();
+            speaker.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleared_source_falls_silent_at_once() {
+    let server = Server::start().await;
+    let (sender, _sender_events) = server.join("clear", "sender", Mode::Single).await;
+    let source = NativeAudioSource::new(AudioSourceOptions::default(), 48_000, 1, 5_000);
+    publish(&sender, &source).await;
+    let (_receiver, mut events) = server.join("clear", "receiver", Mode::Single).await;
+    let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
+    source.capture_frame(&tone_frame(48_000, 440.0, 4_800 * 40, &mut 0.0)).await.unwrap();
+    read(&mut stream, RATE, 0.5).await;
+
+    source.clear_buffer();
+
+    // What was on its way, and what the decoder fades out, is over within a fraction of a second; four seconds
+    // of sound were queued.
+    read(&mut stream, RATE, 0.4).await;
+    let after = read(&mut stream, RATE, 0.5).await;
+    assert!(after.iter().all(|sample| sample.unsigned_abs() < 50), "the loudest was {:?}", after.iter().max());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_is_held_to_real_time() {
+    let source = NativeAudioSource::new(AudioSourceOptions::default(), 48_000, 1, 200);
+    let start = tokio::time::Instant::now();
+
+    for _ in 0..100 {
+        source.capture_frame(&AudioFrame::new(48_000, 1, 480)).await.unwrap();
+    }
+
+    // One second was written, of which 200 ms are queued.
+    let passed = start.elapsed();
+    assert!(passed > Duration::from_millis(700) && passed < Duration::from_secs(5), "{passed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_the_crate_says_so() {
+    let server = Server::start().await;
+    let (room, _events) = server.join("unavailable", "rust", Mode::Single).await;
+
+    let microphone = LocalAudioTrack::create_audio_track("microphone", RtcAudioSource::Device);
+    let error = room
+        .local_participant()
+        .publish_track(LocalTrack::Audio(microphone), TrackPublishOptions::default())
+        .await
+        .unwrap_err();
+    assert!(causes(&error).contains("microphones is not available"), "{error:?}");
+
+    let options = livekit::e2ee::E2eeOptions {
+        encryption_type: livekit::e2ee::EncryptionType::Gcm,
+        key_provider: livekit::e2ee::key_provider::KeyProvider::with_shared_key(
+            livekit::e2ee::key_provider::KeyProviderOptions::default(),
+            b"secret".to_vec(),
+        ),
+    };
+    for mode in MODES {
+        let mut encrypted = RoomOptions::default();
+        encrypted.encryption = Some(livekit::e2ee::E2eeOptions {
+            encryption_type: options.encryption_type,
+            key_provider: options.key_provider.clone(),
+        });
+        encrypted.single_peer_connection = mode == Mode::Single;
+        encrypted.join_retries = 0;
+        let Err(error) = server.join_with("encrypted", "rust", encrypted).await else {
+            panic!("{mode:?}: a room that is to be encrypted was joined without encryption");
+        };
+        assert!(causes(&error).contains("end-to-end encryption is not available"), "{error:?}");
+    }
+}
+
+/// Publishes a tone of amplitude 10,000 for as long as the task runs.
+async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<()>) {
+    let source = NativeAudioSource::new(AudioSourceOptions::default(), rate, 1, 100);
+    let sid = publish(room, &source).await;
+    let speaking = tokio::spawn(async move {
+        let mut angle = 0.0;
+        loop {
+            let frame = tone_frame(rate, hz, rate / 100, &mut angle);
+            source.capture_frame(&frame).await.unwrap();
+        }
+    });
+    (sid, speaking)
+}
+
+async fn publish(room: &Room, source: &NativeAudioSource) -> TrackSid {
+    let track = LocalAudioTrack::create_audio_track("tone", RtcAudioSource::Native(source.clone()));
+    let options = TrackPublishOptions { source: TrackSource::Microphone, ..TrackPublishOptions::default() };
+    room.local_participant().publish_track(LocalTrack::Audio(track), options).await.unwrap().sid()
+}
+
+fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'static> {
+    let mut frame = AudioFrame::new(rate, 1, samples);
+    for sample in frame.data.to_mut() {
+        *sample = (10_000.0 * angle.sin()) as i16;
+        *angle = (*angle + 2.0 * PI * hz / f64::from(rate)) % (2.0 * PI);
+    }
+    frame
+}
+
+fn heard(words: &[String]) -> Tone {
+    let value = |place: usize| words[place].parse().unwrap();
+    Tone { hz: value(0), amplitude: value(1), snr_db: value(2) }
+}
+
+/// What an error says, and what its causes say.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,241 @@
+//! A server, a Python peer, and instruments.
+
+use std::f64::consts::PI;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::StreamExt;
+use livekit::prelude::*;
+use livekit::webrtc::audio_stream::native::NativeAudioStream;
+use livekit_api::access_token::{AccessToken, VideoGrants};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+
+pub const KEY: &str = "devkey";
+pub const SECRET: &str = "secret-secret-secret-secret-secret";
+
+/// Longer than anything that works takes, so that what hangs fails with a sentence.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub type Events = UnboundedReceiver<RoomEvent>;
+
+/// How the crate connects to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One peer connection for everything: what livekit does with servers that know it.
+    Single,
+    /// One to publish and one to subscribe.
+    Dual,
+}
+
+pub const MODES: [Mode; 2] = [Mode::Single, Mode::Dual];
+
+/// A livekit-server of the test's own.
+pub struct Server {
+    process: Child,
+    port: u16,
+    _files: TempDir,
+}
+
+impl Server {
+    /// Starts the binary that `LIVEKIT_SERVER` names.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with more lines of configuration below `rtc:`, indented by two spaces.
+    pub async fn start_with(rtc: &str) -> Self {
+        let binary = std::env::var_os("LIVEKIT_SERVER")
+            .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
+        let files = TempDir::new().unwrap();
+        let (port, tcp_port, udp_port) = (free_tcp_port(), free_tcp_port(), free_udp_port());
+        let config = format!(
+            "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n\
+             rtc:\n  node_ip: 127.0.0.1\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
+             udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{rtc}"
+        );
+        let path = files.path().join("livekit.yaml");
+        std::fs::write(&path, config).unwrap();
+        let process = Command::new(&binary)
+            .arg("--config")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
+        let server = Self { process, port, _files: files };
+        timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
+        server
+    }
+
+    async fn answers(&self) {
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// The server's process id, to freeze it.
+    pub fn pid(&self) -> u32 {
+        self.process.id().expect("the server runs")
+    }
+
+    /// Joins a room by the crate under test.
+    pub async fn join(&self, room: &str, identity: &str, mode: Mode) -> (Room, Events) {
+        let mut options = RoomOptions::default();
+        options.single_peer_connection = mode == Mode::Single;
+        self.join_with(room, identity, options).await.expect("joining failed")
+    }
+
+    pub async fn join_with(&self, room: &str, identity: &str, options: RoomOptions) -> RoomResult<(Room, Events)> {
+        let (url, token) = (self.url(), token(room, identity));
+        timeout(PATIENCE, Room::connect(&url, &token, options)).await.expect("joining took too long")
+    }
+
+    /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
+    pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Python {
+        let python = std::env::var_os("JUNE_PYTHON")
+            .expect("JUNE_PYTHON must name a Python with the packages livekit, livekit-api and numpy");
+        let mut process = Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.py"))
+            .args([&*self.url(), &*token(room, identity)])
+            .args(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the Python peer did not start");
+        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        Python { _process: process, lines }
+    }
+}
+
+/// A participant by the official Python SDK.
+pub struct Python {
+    _process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Python {
+    /// The words of the next line that it prints and that begins with `word`, without that.
+    pub async fn says(&mut self, word: &str) -> Vec<String> {
+        let wait = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                let mut words = line.split_whitespace().map(str::to_owned);
+                if words.next().as_deref() == Some(word) {
+                    return words.collect();
+                }
+            }
+            panic!("the Python peer left without saying {word:?}")
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the Python peer did not say {word:?}"))
+    }
+}
+
+fn token(room: &str, identity: &str) -> String {
+    let grants = VideoGrants { room_join: true, room: room.to_owned(), ..VideoGrants::default() };
+    AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
+}
+
+fn free_tcp_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn free_udp_port() -> u16 {
+    UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// The first event that `pick` takes.
+pub async fn event<T>(events: &mut Events, what: &str, mut pick: impl FnMut(RoomEvent) -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            let event = events.recv().await.unwrap_or_else(|| panic!("the room ended without {what}"));
+            if let Some(picked) = pick(event) {
+                return picked;
+            }
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+/// The next audio track that is subscribed.
+pub async fn subscribed(events: &mut Events) -> RemoteAudioTrack {
+    event(events, "an audio track", |event| match event {
+        RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } => Some(track),
+        _ => None,
+    })
+    .await
+}
+
+/// Reads `seconds` of sound.
+pub async fn read(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> Vec<i16> {
+    let length = (f64::from(rate) * seconds) as usize;
+    let mut pcm = Vec::with_capacity(length);
+    let fill = async {
+        while pcm.len() < length {
+            pcm.extend_from_slice(&stream.next().await.expect("the stream ended").data);
+        }
+    };
+    timeout(PATIENCE, fill).await.expect("the stream stopped");
+    pcm.truncate(length);
+    pcm
+}
+
+/// What a tone was found to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Tone {
+    pub hz: f64,
+    pub amplitude: f64,
+    pub snr_db: f64,
+}
+
+impl Tone {
+    /// Measures `pcm` of `rate`.
+    pub fn of(pcm: &[i16], rate: u32) -> Self {
+        let hz = frequency_hz(pcm, rate);
+        let angle = |i: usize| 2.0 * PI * hz * i as f64 / f64::from(rate);
+        let n = pcm.len() as f64;
+        let (mut s, mut c) = (0.0, 0.0);
+        for (i, sample) in pcm.iter().enumerate() {
+            s += f64::from(*sample) * angle(i).sin() * 2.0 / n;
+            c += f64::from(*sample) * angle(i).cos() * 2.0 / n;
+        }
+        let rest: f64 = pcm
+            .iter()
+            .enumerate()
+            .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
+            .sum();
+        let amplitude = s.hypot(c);
+        let snr_db = 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10();
+        Self { hz, amplitude, snr_db }
+    }
+
+    /// Whether it is the tone that was sent, hardly changed by the codec.
+    pub fn is_clean(self, hz: f64, amplitude: f64) -> bool {
+        (self.hz - hz).abs() < 1.0 && (self.amplitude - amplitude).abs() < amplitude * 0.02 && self.snr_db > 35.0
+    }
+}
+
+fn frequency_hz(pcm: &[i16], rate: u32) -> f64 {
+    let crossings: Vec<f64> = pcm
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| pair[0] < 0 && pair[1] >= 0)
+        .map(|(i, pair)| i as f64 + f64::from(pair[0]) / (f64::from(pair[0]) - f64::from(pair[1])))
+        .collect();
+    match (crossings.first(), crossings.last()) {
+        (Some(first), Some(last)) if last > first => (crossings.len() - 1) as f64 * f64::from(rate) / (last - first),
+        _ => 0.0,
+    }
+}

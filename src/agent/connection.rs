@@ -1,0 +1,270 @@
+//! Keeps our participant in a room: joins, listens to the user's microphone, comes back when LiveKit
+//! was away.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use livekit::{
+    DisconnectReason, Room, RoomError, RoomEvent, RoomOptions,
+    prelude::{Participant, RemoteParticipant, RemoteTrack, RemoteTrackPublication, TrackKind, TrackSource},
+    webrtc::audio_stream::native::{NativeAudioStream, NativeAudioStreamOptions},
+};
+use rand::Rng;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    AgentEvent,
+    token::{MICROPHONE_TRACK, TokenIssuer},
+};
+use crate::{
+    ai::LISTEN_RATE_HZ,
+    ids::{Identity, RoomName, UserId},
+    protocol::to_client::MediaSource,
+    session::machine::AgentNews,
+    telemetry,
+};
+
+/// Sound goes to the session in runs of this many samples (20 ms): half as many messages as frames.
+const RUN_SAMPLES: usize = LISTEN_RATE_HZ as usize / 50;
+
+/// Frames of 10 ms that wait for us: half a second, so that a busy moment of the machine loses nothing.
+const QUEUE_FRAMES: usize = 50;
+
+/// The longest wait between two attempts to join.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How an agent gets into its room.
+pub(super) struct Place {
+    /// Where LiveKit is.
+    pub url: String,
+    pub issuer: TokenIssuer,
+    /// Whose microphone.
+    pub user: UserId,
+    pub room: RoomName,
+    /// The shortest wait between two attempts.
+    pub backoff: Duration,
+}
+
+/// Why a visit ended.
+enum Left {
+    /// The session wants no agent any more.
+    Dismissed,
+    /// Another participant took our identity.
+    Displaced,
+    /// LiveKit went away, or could not be reached.
+    Lost(String),
+}
+
+/// Keeps an agent in its room until it is dismissed or displaced. A fresh token for every join.
+pub(super) async fn keep(
+    place: Place,
+    events: mpsc::Sender<AgentEvent>,
+    mut dismissed: oneshot::Receiver<()>,
+) {
+    let mut failures = 0;
+    loop {
+        let mut joined = false;
+        match visit(&place, &events, &mut dismissed, &mut joined).await {
+            Left::Dismissed => return,
+            Left::Displaced => {
+                tracing::warn!(room.name = %place.room, "another participant took the agent's identity, it stays away");
+                let _ = events.send(AgentEvent::News(AgentNews::Displaced)).await;
+                return;
+            }
+            Left::Lost(cause) => {
+                failures = if joined { 0 } else { failures + 1 };
+                tracing::warn!(room.name = %place.room, cause, failures, "agent not in its room, tries again");
+                metrics::counter!(telemetry::AGENT_LOST).increment(1);
+                if events.send(AgentEvent::News(AgentNews::Unreachable)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let wait = backoff(place.backoff, failures, rand::rng().random());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = &mut dismissed => return,
+        }
+    }
+}
+
+/// Doubles with each failure up to [`LONGEST_BACKOFF`]; `chance` (0 to 1) spreads it by a half, so that
+/// a thousand agents don't come back at the same moment.
+fn backoff(shortest: Duration, failures: u32, chance: f64) -> Duration {
+    let longest = LONGEST_BACKOFF.max(shortest);
+    let doubled = shortest.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    doubled.mul_f64(0.75 + chance / 2.0)
+}
+
+async fn visit(
+    place: &Place,
+    events: &mpsc::Sender<AgentEvent>,
+    dismissed: &mut oneshot::Receiver<()>,
+    joined: &mut bool,
+) -> Left {
+    let token = place.issuer.agent(&place.user, &place.room);
+    let mut options = RoomOptions::default();
+    options.auto_subscribe = false;
+    // Our own loop tries again, with a fresh token.
+    options.join_retries = 0;
+    let connected = tokio::select! {
+        connected = Room::connect(&place.url, &token.jwt, options) => connected,
+        _ = &mut *dismissed => return Left::Dismissed,
+    };
+    let (room, mut news) = match connected {
+        Ok(connected) => connected,
+        Err(error) => return Left::Lost(sentence(&error)),
+    };
+    *joined = true;
+    tracing::info!(room.name = %place.room, "agent joined");
+    let mut ear = Ear { user: Identity::from(&place.user), events, microphone: None, samples: Vec::new() };
+    if events.send(AgentEvent::News(AgentNews::Joined)).await.is_err() {
+        return Left::Dismissed;
+    }
+    let left = loop {
+        tokio::select! {
+            event = news.recv() => match event {
+                Some(RoomEvent::Disconnected { reason: DisconnectReason::DuplicateIdentity }) => break Left::Displaced,
+                Some(RoomEvent::Disconnected { reason }) => break Left::Lost(format!("disconnected: {reason:?}")),
+                Some(event) => ear.room_event(event).await,
+                None => break Left::Lost("the room's events ended".into()),
+            },
+            frame = ear.frame() => ear.hear(frame).await,
+            _ = &mut *dismissed => break Left::Dismissed,
+        }
+    };
+    ear.lose_microphone().await;
+    if let Err(error) = room.close().await {
+        tracing::debug!(%error, "leaving a room that was gone");
+    }
+    left
+}
+
+/// What an agent hears in its room.
+struct Ear<'a> {
+    /// Whose microphone counts; others in the room are not listened to.
+    user: Identity,
+    events: &'a mpsc::Sender<AgentEvent>,
+    /// The microphone's track and its sound.
+    microphone: Option<(String, NativeAudioStream)>,
+    /// Samples that do not fill a run yet.
+    samples: Vec<i16>,
+}
+
+impl Ear<'_> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a room has many events that are not about its microphone"
+    )]
+    async fn room_event(&mut self, event: RoomEvent) {
+        match event {
+            RoomEvent::Connected { participants_with_tracks } => {
+                for (participant, publications) in participants_with_tracks {
+                    for publication in publications {
+                        self.published(&participant, &publication);
+                    }
+                }
+            }
+            RoomEvent::TrackPublished { publication, participant } => {
+                self.published(&participant, &publication)
+            }
+            RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), publication, participant }
+                if self.is_microphone(&participant, &publication) =>
+            {
+                self.lose_microphone().await;
+                let options = NativeAudioStreamOptions {
+                    queue_size_frames: Some(QUEUE_FRAMES),
+                    ..NativeAudioStreamOptions::default()
+                };
+                let sound =
+                    NativeAudioStream::with_options(track.rtc_track(), LISTEN_RATE_HZ as i32, 1, options);
+                self.microphone = Some((publication.sid().to_string(), sound));
+            }
+            RoomEvent::TrackUnsubscribed { publication, .. }
+            | RoomEvent::TrackUnpublished { publication, .. } => {
+                if self.is_open(&publication.sid().to_string()) {
+                    self.lose_microphone().await;
+                }
+            }
+            RoomEvent::TrackMuted { participant: Participant::Remote(_), publication } => {
+                if self.is_open(&publication.sid().to_string()) {
+                    self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn published(&self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) {
+        if self.is_microphone(participant, publication) {
+            publication.set_subscribed(true);
+        }
+    }
+
+    /// The track `mic` of the user, or one whose source is a microphone (browsers give it no name).
+    fn is_microphone(&self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) -> bool {
+        participant.identity().as_str() == self.user.as_str()
+            && publication.kind() == TrackKind::Audio
+            && (publication.name() == MICROPHONE_TRACK || publication.source() == TrackSource::Microphone)
+    }
+
+    fn is_open(&self, sid: &str) -> bool {
+        self.microphone.as_ref().is_some_and(|(open, _)| open == sid)
+    }
+
+    /// The next 10 ms of the microphone; never, while there is none.
+    async fn frame(&mut self) -> Option<Vec<i16>> {
+        match &mut self.microphone {
+            Some((_, sound)) => sound.next().await.map(|frame| frame.data.into_owned()),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn hear(&mut self, frame: Option<Vec<i16>>) {
+        let Some(frame) = frame else {
+            return self.lose_microphone().await;
+        };
+        self.samples.extend(frame);
+        if self.samples.len() >= RUN_SAMPLES {
+            let run = std::mem::take(&mut self.samples);
+            if self.events.try_send(AgentEvent::Sound(MediaSource::Livekit, run.into())).is_err() {
+                // A session that does not keep up with real time: what it missed is gone, as it is for a
+                // person who does not listen.
+                metrics::counter!(telemetry::AGENT_AUDIO_DROPPED).increment(1);
+            }
+        }
+    }
+
+    async fn lose_microphone(&mut self) {
+        self.samples.clear();
+        if self.microphone.take().is_some() {
+            self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
+        }
+    }
+
+    async fn tell(&self, event: AgentEvent) {
+        // The session is gone: we are dismissed in a moment.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// The cause of a failed join, in a line: LiveKit's errors nest.
+fn sentence(error: &RoomError) -> String {
+    error.to_string().lines().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_before_joining_again_grows_and_is_spread() {
+        let shortest = Duration::from_secs(2);
+        assert_eq!(backoff(shortest, 0, 0.5), shortest);
+        assert_eq!(backoff(shortest, 1, 0.5), shortest);
+        assert_eq!(backoff(shortest, 3, 0.5), Duration::from_secs(8));
+        assert_eq!(backoff(shortest, 99, 0.5), LONGEST_BACKOFF);
+        assert_eq!(backoff(shortest, 1, 0.0), Duration::from_millis(1500));
+        assert_eq!(backoff(shortest, 1, 1.0), Duration::from_millis(2500));
+    }
+}

@@ -1,0 +1,85 @@
+//! The gateway's own participant in a user's LiveKit room: it hears the microphone.
+//!
+//! A session asks [`Agents`] to be in its room and gets an [`Agent`] to hold and events to hear. The
+//! agent joins with a fresh token, comes back by itself when LiveKit was away, and leaves when it is
+//! dropped. Agents run on a runtime of their own, so that neither a busy session nor a busy HTTP
+//! worker delays sound.
+
+mod connection;
+pub mod token;
+
+use std::time::Duration;
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use self::{connection::Place, token::TokenIssuer};
+use crate::{
+    ai::Pcm,
+    config::LivekitConfig,
+    ids::{RoomName, UserId},
+    protocol::to_client::MediaSource,
+    session::machine::AgentNews,
+};
+
+/// Events that wait for a session: more than a second of sound. Beyond that, sound is dropped.
+const QUEUE: usize = 64;
+
+/// What an agent has to tell.
+#[derive(Clone, Debug)]
+pub enum AgentEvent {
+    /// Sound from the user: 16 kHz mono.
+    Sound(MediaSource, Pcm),
+    /// A source ended, or was muted.
+    Gone(MediaSource),
+    /// How it stands with the room.
+    News(AgentNews),
+}
+
+/// Sends agents into rooms. Cheap to clone.
+#[derive(Clone)]
+pub struct Agents {
+    runtime: Handle,
+    issuer: TokenIssuer,
+    url: String,
+    backoff: Duration,
+}
+
+/// Our participant in one room. Dropping it makes it leave.
+pub struct Agent {
+    /// Its end is what makes the task leave the room.
+    _dismiss: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Agents {
+    /// Agents for this LiveKit, running on `runtime`.
+    pub fn new(livekit: &LivekitConfig, issuer: TokenIssuer, runtime: Handle) -> Self {
+        Self { runtime, issuer, url: livekit.internal_url.clone(), backoff: livekit.rejoin_backoff }
+    }
+
+    /// Goes into a user's room, and stays.
+    pub fn join(&self, user: &UserId, room: &RoomName) -> (Agent, mpsc::Receiver<AgentEvent>) {
+        let (events, heard) = mpsc::channel(QUEUE);
+        let (dismiss, dismissed) = oneshot::channel();
+        let place = Place {
+            url: self.url.clone(),
+            issuer: self.issuer.clone(),
+            user: user.clone(),
+            room: room.clone(),
+            backoff: self.backoff,
+        };
+        let task = self.runtime.spawn(connection::keep(place, events, dismissed));
+        (Agent { _dismiss: dismiss, task }, heard)
+    }
+}
+
+impl Agent {
+    /// Whether it will not come back by itself.
+    pub fn has_given_up(&self) -> bool {
+        self.task.is_finished()
+    }
+}

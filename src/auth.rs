@@ -1,0 +1,268 @@
+//! Who may attach to a session: control tokens, users' own tokens, and the secret that resumes.
+//!
+//! A control token is ours: short, bound to one session, handed out with it over REST. A user's token
+//! is their identity provider's (HS256 with a shared secret). Both are JWTs (RFC 7519); the algorithm
+//! is pinned, so that none can be talked into accepting another.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use crate::{
+    agent::token::TokenIssuer,
+    clock,
+    config::AuthConfig,
+    error::{ApiError, Code},
+    ids::{RoomName, SessionId, UserId},
+    protocol::to_client::LivekitInfo,
+};
+
+/// Lifetime of a control token: long enough for a tunnel or a charging break, and renewed with the
+/// publish token.
+pub const CONTROL_TTL: Duration = Duration::from_secs(3600);
+
+/// What control tokens are for.
+const CONTROL_SCOPE: &str = "control";
+
+/// What a control token says.
+#[derive(Debug, Serialize, Deserialize)]
+struct ControlClaims {
+    sub: String,
+    /// The session it is for.
+    sid: SessionId,
+    scope: String,
+    exp: u64,
+    iat: u64,
+    jti: Uuid,
+}
+
+/// What a user's token says; their identity provider may say more.
+#[derive(Debug, Deserialize)]
+struct UserClaims {
+    #[serde(default)]
+    email: Option<String>,
+    #[serde(default)]
+    sub: Option<String>,
+}
+
+/// Who somebody proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Which user.
+    pub user: UserId,
+    /// The one session they may use; none where they may use any of the user's.
+    pub session: Option<SessionId>,
+}
+
+/// Signs and verifies everything that opens a session.
+#[derive(Clone)]
+pub struct Keys {
+    control: (EncodingKey, DecodingKey),
+    /// For the secrets that resume, kept apart from tokens.
+    resume: EncodingKey,
+    users: Option<DecodingKey>,
+    /// Hashes of the API keys: equally long, so that comparing them tells nothing.
+    api_keys: Vec<[u8; 32]>,
+    livekit: Option<TokenIssuer>,
+}
+
+impl Keys {
+    /// The keys of this configuration; `control_secret` where it names none.
+    pub fn new(auth: &AuthConfig, control_secret: &[u8], livekit: Option<TokenIssuer>) -> Self {
+        let secret = auth.control_secret.as_ref().map_or(control_secret, |secret| secret.expose().as_bytes());
+        Self {
+            control: (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret)),
+            resume: EncodingKey::from_secret(&[b"resume ", secret].concat()),
+            users: auth
+                .jwt_secret
+                .as_ref()
+                .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes())),
+            api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
+            livekit,
+        }
+    }
+
+    /// Whether anybody may use the REST API: no API keys are configured.
+    pub fn is_open(&self) -> bool {
+        self.api_keys.is_empty()
+    }
+
+    /// Whether this is one of the API keys.
+    pub fn is_api_key(&self, key: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(key).into();
+        self.api_keys.iter().fold(false, |found, known| found | bool::from(known.ct_eq(&hash)))
+    }
+
+    /// Signs tokens for LiveKit, where the gateway has one.
+    pub fn livekit(&self) -> Option<&TokenIssuer> {
+        self.livekit.as_ref()
+    }
+
+    /// What a user's client needs to join their room, with a fresh token.
+    pub fn livekit_info(&self, user: &UserId, room: &RoomName) -> Option<LivekitInfo> {
+        self.livekit.as_ref().map(|issuer| issuer.client_info(user, room))
+    }
+
+    /// A control token for one session.
+    pub fn control_token(&self, user: &UserId, session: SessionId) -> String {
+        let now = clock::unix_s();
+        let claims = ControlClaims {
+            sub: user.to_string(),
+            sid: session,
+            scope: CONTROL_SCOPE.into(),
+            exp: now + CONTROL_TTL.as_secs(),
+            iat: now,
+            jti: Uuid::new_v4(),
+        };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.control.0)
+            .expect("claims of strings and numbers always sign with HMAC")
+    }
+
+    /// Who holds this token: a control token, or a user's.
+    pub fn verify(&self, token: &str) -> Result<Grant, ApiError> {
+        let control = match self.verify_control(token) {
+            Err(error) if error.code == Code::InvalidToken => error,
+            verified => return verified,
+        };
+        match &self.users {
+            Some(users) => verify_user(token, users),
+            None => Err(control),
+        }
+    }
+
+    fn verify_control(&self, token: &str) -> Result<Grant, ApiError> {
+        let mut validation = validation();
+        validation.set_required_spec_claims(&["exp", "sub"]);
+        let claims = jsonwebtoken::decode::<ControlClaims>(token, &self.control.1, &validation)
+            .map_err(|error| refusal(&error))?
+            .claims;
+        if claims.scope != CONTROL_SCOPE {
+            return Err(ApiError::new(Code::InvalidToken, "the token is not for the control channel"));
+        }
+        let user = UserId::parse(&claims.sub).map_err(|error| ApiError::invalid("sub", error))?;
+        Ok(Grant { user, session: Some(claims.sid) })
+    }
+
+    /// The secret that resumes a session.
+    pub fn resume_token(&self, session: SessionId) -> String {
+        jsonwebtoken::crypto::sign(session.as_bytes(), &self.resume, Algorithm::HS256)
+            .expect("any bytes sign with HMAC")
+    }
+
+    /// Whether `token` resumes `session`.
+    pub fn may_resume(&self, session: SessionId, token: &str) -> bool {
+        self.resume_token(session).as_bytes().ct_eq(token.as_bytes()).into()
+    }
+}
+
+fn verify_user(token: &str, key: &DecodingKey) -> Result<Grant, ApiError> {
+    let mut validation = validation();
+    validation.set_required_spec_claims(&["exp"]);
+    let claims =
+        jsonwebtoken::decode::<UserClaims>(token, key, &validation).map_err(|error| refusal(&error))?.claims;
+    let name = claims.email.or(claims.sub).unwrap_or_default();
+    let user = UserId::parse(&name)
+        .map_err(|_| ApiError::new(Code::InvalidToken, "the token names no user: it needs email or sub"))?;
+    Ok(Grant { user, session: None })
+}
+
+fn validation() -> Validation {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.leeway = 5;
+    validation.validate_aud = false;
+    validation.validate_nbf = true;
+    validation
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one kind is told apart; a client need not know which check failed"
+)]
+fn refusal(error: &jsonwebtoken::errors::Error) -> ApiError {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => ApiError::new(Code::ExpiredToken, "the token has expired"),
+        _ => ApiError::new(Code::InvalidToken, "the token is not valid here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn keys() -> Keys {
+        let auth = AuthConfig {
+            api_keys: vec![Secret::new("key-a"), Secret::new("key-b")],
+            jwt_secret: Some(Secret::new("users")),
+            control_secret: None,
+        };
+        Keys::new(&auth, b"control", None)
+    }
+
+    fn jwt(secret: &str, claims: &serde_json::Value, algorithm: Algorithm) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes()))
+            .unwrap()
+    }
+
+    fn john() -> UserId {
+        UserId::parse("john").unwrap()
+    }
+
+    const SESSION: SessionId = SessionId::from_u128(7);
+
+    #[test]
+    fn a_control_token_opens_its_session() {
+        let keys = keys();
+        let grant = keys.verify(&keys.control_token(&john(), SESSION)).unwrap();
+        assert_eq!(grant, Grant { user: john(), session: Some(SESSION) });
+    }
+
+    #[test]
+    fn a_users_own_token_names_them_by_email_first() {
+        let later = clock::unix_s() + 60;
+        let token =
+            jwt("users", &json!({"sub": "1", "email": "john@example.org", "exp": later}), Algorithm::HS256);
+        assert_eq!(keys().verify(&token).unwrap().user.as_str(), "john@example.org");
+        let token = jwt("users", &json!({"sub": "1", "exp": later}), Algorithm::HS256);
+        assert_eq!(keys().verify(&token).unwrap().user.as_str(), "1");
+    }
+
+    #[test]
+    fn bad_expired_and_foreign_tokens_are_told_apart_as_far_as_a_client_needs() {
+        let (past, later) = (clock::unix_s() - 60, clock::unix_s() + 60);
+        let john = |exp| json!({"sub": "john", "exp": exp});
+        for (token, code) in [
+            ("nonsense".to_owned(), Code::InvalidToken),
+            (jwt("users", &john(past), Algorithm::HS256), Code::ExpiredToken),
+            (jwt("somebody else", &john(later), Algorithm::HS256), Code::InvalidToken),
+            (jwt("users", &john(later), Algorithm::HS384), Code::InvalidToken),
+            (jwt("users", &json!({"sub": "john"}), Algorithm::HS256), Code::InvalidToken),
+            (jwt("users", &json!({"exp": later}), Algorithm::HS256), Code::InvalidToken),
+            (jwt("control", &john(later), Algorithm::HS256), Code::InvalidToken),
+        ] {
+            assert_eq!(keys().verify(&token).unwrap_err().code, code, "{token}");
+        }
+    }
+
+    #[test]
+    fn a_resume_secret_is_for_one_session() {
+        let keys = keys();
+        let token = keys.resume_token(SESSION);
+        assert!(keys.may_resume(SESSION, &token));
+        assert!(!keys.may_resume(SessionId::from_u128(8), &token));
+        assert!(!keys.may_resume(SESSION, ""));
+    }
+
+    #[test]
+    fn an_api_key_is_known_or_not() {
+        assert!(keys().is_api_key("key-b"));
+        assert!(!keys().is_api_key("key-"));
+        assert!(!keys().is_open());
+    }
+}

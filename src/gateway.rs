@@ -1,0 +1,263 @@
+//! The whole gateway: builds its parts, serves, and stops in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Arbiter, ArbiterHandle};
+use actix_web::{App, HttpServer, dev::ServerHandle, rt::net::TcpStream, web};
+use rand::Rng;
+use tokio::task::JoinHandle;
+
+use crate::{
+    agent::{Agents, token::TokenIssuer},
+    ai::minds::{Mind, Minds},
+    auth::Keys,
+    config::Config,
+    disk::{Disk, DiskError},
+    history::{HistoryStore, sled::SledHistory},
+    http::{self, Part, Site, Webhooks},
+    livekit::LivekitApi,
+    outlet::Connection,
+    protocol::to_client::Delivery,
+    room::Rooms,
+    session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
+    telemetry,
+};
+
+/// A client that acknowledges nothing for this long is gone, whether or not it reads: its connection is
+/// ended by the system (TCP_USER_TIMEOUT, RFC 5482).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a stalled client may hold in the system's send buffer. The default of some megabytes would be
+/// most of what it costs.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long open requests may take to end when the gateway stops.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken, or not ours to take.
+    #[error("cannot listen on {address}: {cause}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The data folder.
+    #[error("{0}")]
+    Disk(#[from] DiskError),
+    /// The system gives no threads.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A gateway at work. It must be started inside an actix system.
+pub struct Gateway {
+    address: SocketAddr,
+    site: web::Data<Site>,
+    server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+    disk: Disk,
+    arbiters: Vec<Arbiter>,
+    media: Option<tokio::runtime::Runtime>,
+}
+
+impl Gateway {
+    /// Builds everything and serves. What is missing (LiveKit, models) is off, and says so.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        // Two crypto providers are linked (LiveKit's client brings ring, str0m aws-lc): TLS needs one to
+        // be chosen. A second gateway in the process finds it chosen already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+
+        let metrics = telemetry::start_metrics();
+        let disk = Disk::open(&config.data_dir)?;
+        let records = Records::new(disk.clone())?;
+        let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
+        let settings_of_minds = config.ai.minds.clone();
+        let minds = web::block(move || Minds::load(&settings_of_minds)).await.map_err(io::Error::other)?;
+        let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
+        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+
+        let speech_in_room = config.session.delivery == Delivery::Room;
+        let issuer = config.livekit.as_ref().map(|livekit| TokenIssuer::new(livekit, speech_in_room));
+        let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
+        let keys = Keys::new(&config.auth, &control_secret, issuer.clone());
+        let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
+        let media = config.livekit.as_ref().map(|_| media_runtime()).transpose()?;
+        let agents = match (&config.livekit, issuer, &media) {
+            (Some(livekit), Some(issuer), Some(media)) => {
+                Some(Agents::new(livekit, issuer, media.handle().clone()))
+            }
+            _ => None,
+        };
+        let rooms = Rooms::new(handles.clone(), livekit.clone());
+        let parts = parts(&config, &minds);
+
+        let services = Arc::new(Services {
+            settings: Arc::new(settings(&config, &minds)),
+            keys: keys.clone(),
+            agents,
+            rooms: rooms.clone(),
+            history: history.clone(),
+            detectors: minds.detectors.clone(),
+            transcriber: minds.transcriber.ready().cloned(),
+            thinker: minds.thinker.ready().cloned(),
+            speaker: minds.speaker.ready().cloned(),
+        });
+        let site = web::Data::new(Site {
+            directory: Directory::new(records, services, handles),
+            keys,
+            rooms,
+            history,
+            livekit,
+            webhooks: config.livekit.as_ref().map(Webhooks::new),
+            public_url: config.public_url.clone(),
+            parts,
+            metrics,
+            draining: AtomicBool::new(false),
+            vendor_dir: config.ai.minds.models.parent().unwrap_or(Path::new(".")).join("web"),
+        });
+
+        let (address, server, serving) = serve(config.bind, &site)?;
+        tracing::info!(%address, "listening");
+        Ok(Self { address, site, server, serving, disk, arbiters, media })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The parts of the pipeline and how they are.
+    pub fn parts(&self) -> &[Part] {
+        &self.site.parts
+    }
+
+    /// Says good-bye to every client, finishes what is under way, and makes everything durable.
+    pub async fn stop(self) {
+        self.site.draining.store(true, Ordering::Relaxed);
+        self.site.directory.shut_down().await;
+        self.server.stop(true).await;
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            if arbiter.join().is_err() {
+                tracing::error!("an arbiter ended badly");
+            }
+        }
+        if let Some(media) = self.media {
+            media.shutdown_background();
+        }
+        if let Err(error) = self.disk.sync() {
+            tracing::error!(%error, "the last writes are not durable");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Binds, and serves in the background.
+fn serve(
+    address: SocketAddr,
+    site: &web::Data<Site>,
+) -> Result<(SocketAddr, ServerHandle, JoinHandle<io::Result<()>>), StartError> {
+    let data = site.clone();
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(http::routes))
+        .workers(cores())
+        .tcp_nodelay(true)
+        .on_connect(|connection, extensions| {
+            if let Some(tcp) = connection.downcast_ref::<TcpStream>()
+                && let Ok(connection) = prepare(tcp)
+            {
+                extensions.insert(connection);
+            }
+        })
+        .disable_signals()
+        .shutdown_timeout(SHUTDOWN.as_secs())
+        .bind(address)
+        .map_err(|cause| StartError::Bind { address, cause })?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    let server = server.run();
+    let handle = server.handle();
+    Ok((bound, handle, actix_web::rt::spawn(server)))
+}
+
+/// Bounds what a client that is gone, or does not read, can hold; and keeps a second handle to end it.
+fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
+    let socket = socket2::SockRef::from(tcp);
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    Ok(Arc::new(socket.try_clone()?))
+}
+
+/// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.
+fn media_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores().min(4))
+        .thread_name("media")
+        .enable_all()
+        .build()
+}
+
+fn settings(config: &Config, minds: &Minds) -> Settings {
+    Settings {
+        grace: config.session.grace,
+        heartbeat: config.session.heartbeat,
+        dead_after: config.session.dead_after,
+        language: config.session.language.clone(),
+        system_prompt: config.ai.system_prompt.clone(),
+        transcriber: match &minds.transcriber {
+            Mind::Ready(transcriber) => Ok(transcriber.name()),
+            Mind::Off(why) => Err(why.clone()),
+        },
+        voice: minds
+            .speaker
+            .ready()
+            .map(|speaker| Voice { rate_hz: speaker.sample_rate_hz(), delivery: config.session.delivery }),
+        livekit: config.livekit.is_some(),
+    }
+}
+
+fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
+    fn part<T: ?Sized>(part: &'static str, mind: &Mind<T>, name: impl Fn(&T) -> &'static str) -> Part {
+        match mind {
+            Mind::Ready(mind) => Part { part, provider: name(mind).into(), ready: true, message: None },
+            Mind::Off(why) => {
+                Part { part, provider: "none".into(), ready: false, message: Some(why.clone()) }
+            }
+        }
+    }
+    vec![
+        match &config.livekit {
+            Some(livekit) => {
+                Part { part: "livekit", provider: livekit.url.clone(), ready: true, message: None }
+            }
+            None => Part {
+                part: "livekit",
+                provider: "none".into(),
+                ready: false,
+                message: Some("no LIVEKIT_URL: clients send audio on the control channel".into()),
+            },
+        },
+        part("transcriber", &minds.transcriber, |mind| mind.name()),
+        part("thinker", &minds.thinker, |mind| mind.name()),
+        part("speaker", &minds.speaker, |mind| mind.name()),
+    ]
+}
+
+/// How many things can happen at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,114 @@
+//! Who a request is from.
+//!
+//! A token comes as `Authorization: Bearer …`, else as `?token=…` for clients that cannot set headers
+//! (browsers' WebSocket and EventSource). Tokens are never logged.
+
+use std::future::{Ready, ready};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web};
+
+use super::Site;
+use crate::{
+    auth::Grant,
+    error::{ApiError, Code},
+    ids::UserId,
+    session::records::Record,
+};
+
+/// Who a request is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody on this machine: the gateway has no API keys and is bound to loopback.
+    Anyone,
+    /// A backend, with an API key: acts for every user.
+    Backend,
+    /// A user, with a token.
+    User(Grant),
+}
+
+impl Caller {
+    /// Whether they may act for this user.
+    pub fn may_act_for(&self, user: &UserId) -> Result<(), ApiError> {
+        match self {
+            Self::Anyone | Self::Backend => Ok(()),
+            Self::User(grant) if grant.user == *user && grant.session.is_none() => Ok(()),
+            Self::User(_) => Err(ApiError::new(Code::Forbidden, "the token is not for this user's sessions")),
+        }
+    }
+
+    /// Whether they may use this session.
+    pub fn may_use(&self, session: &Record) -> Result<(), ApiError> {
+        match self {
+            Self::Anyone | Self::Backend => Ok(()),
+            Self::User(grant)
+                if grant.user == session.user_id
+                    && grant.session.is_none_or(|bound| bound == session.session_id) =>
+            {
+                Ok(())
+            }
+            Self::User(_) => Err(ApiError::new(Code::Forbidden, "the session is another user's")),
+        }
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request))
+    }
+}
+
+fn identify(request: &HttpRequest) -> Result<Caller, ApiError> {
+    let keys = &site(request)?.keys;
+    if let Some(key) = request.headers().get("x-api-key") {
+        let known = key.to_str().is_ok_and(|key| keys.is_api_key(key));
+        return if known { Ok(Caller::Backend) } else { Err(unknown_key()) };
+    }
+    match token(request) {
+        Some(token) if keys.is_api_key(&token) => Ok(Caller::Backend),
+        Some(token) => keys.verify(&token).map(Caller::User),
+        None if keys.is_open() => Ok(Caller::Anyone),
+        None => Err(missing()),
+    }
+}
+
+impl FromRequest for Grant {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    /// A user's own token; an API key is nobody's voice.
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let verified = site(request).and_then(|site| match token(request) {
+            Some(token) => site.keys.verify(&token),
+            None => Err(missing()),
+        });
+        ready(verified)
+    }
+}
+
+fn site(request: &HttpRequest) -> Result<&web::Data<Site>, ApiError> {
+    request.app_data::<web::Data<Site>>().ok_or_else(|| ApiError::internal("no site in the application"))
+}
+
+/// The token of a request: the header before the query.
+fn token(request: &HttpRequest) -> Option<String> {
+    if let Some(header) = request.headers().get(AUTHORIZATION) {
+        let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+    }
+    #[derive(serde::Deserialize)]
+    struct Query {
+        token: Option<String>,
+    }
+    web::Query::<Query>::from_query(request.query_string()).ok()?.into_inner().token
+}
+
+fn missing() -> ApiError {
+    ApiError::new(Code::MissingToken, "send Authorization: Bearer …, or ?token=…")
+}
+
+fn unknown_key() -> ApiError {
+    ApiError::new(Code::InvalidToken, "the API key is not known here")
+}

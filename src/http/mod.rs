@@ -1,0 +1,136 @@
+//! HTTP: every route on one screen.
+
+pub mod auth;
+mod health;
+mod history;
+mod pages;
+mod sessions;
+mod webhook;
+mod ws;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use actix_web::{
+    HttpRequest,
+    error::{JsonPayloadError, PathError, QueryPayloadError},
+    web::{self, ServiceConfig},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{
+    auth::Keys,
+    error::{ApiError, Code},
+    history::HistoryStore,
+    livekit::LivekitApi,
+    room::Rooms,
+    session::directory::Directory,
+};
+
+pub use webhook::Webhooks;
+
+/// The largest body of a REST request, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What the routes work with.
+pub struct Site {
+    /// Finds sessions.
+    pub directory: Directory,
+    /// Signs and verifies tokens.
+    pub keys: Keys,
+    /// Who is in which room.
+    pub rooms: Rooms,
+    /// What was said.
+    pub history: Arc<dyn HistoryStore>,
+    /// LiveKit's API, for what a token cannot do.
+    pub livekit: Option<Arc<LivekitApi>>,
+    /// LiveKit's webhooks.
+    pub webhooks: Option<Webhooks>,
+    /// The address clients reach the gateway at, where it is configured.
+    pub public_url: Option<String>,
+    /// The parts of the pipeline and how they are, for `/health`.
+    pub parts: Vec<Part>,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+    /// The gateway is going down: it takes no new clients.
+    pub draining: AtomicBool,
+    /// Where `livekit-client` for browsers was installed, for the talk page.
+    pub vendor_dir: std::path::PathBuf,
+}
+
+pub use health::Part;
+
+impl Site {
+    /// Whether new clients are sent elsewhere.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Where a client that sent this request reaches the control channel.
+    fn control_url(&self, request: &HttpRequest) -> String {
+        let base = self.public_url.clone().unwrap_or_else(|| {
+            let connection = request.connection_info();
+            format!("{}://{}", connection.scheme(), connection.host())
+        });
+        format!("{}/v1/ws", base.replacen("http", "ws", 1))
+    }
+}
+
+/// All routes.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .app_data(
+            web::JsonConfig::default().limit(MAX_BODY).error_handler(|error, _| json_error(&error).into()),
+        )
+        .app_data(web::PathConfig::default().error_handler(|error, _| path_error(&error).into()))
+        .app_data(web::QueryConfig::default().error_handler(|error, _| query_error(&error).into()))
+        .app_data(web::PayloadConfig::new(webhook::MAX_BODY))
+        // Sessions and tokens (seeds 001, 002)
+        .route("/api/sessions", web::post().to(sessions::create))
+        .route("/api/sessions/{id}", web::get().to(sessions::show))
+        .route("/api/sessions/{id}", web::delete().to(sessions::end))
+        .route("/api/sessions/{id}/token", web::post().to(sessions::renew))
+        .route("/api/sessions/{id}/participants", web::get().to(sessions::participants))
+        .route("/api/sessions/{id}/history", web::get().to(history::of_session))
+        // LiveKit (seeds 001, 003)
+        .route("/api/livekit/webhook", web::post().to(webhook::receive))
+        .route("/api/livekit-webhooks", web::post().to(webhook::receive))
+        // The control channel (protocol.md §7)
+        .route("/v1/ws", web::get().to(ws::connect))
+        // Operation
+        .route("/livez", web::get().to(health::live))
+        .route("/readyz", web::get().to(health::ready))
+        .route("/health", web::get().to(health::report))
+        .route("/metrics", web::get().to(health::metrics))
+        // The talk page
+        .route("/", web::get().to(pages::talk))
+        .route("/static/{file}", web::get().to(pages::asset))
+        .route("/vendor/livekit-client.js", web::get().to(pages::livekit_client))
+        .default_service(web::to(not_found));
+}
+
+async fn not_found() -> Result<&'static str, ApiError> {
+    Err(ApiError::new(Code::NotFound, "there is nothing here"))
+}
+
+fn json_error(error: &JsonPayloadError) -> ApiError {
+    let code = match error {
+        JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Code::TooLarge,
+        JsonPayloadError::ContentType
+        | JsonPayloadError::Deserialize(_)
+        | JsonPayloadError::Serialize(_)
+        | JsonPayloadError::Payload(_)
+        | _ => Code::InvalidRequest,
+    };
+    ApiError::new(code, format!("body: {error}"))
+}
+
+fn path_error(error: &PathError) -> ApiError {
+    ApiError::invalid("path", error)
+}
+
+fn query_error(error: &QueryPayloadError) -> ApiError {
+    ApiError::invalid("query", error)
+}

@@ -1,0 +1,145 @@
+//! Sessions and tokens (seeds 000, 001, 002): no route here but `participants` and the end of a
+//! session makes a LiveKit call.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use super::{Site, auth::Caller};
+use crate::{
+    error::{ApiError, Code},
+    ids::{RoomName, SessionId, UserId},
+    room::roster::Participant,
+    session::records::Record,
+};
+
+/// `POST /api/sessions`
+#[derive(Debug, Deserialize)]
+pub struct Create {
+    user_id: UserId,
+}
+
+/// A session, with fresh tokens.
+#[derive(Debug, Serialize)]
+pub struct Session {
+    session_id: SessionId,
+    user_id: UserId,
+    room_name: RoomName,
+    status: &'static str,
+    /// To join the LiveKit room; null where the gateway has no LiveKit.
+    access_token: Option<String>,
+    /// When it ends, in seconds since the Unix epoch.
+    access_token_expires_at: Option<u64>,
+    livekit_url: Option<String>,
+    control_url: String,
+    control_token: String,
+}
+
+impl Session {
+    fn of(record: Record, site: &Site, request: &HttpRequest) -> Self {
+        let livekit = site.keys.livekit_info(&record.user_id, &record.room);
+        let (access_token, access_token_expires_at, livekit_url) = livekit
+            .map(|info| (info.token, info.expires_at, info.url))
+            .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
+        Self {
+            session_id: record.session_id,
+            status: if record.ended.is_none() { "active" } else { "ended" },
+            access_token,
+            access_token_expires_at,
+            livekit_url,
+            control_url: site.control_url(request),
+            control_token: site.keys.control_token(&record.user_id, record.session_id),
+            user_id: record.user_id,
+            room_name: record.room,
+        }
+    }
+}
+
+/// Makes a session.
+pub async fn create(
+    site: web::Data<Site>,
+    request: HttpRequest,
+    caller: Caller,
+    body: web::Json<Create>,
+) -> Result<HttpResponse, ApiError> {
+    caller.may_act_for(&body.user_id)?;
+    if site.is_draining() {
+        return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
+    }
+    let record = site.directory.create(&body.user_id)?;
+    Ok(HttpResponse::Created().json(Session::of(record, &site, &request)))
+}
+
+/// A session, with a fresh access token.
+pub async fn show(
+    site: web::Data<Site>,
+    request: HttpRequest,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<Session>, ApiError> {
+    let record = session(&site, &caller, &id)?;
+    Ok(web::Json(Session::of(record, &site, &request)))
+}
+
+/// Renews a client's tokens.
+pub async fn renew(
+    site: web::Data<Site>,
+    request: HttpRequest,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<Session>, ApiError> {
+    show(site, request, caller, id).await
+}
+
+/// What became of a session that was ended.
+#[derive(Debug, Serialize)]
+pub struct Ended {
+    session_id: SessionId,
+    status: &'static str,
+    /// False where LiveKit could not be asked to end the room; it ends by itself when it is empty.
+    room_deleted: bool,
+}
+
+/// Ends a session: its client is told, its agent leaves, its room is deleted.
+pub async fn end(
+    site: web::Data<Site>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<Ended>, ApiError> {
+    let record = session(&site, &caller, &id)?;
+    site.directory.end(record.session_id).await?;
+    let room_deleted = match &site.livekit {
+        Some(livekit) => livekit.delete_room(&record.room).await.is_ok(),
+        None => false,
+    };
+    Ok(web::Json(Ended { session_id: record.session_id, status: "ended", room_deleted }))
+}
+
+/// Who is in a session's room.
+#[derive(Debug, Serialize)]
+pub struct Participants {
+    room_name: RoomName,
+    participants: Vec<Participant>,
+}
+
+/// Who is in a session's room.
+pub async fn participants(
+    site: web::Data<Site>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<Participants>, ApiError> {
+    let record = session(&site, &caller, &id)?;
+    let participants = site.rooms.present(&record.room).await?;
+    Ok(web::Json(Participants { room_name: record.room, participants }))
+}
+
+/// The session a path names, if the caller may use it.
+fn session(site: &Site, caller: &Caller, id: &str) -> Result<Record, ApiError> {
+    let record = site.directory.get(parse_id(id)?)?;
+    caller.may_use(&record)?;
+    Ok(record)
+}
+
+/// The id in a path. One that is none names no session.
+pub(super) fn parse_id(id: &str) -> Result<SessionId, ApiError> {
+    id.parse().map_err(|_| ApiError::no_such_session())
+}

@@ -1,0 +1,302 @@
+//! Names of things, parsed once at the edge and then trusted.
+//!
+//! A value of one of these types is always short, printable and safe to put into a log line, a
+//! file name or a header.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// What was wrong with a name.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum IdError {
+    /// Nothing but white space.
+    #[error("must not be empty")]
+    Empty,
+    /// More bytes than the limit.
+    #[error("must not be longer than {limit} bytes")]
+    TooLong {
+        /// The limit in bytes of UTF-8.
+        limit: usize,
+    },
+    /// A control character.
+    #[error("must not contain control characters")]
+    Control,
+    /// Not a UUID.
+    #[error("is not a session id")]
+    NotAUuid,
+}
+
+/// Reads a name that is free text within limits: not empty, at most `limit` bytes, no control characters.
+fn name(text: &str, limit: usize) -> Result<Arc<str>, IdError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > limit {
+        return Err(IdError::TooLong { limit });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(IdError::Control);
+    }
+    Ok(text.into())
+}
+
+/// A shared string newtype whose values were checked by [`name`].
+macro_rules! name_type {
+    ($(#[$doc:meta])* $type:ident, $limit:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Checks and keeps a name.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                name(text, $limit).map(Self)
+            }
+
+            /// The name itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// A user, as their identity provider names them: often an e-mail address.
+    UserId, 256
+}
+name_type! {
+    /// A LiveKit room's name.
+    RoomName, 256
+}
+name_type! {
+    /// A LiveKit participant's identity: who, over reconnects.
+    Identity, 256
+}
+name_type! {
+    /// One of a user's devices; `default` where a client names none.
+    DeviceId, 128
+}
+
+impl Identity {
+    /// The gateway's own participant in a user's room (design §3).
+    pub fn agent_of(user: &UserId) -> Self {
+        let identity = format!("cloud-agent:{user}");
+        Self(if identity.len() <= 256 {
+            identity.into()
+        } else {
+            format!("cloud-agent:{}", short_hash(user.as_str())).into()
+        })
+    }
+}
+
+impl From<&UserId> for Identity {
+    /// A user's own client is named as the user is (design §3).
+    fn from(user: &UserId) -> Self {
+        Self(user.0.clone())
+    }
+}
+
+impl RoomName {
+    /// A fresh room for `user`: `room-<user>-<suffix>`. The user part is reduced to letters, digits,
+    /// `_` and `-`; an e-mail address or a long name is replaced by a short hash, because room names
+    /// leak into logs, dashboards and invitations (design §3).
+    pub fn for_user(user: &UserId, suffix: &str) -> Self {
+        const LONGEST_USER_PART: usize = 32;
+        let plain: String =
+            user.as_str().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
+        let private = user.as_str().contains('@') || plain.is_empty() || plain.len() > LONGEST_USER_PART;
+        let part = if private { short_hash(user.as_str()) } else { plain };
+        Self(format!("room-{part}-{suffix}").into())
+    }
+}
+
+impl DeviceId {
+    /// The device of a client that names none.
+    pub fn unnamed() -> Self {
+        Self("default".into())
+    }
+}
+
+/// The first ten hexadecimal digits of the text's SHA-256: stable, and says nothing to a reader.
+fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One session: a user's presence on the gateway, its room and its conversation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// A new id. Version 7 (RFC 9562 §5.7), so that ids sort by creation in the store.
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The id with this value; for tests that want to name one.
+    pub const fn from_u128(value: u128) -> Self {
+        Self(Uuid::from_u128(value))
+    }
+
+    /// The sixteen bytes, in the order in which ids sort.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl Default for SessionId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Uuid::try_parse(text).map(Self).map_err(|_| IdError::NotAUuid)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number that only a session hands out, in order.
+macro_rules! counter_type {
+    ($(#[$doc:meta])* $type:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(pub u64);
+
+        impl $type {
+            /// The next one.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.strip_prefix(concat!($prefix, "_")).unwrap_or(text).parse().map(Self)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+counter_type! {
+    /// One utterance of a session: from where the gate opens to where it closes.
+    UtteranceId, "utt"
+}
+counter_type! {
+    /// One turn of a session: what the user said and the answer to it.
+    TurnId, "turn"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_name_carries_a_plain_user_and_hides_an_address() {
+        let plain = RoomName::for_user(&UserId::parse("john_doe").unwrap(), "abc123");
+        let address = RoomName::for_user(&UserId::parse("john@example.org").unwrap(), "abc123");
+
+        assert_eq!(plain.as_str(), "room-john_doe-abc123");
+        assert!(!address.as_str().contains("john"), "{address}");
+        assert_eq!(address.as_str().len(), "room-".len() + 10 + "-abc123".len());
+    }
+
+    #[test]
+    fn a_name_of_nothing_but_signs_or_of_great_length_is_hashed() {
+        for user in ["…", &"x".repeat(64)] {
+            let room = RoomName::for_user(&UserId::parse(user).unwrap(), "abc123");
+            assert_eq!(room.as_str().len(), "room-".len() + 10 + "-abc123".len(), "{room}");
+        }
+    }
+
+    #[test]
+    fn names_with_control_characters_or_without_content_are_refused() {
+        assert_eq!(UserId::parse("a\nb"), Err(IdError::Control));
+        assert_eq!(UserId::parse("  "), Err(IdError::Empty));
+        assert_eq!(UserId::parse(&"x".repeat(257)), Err(IdError::TooLong { limit: 256 }));
+    }
+
+    #[test]
+    fn ids_survive_the_wire() {
+        let id = SessionId::new();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(UtteranceId(7).to_string(), "utt_7");
+        assert_eq!("utt_7".parse(), Ok(UtteranceId(7)));
+    }
+}

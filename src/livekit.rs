@@ -1,0 +1,101 @@
+//! LiveKit's server API: called only for what a token cannot do (design §3).
+
+use std::time::Duration;
+
+use livekit_api::services::{ServerError, ServiceError, room::RoomClient};
+use livekit_protocol as proto;
+
+use crate::{
+    config::LivekitConfig,
+    error::{ApiError, Code},
+    ids::{Identity, RoomName},
+    room::roster::{Participant, Track},
+};
+
+/// How long a call may take. A person waits for most of them.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The server API of one LiveKit.
+pub struct LivekitApi {
+    rooms: RoomClient,
+}
+
+impl LivekitApi {
+    /// The API at this address; nothing is called yet.
+    pub fn new(livekit: &LivekitConfig) -> Self {
+        let rooms =
+            RoomClient::with_api_key(&livekit.internal_url, &livekit.api_key, livekit.api_secret.expose())
+                .with_request_timeout(TIMEOUT);
+        Self { rooms }
+    }
+
+    /// Everybody in a room; nobody where there is no such room. Hidden participants, our own agents
+    /// among them, are left out.
+    pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
+        match self.rooms.list_participants(room.as_str()).await {
+            Ok(listed) => Ok(listed.iter().filter_map(participant).collect()),
+            Err(error) if is_not_found(&error) => Ok(Vec::new()),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    /// Ends a room: everybody in it is disconnected. A room that is not there is no error.
+    pub async fn delete_room(&self, room: &RoomName) -> Result<(), ApiError> {
+        match self.rooms.delete_room(room.as_str()).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    /// Removes a participant from a room.
+    pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
+        match self.rooms.remove_participant(room.as_str(), identity.as_str()).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_found(&error) => {
+                Err(ApiError::new(Code::NotFound, "nobody with this identity is in the room"))
+            }
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+}
+
+/// A participant as LiveKit describes it; none for those who are hidden or whose name is none.
+pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
+    if info.permission.as_ref().is_some_and(|permission| permission.hidden) {
+        return None;
+    }
+    Some(Participant {
+        sid: info.sid.clone(),
+        identity: Identity::parse(&info.identity).ok()?,
+        name: info.name.clone(),
+        metadata: info.metadata.clone(),
+        joined_at: if info.joined_at_ms > 0 { info.joined_at_ms } else { info.joined_at * 1000 },
+        tracks: info.tracks.iter().map(track).collect(),
+    })
+}
+
+/// A track as LiveKit describes it.
+pub fn track(info: &proto::TrackInfo) -> Track {
+    Track {
+        sid: info.sid.clone(),
+        name: info.name.clone(),
+        source: info.source().as_str_name().to_ascii_lowercase(),
+        muted: info.muted,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one answer is told apart")]
+fn is_not_found(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::Twirp(ServerError::Twirp(code)) => {
+            code.code == livekit_api::services::ServerErrorCode::NOT_FOUND
+        }
+        _ => false,
+    }
+}
+
+fn unreachable(error: &ServiceError) -> ApiError {
+    tracing::warn!(%error, "LiveKit's API failed");
+    ApiError::new(Code::MediaUnavailable, "LiveKit cannot be reached; sessions and tokens still work")
+}

@@ -1,0 +1,213 @@
+//! A bounded way of encoded bytes into one connection: a WebSocket or an event stream.
+//!
+//! Whoever has something to say holds an [`Outlet`]; the connection's response body is the
+//! [`OutletStream`]. What is queued is counted in bytes and freed when the connection takes it, so a
+//! client that does not read costs at most [`Outlet`]'s limit. Frames are encoded once and shared:
+//! a room with a thousand listeners queues a thousand reference counts, not a thousand copies.
+//!
+//! When the limit is reached, [`Outlet::send`] says so and its caller decides: a session lets its
+//! client go (it can resume), a room sends a fresh snapshot later.
+
+use std::{
+    collections::VecDeque,
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures::Stream;
+use parking_lot::Mutex;
+
+/// Why bytes were not taken.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    /// The client does not read fast enough: the limit is reached.
+    #[error("the client does not take what it is sent")]
+    Full,
+    /// The connection is over.
+    #[error("the connection is over")]
+    Closed,
+}
+
+/// The writing end. Cheap to clone.
+#[derive(Clone)]
+pub struct Outlet {
+    shared: Arc<Shared>,
+}
+
+/// The reading end: what the connection sends. Dropping it closes the outlet.
+pub struct OutletStream {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    limit: usize,
+    /// The connection itself, to end it although its client takes nothing any more.
+    connection: Option<Connection>,
+}
+
+/// A second handle of a TCP connection: actix keeps the first, and gives no way to end a connection
+/// whose client does not read.
+pub type Connection = Arc<socket2::Socket>;
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// What is in the queue, in bytes.
+    queued: usize,
+    /// Nothing is taken any more; the stream ends when the queue is empty.
+    finished: bool,
+    waker: Option<Waker>,
+}
+
+impl Outlet {
+    /// An outlet that queues at most `limit` bytes.
+    pub fn new(limit: usize, connection: Option<Connection>) -> (Self, OutletStream) {
+        let shared = Arc::new(Shared { state: Mutex::default(), limit, connection });
+        (Self { shared: shared.clone() }, OutletStream { shared })
+    }
+
+    /// Queues bytes behind all others.
+    pub fn send(&self, bytes: Bytes) -> Result<(), Refused> {
+        self.queue(bytes, VecDeque::push_back)
+    }
+
+    /// Queues bytes ahead of all others: an answer that must not wait.
+    pub fn send_first(&self, bytes: Bytes) -> Result<(), Refused> {
+        self.queue(bytes, VecDeque::push_front)
+    }
+
+    /// Ends the connection once everything that is queued was sent.
+    pub fn finish(&self) {
+        let waker = {
+            let mut state = self.shared.state.lock();
+            state.finished = true;
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Ends the connection at once, whatever is queued and whether or not the client reads.
+    pub fn cut(&self) {
+        {
+            let mut state = self.shared.state.lock();
+            state.queue.clear();
+            state.queued = 0;
+        }
+        self.finish();
+        if let Some(connection) = &self.shared.connection {
+            // The peer may be gone already: then there is nothing to shut down, which is as well.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether bytes would be taken.
+    pub fn is_open(&self) -> bool {
+        !self.shared.state.lock().finished
+    }
+
+    fn queue(&self, bytes: Bytes, put: impl FnOnce(&mut VecDeque<Bytes>, Bytes)) -> Result<(), Refused> {
+        let waker = {
+            let mut state = self.shared.state.lock();
+            if state.finished {
+                return Err(Refused::Closed);
+            }
+            if state.queued + bytes.len() > self.shared.limit {
+                return Err(Refused::Full);
+            }
+            state.queued += bytes.len();
+            put(&mut state.queue, bytes);
+            state.waker.take()
+        };
+        wake(waker);
+        Ok(())
+    }
+}
+
+/// Wakes the connection, outside of the lock that it will take.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Stream for OutletStream {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut state = self.shared.state.lock();
+        match state.queue.pop_front() {
+            Some(bytes) => {
+                state.queued -= bytes.len();
+                Poll::Ready(Some(bytes))
+            }
+            None if state.finished => Poll::Ready(None),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for OutletStream {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.finished = true;
+        state.queue.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+
+    #[test]
+    fn what_is_queued_is_counted_and_freed_when_it_is_taken() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        assert_eq!(outlet.send("12345678".into()), Ok(()));
+        assert_eq!(outlet.send("123".into()), Err(Refused::Full));
+        assert_eq!(stream.next().now_or_never(), Some(Some("12345678".into())));
+        assert_eq!(outlet.send("123".into()), Ok(()));
+    }
+
+    #[test]
+    fn an_urgent_answer_overtakes_the_queue() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        outlet.send("slow".into()).unwrap();
+        outlet.send_first("pong".into()).unwrap();
+        assert_eq!(stream.next().now_or_never(), Some(Some("pong".into())));
+    }
+
+    #[test]
+    fn a_finished_outlet_sends_what_it_has_and_takes_no_more() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        outlet.send("bye".into()).unwrap();
+        outlet.finish();
+        assert_eq!(outlet.send("more".into()), Err(Refused::Closed));
+        assert_eq!(stream.next().now_or_never(), Some(Some("bye".into())));
+        assert_eq!(stream.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_closes_its_outlet() {
+        let (outlet, stream) = Outlet::new(10, None);
+        drop(stream);
+        assert_eq!(outlet.send("x".into()), Err(Refused::Closed));
+        assert!(!outlet.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_connection_is_woken() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        let taker = tokio::spawn(async move { stream.next().await });
+        tokio::task::yield_now().await;
+        outlet.send("x".into()).unwrap();
+        assert_eq!(taker.await.unwrap(), Some("x".into()));
+    }
+}

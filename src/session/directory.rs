@@ -1,0 +1,213 @@
+//! Finds a session, or starts it: the one place that knows which sessions are at work on this machine.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use actix::{Actor, Addr, ArbiterHandle};
+use dashmap::{DashMap, Entry};
+use rand::{Rng, distr::Alphanumeric};
+
+use super::{
+    actor::{Services, SessionActor},
+    machine::{Facts, SocketId},
+    messages::End,
+    records::{Record, Records},
+};
+use crate::{
+    auth::Grant,
+    clock,
+    disk::DiskError,
+    error::{ApiError, Code},
+    ids::{RoomName, SessionId, UserId},
+    protocol::{from_client::Resume, to_client::EndReason},
+};
+
+/// Length of the random end of a room's name (seed 000: `room-john_doe-abc123`).
+const SUFFIX: usize = 6;
+
+/// The sessions of this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    records: Records,
+    services: Arc<Services>,
+    at_work: DashMap<SessionId, Addr<SessionActor>>,
+    arbiters: Vec<ArbiterHandle>,
+    /// Where the next session runs.
+    next_arbiter: AtomicUsize,
+    next_socket: AtomicU64,
+}
+
+impl From<DiskError> for ApiError {
+    fn from(error: DiskError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl Directory {
+    /// An empty directory, whose sessions run on these arbiters.
+    pub fn new(records: Records, services: Arc<Services>, arbiters: Vec<ArbiterHandle>) -> Self {
+        assert!(!arbiters.is_empty(), "actors need somewhere to run");
+        let shared = Shared {
+            records,
+            services,
+            at_work: DashMap::new(),
+            arbiters,
+            next_arbiter: AtomicUsize::new(0),
+            next_socket: AtomicU64::new(1),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes a session. LiveKit is not asked: it makes the room when somebody joins it.
+    pub fn create(&self, user: &UserId) -> Result<Record, ApiError> {
+        let suffix: String = rand::rng()
+            .sample_iter(Alphanumeric)
+            .take(SUFFIX)
+            .map(|c| char::from(c).to_ascii_lowercase())
+            .collect();
+        let record = Record {
+            session_id: SessionId::new(),
+            room: RoomName::for_user(user, &suffix),
+            user_id: user.clone(),
+            created_ms: clock::unix_ms(),
+            incarnation: 0,
+            ended: None,
+        };
+        self.shared.records.put(&record)?;
+        Ok(record)
+    }
+
+    /// A session that has not ended.
+    pub fn get(&self, id: SessionId) -> Result<Record, ApiError> {
+        let record = self.shared.records.get(id)?;
+        record.filter(|record| record.ended.is_none()).ok_or_else(ApiError::no_such_session)
+    }
+
+    /// A session, also one that has ended.
+    pub fn get_any(&self, id: SessionId) -> Result<Record, ApiError> {
+        self.shared.records.get(id)?.ok_or_else(ApiError::no_such_session)
+    }
+
+    /// The session a client is to be attached to: the one it wants to resume, else the one its token is
+    /// for, else its user's newest. Where that one's grace is over, a new one; where it was ended on
+    /// purpose, none.
+    pub fn attachable(&self, grant: &Grant, resume: Option<&Resume>) -> Result<Record, ApiError> {
+        let records = &self.shared.records;
+        let resumed = resume
+            .filter(|resume| self.shared.services.keys.may_resume(resume.session_id, &resume.resume_token));
+        if let Some(resume) = resumed
+            && let Some(record) = records.get(resume.session_id)?
+            && record.user_id == grant.user
+            && record.ended.is_none()
+        {
+            return Ok(record);
+        }
+        let record = match grant.session {
+            Some(id) => Some(records.get(id)?.ok_or_else(ApiError::no_such_session)?),
+            None => records.of_user(&grant.user)?,
+        };
+        match record {
+            Some(record) if record.user_id != grant.user => {
+                Err(ApiError::new(Code::Forbidden, "the session is another user's"))
+            }
+            Some(record) => match record.ended {
+                None => Ok(record),
+                Some(EndReason::Logout) if grant.session.is_some() => Err(ApiError::no_such_session()),
+                Some(_) => self.create(&grant.user),
+            },
+            None => self.create(&grant.user),
+        }
+    }
+
+    /// The actor of a session; started where none is at work.
+    pub fn actor(&self, record: &Record) -> Result<Addr<SessionActor>, ApiError> {
+        match self.shared.at_work.entry(record.session_id) {
+            Entry::Occupied(known) if known.get().connected() => Ok(known.get().clone()),
+            Entry::Occupied(mut dead) => {
+                let fresh = self.start(record)?;
+                dead.insert(fresh.clone());
+                Ok(fresh)
+            }
+            Entry::Vacant(vacant) => {
+                let fresh = self.start(record)?;
+                vacant.insert(fresh.clone());
+                Ok(fresh)
+            }
+        }
+    }
+
+    fn start(&self, record: &Record) -> Result<Addr<SessionActor>, ApiError> {
+        let facts = Facts {
+            id: record.session_id,
+            user: record.user_id.clone(),
+            room: record.room.clone(),
+            started_ms: record.created_ms,
+            incarnation: record.incarnation,
+        };
+        self.shared.records.put(&Record { incarnation: record.incarnation + 1, ..record.clone() })?;
+        let at = self.shared.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.shared.arbiters.len();
+        let (services, directory) = (self.shared.services.clone(), self.clone());
+        let start = move |_: &mut _| SessionActor::new(facts, services, directory);
+        Ok(SessionActor::start_in_arbiter(&self.shared.arbiters[at], start))
+    }
+
+    /// The actor of a session, if one is at work.
+    pub fn at_work(&self, id: SessionId) -> Option<Addr<SessionActor>> {
+        self.shared.at_work.get(&id).map(|actor| actor.clone())
+    }
+
+    /// How many sessions are at work.
+    pub fn count(&self) -> usize {
+        self.shared.at_work.len()
+    }
+
+    /// Ends a session on purpose, whether or not it is at work.
+    pub async fn end(&self, id: SessionId) -> Result<Record, ApiError> {
+        let record = self.get(id)?;
+        if let Some(actor) = self.at_work(id) {
+            // One that ends by itself at this moment needs no telling.
+            let _ = actor.send(End(EndReason::Logout)).await;
+        }
+        self.close(id, EndReason::Logout);
+        Ok(record)
+    }
+
+    /// Tells every session that the gateway goes down, and waits until they have said good-bye.
+    pub async fn shut_down(&self) {
+        let actors: Vec<_> = self.shared.at_work.iter().map(|entry| entry.value().clone()).collect();
+        let endings = actors.iter().map(|actor| actor.send(End(EndReason::Shutdown)));
+        futures::future::join_all(endings).await;
+    }
+
+    /// A session's actor has ended.
+    pub(super) fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>) {
+        self.shared.at_work.remove_if(&id, |_, known| known == actor);
+        if reason != EndReason::Shutdown {
+            // After a restart the client goes on in the same session.
+            self.close(id, reason);
+        }
+    }
+
+    fn close(&self, id: SessionId, reason: EndReason) {
+        let closed = self.shared.records.get(id).and_then(|record| match record {
+            Some(record) if record.ended.is_none() => {
+                self.shared.records.put(&Record { ended: Some(reason), ..record })
+            }
+            Some(_) | None => Ok(()),
+        });
+        if let Err(error) = closed {
+            tracing::error!(session.id = %id, %error, "the end of a session is not recorded");
+        }
+    }
+
+    /// A number for a socket; a newer socket has a higher one.
+    pub fn next_socket(&self) -> SocketId {
+        self.shared.next_socket.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,1562 @@
+//! The session's decisions: who is attached, what is heard, whose turn it is, what is told.
+//!
+//! ```text
+//!                 attach                        socket lost, or silent for 30 s
+//!   detached ───────────────▶ attached ────────────────────────────────────┐
+//!      ▲  │                      │  ▲ attach (the older socket is dismissed) │
+//!      │  │ grace is over        │  └──┘                                     │
+//!      │  ▼                      ▼ goodbye, logout, shutdown                 │
+//!      │ ended ◀─────────────────┘                                           │
+//!      └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Pure: inputs and the time go in, effects come out, in order. It owns smaller machines, one idea
+//! each: [`Outbox`], [`Sources`], [`Microphone`], [`Turns`] and the [`Answer`] that is being given.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::{
+    answer::{self, Answer, Outcome, Voice, Waterfall},
+    microphone::Microphone,
+    outbox::Outbox,
+    sources::{Admission, Sources},
+};
+use crate::{
+    ai::{Line, Pcm, Prompt, Role},
+    clock,
+    error::{Close, Code},
+    history,
+    ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    protocol::{
+        DecodeError, EDGE_V1, FromClient, Said, ToClient,
+        audio::Codec,
+        from_client::{ConnectionInit, LivekitMode},
+        to_client::{
+            AudioFormat, ConnectionAck, EndReason, Finish, LivekitInfo, MediaOffer, MediaReason, MediaSource,
+            MicrophoneData, PartState, StreamData, UserSession,
+        },
+    },
+    speech::{
+        self,
+        turn::{self, Turns},
+    },
+};
+
+/// Sockets of one session, told apart by when they came: an older number is stale.
+pub type SocketId = u64;
+
+/// Frames in a row that could not be read before the channel is closed.
+const MALFORMED_LIMIT: u32 = 10;
+
+/// Sound stopped arriving in the middle of an utterance: it ends after this long.
+const STALL: Duration = Duration::from_millis(1500);
+
+/// What a model gets to read of the conversation so far, in lines and in bytes.
+const DIALOGUE_LINES: usize = 24;
+const DIALOGUE_BYTES: usize = 6_000;
+
+/// The longest line a client may type.
+const LONGEST_TYPED: usize = 4_000;
+
+/// What is the same for every session of this gateway.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a session waits for its client to come back.
+    pub grace: Duration,
+    /// How often an attached client is pinged.
+    pub heartbeat: Duration,
+    /// After how much silence an attached client counts as gone.
+    pub dead_after: Duration,
+    /// The language that is transcribed, `en-US`.
+    pub language: String,
+    /// Standing instructions of the thinker.
+    pub system_prompt: String,
+    /// The transcriber's name; or why there is none.
+    pub transcriber: Result<&'static str, String>,
+    /// How answers are spoken; none where they are text only.
+    pub voice: Option<Voice>,
+    /// Whether this gateway has a LiveKit.
+    pub livekit: bool,
+}
+
+/// What is true of one session from its beginning.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// Its LiveKit room.
+    pub room: RoomName,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// How often a gateway took it up: keeps the numbers of turns and utterances apart.
+    pub incarnation: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A socket wants the session; it has proved that it may.
+    Attach(Box<Attach>),
+    /// A socket closed, by whichever side.
+    SocketLost(SocketId),
+    /// A socket showed a sign of life.
+    Alive(SocketId),
+    /// A client said something.
+    Said(SocketId, Said),
+    /// A client sent something that could not be read.
+    Malformed(SocketId, DecodeError),
+    /// Sound came from a source: 16 kHz mono.
+    Sound(MediaSource, Pcm),
+    /// A source will bring nothing more.
+    SourceGone(MediaSource),
+    /// News of our participant in the room.
+    Agent(AgentNews),
+    /// The gate opened at this time of the session, in milliseconds.
+    SpeechStarted {
+        /// When the first sample was heard.
+        at_ms: u64,
+    },
+    /// The gate closed.
+    SpeechEnded {
+        /// Why.
+        reason: speech::EndReason,
+        /// Where the utterance ends, in milliseconds of the session.
+        at_ms: u64,
+    },
+    /// The transcriber has a better idea of an utterance.
+    Interim(UtteranceId, String),
+    /// The transcriber's last word about an utterance.
+    Final(UtteranceId, String),
+    /// The transcriber failed at an utterance.
+    Unheard(UtteranceId, String),
+    /// The thinker gave a piece of the answer of this generation.
+    Thought(u32, String),
+    /// The thinker has finished; or failed.
+    ThoughtOver(u32, Result<(), String>),
+    /// The speaker gave samples.
+    Spoken(u32, Vec<i16>),
+    /// The speaker is through with its sentence; or failed.
+    SentenceSpoken(u32, Result<(), String>),
+    /// A turn is on disk.
+    Saved(TurnId, u64),
+    /// What the user and the gateway said before this session.
+    Remembered(Vec<Line>),
+    /// The session is to end.
+    End(EndReason),
+    /// Nothing; the deadline is due.
+    Tick,
+}
+
+/// A socket that wants the session.
+#[derive(Debug)]
+pub struct Attach {
+    /// The socket.
+    pub socket: SocketId,
+    /// What the client said of itself.
+    pub init: ConnectionInit,
+    /// The client showed the secret of this session.
+    pub may_resume: bool,
+    /// The secret for the next time.
+    pub resume_token: String,
+    /// A fresh publish token, where the client can use one.
+    pub livekit: Option<LivekitInfo>,
+}
+
+/// News of the gateway's own participant in the session's room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentNews {
+    /// It is in the room.
+    Joined,
+    /// It is not, and keeps trying.
+    Unreachable,
+    /// Another participant took its identity; it does not come back.
+    Displaced,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a text frame.
+    Send(SocketId, ByteString),
+    /// Send a binary frame.
+    SendBinary(SocketId, Bytes),
+    /// Send a WebSocket ping.
+    Ping(SocketId),
+    /// Close a socket, after what was sent to it.
+    Close(SocketId, Close, &'static str),
+    /// Sign a token for the client and send it as `livekit_info`.
+    SendLivekitInfo(SocketId, LivekitMode),
+    /// The sound belongs to the active source: listen to it.
+    Listen(Pcm),
+    /// Another source is heard from now on: forget what is left of the last one.
+    ResetListener,
+    /// The client's own VAD opened.
+    OpenGate,
+    /// End the open utterance for this reason.
+    CloseGate(speech::EndReason),
+    /// Begin to transcribe.
+    Transcribe(UtteranceId),
+    /// The utterance is complete.
+    EndUtterance(UtteranceId),
+    /// Begin to think.
+    Think(u32, Prompt),
+    /// The model need not go on.
+    StopThinking,
+    /// Speak a sentence.
+    Speak(u32, String),
+    /// Speak nothing more of this answer.
+    StopSpeaking,
+    /// Keep a line; tell the client when the turn, if there is one, is on disk.
+    Remember(history::Line, Option<TurnId>),
+    /// Be in the room.
+    JoinRoom,
+    /// Tell the client who is in a room, from now on.
+    WatchRoom(RoomName),
+    /// No longer.
+    UnwatchRoom(RoomName),
+    /// The session is over: let go of everything.
+    Ended(EndReason),
+}
+
+/// Who is attached.
+#[derive(Debug)]
+enum Phase {
+    Attached(Attached),
+    Detached { until: Instant },
+    Ended,
+}
+
+/// The socket that speaks for the client.
+#[derive(Debug)]
+struct Attached {
+    socket: SocketId,
+    /// The last sign of life.
+    alive_at: Instant,
+    /// When to ping next.
+    ping_at: Instant,
+    /// Frames in a row that could not be read.
+    malformed: u32,
+}
+
+/// An utterance whose last word is still to come.
+#[derive(Debug)]
+struct Hearing {
+    started_ms: u64,
+    /// How far it goes; grows while it is open.
+    ended_ms: u64,
+    /// The last interim that was told.
+    told: String,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    facts: Facts,
+    settings: Arc<Settings>,
+    /// When the session began, by the clock that `now` comes from.
+    began: Instant,
+    phase: Phase,
+    /// Counts attachments.
+    epoch: u64,
+    outbox: Outbox,
+    sources: Sources,
+    microphone: Microphone,
+    agent: Option<AgentNews>,
+    /// The streams the client wants.
+    subscriptions: Vec<String>,
+    /// The rooms whose participants the client wants to know.
+    watched: BTreeSet<RoomName>,
+    /// The utterance the gate is open for.
+    open: Option<UtteranceId>,
+    last_utterance: UtteranceId,
+    hearing: BTreeMap<UtteranceId, Hearing>,
+    /// When the last utterance ended, and the same in milliseconds of the session.
+    speech_end: Option<(Instant, u64)>,
+    turns: Turns,
+    answer: Option<Answer>,
+    /// What is being answered, until it is known what was heard of the answer.
+    asked: Option<String>,
+    dialogue: VecDeque<Line>,
+}
+
+impl Session {
+    /// A session that nobody is attached to yet; it waits for its grace. `unix_ms` is the calendar's
+    /// word for `now`.
+    pub fn new(facts: Facts, settings: Arc<Settings>, now: Instant, unix_ms: u64) -> Self {
+        // A gateway that was killed may have told its clients numbers that are in no store: each
+        // incarnation counts from a place of its own.
+        let first = u64::from(facts.incarnation) << 32;
+        Self {
+            began: now - Duration::from_millis(unix_ms.saturating_sub(facts.started_ms)),
+            phase: Phase::Detached { until: now + settings.grace },
+            epoch: first,
+            outbox: Outbox::starting_after(first),
+            sources: Sources::default(),
+            microphone: Microphone::default(),
+            agent: None,
+            subscriptions: vec![format!("transcription:{}", settings.language)],
+            watched: BTreeSet::new(),
+            open: None,
+            last_utterance: UtteranceId(first),
+            hearing: BTreeMap::new(),
+            speech_end: None,
+            turns: Turns::new(TurnId(first), facts.incarnation << 20),
+            answer: None,
+            asked: None,
+            dialogue: VecDeque::new(),
+            facts,
+            settings,
+        }
+    }
+
+    /// What is true of it from its beginning.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The socket that speaks for the client, if one does.
+    pub fn socket(&self) -> Option<SocketId> {
+        match &self.phase {
+            Phase::Attached(attached) => Some(attached.socket),
+            Phase::Detached { .. } | Phase::Ended => None,
+        }
+    }
+
+    /// Milliseconds since the session began.
+    pub fn elapsed_ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_millis() as u64
+    }
+
+    /// When [`Input::Tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Attached(attached) => {
+                Some(attached.ping_at.min(attached.alive_at + self.settings.dead_after))
+            }
+            Phase::Detached { until } => Some(*until),
+            Phase::Ended => return None,
+        };
+        let microphone = self.socket().and(self.microphone.deadline());
+        let answer = self.answer.as_ref().and_then(Answer::deadline);
+        [phase, microphone, answer, self.stall_at()].into_iter().flatten().min()
+    }
+
+    /// Takes one input, and says what is to be done, in order.
+    pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if matches!(self.phase, Phase::Ended) {
+            return effects;
+        }
+        match input {
+            Input::Attach(attach) => self.attach(*attach, now, &mut effects),
+            Input::SocketLost(socket) => self.socket_lost(socket, now),
+            Input::Alive(socket) => self.alive(socket, now),
+            Input::Said(socket, said) => {
+                if self.socket() == Some(socket) {
+                    self.said(socket, said, now, &mut effects);
+                }
+            }
+            Input::Malformed(socket, error) => self.malformed(socket, &error, now, &mut effects),
+            Input::Sound(source, samples) => self.sound(source, samples, now, &mut effects),
+            Input::SourceGone(source) => self.source_gone(source, now, &mut effects),
+            Input::Agent(news) => self.agent_news(news, now, &mut effects),
+            Input::SpeechStarted { at_ms } => self.speech_started(at_ms, now, &mut effects),
+            Input::SpeechEnded { reason, at_ms } => self.speech_ended(reason, at_ms, now, &mut effects),
+            Input::Interim(utterance, text) => self.interim(utterance, text, now, &mut effects),
+            Input::Final(utterance, text) => self.transcribed(utterance, text, now, &mut effects),
+            Input::Unheard(utterance, why) => self.unheard(utterance, why, now, &mut effects),
+            Input::Thought(generation, delta) => {
+                self.answering(generation, now, &mut effects, |answer| answer.thought(&delta, now));
+            }
+            Input::ThoughtOver(generation, result) => {
+                self.thought_over(generation, result, now, &mut effects);
+            }
+            Input::Spoken(generation, samples) => {
+                self.answering(generation, now, &mut effects, |answer| answer.spoken(&samples, now));
+            }
+            Input::SentenceSpoken(generation, result) => {
+                self.answering(generation, now, &mut effects, |answer| {
+                    answer.sentence_spoken(result.is_ok(), now)
+                });
+            }
+            Input::Saved(turn_id, history_seq) => {
+                self.tell(ToClient::TurnSaved { turn_id, history_seq }, now, &mut effects);
+            }
+            Input::Remembered(lines) => {
+                for line in lines.into_iter().rev() {
+                    self.dialogue.push_front(line);
+                }
+                self.shorten_dialogue();
+            }
+            Input::End(reason) => self.end(reason, now, &mut effects),
+            Input::Tick => {}
+        }
+        self.timers(now, &mut effects);
+        effects
+    }
+
+    // --- Attachment ---------------------------------------------------------------------------
+
+    fn attach(&mut self, attach: Attach, now: Instant, effects: &mut Vec<Effect>) {
+        let Attach { socket, init, may_resume, resume_token, livekit } = attach;
+        if let Some(older) = self.socket() {
+            if older > socket {
+                effects.push(Effect::Close(socket, Close::Superseded, "a newer socket has the session"));
+                return;
+            }
+            self.farewell(older, EndReason::Superseded, Close::Superseded, effects);
+        }
+        self.epoch += 1;
+        self.phase = Phase::Attached(Attached {
+            socket,
+            alive_at: now,
+            ping_at: now + self.settings.heartbeat,
+            malformed: 0,
+        });
+        if let Some(subscriptions) = init.subscriptions {
+            self.subscriptions = subscriptions;
+        }
+
+        let missed = init
+            .resume
+            .filter(|resume| may_resume && resume.session_id == self.facts.id)
+            .and_then(|resume| self.outbox.after(resume.last_server_seq, now));
+        let resumed = missed.is_some();
+        let ack = self.connection_ack(resumed, resume_token, livekit, now);
+        effects.push(Effect::Send(socket, ToClient::ConnectionAck(Box::new(ack)).encode(None).into()));
+        for frame in missed.into_iter().flatten() {
+            effects.push(Effect::Send(socket, frame));
+        }
+        if !resumed {
+            self.tell_media_state(self.media_reason(), now, effects);
+        }
+        if let Err(why) = &self.settings.transcriber {
+            let message = Some(why.clone());
+            self.tell(
+                ToClient::SttState { state: PartState::Failed, provider: "none".into(), message },
+                now,
+                effects,
+            );
+        }
+        self.ask_microphone(now, effects);
+        effects.extend(self.watched.iter().cloned().map(Effect::WatchRoom));
+        if self.settings.livekit && init.capabilities.media.iter().any(|media| media == "livekit") {
+            effects.push(Effect::JoinRoom);
+        }
+        if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
+            self.answering(generation, now, effects, |answer| answer.resume(now));
+        }
+        let device = init.device_id.unwrap_or_else(DeviceId::unnamed);
+        tracing::info!(
+            session.id = %self.facts.id, device.id = %device, epoch = self.epoch, resumed, "client attached"
+        );
+    }
+
+    fn connection_ack(
+        &self,
+        resumed: bool,
+        resume_token: String,
+        livekit: Option<LivekitInfo>,
+        now: Instant,
+    ) -> ConnectionAck {
+        let mut offered = vec![MediaSource::Ws];
+        if self.settings.livekit {
+            offered.insert(0, MediaSource::Livekit);
+        }
+        ConnectionAck {
+            session_id: self.facts.id,
+            timestamp: self.timestamp(now),
+            livekit,
+            user_session: UserSession {
+                user_id: self.facts.user.clone(),
+                start_time: clock::timestamp(self.facts.started_ms),
+                active_app_sessions: Vec::new(),
+                loading_apps: Vec::new(),
+                app_subscriptions: serde_json::Map::new(),
+                requires_audio: true,
+                minimum_transcription_languages: vec![self.settings.language.clone()],
+                is_transcribing: self.settings.transcriber.is_ok(),
+            },
+            protocol: EDGE_V1.into(),
+            epoch: self.epoch,
+            resumed,
+            resume_token,
+            grace_ms: self.settings.grace.as_millis() as u64,
+            heartbeat_ms: self.settings.heartbeat.as_millis() as u64,
+            media: MediaOffer { active: self.sources.active(), offered },
+            audio: AudioFormat {
+                codec: Codec::Pcm16le,
+                sample_rate: crate::ai::LISTEN_RATE_HZ,
+                frame_ms: 20,
+            },
+        }
+    }
+
+    fn socket_lost(&mut self, socket: SocketId, now: Instant) {
+        if self.socket() != Some(socket) {
+            // The close of a socket that was replaced arrives late: the session has a newer one.
+            return;
+        }
+        self.phase = Phase::Detached { until: now + self.settings.grace };
+        if let Some(answer) = &mut self.answer {
+            answer.pause(now);
+        }
+        tracing::info!(session.id = %self.facts.id, "client detached");
+    }
+
+    fn alive(&mut self, socket: SocketId, now: Instant) {
+        if let Phase::Attached(attached) = &mut self.phase
+            && attached.socket == socket
+        {
+            attached.alive_at = now;
+        }
+    }
+
+    fn malformed(&mut self, socket: SocketId, error: &DecodeError, now: Instant, effects: &mut Vec<Effect>) {
+        let Phase::Attached(attached) = &mut self.phase else {
+            return;
+        };
+        if attached.socket != socket {
+            return;
+        }
+        attached.alive_at = now;
+        let code = match error {
+            DecodeError::Json(_) | DecodeError::NoType => {
+                attached.malformed += 1;
+                Code::MalformedMessage
+            }
+            DecodeError::Header(_) => Code::MalformedMessage,
+            DecodeError::Codec(_) => Code::Unsupported,
+        };
+        let too_many = attached.malformed >= MALFORMED_LIMIT;
+        self.tell(ToClient::error(code, error.to_string(), None), now, effects);
+        if too_many {
+            effects.push(Effect::Close(socket, Close::Policy, "too many messages that could not be read"));
+            self.socket_lost(socket, now);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, now: Instant, effects: &mut Vec<Effect>) {
+        self.cut_answer(now, effects);
+        if let Some(socket) = self.socket() {
+            let close = match reason {
+                EndReason::Shutdown => Close::Restart,
+                EndReason::GraceExpired | EndReason::Superseded | EndReason::Logout => Close::Normal,
+            };
+            self.farewell(socket, reason, close, effects);
+        }
+        self.phase = Phase::Ended;
+        effects.push(Effect::Ended(reason));
+        tracing::info!(session.id = %self.facts.id, ?reason, "session ended");
+    }
+
+    fn farewell(&self, socket: SocketId, reason: EndReason, close: Close, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Send(socket, ToClient::SessionEnd { reason }.encode(None).into()));
+        let words = match reason {
+            EndReason::GraceExpired => "the session expired",
+            EndReason::Superseded => "a newer socket has the session",
+            EndReason::Logout => "the session has ended",
+            EndReason::Shutdown => "the gateway restarts",
+        };
+        effects.push(Effect::Close(socket, close, words));
+    }
+
+    // --- What the client says -----------------------------------------------------------------
+
+    fn said(&mut self, socket: SocketId, said: Said, now: Instant, effects: &mut Vec<Effect>) {
+        if let Phase::Attached(attached) = &mut self.phase {
+            attached.alive_at = now;
+            attached.malformed = 0;
+        }
+        let Said { id, message } = said;
+        match message {
+            FromClient::ConnectionInit(_) => {
+                let message = "the session is attached already; open a new socket to attach again";
+                self.tell(ToClient::error(Code::SessionError, message, id), now, effects);
+            }
+            FromClient::Ping(_) | FromClient::Pong => {}
+            FromClient::Vad(vad) => {
+                if vad.status {
+                    effects.push(Effect::OpenGate);
+                } else if self.open.is_some() {
+                    effects.push(Effect::CloseGate(speech::EndReason::ClientVad));
+                }
+            }
+            FromClient::MicrophoneStateAck(ack) => self.microphone.acknowledged(ack.version),
+            FromClient::LivekitInit(init) => {
+                if self.settings.livekit {
+                    effects.push(Effect::SendLivekitInfo(socket, init.mode));
+                    effects.push(Effect::JoinRoom);
+                } else {
+                    let message = "this gateway has no LiveKit; send audio on this channel";
+                    self.tell(ToClient::error(Code::MediaUnavailable, message, id), now, effects);
+                }
+            }
+            // The socket's side configures its decoder by it; nothing to decide here.
+            FromClient::AudioConfig(_) => {}
+            FromClient::Subscriptions(update) => self.subscriptions = update.subscriptions,
+            FromClient::LocalTranscription(local) => self.local_transcription(local, now, effects),
+            FromClient::GlassesConnectionState(state) => {
+                if matches!(state.status.as_str(), "CONNECTED" | "RECONNECTED") {
+                    self.ask_microphone(now, effects);
+                }
+            }
+            FromClient::ResumeAck(ack) => self.outbox.acknowledge(ack.last_server_seq),
+            FromClient::Goodbye => self.end(EndReason::Logout, now, effects),
+            FromClient::Playhead(playhead) => {
+                self.answering(playhead.generation, now, effects, |answer| {
+                    answer.played(playhead.played_ms, now);
+                    Vec::new()
+                });
+            }
+            FromClient::Interrupt(interrupt) => {
+                let current = self.turns.answering();
+                if interrupt.generation.is_none_or(|generation| current == Some(generation)) {
+                    self.take_turn(turn::Input::Interrupted, now, effects);
+                }
+            }
+            FromClient::Say(say) => self.typed(say.text, id, now, effects),
+            FromClient::SubscribeParticipants(of) => match self.own_room(of.room) {
+                Ok(room) => {
+                    self.watched.insert(room.clone());
+                    effects.push(Effect::WatchRoom(room));
+                }
+                Err(message) => self.tell(ToClient::error(Code::Forbidden, message, id), now, effects),
+            },
+            FromClient::UnsubscribeParticipants(of) => {
+                if let Ok(room) = self.own_room(of.room)
+                    && self.watched.remove(&room)
+                {
+                    effects.push(Effect::UnwatchRoom(room));
+                }
+            }
+            FromClient::Other { kind } => {
+                metrics::counter!(crate::telemetry::UNKNOWN_MESSAGES).increment(1);
+                let message = format!("\"{kind}\" is not a message this gateway acts on");
+                self.tell(ToClient::error(Code::Unsupported, message, id), now, effects);
+            }
+        }
+    }
+
+    fn typed(&mut self, text: String, id: Option<String>, now: Instant, effects: &mut Vec<Effect>) {
+        let text = text.trim();
+        if text.is_empty() || text.len() > LONGEST_TYPED {
+            let message = format!("text: must have 1 to {LONGEST_TYPED} bytes");
+            self.tell(ToClient::error(Code::InvalidRequest, message, id), now, effects);
+            return;
+        }
+        let at = self.elapsed_ms(now);
+        self.speech_end = Some((now, at));
+        effects.push(Effect::Remember(
+            history::Line::Utterance {
+                utterance_id: None,
+                text: text.to_owned(),
+                start_ms: at,
+                end_ms: at,
+                language: self.settings.language.clone(),
+            },
+            None,
+        ));
+        self.take_turn(turn::Input::Typed(text.to_owned()), now, effects);
+    }
+
+    fn own_room(&self, room: Option<RoomName>) -> Result<RoomName, String> {
+        match room {
+            Some(room) if room != self.facts.room => {
+                Err("only the session's own room can be watched with this token".into())
+            }
+            Some(_) | None => Ok(self.facts.room.clone()),
+        }
+    }
+
+    fn ask_microphone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.socket().is_none() {
+            return;
+        }
+        let on = self.microphone.on();
+        let message = ToClient::MicrophoneStateChange {
+            is_microphone_enabled: on,
+            required_data: if on { vec![MicrophoneData::Pcm] } else { Vec::new() },
+            bypass_vad: true,
+            session_id: self.facts.id,
+            timestamp: self.timestamp(now),
+            version: self.microphone.version(),
+        };
+        self.tell(message, now, effects);
+        self.microphone.asked(now);
+    }
+
+    // --- What is heard ------------------------------------------------------------------------
+
+    fn sound(&mut self, source: MediaSource, samples: Pcm, now: Instant, effects: &mut Vec<Effect>) {
+        if samples.iter().all(|sample| *sample == 0) {
+            // What a muted or lost track sounds like. It ends an utterance like any silence, but it
+            // keeps no other source from taking over.
+            if source == self.sources.active() {
+                effects.push(Effect::Listen(samples));
+            }
+            return;
+        }
+        match self.sources.admit(source, now) {
+            Admission::Heard => effects.push(Effect::Listen(samples)),
+            Admission::Switched(reason) => {
+                self.microphone.observed();
+                effects.push(Effect::ResetListener);
+                self.tell_media_state(reason, now, effects);
+                effects.push(Effect::Listen(samples));
+            }
+            Admission::Ignored => {}
+        }
+    }
+
+    fn source_gone(&mut self, source: MediaSource, now: Instant, effects: &mut Vec<Effect>) {
+        if self.sources.gone(source) {
+            if self.open.is_some() {
+                effects.push(Effect::CloseGate(speech::EndReason::Muted));
+            }
+            self.tell_media_state(MediaReason::Silent, now, effects);
+        }
+    }
+
+    fn agent_news(&mut self, news: AgentNews, now: Instant, effects: &mut Vec<Effect>) {
+        if self.agent.as_ref() == Some(&news) {
+            return;
+        }
+        self.agent = Some(news);
+        self.tell_media_state(self.media_reason(), now, effects);
+    }
+
+    /// Why the media are as they are, when nothing has just changed.
+    fn media_reason(&self) -> MediaReason {
+        match &self.agent {
+            _ if !self.settings.livekit => MediaReason::LivekitOff,
+            Some(AgentNews::Unreachable) => MediaReason::LivekitUnreachable,
+            Some(AgentNews::Displaced) => MediaReason::DuplicateIdentity,
+            Some(AgentNews::Joined) => MediaReason::AgentJoined,
+            None => MediaReason::Silent,
+        }
+    }
+
+    fn tell_media_state(&mut self, reason: MediaReason, now: Instant, effects: &mut Vec<Effect>) {
+        let message = ToClient::MediaState {
+            active: self.sources.active(),
+            reason,
+            last_audio_age_ms: self.sources.age(now).map(|age| age.as_millis() as u64),
+        };
+        self.tell(message, now, effects);
+    }
+
+    fn speech_started(&mut self, at_ms: u64, now: Instant, effects: &mut Vec<Effect>) {
+        self.last_utterance = self.last_utterance.next();
+        let utterance = self.last_utterance;
+        self.open = Some(utterance);
+        self.hearing.insert(utterance, Hearing { started_ms: at_ms, ended_ms: at_ms, told: String::new() });
+        let source = self.sources.active();
+        self.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source }, now, effects);
+        effects.push(Effect::Transcribe(utterance));
+        self.take_turn(turn::Input::SpeechStarted(utterance), now, effects);
+    }
+
+    fn speech_ended(
+        &mut self,
+        reason: speech::EndReason,
+        at_ms: u64,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(utterance) = self.open.take() else { return };
+        if let Some(hearing) = self.hearing.get_mut(&utterance) {
+            hearing.ended_ms = at_ms;
+        }
+        self.speech_end = Some((now, self.elapsed_ms(now)));
+        let source = self.sources.active();
+        self.tell(ToClient::SpeechEnded { utterance_id: utterance, at: at_ms, source, reason }, now, effects);
+        effects.push(Effect::EndUtterance(utterance));
+        self.take_turn(turn::Input::SpeechEnded(utterance), now, effects);
+    }
+
+    fn interim(&mut self, utterance: UtteranceId, text: String, now: Instant, effects: &mut Vec<Effect>) {
+        let elapsed = self.elapsed_ms(now);
+        let open = self.open == Some(utterance);
+        let Some(hearing) = self.hearing.get_mut(&utterance) else {
+            return;
+        };
+        // A client replaces the interim it has: a shorter one would make words vanish and come back.
+        if text.len() < hearing.told.len() || text == hearing.told {
+            return;
+        }
+        if open {
+            hearing.ended_ms = elapsed;
+        }
+        hearing.told.clone_from(&text);
+        self.tell_transcription(utterance, text, false, now, effects);
+    }
+
+    fn transcribed(&mut self, utterance: UtteranceId, text: String, now: Instant, effects: &mut Vec<Effect>) {
+        if !self.hearing.contains_key(&utterance) {
+            return;
+        }
+        self.tell_transcription(utterance, text.clone(), true, now, effects);
+        let Some(hearing) = self.hearing.remove(&utterance) else {
+            return;
+        };
+        if !text.trim().is_empty() {
+            effects.push(Effect::Remember(
+                history::Line::Utterance {
+                    utterance_id: Some(utterance),
+                    text: text.clone(),
+                    start_ms: hearing.started_ms,
+                    end_ms: hearing.ended_ms,
+                    language: self.settings.language.clone(),
+                },
+                None,
+            ));
+        }
+        self.take_turn(turn::Input::Transcribed { utterance, text }, now, effects);
+    }
+
+    fn unheard(&mut self, utterance: UtteranceId, why: String, now: Instant, effects: &mut Vec<Effect>) {
+        tracing::warn!(session.id = %self.facts.id, cause = %why, "utterance not transcribed");
+        let provider = self.provider().to_owned();
+        let message = Some(why);
+        self.tell(ToClient::SttState { state: PartState::Degraded, provider, message }, now, effects);
+        self.transcribed(utterance, String::new(), now, effects);
+    }
+
+    fn local_transcription(
+        &mut self,
+        local: crate::protocol::from_client::LocalTranscription,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if local.text.len() > LONGEST_TYPED {
+            let message = format!("text: must have at most {LONGEST_TYPED} bytes");
+            self.tell(ToClient::error(Code::InvalidRequest, message, None), now, effects);
+            return;
+        }
+        let at = self.elapsed_ms(now);
+        let utterance = match self.hearing.last_key_value().filter(|_| self.open.is_none()) {
+            Some((utterance, _)) => *utterance,
+            None => {
+                self.last_utterance = self.last_utterance.next();
+                self.last_utterance
+            }
+        };
+        self.hearing
+            .entry(utterance)
+            .or_insert_with(|| Hearing { started_ms: at, ended_ms: at, told: String::new() })
+            .ended_ms = at;
+        if local.is_final {
+            self.speech_end = Some((now, at));
+            self.transcribed(utterance, local.text, now, effects);
+        } else {
+            self.interim(utterance, local.text, now, effects);
+        }
+    }
+
+    /// Tells an interim or a final to every stream that wants it, in the subscriber's own words.
+    fn tell_transcription(
+        &mut self,
+        utterance: UtteranceId,
+        text: String,
+        is_final: bool,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(hearing) = self.hearing.get(&utterance) else {
+            return;
+        };
+        let data = StreamData::Transcription {
+            utterance_id: utterance,
+            text,
+            is_final,
+            start_time: hearing.started_ms,
+            end_time: hearing.ended_ms,
+            transcribe_language: self.settings.language.clone(),
+            provider: self.provider().to_owned(),
+        };
+        let wanted = format!("transcription:{}", self.settings.language);
+        let streams: Vec<String> = self
+            .subscriptions
+            .iter()
+            .filter(|stream| *stream == "transcription" || **stream == wanted)
+            .cloned()
+            .collect();
+        for stream_type in streams {
+            let message = ToClient::DataStream {
+                session_id: self.facts.id,
+                stream_type,
+                data: data.clone(),
+                timestamp: self.timestamp(now),
+            };
+            self.tell(message, now, effects);
+        }
+    }
+
+    fn provider(&self) -> &'static str {
+        self.settings.transcriber.as_ref().copied().unwrap_or("none")
+    }
+
+    // --- Turns and answers --------------------------------------------------------------------
+
+    fn take_turn(&mut self, input: turn::Input, now: Instant, effects: &mut Vec<Effect>) {
+        for effect in self.turns.handle(input) {
+            match effect {
+                turn::Effect::Answer(turn) => self.begin_answer(turn, now, effects),
+                turn::Effect::Cut { reopened, .. } => self.cut(reopened, now, effects),
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, turn: turn::Turn, now: Instant, effects: &mut Vec<Effect>) {
+        self.tell(
+            ToClient::TurnStarted {
+                turn_id: turn.id,
+                generation: turn.generation,
+                utterance_ids: turn.utterances.clone(),
+            },
+            now,
+            effects,
+        );
+        let (speech_end, speech_end_ms) = self.speech_end.unwrap_or((now, self.elapsed_ms(now)));
+        let waterfall =
+            Waterfall { speech_end, speech_end_ms, final_at: (!turn.utterances.is_empty()).then_some(now) };
+        self.asked = Some(turn.text.clone());
+        let mut lines: Vec<Line> = self.dialogue.iter().cloned().collect();
+        lines.push(Line { role: Role::User, text: turn.text.clone() });
+        let prompt = Prompt { system: self.settings.system_prompt.clone(), lines };
+        effects.push(Effect::Think(turn.generation, prompt));
+        let mut answer = Answer::new(turn, self.settings.voice, waterfall);
+        if self.socket().is_none() {
+            answer.pause(now);
+        }
+        self.answer = Some(answer);
+    }
+
+    /// Gives the answer up. Where its words come back in the next turn, nothing of it is kept.
+    fn cut(&mut self, reopened: bool, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(answer) = self.answer.take() else { return };
+        effects.push(Effect::StopThinking);
+        effects.push(Effect::StopSpeaking);
+        let turn = answer.turn_id();
+        let (told, outcome) = answer.cut(now);
+        for effect in told {
+            self.perform(effect, now, effects);
+        }
+        if reopened {
+            self.asked = None;
+        } else {
+            self.keep_answer(turn, outcome, effects);
+        }
+    }
+
+    fn cut_answer(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.take_turn(turn::Input::Interrupted, now, effects);
+    }
+
+    fn thought_over(
+        &mut self,
+        generation: u32,
+        result: Result<(), String>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.turns.answering() != Some(generation) {
+            return;
+        }
+        let finish = match result {
+            Ok(()) => Finish::Stop,
+            Err(why) => {
+                tracing::warn!(session.id = %self.facts.id, cause = %why, "no answer");
+                let message = format!("the answer could not be made: {why}");
+                self.tell(ToClient::error(Code::AiUnavailable, message, None), now, effects);
+                Finish::Error
+            }
+        };
+        self.answering(generation, now, effects, |answer| answer.text_over(finish, now));
+    }
+
+    /// Lets the current answer do something, if it is still of this generation.
+    fn answering(
+        &mut self,
+        generation: u32,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Answer) -> Vec<answer::Effect>,
+    ) {
+        let Some(answer) = self.answer.as_mut().filter(|answer| answer.generation() == generation) else {
+            return;
+        };
+        for effect in act(answer) {
+            self.perform(effect, now, effects);
+        }
+    }
+
+    fn perform(&mut self, effect: answer::Effect, now: Instant, effects: &mut Vec<Effect>) {
+        match effect {
+            answer::Effect::Tell(message) => self.tell(message, now, effects),
+            answer::Effect::Sound(frame) => {
+                if let Some(socket) = self.socket() {
+                    effects.push(Effect::SendBinary(socket, frame));
+                }
+            }
+            answer::Effect::Speak(sentence) => {
+                if let Some(generation) = self.turns.answering() {
+                    effects.push(Effect::Speak(generation, sentence));
+                }
+            }
+            answer::Effect::StopThinking => effects.push(Effect::StopThinking),
+            answer::Effect::Noticed => {
+                if let Some(generation) = self.turns.answering() {
+                    self.take_turn(turn::Input::Noticed { generation }, now, effects);
+                }
+            }
+            answer::Effect::Over(outcome) => {
+                let Some(answer) = self.answer.take() else { return };
+                self.keep_answer(answer.turn_id(), outcome, effects);
+                self.take_turn(turn::Input::Over { generation: answer.generation() }, now, effects);
+            }
+        }
+    }
+
+    /// Puts what was asked and what was heard into the dialogue and the history.
+    fn keep_answer(&mut self, turn_id: TurnId, outcome: Outcome, effects: &mut Vec<Effect>) {
+        if let Some(text) = self.asked.take() {
+            self.dialogue.push_back(Line { role: Role::User, text });
+        }
+        let Outcome { heard, played_ms, finish } = outcome;
+        if !heard.is_empty() {
+            self.dialogue.push_back(Line { role: Role::Assistant, text: heard.clone() });
+        }
+        self.shorten_dialogue();
+        effects.push(Effect::Remember(
+            history::Line::Answer { turn_id, text: heard, finish, played_ms },
+            Some(turn_id),
+        ));
+    }
+
+    fn shorten_dialogue(&mut self) {
+        let mut bytes: usize = self.dialogue.iter().map(|line| line.text.len()).sum();
+        while self.dialogue.len() > DIALOGUE_LINES || bytes > DIALOGUE_BYTES {
+            match self.dialogue.pop_front() {
+                Some(line) => bytes -= line.text.len(),
+                None => break,
+            }
+        }
+    }
+
+    // --- Time ---------------------------------------------------------------------------------
+
+    fn timers(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Attached(attached) => {
+                let socket = attached.socket;
+                if now >= attached.alive_at + self.settings.dead_after {
+                    effects.push(Effect::Close(socket, Close::GoingAway, "no sign of life for too long"));
+                    self.socket_lost(socket, now);
+                } else if now >= attached.ping_at {
+                    attached.ping_at = now + self.settings.heartbeat;
+                    effects.push(Effect::Ping(socket));
+                }
+            }
+            Phase::Detached { until } if now >= *until => {
+                self.end(EndReason::GraceExpired, now, effects);
+                return;
+            }
+            Phase::Detached { .. } | Phase::Ended => {}
+        }
+        if self.socket().is_some() && self.microphone.deadline().is_some_and(|at| now >= at) {
+            self.ask_microphone(now, effects);
+        }
+        if self.stall_at().is_some_and(|at| now >= at) {
+            self.sources.stalled();
+            effects.push(Effect::CloseGate(speech::EndReason::Muted));
+        }
+        if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
+            self.answering(generation, now, effects, |answer| answer.tick(now));
+        }
+    }
+
+    /// When the open utterance ends because no sound arrives any more.
+    fn stall_at(&self) -> Option<Instant> {
+        self.open.and(self.sources.heard_at()).map(|at| at + STALL)
+    }
+
+    // --- Telling ------------------------------------------------------------------------------
+
+    /// Numbers and keeps a message where it has a place in the sequence, and sends it if anybody is
+    /// there to hear it.
+    fn tell(&mut self, message: ToClient, now: Instant, effects: &mut Vec<Effect>) {
+        let seq = message.is_sequenced().then(|| self.outbox.next_seq());
+        let frame = ByteString::from(message.encode(seq));
+        if seq.is_some() {
+            self.outbox.keep(frame.clone(), now);
+        }
+        if let Some(socket) = self.socket() {
+            effects.push(Effect::Send(socket, frame));
+        }
+    }
+
+    fn timestamp(&self, now: Instant) -> String {
+        clock::timestamp(self.facts.started_ms + self.elapsed_ms(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        ids::Identity,
+        protocol::{
+            from_client::Resume,
+            to_client::{Delivery, LivekitRole},
+        },
+    };
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    /// A session, its time, and what it told each socket.
+    struct Rig {
+        session: Session,
+        now: Instant,
+        effects: Vec<Effect>,
+    }
+
+    impl Rig {
+        fn new(voice: bool) -> Self {
+            let now = clock::now();
+            let settings = Settings {
+                grace: GRACE,
+                heartbeat: Duration::from_secs(10),
+                dead_after: Duration::from_secs(30),
+                language: "en-US".into(),
+                system_prompt: "Be brief.".into(),
+                transcriber: Ok("test"),
+                voice: voice.then_some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }),
+                livekit: true,
+            };
+            let user = UserId::parse("john").unwrap();
+            let facts = Facts {
+                id: SessionId::from_u128(7),
+                room: RoomName::for_user(&user, "abc123"),
+                user,
+                started_ms: 1_700_000_000_000,
+                incarnation: 0,
+            };
+            let session = Session::new(facts, Arc::new(settings), now, 1_700_000_000_000);
+            Self { session, now, effects: Vec::new() }
+        }
+
+        fn attached() -> Self {
+            let mut rig = Self::new(true);
+            rig.attach(1, None);
+            rig.effects.clear();
+            rig
+        }
+
+        fn input(&mut self, input: Input) -> &mut Self {
+            let effects = self.session.handle(input, self.now);
+            self.effects.extend(effects);
+            self
+        }
+
+        fn wait(&mut self, time: Duration) -> &mut Self {
+            let until = self.now + time;
+            while let Some(deadline) = self.session.deadline().filter(|at| *at <= until) {
+                self.now = self.now.max(deadline);
+                self.input(Input::Tick);
+            }
+            self.now = until;
+            self
+        }
+
+        fn attach(&mut self, socket: SocketId, last_seq: Option<u64>) -> &mut Self {
+            let resume = last_seq.map(|last_server_seq| Resume {
+                session_id: SessionId::from_u128(7),
+                resume_token: "r".into(),
+                last_server_seq,
+                last_audio_seq: 0,
+            });
+            self.input(Input::Attach(Box::new(Attach {
+                socket,
+                may_resume: resume.is_some(),
+                init: ConnectionInit { resume, ..ConnectionInit::default() },
+                resume_token: "r".into(),
+                livekit: Some(LivekitInfo {
+                    url: "ws://x".into(),
+                    room_name: RoomName::parse("r").unwrap(),
+                    token: "t".into(),
+                    identity: Identity::parse("john").unwrap(),
+                    expires_at: 1,
+                    track_name: "mic".into(),
+                    role: LivekitRole::Publish,
+                }),
+            })))
+        }
+
+        fn say(&mut self, text: &str) -> &mut Self {
+            let said = Said::decode(text).unwrap();
+            self.input(Input::Said(self.session.socket().unwrap(), said))
+        }
+
+        /// An utterance from beginning to end.
+        fn speak(&mut self, text: &str) -> &mut Self {
+            self.input(sound(MediaSource::Livekit));
+            self.input(Input::SpeechStarted { at_ms: 100 });
+            let utterance = self.session.last_utterance;
+            self.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
+            self.input(Input::Final(utterance, text.into()))
+        }
+
+        /// The messages to a socket since the last call, as JSON.
+        fn told(&mut self, socket: SocketId) -> Vec<Value> {
+            let mut told = Vec::new();
+            self.effects.retain(|effect| match effect {
+                Effect::Send(to, frame) if *to == socket => {
+                    told.push(serde_json::from_str(frame).unwrap());
+                    false
+                }
+                _ => true,
+            });
+            told
+        }
+
+        fn told_types(&mut self, socket: SocketId) -> Vec<String> {
+            self.told(socket).iter().map(|message| message["type"].as_str().unwrap().to_owned()).collect()
+        }
+
+        fn has(&self, wanted: impl Fn(&Effect) -> bool) -> bool {
+            self.effects.iter().any(wanted)
+        }
+
+        fn remembered(&self) -> Vec<String> {
+            self.effects
+                .iter()
+                .filter_map(|effect| match effect {
+                    Effect::Remember(line, _) => Some(line.text().to_owned()),
+                    _ => None,
+                })
+                .collect()
+        }
+    }
+
+    fn sound(source: MediaSource) -> Input {
+        Input::Sound(source, [1; 320].into())
+    }
+
+    #[test]
+    fn an_attached_client_gets_its_session_the_state_of_the_media_and_the_wish_for_its_microphone() {
+        let mut rig = Rig::new(true);
+        rig.attach(1, None);
+
+        assert!(rig.has(|effect| matches!(effect, Effect::JoinRoom)));
+        let told = rig.told(1);
+        let types: Vec<_> = told.iter().map(|message| message["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["connection_ack", "media_state", "microphone_state_change"]);
+        assert_eq!(told[0]["resumed"], false);
+        assert_eq!(told[0]["epoch"], 1);
+        assert_eq!(told[0]["livekit"]["trackName"], "mic");
+        assert_eq!(told[0]["userSession"]["startTime"], "2023-11-14T22:13:20.000Z");
+        assert_eq!(told[2]["isMicrophoneEnabled"], true);
+        assert_eq!(told[2]["requiredData"], json!(["pcm"]));
+    }
+
+    #[test]
+    fn a_session_whose_socket_comes_back_within_the_grace_resumes_with_what_it_missed() {
+        let mut rig = Rig::attached();
+        let seen = rig.session.outbox.last_seq();
+        rig.input(Input::SocketLost(1)).speak("Hello.");
+        rig.wait(GRACE - Duration::from_secs(1)).attach(2, Some(seen));
+
+        let types = rig.told_types(2);
+        assert_eq!(types[0], "connection_ack");
+        assert_eq!(&types[1..5], ["media_state", "speech_started", "speech_ended", "data_stream"]);
+        assert!(!rig.has(|effect| matches!(effect, Effect::Ended(_))));
+    }
+
+    #[test]
+    fn a_session_whose_client_stays_away_ends_after_the_grace() {
+        let mut rig = Rig::attached();
+        rig.input(Input::SocketLost(1)).wait(GRACE);
+        assert!(rig.has(|effect| matches!(effect, Effect::Ended(EndReason::GraceExpired))));
+        assert_eq!(rig.session.deadline(), None);
+    }
+
+    #[test]
+    fn the_late_close_of_an_older_socket_does_not_end_the_session() {
+        let mut rig = Rig::attached();
+        rig.attach(2, None);
+        assert_eq!(rig.told_types(1), ["session_end"]);
+        assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Superseded, _))));
+
+        rig.input(Input::SocketLost(1));
+        assert_eq!(rig.session.socket(), Some(2));
+    }
+
+    #[test]
+    fn a_client_that_shows_no_life_is_let_go_and_one_that_does_is_pinged() {
+        let mut rig = Rig::attached();
+        rig.wait(Duration::from_secs(25));
+        assert_eq!(rig.effects.iter().filter(|effect| matches!(effect, Effect::Ping(1))).count(), 2);
+        rig.input(Input::Alive(1)).wait(Duration::from_secs(29));
+        assert_eq!(rig.session.socket(), Some(1));
+        rig.wait(Duration::from_secs(1));
+        assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::GoingAway, _))));
+        assert_eq!(rig.session.socket(), None);
+    }
+
+    #[test]
+    fn the_microphone_is_asked_for_until_sound_comes() {
+        let mut rig = Rig::attached();
+        rig.wait(Duration::from_secs(11));
+        assert_eq!(rig.told_types(1), ["microphone_state_change"]);
+        rig.input(Input::Alive(1)).input(sound(MediaSource::Ws));
+        rig.told(1);
+        rig.wait(Duration::from_secs(15));
+        assert_eq!(rig.told_types(1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_sentence_is_transcribed_answered_spoken_and_remembered() {
+        let mut rig = Rig::attached();
+        rig.speak("What time is it?");
+        let types = rig.told_types(1);
+        assert_eq!(types, ["media_state", "speech_started", "speech_ended", "data_stream", "turn_started"]);
+        let Some(Effect::Think(1, prompt)) =
+            rig.effects.iter().find(|effect| matches!(effect, Effect::Think(..)))
+        else {
+            panic!("{:?}", rig.effects)
+        };
+        assert_eq!(prompt.system, "Be brief.");
+        assert_eq!(prompt.lines, [Line { role: Role::User, text: "What time is it?".into() }]);
+
+        rig.input(Input::Thought(1, "It is five.".into())).input(Input::ThoughtOver(1, Ok(())));
+        assert!(rig.has(|effect| matches!(effect, Effect::Speak(1, text) if text == "It is five.")));
+        rig.input(Input::Spoken(1, vec![1; 1600])).input(Input::SentenceSpoken(1, Ok(())));
+        rig.wait(Duration::from_millis(200));
+        assert_eq!(
+            rig.told_types(1),
+            ["answer_delta", "answer_done", "speech_begin", "speech_finish", "turn_metrics"]
+        );
+        assert_eq!(rig.effects.iter().filter(|effect| matches!(effect, Effect::SendBinary(..))).count(), 6);
+        assert_eq!(rig.remembered(), ["What time is it?", "It is five."]);
+
+        rig.input(Input::Saved(TurnId(1), 2));
+        assert_eq!(rig.told(1)[0]["historySeq"], 2);
+    }
+
+    #[test]
+    fn speaking_over_the_answer_stops_it_and_only_what_was_heard_is_kept() {
+        let mut rig = Rig::attached();
+        rig.speak("Tell me a story.");
+        rig.input(Input::Thought(1, "Once upon a time there was a king. ".into()));
+        rig.input(Input::Spoken(1, vec![1; 16_000])).wait(Duration::from_millis(500));
+        rig.told(1);
+        rig.effects.clear();
+
+        rig.input(Input::SpeechStarted { at_ms: 5_000 });
+
+        assert!(rig.has(|effect| matches!(effect, Effect::StopThinking)));
+        assert!(rig.has(|effect| matches!(effect, Effect::StopSpeaking)));
+        assert_eq!(rig.remembered(), ["Once upon a time"]);
+        assert_eq!(
+            rig.told_types(1),
+            ["speech_started", "audio_stop_request", "answer_done", "speech_finish", "turn_metrics"]
+        );
+        rig.input(Input::Thought(1, "late".into())).input(Input::Spoken(1, vec![1; 1600]));
+        assert_eq!(rig.told_types(1), Vec::<String>::new(), "what comes late from the cut answer is dropped");
+    }
+
+    #[test]
+    fn an_answer_goes_on_where_it_was_when_the_client_comes_back() {
+        let mut rig = Rig::attached();
+        rig.speak("Hello.");
+        rig.input(Input::Thought(1, "Hello yourself. ".into())).input(Input::ThoughtOver(1, Ok(())));
+        rig.input(Input::Spoken(1, vec![1; 32_000])).input(Input::SentenceSpoken(1, Ok(())));
+        rig.say(r#"{"type":"playhead","generation":1,"playedMs":300}"#);
+        rig.wait(Duration::from_millis(500));
+        rig.input(Input::SocketLost(1)).wait(Duration::from_secs(20));
+        rig.effects.clear();
+
+        let seen = rig.session.outbox.last_seq();
+        rig.attach(2, Some(seen));
+
+        let first = rig.effects.iter().find_map(|effect| match effect {
+            Effect::SendBinary(2, frame) => crate::protocol::audio::Down::decode(frame.clone()).ok(),
+            _ => None,
+        });
+        assert_eq!(first.unwrap().position, 300 * 16);
+    }
+
+    #[test]
+    fn an_interim_never_gets_shorter_and_there_is_one_final() {
+        let mut rig = Rig::attached();
+        rig.input(Input::SpeechStarted { at_ms: 0 });
+        let utterance = rig.session.last_utterance;
+        rig.told(1);
+        for text in ["go", "go for", "go", "go forward"] {
+            rig.input(Input::Interim(utterance, text.into()));
+        }
+        rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
+        rig.input(Input::Final(utterance, "Go forward ten meters.".into()));
+        rig.input(Input::Final(utterance, "again".into()))
+            .input(Input::Interim(utterance, "late interim".into()));
+
+        let texts: Vec<_> = rig
+            .told(1)
+            .into_iter()
+            .filter(|message| message["type"] == "data_stream")
+            .map(|message| (message["data"]["text"].clone(), message["data"]["isFinal"].clone()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                (json!("go"), json!(false)),
+                (json!("go for"), json!(false)),
+                (json!("go forward"), json!(false)),
+                (json!("Go forward ten meters."), json!(true)),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_utterance_whose_sound_stops_arriving_is_ended() {
+        let mut rig = Rig::attached();
+        rig.input(sound(MediaSource::Ws));
+        rig.input(Input::SpeechStarted { at_ms: 0 }).wait(STALL);
+        let closed = |effect: &&Effect| matches!(effect, Effect::CloseGate(speech::EndReason::Muted));
+        assert_eq!(rig.effects.iter().filter(closed).count(), 1);
+    }
+
+    #[test]
+    fn a_transcriber_that_fails_ends_the_utterance_with_an_empty_final_and_says_so() {
+        let mut rig = Rig::attached();
+        rig.input(Input::SpeechStarted { at_ms: 0 });
+        rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 900 });
+        rig.told(1);
+        rig.input(Input::Unheard(rig.session.last_utterance, "too busy".into()));
+        let told = rig.told(1);
+        assert_eq!(told[0]["type"], "stt_state");
+        assert_eq!((&told[1]["data"]["text"], &told[1]["data"]["isFinal"]), (&json!(""), &json!(true)));
+        assert_eq!(told.len(), 2, "nothing is answered");
+    }
+
+    #[test]
+    fn frames_that_cannot_be_read_are_answered_and_the_tenth_in_a_row_closes_the_channel() {
+        let mut rig = Rig::attached();
+        for _ in 0..9 {
+            rig.input(Input::Malformed(1, DecodeError::NoType));
+        }
+        rig.say(r#"{"type":"pong"}"#);
+        for _ in 0..9 {
+            rig.input(Input::Malformed(1, DecodeError::NoType));
+        }
+        assert_eq!(rig.session.socket(), Some(1));
+        assert!(rig.told(1).iter().all(|message| message["code"] == "MALFORMED_MESSAGE"));
+        rig.input(Input::Malformed(1, DecodeError::NoType));
+        assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Policy, _))));
+    }
+
+    #[test]
+    fn an_unknown_message_is_answered_by_its_id_and_changes_nothing() {
+        let mut rig = Rig::attached();
+        rig.say(r#"{"type":"make_coffee","id":"c1"}"#);
+        let told = rig.told(1);
+        assert_eq!(told[0]["code"], "UNSUPPORTED");
+        assert_eq!(told[0]["replyTo"], "c1");
+        assert_eq!(rig.session.socket(), Some(1));
+    }
+
+    #[test]
+    fn goodbye_ends_the_session_without_grace() {
+        let mut rig = Rig::attached();
+        rig.say(r#"{"type":"goodbye"}"#);
+        assert_eq!(rig.told_types(1), ["session_end"]);
+        assert!(rig.has(|effect| matches!(effect, Effect::Ended(EndReason::Logout))));
+    }
+
+    #[test]
+    fn another_room_than_ones_own_cannot_be_watched() {
+        let mut rig = Rig::attached();
+        rig.say(r#"{"type":"subscribe:participants","room":"room-other"}"#);
+        assert_eq!(rig.told(1)[0]["code"], "FORBIDDEN");
+        rig.say(r#"{"type":"subscribe:participants"}"#);
+        assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(_))));
+    }
+
+    #[test]
+    fn a_restarted_gateway_does_not_reuse_numbers_and_does_not_pretend_to_know_what_was_missed() {
+        let mut rig = Rig::attached();
+        let seen = rig.session.outbox.last_seq();
+        let mut facts = rig.session.facts.clone();
+        facts.incarnation = 1;
+        rig.session = Session::new(facts, rig.session.settings.clone(), rig.now, 1_700_000_000_000);
+        rig.attach(9, Some(seen)).speak("Hello.");
+        let told = rig.told(9);
+        assert_eq!(told[0]["resumed"], false);
+        let numbers: Vec<u64> = told.iter().filter_map(|message| message["seq"].as_u64()).collect();
+        assert!(numbers.iter().all(|seq| *seq > 1 << 32), "{numbers:?}");
+    }
+
+    fn any_input() -> impl Strategy<Value = u8> {
+        0..16u8
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: sequence numbers are gap-free per session, stale sockets
+        /// get nothing, every utterance has one final, and a deadline that is due makes progress.
+        #[test]
+        fn a_session_keeps_its_promises(inputs in proptest::collection::vec((any_input(), 0..3_000u64), 0..80)) {
+            let mut rig = Rig::new(true);
+            let mut socket = 0;
+            let mut seqs: Vec<u64> = Vec::new();
+            for (kind, wait_ms) in inputs {
+                let generation = rig.session.turns.answering().unwrap_or(1);
+                let utterance = rig.session.last_utterance;
+                let current = rig.session.socket();
+                match kind {
+                    0 => { socket += 1; rig.attach(socket, None); }
+                    1 => { rig.input(Input::SocketLost(socket)); }
+                    2 => { rig.input(Input::SocketLost(socket.saturating_sub(1))); }
+                    3 => { rig.input(sound(MediaSource::Livekit)); }
+                    4 => { rig.input(sound(MediaSource::Ws)); }
+                    5 if rig.session.open.is_none() => { rig.input(Input::SpeechStarted { at_ms: 1 }); }
+                    6 => { rig.input(Input::SpeechEnded { reason: speech::EndReason::Silence, at_ms: 2 }); }
+                    7 => { rig.input(Input::Interim(utterance, "some words".into())); }
+                    8 if rig.session.open.is_none() => { rig.input(Input::Final(utterance, "some words".into())); }
+                    9 => { rig.input(Input::Thought(generation, "An answer. ".into())); }
+                    10 => { rig.input(Input::ThoughtOver(generation, Ok(()))); }
+                    11 => { rig.input(Input::Spoken(generation, vec![1; 4000])); }
+                    12 => { rig.input(Input::SentenceSpoken(generation, Ok(()))); }
+                    13 if current.is_some() => { rig.say(r#"{"type":"interrupt"}"#); }
+                    14 if current.is_some() => { rig.say(r#"{"type":"say","text":"typed"}"#); }
+                    15 => { rig.input(Input::SourceGone(MediaSource::Livekit)); }
+                    _ => {}
+                }
+                rig.wait(Duration::from_millis(wait_ms));
+                if let Some(current) = rig.session.socket() {
+                    for message in rig.told(current) {
+                        seqs.extend(message["seq"].as_u64());
+                    }
+                }
+            }
+            let mut sorted = seqs.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            prop_assert_eq!(seqs.len(), sorted.len(), "a number was told twice");
+            prop_assert!(seqs.is_sorted());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a [`SessionActor`](super::actor::SessionActor) is told, by whom, and what it holds of a socket.
+
+use actix::Message;
+use bytes::Bytes;
+
+use super::machine::SocketId;
+use crate::{
+    outlet::{Outlet, Refused},
+    protocol::{DecodeError, Said, audio::Up, from_client::ConnectionInit, to_client::EndReason},
+};
+
+/// The session's hold on a socket: its number, and the way into it.
+#[derive(Clone)]
+pub struct SocketHandle {
+    /// Told apart by when they came.
+    pub id: SocketId,
+    outlet: Outlet,
+}
+
+impl SocketHandle {
+    /// A socket that sends what `outlet` is given.
+    pub fn new(id: SocketId, outlet: Outlet) -> Self {
+        Self { id, outlet }
+    }
+
+    /// Sends an encoded frame.
+    pub fn send(&self, frame: Bytes) -> Result<(), Refused> {
+        self.outlet.send(frame)
+    }
+
+    /// The way into it, for somebody else who has something to say.
+    pub fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+}
+
+/// A client wants the session; from its socket, once it is authenticated and has said
+/// `connection_init`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// Where it is.
+    pub socket: SocketHandle,
+    /// What it says of itself.
+    pub init: ConnectionInit,
+}
+
+/// News from an attached socket.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FromSocket {
+    /// Which one; the session ignores one that was replaced.
+    pub id: u64,
+    /// What.
+    pub news: SocketNews,
+}
+
+/// What a socket has to tell.
+pub enum SocketNews {
+    /// The client said something.
+    Said(Said),
+    /// The client sent audio.
+    Audio(Up),
+    /// The client sent something that could not be read.
+    Malformed(DecodeError),
+    /// The client showed a sign of life.
+    Alive,
+    /// The connection is over.
+    Closed,
+}
+
+/// The session is to end; from REST, or because the gateway goes down.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct End(pub EndReason);

@@ -1,0 +1,13 @@
+//! One user's presence on the gateway.
+
+pub mod actor;
+pub mod answer;
+pub mod directory;
+pub mod machine;
+pub mod messages;
+pub mod microphone;
+pub mod outbox;
+pub mod records;
+pub mod socket;
+pub mod sources;
+pub mod uplink;

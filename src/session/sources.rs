@@ -1,0 +1,125 @@
+//! Which of a user's voices is heard: the microphone may come as a LiveKit track, as LiveKit data
+//! packets and over the WebSocket, but only one of them at a time goes on to the listener.
+//!
+//! The one that is heard stays until it has been silent for [`SILENT_AFTER`]; then whichever brings
+//! sound takes over. Silent means that no sound *arrives*: a quiet room still sends samples.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::to_client::{MediaReason, MediaSource};
+
+/// How long the active source brings nothing before another one may take over.
+pub const SILENT_AFTER: Duration = Duration::from_millis(500);
+
+/// The sources of one session.
+#[derive(Debug)]
+pub struct Sources {
+    active: MediaSource,
+    /// When the active source last brought sound.
+    heard_at: Option<Instant>,
+}
+
+/// What to do with sound that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is the active source's: listen to it.
+    Heard,
+    /// It is the active source's from now on: forget half a frame of the other one, and listen.
+    Switched(MediaReason),
+    /// Another source is active: drop it.
+    Ignored,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { active: MediaSource::None, heard_at: None }
+    }
+}
+
+impl Sources {
+    /// The source that is heard at the moment.
+    pub fn active(&self) -> MediaSource {
+        self.active
+    }
+
+    /// When sound last came from the active source.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
+    /// How long ago sound came from the active source.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.heard_at.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Sound came from `source`.
+    pub fn admit(&mut self, source: MediaSource, now: Instant) -> Admission {
+        if source == self.active {
+            self.heard_at = Some(now);
+            return Admission::Heard;
+        }
+        let silent = self.age(now).is_none_or(|age| age >= SILENT_AFTER);
+        if self.active != MediaSource::None && !silent {
+            return Admission::Ignored;
+        }
+        let reason =
+            if self.active == MediaSource::None { MediaReason::Audio } else { MediaReason::Failover };
+        self.active = source;
+        self.heard_at = Some(now);
+        Admission::Switched(reason)
+    }
+
+    /// The active source has brought nothing for long enough to act on it: that is done now.
+    pub fn stalled(&mut self) {
+        self.heard_at = None;
+    }
+
+    /// `source` is gone for good (its track ended, its socket closed). True if it was the active one.
+    pub fn gone(&mut self, source: MediaSource) -> bool {
+        let was_active = self.active == source;
+        if was_active {
+            self.active = MediaSource::None;
+        }
+        was_active
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_first_sound_decides_and_a_second_source_is_ignored_while_it_lasts() {
+        let mut sources = Sources::default();
+        let now = clock::now();
+        assert_eq!(sources.admit(MediaSource::Livekit, now), Admission::Switched(MediaReason::Audio));
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(100)), Admission::Ignored);
+        assert_eq!(sources.admit(MediaSource::Livekit, now + ms(490)), Admission::Heard);
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(600)), Admission::Ignored);
+    }
+
+    #[test]
+    fn a_source_that_brings_nothing_for_half_a_second_is_replaced() {
+        let mut sources = Sources::default();
+        let now = clock::now();
+        sources.admit(MediaSource::Livekit, now);
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(500)), Admission::Switched(MediaReason::Failover));
+        assert_eq!(sources.admit(MediaSource::Livekit, now + ms(600)), Admission::Ignored);
+        assert_eq!(sources.active(), MediaSource::Ws);
+    }
+
+    #[test]
+    fn a_source_that_is_gone_leaves_its_place_at_once() {
+        let mut sources = Sources::default();
+        let now = clock::now();
+        sources.admit(MediaSource::Livekit, now);
+        assert!(!sources.gone(MediaSource::Ws));
+        assert!(sources.gone(MediaSource::Livekit));
+        assert_eq!(sources.admit(MediaSource::Ws, now + ms(1)), Admission::Switched(MediaReason::Audio));
+    }
+}
