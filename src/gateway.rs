@@ -14,7 +14,10 @@ use std::{
 use actix::{Arbiter, ArbiterHandle};
 use actix_web::{App, HttpServer, dev::ServerHandle, rt::net::TcpStream, web};
 use rand::Rng;
-use tokio::task::JoinHandle;
+use tokio::{
+    runtime::{Handle, Runtime},
+    task::JoinHandle,
+};
 
 use crate::{
     agent::{Agents, token::TokenIssuer},
@@ -70,7 +73,7 @@ pub struct Gateway {
     serving: JoinHandle<io::Result<()>>,
     disk: Disk,
     arbiters: Vec<Arbiter>,
-    media: Option<tokio::runtime::Runtime>,
+    media: Option<MediaRuntime>,
 }
 
 impl Gateway {
@@ -94,11 +97,9 @@ impl Gateway {
         let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
         let keys = Keys::new(&config.auth, &control_secret, issuer.clone());
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
-        let media = config.livekit.as_ref().map(|_| media_runtime()).transpose()?;
+        let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
         let agents = match (&config.livekit, issuer, &media) {
-            (Some(livekit), Some(issuer), Some(media)) => {
-                Some(Agents::new(livekit, issuer, media.handle().clone()))
-            }
+            (Some(livekit), Some(issuer), Some(media)) => Some(Agents::new(livekit, issuer, media.handle())),
             _ => None,
         };
         let rooms = Rooms::new(handles.clone(), livekit.clone());
@@ -158,9 +159,7 @@ impl Gateway {
                 tracing::error!("an arbiter ended badly");
             }
         }
-        if let Some(media) = self.media {
-            media.shutdown_background();
-        }
+        drop(self.media);
         if let Err(error) = self.disk.sync() {
             tracing::error!(%error, "the last writes are not durable");
         }
@@ -203,12 +202,30 @@ fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
 }
 
 /// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.
-fn media_runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores().min(4))
-        .thread_name("media")
-        .enable_all()
-        .build()
+struct MediaRuntime(Option<Runtime>);
+
+impl MediaRuntime {
+    fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores().min(4))
+            .thread_name("media")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().expect("it is taken only when it is dropped").handle().clone()
+    }
+}
+
+impl Drop for MediaRuntime {
+    /// A runtime that is dropped waits for its tasks, which must not happen on one that serves.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn settings(config: &Config, minds: &Minds) -> Settings {

@@ -1,7 +1,6 @@
 //! What the gateway says on the control channel.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::audio::Codec;
 use crate::{
@@ -445,10 +444,10 @@ pub struct ParticipantsUpdate {
     pub version: u64,
     /// Everybody.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub snapshot: Option<Box<RawValue>>,
+    pub snapshot: Option<serde_json::Value>,
     /// What changed since `version - 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub diff: Option<Box<RawValue>>,
+    pub diff: Option<serde_json::Value>,
 }
 
 /// Why a session ended.

@@ -14,7 +14,7 @@ use actix::{
 };
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 use super::{
     Rooms,
@@ -78,7 +78,7 @@ impl RoomActor {
         let Some(diff) = self.roster.handle(event) else {
             return;
         };
-        let update = self.update(None, Some(raw(&diff)));
+        let update = self.update(None, Some(json(&diff)));
         self.watchers.retain_mut(|watcher| {
             if watcher.behind {
                 return watcher.outlet.is_open();
@@ -98,10 +98,10 @@ impl RoomActor {
     }
 
     fn snapshot(&self) -> Bytes {
-        self.update(Some(raw(&self.roster.snapshot())), None)
+        self.update(Some(json(&self.roster.snapshot())), None)
     }
 
-    fn update(&self, snapshot: Option<Box<RawValue>>, diff: Option<Box<RawValue>>) -> Bytes {
+    fn update(&self, snapshot: Option<Value>, diff: Option<Value>) -> Bytes {
         let update = ToClient::ParticipantsUpdate(ParticipantsUpdate {
             room: self.name.clone(),
             epoch: self.epoch,
@@ -150,8 +150,8 @@ impl Watcher {
     }
 }
 
-fn raw(value: &impl Serialize) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("rosters have only JSON fields")
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("rosters have only JSON fields")
 }
 
 impl Actor for RoomActor {

@@ -1,0 +1,1 @@
+//! fly.toml, the Dockerfile and the binary agree.
