@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chat::{Chat, Patience};
+use super::dictionary::Dictionary;
 use super::moonshine::Moonshine;
 use super::onnx::Runtime;
 use super::parrot::Parrot;
-use super::phonemes::{Espeak, Phonemizer, Pronunciations};
+use super::phonemes::{Espeak, Phonemizer};
 use super::piper::Piper;
 use super::silero;
 #[cfg(feature = "smollm2")]
@@ -197,25 +198,19 @@ impl Minds {
     pub fn load(settings: &MindSettings) -> Self {
         let models = settings.models.as_path();
         let runtime = Runtime::load(&models.join(RUNTIME_FILE));
-        let transcriber = runtime
-            .clone()
-            .and_then(|runtime| Moonshine::load(&runtime, models, settings.transcriber_workers))
-            .map(|moonshine| Arc::new(moonshine) as Arc<dyn Transcriber>);
-        let speaker = runtime
-            .clone()
-            .and_then(|runtime| Piper::load(&runtime, models, phonemizer(models)?, settings.speaker_workers))
-            .map(|piper| Arc::new(piper) as Arc<dyn Speaker>);
-        let silero = runtime.and_then(|runtime| silero::Engine::load(&runtime, &models.join(SILERO_FILE)));
-        let (silero, off) = match silero {
-            Ok(engine) => (Some(engine), None),
-            Err(error) => (None, Some(off("the second stage of voice activity detection", "models", &error))),
-        };
-        Self {
-            transcriber: mind(transcriber, "the embedded transcriber"),
-            thinker: thinker(settings),
-            speaker: mind(speaker, "the embedded speaker"),
-            detectors: Detectors { silero, off },
-        }
+        std::thread::scope(|scope| {
+            // Each takes a good part of a second; together they take as long as the longest.
+            let transcriber = scope.spawn(|| transcriber(&runtime, settings));
+            let speaker = scope.spawn(|| speaker(&runtime, settings));
+            let thinker = scope.spawn(|| thinker(settings));
+            let never = "loading a part gives an error and does not panic";
+            Self {
+                detectors: detectors(&runtime, models),
+                transcriber: transcriber.join().expect(never),
+                speaker: speaker.join().expect(never),
+                thinker: thinker.join().expect(never),
+            }
+        })
     }
 
     /// One sentence for each part that is off.
@@ -225,10 +220,44 @@ impl Minds {
     }
 }
 
-fn mind<T: ?Sized>(part: Result<Arc<T>, AiError>, what: &str) -> Mind<T> {
-    match part {
-        Ok(mind) => Mind::Ready(mind),
-        Err(error) => Mind::Off(off(what, "models", &error)),
+fn transcriber(runtime: &Result<Runtime, AiError>, settings: &MindSettings) -> Mind<dyn Transcriber> {
+    let load = || {
+        Moonshine::load(
+            runtime.as_ref().map_err(Clone::clone)?,
+            &settings.models,
+            settings.transcriber_workers,
+        )
+    };
+    match load() {
+        Ok(moonshine) => Mind::Ready(Arc::new(moonshine)),
+        Err(error) => Mind::Off(off("the embedded transcriber", "models", &error)),
+    }
+}
+
+fn speaker(runtime: &Result<Runtime, AiError>, settings: &MindSettings) -> Mind<dyn Speaker> {
+    let models = settings.models.as_path();
+    let load = || {
+        Piper::load(
+            runtime.as_ref().map_err(Clone::clone)?,
+            models,
+            phonemizer(models)?,
+            settings.speaker_workers,
+        )
+    };
+    match load() {
+        Ok(piper) => Mind::Ready(Arc::new(piper)),
+        Err(error) => Mind::Off(off("the embedded speaker", "models", &error)),
+    }
+}
+
+fn detectors(runtime: &Result<Runtime, AiError>, models: &Path) -> Detectors {
+    let load = || silero::Engine::load(runtime.as_ref().map_err(Clone::clone)?, &models.join(SILERO_FILE));
+    match load() {
+        Ok(engine) => Detectors { silero: Some(engine), off: None },
+        Err(error) => {
+            let off = off("the second stage of voice activity detection", "models", &error);
+            Detectors { silero: None, off: Some(off) }
+        }
     }
 }
 
@@ -244,7 +273,7 @@ fn off(what: &str, install: &str, error: &AiError) -> String {
 
 /// The dictionary, eSpeak NG, or both: either is enough.
 fn phonemizer(models: &Path) -> Result<Phonemizer, AiError> {
-    let dictionary = Pronunciations::load(&models.join(DICTIONARY_FILE));
+    let dictionary = Dictionary::load(&models.join(DICTIONARY_FILE));
     match (dictionary, Espeak::find()) {
         (Ok(dictionary), espeak) => Ok(Phonemizer::new(dictionary, espeak)),
         (Err(_), Some(espeak)) => Ok(Phonemizer::espeak_alone(espeak)),
@@ -316,8 +345,70 @@ pub fn cache_folder(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+    use tokio::sync::mpsc;
+
     use super::*;
-    use crate::ai::testing;
+    use crate::ai::testing::{self, word_errors};
+    use crate::ai::{LISTEN_RATE_HZ, SpeechEvent};
+    use crate::speech::gate::GateSettings;
+    use crate::speech::{self, EndReason, Heard, Listener};
+
+    fn listener(minds: &Detectors) -> Listener {
+        Listener::new(minds.detector(), GateSettings::default())
+    }
+
+    /// A room in which nobody speaks.
+    fn room(seconds: usize) -> Vec<i16> {
+        (0..seconds * LISTEN_RATE_HZ as usize).map(|n| (n * 7919 % 61) as i16 - 30).collect()
+    }
+
+    #[tokio::test]
+    async fn each_recording_is_one_utterance_and_what_is_cut_out_is_understood() {
+        let minds = Minds::load(&MindSettings { models: testing::models(), ..MindSettings::default() });
+        let transcriber = minds.transcriber.ready().unwrap();
+        let (mut errors, mut words) = (0, 0);
+        for (clip, spoken) in testing::transcripts() {
+            let input = [room(2), speech::fixture(&clip), room(2)].concat();
+
+            let heard: Vec<Heard> = input
+                .chunks(320)
+                .scan(listener(&minds.detectors), |listener, chunk| Some(listener.hear(chunk)))
+                .flatten()
+                .collect();
+
+            let (feed, audio) = mpsc::channel(heard.len());
+            let events = transcriber.open(audio);
+            let mut ends = Vec::new();
+            for event in heard {
+                match event {
+                    Heard::Started { .. } => {}
+                    Heard::Audio(pcm) => feed.send(pcm).await.unwrap(),
+                    Heard::Ended { reason, .. } => ends.push(reason),
+                }
+            }
+            drop(feed);
+            assert_eq!(ends, [EndReason::Silence], "{clip}");
+            match events.collect::<Vec<_>>().await.pop() {
+                Some(Ok(SpeechEvent::Final(text))) => errors += word_errors(&spoken, &text),
+                other => panic!("the last event was {other:?}"),
+            }
+            words += spoken.split_whitespace().count();
+        }
+        assert!(errors * 100 <= words * 6, "{errors} of {words} words wrong");
+    }
+
+    #[test]
+    fn a_ventilator_opens_no_utterance() {
+        let minds = Minds::load(&MindSettings { models: testing::models(), ..MindSettings::default() });
+        let hum = |n: usize| {
+            let t = n as f32 / LISTEN_RATE_HZ as f32 * std::f32::consts::TAU;
+            ((50.0 * t).sin() * 900.0 + (100.0 * t).sin() * 500.0 + (300.0 * t).sin() * 200.0) as i16
+        };
+        let noise: Vec<i16> = room(20).iter().enumerate().map(|(n, hiss)| hum(n) + hiss).collect();
+
+        assert_eq!(listener(&minds.detectors).hear(&noise), []);
+    }
 
     fn without_models() -> MindSettings {
         MindSettings { models: PathBuf::from("/nowhere/models"), ..MindSettings::default() }

@@ -9,10 +9,13 @@
 //! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
 //! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
 
+mod believable;
 pub mod chat;
+pub mod dictionary;
 pub mod minds;
 pub mod moonshine;
 pub mod onnx;
+pub mod pace;
 pub mod parrot;
 pub mod phonemes;
 pub mod piper;
@@ -170,6 +173,13 @@ pub enum AiError {
     Inference(String),
 }
 
+impl AiError {
+    /// A stream that is nothing but this failure.
+    pub fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
+        stream::iter([Err(self)]).boxed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,12 +203,5 @@ mod tests {
         assert_eq!(prompt.recent(8), &prompt.lines[4..]);
         assert_eq!(prompt.recent(0), &prompt.lines[4..]);
         assert!(Prompt::default().recent(10).is_empty());
-    }
-}
-
-impl AiError {
-    /// A stream that is nothing but this failure.
-    pub fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
-        stream::iter([Err(self)]).boxed()
     }
 }

@@ -1,11 +1,11 @@
 //! Moonshine tiny-en: the embedded transcriber, English, on a pool of worker threads.
 //!
 //! The model understands whole utterances only. Interims come from decoding the open utterance
-//! again each time it has grown enough (a hundredth of its length in time, so this is affordable);
+//! again and again (a decode takes about a hundredth of its length), as [`pace`](super::pace) says;
 //! they are ordinary jobs that make room for finals.
 //!
-//! A speech model given no speech makes something up, so a text is not believed where the sound
-//! cannot have carried it: see [`believable`].
+//! A speech model given no speech makes something up, so a text goes by
+//! `believable` before anybody sees it.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -17,15 +17,13 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 use tokio::sync::{mpsc, oneshot};
 
+use super::believable::believable;
 use super::onnx::Runtime;
+use super::pace::{Pace, Reason};
 use super::workers::{Priority, Workers};
 use super::{AiError, LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
-use crate::speech::pcm::{self, FRAME_SAMPLES};
+use crate::speech::pcm;
 
-/// How much audio the first interim wants: the gate's pre-roll and a first syllable or two.
-const FIRST_INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 8 / 10;
-/// How much audio there is from one interim to the next.
-const INTERIM_SAMPLES: usize = LISTEN_RATE_HZ as usize * 48 / 100;
 /// Memory grows with the square of the length; the gate cuts at 15 s, and this is the safety net.
 const LONGEST_SAMPLES: usize = LISTEN_RATE_HZ as usize * 20;
 /// Finals and interims that wait, over all workers. Each session has at most one of either.
@@ -67,8 +65,9 @@ impl Transcriber for Moonshine {
             workers: Arc::clone(&self.workers),
             audio,
             pcm: Vec::new(),
-            interim: None,
-            next_interim_at: FIRST_INTERIM_SAMPLES,
+            pace: Pace::default(),
+            under_way: None,
+            decoded: None,
             said: String::new(),
             over: false,
         };
@@ -87,13 +86,26 @@ struct Utterance {
     workers: Arc<Workers<Model>>,
     audio: mpsc::Receiver<Pcm>,
     pcm: Vec<i16>,
-    /// The interim under way. While there is one, no further one is asked for.
-    interim: Option<oneshot::Receiver<Result<String, AiError>>>,
-    /// Length of `pcm` from which another interim is worth it.
-    next_interim_at: usize,
+    pace: Pace,
+    /// The decode under way. While there is one, no further one is asked for.
+    under_way: Option<Decode>,
+    /// The last decode that gave a text.
+    decoded: Option<Decoded>,
     /// The last interim given out.
     said: String,
     over: bool,
+}
+
+struct Decode {
+    /// How many samples it hears.
+    length: usize,
+    reason: Reason,
+    text: oneshot::Receiver<Result<String, AiError>>,
+}
+
+struct Decoded {
+    length: usize,
+    text: String,
 }
 
 impl Utterance {
@@ -101,8 +113,8 @@ impl Utterance {
     async fn next(&mut self) -> Option<Result<SpeechEvent, AiError>> {
         while !self.over {
             tokio::select! {
-                text = answer(&mut self.interim) => {
-                    if let Some(text) = self.news(text) {
+                decoded = answer(&mut self.under_way) => {
+                    if let Some(text) = decoded.and_then(|decoded| self.news(decoded)) {
                         return Some(Ok(SpeechEvent::Interim(text)));
                     }
                 }
@@ -110,8 +122,6 @@ impl Utterance {
                     Some(pcm) => self.hear(&pcm),
                     None => {
                         self.over = true;
-                        // Dropping its receiver calls the interim off.
-                        self.interim = None;
                         return Some(self.finish().await.map(SpeechEvent::Final));
                     }
                 },
@@ -121,37 +131,56 @@ impl Utterance {
     }
 
     fn hear(&mut self, pcm: &[i16]) {
-        let room = LONGEST_SAMPLES.saturating_sub(self.pcm.len());
+        let room = LONGEST_SAMPLES - self.pcm.len();
         if room < pcm.len() {
-            tracing::warn!(
-                longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize,
-                "utterance too long, its rest is not heard"
-            );
+            tracing::warn!(longest_s = LONGEST_SAMPLES / LISTEN_RATE_HZ as usize, "utterance too long");
         }
         self.pcm.extend_from_slice(&pcm[..room.min(pcm.len())]);
-        if self.pcm.len() < self.next_interim_at || self.interim.is_some() {
+        self.pace.grown_to(&self.pcm);
+        if self.under_way.is_some() {
             return;
         }
-        self.next_interim_at = self.pcm.len() + INTERIM_SAMPLES;
-        // Where the queue is full the pool has better to do: the next interim may find room.
-        self.interim = self.decode(Priority::Ordinary).ok();
+        if let Some(reason) = self.pace.wanted() {
+            let length = self.pace.decoding();
+            // What is said in a pause is probably the final. Where the queue is full the pool has
+            // better to do, and the next time may find room.
+            let priority = match reason {
+                Reason::Grown => Priority::Ordinary,
+                Reason::Paused => Priority::Urgent,
+            };
+            self.under_way = self.decode(priority).ok().map(|text| Decode { length, reason, text });
+        }
     }
 
-    /// What is worth telling of an interim, if it came at all. Decoding a longer stretch can give
-    /// fewer words for a moment, when the last one is half heard; that would only flicker.
-    fn news(&mut self, text: Option<Result<String, AiError>>) -> Option<String> {
-        let text = text?.ok()?;
-        let text = text.trim_end_matches(['.', '…', '-', ',']);
+    /// What is worth telling of a decode. A longer stretch can have fewer words for a moment, when
+    /// the last one is half heard; that would only flicker.
+    fn news(&mut self, decoded: Decoded) -> Option<String> {
+        let text = decoded.text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        self.decoded = Some(decoded);
         if text.len() < self.said.len() || text == self.said {
             return None;
         }
-        self.said = text.to_owned();
-        Some(self.said.clone())
+        self.said.clone_from(&text);
+        Some(text)
     }
 
+    /// The whole text: of a decode that has heard all sound, else of one more.
     async fn finish(&mut self) -> Result<String, AiError> {
         if self.pcm.is_empty() {
             return Ok(String::new());
+        }
+        let under_way = self
+            .under_way
+            .take_if(|decode| decode.reason == Reason::Paused && self.pace.is_heard_by(decode.length));
+        // One that is of no use any more is called off by dropping its receiver.
+        self.under_way = under_way;
+        if self.under_way.is_some()
+            && let Some(decoded) = answer(&mut self.under_way).await
+        {
+            return Ok(decoded.text);
+        }
+        if let Some(decoded) = self.decoded.take_if(|decoded| self.pace.is_heard_by(decoded.length)) {
+            return Ok(decoded.text);
         }
         self.decode(Priority::Urgent)?
             .await
@@ -167,14 +196,16 @@ impl Utterance {
     }
 }
 
-/// Waits for an interim and takes it out; for ever where none is under way.
-async fn answer<T>(under_way: &mut Option<oneshot::Receiver<T>>) -> Option<T> {
-    let Some(receiver) = under_way else {
+/// Waits for the decode under way and takes it out; for ever where there is none. None where it was
+/// called off or failed: the final will tell.
+async fn answer(under_way: &mut Option<Decode>) -> Option<Decoded> {
+    let Some(decode) = under_way else {
         return std::future::pending().await;
     };
-    let result = receiver.await.ok();
+    let result = (&mut decode.text).await;
+    let length = decode.length;
     *under_way = None;
-    result
+    Some(Decoded { length, text: result.ok()?.ok()? })
 }
 
 // --- The model ------------------------------------------------------------------------------------
@@ -341,64 +372,6 @@ fn byte_of(piece: &[u8]) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-// --- What not to believe --------------------------------------------------------------------------
-
-/// No word is shorter than this.
-const SHORTEST_SAMPLES: usize = LISTEN_RATE_HZ as usize * 3 / 10;
-/// Nothing that a person would call speech is this quiet at its loudest.
-const INAUDIBLE_DBFS: f32 = -62.0;
-/// Sound this quiet carries a word, but also draws the model's favourite inventions.
-const FAINT_DBFS: f32 = -48.0;
-/// What it likes to make of near silence.
-const INVENTIONS: [&str; 12] = [
-    "you",
-    "thank you",
-    "thanks",
-    "thanks for watching",
-    "thank you for watching",
-    "bye",
-    "okay",
-    "so",
-    "yeah",
-    "oh",
-    "the",
-    "i'm sorry",
-];
-
-/// `text` where the sound can have carried it, else what is left of it, often nothing.
-fn believable(text: &str, pcm: &[i16]) -> String {
-    if pcm.len() < SHORTEST_SAMPLES {
-        return String::new();
-    }
-    let text = without_loop(&text.replace(['♪', '♫'], " ").split_whitespace().collect::<Vec<_>>());
-    let words = text.to_lowercase();
-    let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
-    let loudest = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).fold(pcm::SILENCE_DBFS, f32::max);
-    let invented =
-        words.is_empty() || loudest < INAUDIBLE_DBFS || (loudest < FAINT_DBFS && INVENTIONS.contains(&words));
-    if invented { String::new() } else { text }
-}
-
-/// The words up to where a phrase begins to repeat itself over and over, as a decoder in a loop
-/// does. People do say "no, no, no": a single word may come five times, a phrase three.
-fn without_loop(words: &[&str]) -> String {
-    let plain: Vec<String> = words
-        .iter()
-        .map(|word| word.to_lowercase().trim_matches(|mark: char| !mark.is_alphanumeric()).to_owned())
-        .collect();
-    for start in 0..plain.len() {
-        for length in 1..=(plain.len() - start) / 4 {
-            let phrase = &plain[start..start + length];
-            let times = plain[start..].chunks(length).take_while(|next| *next == phrase).count();
-            let most = if length == 1 { 5 } else { 3 };
-            if times > most {
-                return words[..start].join(" ");
-            }
-        }
-    }
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,27 +458,6 @@ mod tests {
         assert_eq!(last_words(&moonshine, &hiss).await, "");
         assert_eq!(last_words(&moonshine, &[9_000; 1_000]).await, "");
         assert_eq!(hear(&moonshine, &[]).await, [SpeechEvent::Final(String::new())]);
-    }
-
-    #[test]
-    fn a_phrase_in_a_loop_is_cut_where_it_begins() {
-        let in_a_loop = "So the first is the first is the first is the first is the first";
-
-        assert_eq!(without_loop(&in_a_loop.split(' ').collect::<Vec<_>>()), "So");
-        assert_eq!(without_loop(&["no,", "no,", "no,", "no!"]), "no, no, no, no!");
-        assert_eq!(without_loop(&["ha"; 6]), "");
-    }
-
-    #[test]
-    fn music_marks_are_no_words_and_inventions_need_sound() {
-        let loud = [9_000; 16_000];
-        let faint = [90; 16_000];
-
-        assert_eq!(believable("♪♪♪", &loud), "");
-        assert_eq!(believable("Thank you.", &loud), "Thank you.");
-        assert_eq!(believable("Thank you.", &faint), "");
-        assert_eq!(believable("Where is the station?", &faint), "Where is the station?");
-        assert_eq!(believable("Where is the station?", &[5; 16_000]), "");
     }
 
     #[test]

@@ -220,8 +220,9 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ai::dictionary::Dictionary;
     use crate::ai::moonshine::Moonshine;
-    use crate::ai::phonemes::{Espeak, Pronunciations};
+    use crate::ai::phonemes::Espeak;
     use crate::ai::testing::{self, word_errors};
     use crate::ai::{LISTEN_RATE_HZ, Pcm, SpeechEvent, Transcriber};
     use crate::speech::pcm::Resampler;
@@ -241,7 +242,7 @@ mod tests {
     }
 
     fn dictionary() -> Phonemizer {
-        Phonemizer::new(Pronunciations::load(&testing::models().join("cmudict.dict")).unwrap(), None)
+        Phonemizer::new(Dictionary::load(&testing::models().join("cmudict.dict")).unwrap(), None)
     }
 
     async fn spoken(piper: &Piper, sentence: &str) -> Vec<i16> {

@@ -125,3 +125,62 @@ impl SpeechDetector for Silero {
         self.state.fill(0.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ai::testing;
+    use crate::speech;
+
+    fn engine() -> Engine {
+        Engine::load(&testing::runtime(), &testing::models().join("silero-vad-v6.onnx")).unwrap()
+    }
+
+    fn speech() -> Vec<Frame> {
+        speech::fixture("sense_and_sensibility_0880.wav").as_chunks().0.to_vec()
+    }
+
+    fn judge(detector: &mut Silero, frames: &[Frame]) -> Vec<f32> {
+        frames.iter().map(|frame| detector.probability(frame).unwrap()).collect()
+    }
+
+    #[test]
+    fn speech_is_told_from_silence() {
+        let engine = engine();
+
+        let of_silence = judge(&mut engine.detector(), &[[0; FRAME_SAMPLES]; 60]);
+        let of_speech = judge(&mut engine.detector(), &speech());
+
+        assert!(of_silence.iter().all(|probability| *probability < 0.1), "{of_silence:?}");
+        let speaking = of_speech.iter().filter(|probability| **probability > 0.9).count();
+        assert!(speaking * 2 > of_speech.len(), "{of_speech:?}");
+    }
+
+    #[test]
+    fn streams_that_share_the_model_do_not_hear_each_other() {
+        let engine = engine();
+        let frames = speech();
+        let alone = judge(&mut engine.detector(), &frames);
+
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut detector, frames) = (engine.detector(), frames.clone());
+                std::thread::spawn(move || judge(&mut detector, &frames))
+            })
+            .collect();
+        let together: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+
+        assert_eq!(together, [alone.clone(), alone]);
+    }
+
+    #[test]
+    fn a_stream_that_was_reset_begins_afresh() {
+        let mut detector = engine().detector();
+        let frames = speech();
+        let first = judge(&mut detector, &frames);
+
+        detector.reset();
+
+        assert_eq!(judge(&mut detector, &frames), first);
+    }
+}
