@@ -17,6 +17,11 @@ FROM python:3.11-slim-bookworm AS models
 COPY scripts /src/scripts
 RUN JUNE_CACHE=/june /src/scripts/setup models
 
+# --- The talk page's LiveKit client ---------------------------------------------------------------
+FROM node:20-slim AS web
+COPY scripts /src/scripts
+RUN JUNE_CACHE=/june /src/scripts/setup web
+
 # --- What runs -----------------------------------------------------------------------------------
 FROM debian:bookworm-slim
 RUN apt-get update \
@@ -25,6 +30,7 @@ RUN apt-get update \
   && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin june \
   && install -d -o june -g june /data
 COPY --from=models /june/models /usr/share/june/models
+COPY --from=web /june/web /usr/share/june/web
 COPY --from=program /usr/local/bin/june /usr/local/bin/june
 COPY scripts/start-in-container /usr/local/bin/start-in-container
 ENV DATA_DIR=/data JUNE_MODELS=/usr/share/june/models

@@ -1,0 +1,42 @@
+# Two commands matter: `make run` talks, `make test` passes every test. Both install what is missing.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt bench bench-turns bench-vad setup
+
+where = eval "$$(scripts/setup where)"
+
+help: ## Lists what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Starts LiveKit and the gateway, talks to them, and stays up for you to talk
+	@scripts/setup build-tools models livekit web
+	cargo build --locked --bin june
+	@$(where) && scripts/run
+
+test: ## Runs every test, in three rings
+	@scripts/setup all
+	$(where) && cargo test --locked --workspace --lib
+	$(where) && cargo test --locked --test gateway
+	$(where) && cargo test --locked --test e2e -- --test-threads 1
+
+check: ## Formatting, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+bench: bench-turns bench-vad ## Runs every benchmark
+
+bench-turns: ## From the end of speech to the answer; what a session costs
+	@scripts/setup build-tools models livekit
+	$(where) && cargo bench --locked --bench turns
+
+bench-vad: ## What voice detection costs, and what its first stage misses
+	@scripts/setup build-tools models
+	$(where) && cargo bench --locked --bench vad
+
+setup: ## Installs everything that the commands above need
+	@scripts/setup all
