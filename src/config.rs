@@ -178,9 +178,9 @@ impl Config {
     }
 }
 
-/// Ours at `info`; what the libraries say only where it is worth waking somebody.
-const DEFAULT_LOG_FILTER: &str =
-    "info,actix_server=warn,livekit=error,livekit_signaling=error,libwebrtc=warn,str0m=error,ort=warn";
+/// Ours at `info`; what the libraries say only where it is worth waking somebody. `genai` is off: it
+/// quotes a provider's refusal word by word, which may have a key in it.
+const DEFAULT_LOG_FILTER: &str = "info,actix_server=warn,genai=off,livekit=error,livekit_signaling=error,libwebrtc=warn,str0m=error,ort=warn";
 
 /// Reads variables and collects what is wrong with them.
 struct Reader<'a> {

@@ -1,6 +1,6 @@
 //! Logs and metrics: how they are set up, and the metrics' names in one place.
 
-use std::sync::OnceLock;
+use std::{io::IsTerminal, sync::OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -40,7 +40,10 @@ pub fn start_logs(log: &LogConfig) -> Result<(), String> {
     let _ = if log.json {
         registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
     } else {
-        registry.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
+        let colours = std::io::stderr().is_terminal();
+        registry
+            .with(fmt::layer().with_target(false).with_ansi(colours).with_writer(std::io::stderr))
+            .try_init()
     };
     Ok(())
 }
