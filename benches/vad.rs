@@ -8,7 +8,7 @@
     reason = "a benchmark prints, and stops where something is missing"
 )]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use june_edge::speech::detector::{Earshot, SpeechDetector, StageSettings, TwoSta
 use june_edge::speech::gate::GateSettings;
 use june_edge::speech::pcm::{FRAME_SAMPLES, Frame};
 use june_edge::speech::{Heard, Listener};
+
+#[path = "support/figures.rs"]
+mod support;
 
 const RATE_HZ: usize = 16_000;
 
@@ -105,7 +108,8 @@ fn main() {
         );
         figures.push((format!("{} missed_percent", take.name), 100.0 * row.missed));
     }
-    write_figures(&figures);
+    let figures: Vec<_> = figures.iter().map(|(name, value)| (plain(name), *value)).collect();
+    support::write_figures("vad", &figures);
 }
 
 /// Two stages compared with the second alone.
@@ -273,16 +277,6 @@ fn frames(samples: &[i16]) -> Vec<Frame> {
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio")
-}
-
-fn write_figures(figures: &[(String, f64)]) {
-    let target = std::env::var("CARGO_TARGET_DIR")
-        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let folder = target.join("bench");
-    std::fs::create_dir_all(&folder).unwrap();
-    let figures: serde_json::Map<String, serde_json::Value> =
-        figures.iter().map(|(key, value)| (plain(key), (*value).into())).collect();
-    std::fs::write(folder.join("vad.json"), serde_json::json!({ "figures": figures }).to_string()).unwrap();
 }
 
 /// A name as a key of the figures: words and numbers apart by `_`.

@@ -91,7 +91,7 @@ pub struct SessionConfig {
 #[derive(Clone, Debug)]
 pub struct AiConfig {
     /// Which models and providers, and where they are: `JUNE_MODELS` (else `models` in the cache folder),
-    /// `STT_WORKERS`, `TTS_WORKERS`, `THINKER`, `OPENAI_BASE_URL`, `OPENAI_API_KEY`, `GEMINI_API_KEY`,
+    /// `VAD`, `STT_WORKERS`, `TTS_WORKERS`, `THINKER`, `OPENAI_BASE_URL`, `OPENAI_API_KEY`, `GEMINI_API_KEY`,
     /// `LLM_MODEL`.
     pub minds: MindSettings,
     /// `SYSTEM_PROMPT`
@@ -329,6 +329,7 @@ impl Reader<'_> {
                 models,
                 transcriber_workers: self.workers("STT_WORKERS", cores.min(4)),
                 speaker_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
+                vad: self.parsed("VAD").unwrap_or_default(),
                 thinker: self.parsed("THINKER").unwrap_or_default(),
                 openai,
                 gemini,

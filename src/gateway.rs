@@ -282,6 +282,12 @@ fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
                 message: Some("no LIVEKIT_URL: clients send audio on the control channel".into()),
             },
         },
+        Part {
+            part: "vad",
+            provider: minds.detectors.name().into(),
+            ready: minds.detectors.off().is_none(),
+            message: minds.detectors.off().map(str::to_owned),
+        },
         part("transcriber", &minds.transcriber, |mind| mind.name()),
         part("thinker", &minds.thinker, |mind| mind.name()),
         part("speaker", &minds.speaker, |mind| mind.name()),

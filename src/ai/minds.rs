@@ -37,6 +37,8 @@ pub struct MindSettings {
     pub transcriber_workers: usize,
     /// Threads that speak, of about the same size.
     pub speaker_workers: usize,
+    /// What tells speech from everything else.
+    pub vad: VadChoice,
     /// Who answers.
     pub thinker: ThinkerChoice,
     /// An endpoint that speaks OpenAI's chat completions.
@@ -51,6 +53,7 @@ impl Default for MindSettings {
             models: PathBuf::from("models"),
             transcriber_workers: 2,
             speaker_workers: 1,
+            vad: VadChoice::default(),
             thinker: ThinkerChoice::Auto,
             openai: None,
             gemini: None,
@@ -152,25 +155,59 @@ impl<T: ?Sized> fmt::Debug for Mind<T> {
     }
 }
 
+/// What tells speech from everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VadChoice {
+    /// Earshot first, Silero where it hears something: close to Silero's judgement at a fraction of its
+    /// cost.
+    #[default]
+    TwoStage,
+    /// Silero for every frame.
+    Silero,
+    /// Earshot alone: the cheapest, and easily taken in by music.
+    Earshot,
+}
+
+impl std::str::FromStr for VadChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "two-stage" => Ok(Self::TwoStage),
+            "silero" => Ok(Self::Silero),
+            "earshot" => Ok(Self::Earshot),
+            other => Err(format!("no voice activity detection '{other}': two-stage, silero or earshot")),
+        }
+    }
+}
+
 /// Makes a speech detector for each new stream. Cheap to clone.
 #[derive(Clone)]
 pub struct Detectors {
-    /// None where only the first stage is there.
+    choice: VadChoice,
+    /// None where it was not chosen, or is not there.
     silero: Option<silero::Engine>,
     off: Option<String>,
 }
 
 impl Detectors {
-    /// Only `earshot`, which needs no file.
-    pub fn earshot() -> Self {
-        Self { silero: None, off: None }
-    }
-
     /// A detector for one stream.
     pub fn detector(&self) -> Box<dyn SpeechDetector> {
-        match &self.silero {
-            Some(engine) => Box::new(TwoStage::new(engine.detector(), StageSettings::default())),
-            None => Box::new(Earshot::default()),
+        match (&self.silero, self.choice) {
+            (Some(engine), VadChoice::TwoStage) => {
+                Box::new(TwoStage::new(engine.detector(), StageSettings::default()))
+            }
+            (Some(engine), VadChoice::Silero) => Box::new(engine.detector()),
+            (Some(_), VadChoice::Earshot) | (None, _) => Box::new(Earshot::default()),
+        }
+    }
+
+    /// Which it is.
+    pub fn name(&self) -> &'static str {
+        match (&self.silero, self.choice) {
+            (Some(_), VadChoice::TwoStage) => "earshot, silero",
+            (Some(_), VadChoice::Silero) => "silero",
+            (Some(_), VadChoice::Earshot) | (None, _) => "earshot",
         }
     }
 
@@ -205,7 +242,7 @@ impl Minds {
             let thinker = scope.spawn(|| thinker(settings));
             let never = "loading a part gives an error and does not panic";
             Self {
-                detectors: detectors(&runtime, models),
+                detectors: detectors(&runtime, models, settings.vad),
                 transcriber: transcriber.join().expect(never),
                 speaker: speaker.join().expect(never),
                 thinker: thinker.join().expect(never),
@@ -250,13 +287,16 @@ fn speaker(runtime: &Result<Runtime, AiError>, settings: &MindSettings) -> Mind<
     }
 }
 
-fn detectors(runtime: &Result<Runtime, AiError>, models: &Path) -> Detectors {
+fn detectors(runtime: &Result<Runtime, AiError>, models: &Path, choice: VadChoice) -> Detectors {
+    if choice == VadChoice::Earshot {
+        return Detectors { choice, silero: None, off: None };
+    }
     let load = || silero::Engine::load(runtime.as_ref().map_err(Clone::clone)?, &models.join(SILERO_FILE));
     match load() {
-        Ok(engine) => Detectors { silero: Some(engine), off: None },
+        Ok(engine) => Detectors { choice, silero: Some(engine), off: None },
         Err(error) => {
             let off = off("the second stage of voice activity detection", "models", &error);
-            Detectors { silero: None, off: Some(off) }
+            Detectors { choice, silero: None, off: Some(off) }
         }
     }
 }

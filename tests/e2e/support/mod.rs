@@ -93,7 +93,6 @@ pub struct June {
     pub port: u16,
     pub api: Api,
     pub http: reqwest::Client,
-    data: PathBuf,
     settings: Vec<(String, String)>,
 }
 
@@ -118,14 +117,8 @@ impl June {
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let process = launch(&all);
         let url = format!("http://127.0.0.1:{port}");
-        let june = Self {
-            process,
-            port,
-            api: Api::new(&url, None),
-            http: reqwest::Client::new(),
-            data: data.into(),
-            settings: all,
-        };
+        let june =
+            Self { process, port, api: Api::new(&url, None), http: reqwest::Client::new(), settings: all };
         june.wait_until_ready().await;
         june
     }
@@ -161,8 +154,9 @@ impl June {
         history["lines"].as_array().unwrap().clone()
     }
 
-    pub fn data(&self) -> &Path {
-        &self.data
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     pub fn url(&self) -> String {

@@ -33,6 +33,7 @@ pub fn words(text: &str) -> Vec<String> {
         .replace("mr.", "mister")
         .replace('-', " ")
         .replace("10", "ten")
+        .replace("metres", "meters")
         .split_whitespace()
         .map(|word| word.chars().filter(|mark| mark.is_alphanumeric()).collect::<String>())
         .filter(|word| !word.is_empty())
