@@ -272,7 +272,7 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
 
 fn perform(connection: &Connection, output: Output, network: &mut Network, media: &mut Media, now: Instant) {
     match output {
-        Output::Transmit(transmit) => network.send(transmit),
+        Output::Transmit(transmit) => network.send(&transmit),
         Output::Reach(candidate) => network.reach(&candidate),
         Output::Gather => network.gather_again(),
         Output::Packet(incoming) => media.receive(incoming, now),

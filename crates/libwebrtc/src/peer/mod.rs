@@ -243,6 +243,11 @@ impl Peer {
         self.ice
     }
 
+    /// Whether ICE has found a way.
+    pub(crate) fn is_reached(&self) -> bool {
+        matches!(self.ice, IceConnectionState::Connected | IceConnectionState::Completed)
+    }
+
     pub(crate) fn gathering_state(&self) -> IceGatheringState {
         self.gathering
     }

@@ -10,5 +10,6 @@
 mod audio;
 mod data;
 mod leaks;
+mod network;
 mod reconnect;
 mod support;

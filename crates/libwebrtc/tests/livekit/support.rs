@@ -39,6 +39,7 @@ pub const MODES: [Mode; 2] = [Mode::Single, Mode::Dual];
 pub struct Server {
     process: Child,
     port: u16,
+    tcp_port: u16,
     _files: TempDir,
 }
 
@@ -70,7 +71,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
-        let server = Self { process, port, _files: files };
+        let server = Self { process, port, tcp_port, _files: files };
         timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
         server
     }
@@ -83,6 +84,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// The port that it takes media by TCP on.
+    pub fn tcp_port(&self) -> u16 {
+        self.tcp_port
     }
 
     /// The server's process id, to freeze it.

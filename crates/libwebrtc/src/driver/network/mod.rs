@@ -4,22 +4,32 @@
 //! connection a DTLS or SRTP packet is for, since only STUN carries a name. Each is bound to one interface's
 //! address, because ICE needs to know where a packet arrived. Which interfaces: those that the system would reach
 //! the peer from, found out by asking its routing table.
+//!
+//! Where UDP does not get through, TCP streams are opened to the addresses that the peer listens on ([`fallback`]).
+
+mod fallback;
+mod framing;
+mod stream;
 
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::Candidate;
-use str0m::net::{Protocol, Transmit};
-use tokio::net::UdpSocket;
+use str0m::net::{Protocol, TcpType, Transmit};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinSet;
 
 use super::Connection;
 use crate::peer::Peer;
 use crate::peer_connection::IceGatheringState;
 use crate::peer_connection_factory::{IceTransportsType, RtcConfiguration};
 use crate::{RtcError, RtcErrorType};
+use fallback::Fallback;
+use stream::PacketStream;
 
 /// Larger than anything a peer sends over UDP: paths carry 1,500 bytes.
 const DATAGRAM_BYTES: usize = 2_048;
@@ -30,6 +40,9 @@ const BATCH: usize = 64;
 /// Sockets of one connection at most, however many addresses its peer names.
 const MAX_SOCKETS: usize = 8;
 
+/// How long a TCP stream may take to open.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Addresses that stand for "somewhere in the internet" (RFC 5737, RFC 3849): nothing is sent there, only the
 /// routing table is asked how it would be.
 const SOMEWHERE: [SocketAddr; 2] = [
@@ -39,6 +52,11 @@ const SOMEWHERE: [SocketAddr; 2] = [
 
 pub(super) struct Network {
     sockets: Vec<Socket>,
+    streams: Vec<PacketStream>,
+    fallback: Fallback,
+    /// Streams that are being opened; they end with the connection.
+    dialling: JoinSet<()>,
+    dialled: (Sender<TcpStream>, Receiver<TcpStream>),
     buffer: Box<[u8; DATAGRAM_BYTES]>,
     /// Where the peer can be reached, and no socket was looked for yet.
     to_reach: Vec<Candidate>,
@@ -62,6 +80,10 @@ impl Network {
     pub(super) fn new() -> Self {
         Self {
             sockets: Vec::new(),
+            streams: Vec::new(),
+            fallback: Fallback::default(),
+            dialling: JoinSet::new(),
+            dialled: channel(MAX_SOCKETS),
             buffer: Box::new([0; DATAGRAM_BYTES]),
             to_reach: Vec::new(),
             gather_again: false,
@@ -120,12 +142,17 @@ impl Network {
                 self.open_and_tell(address, connection, now);
             }
         }
+        self.work_on_streams(connection, now);
         if self.to_reach.is_empty() {
             return;
         }
         let host = connection.configuration().ice_transport_type == IceTransportsType::All;
         for candidate in std::mem::take(&mut self.to_reach) {
-            if host && candidate.proto() == Protocol::Udp
+            if !host {
+                continue;
+            }
+            self.fallback.named(&candidate, now);
+            if candidate.proto() == Protocol::Udp
                 && let Some(address) = address_towards(candidate.addr())
             {
                 self.open_and_tell(address, connection, now);
@@ -135,11 +162,28 @@ impl Network {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        None
+        self.fallback.deadline()
     }
 
-    /// Sends a datagram. What the system has no room for is lost, as it would be on the way.
-    pub(super) fn send(&mut self, transmit: Transmit) {
+    /// Sends a packet. What the system has no room for is lost, as it would be on the way.
+    pub(super) fn send(&mut self, transmit: &Transmit) {
+        match transmit.proto {
+            Protocol::Udp => self.send_datagram(transmit),
+            Protocol::Tcp => {
+                let fits = |stream: &&mut PacketStream| {
+                    stream.local() == transmit.source && stream.remote() == transmit.destination
+                };
+                // The error shows again when the stream is read, and is dealt with there.
+                if let Some(Err(error)) = self.streams.iter_mut().find(fits).map(|s| s.send(&transmit.contents)) {
+                    tracing::debug!(%error, destination = %transmit.destination, "packet not written");
+                }
+            }
+            // Nothing that this host offers.
+            Protocol::SslTcp | Protocol::Tls => {}
+        }
+    }
+
+    fn send_datagram(&mut self, transmit: &Transmit) {
         let Some(socket) = self.sockets.iter_mut().find(|socket| socket.candidate.addr() == transmit.source) else {
             tracing::debug!(source = %transmit.source, "no socket to send from");
             return;
@@ -152,9 +196,51 @@ impl Network {
         }
     }
 
-    /// Waits until a socket has something to read.
+    /// Dials where UDP does not get through, and takes streams that have opened.
+    fn work_on_streams(&mut self, connection: &Connection, now: Instant) {
+        if self.fallback.deadline().is_some_and(|at| now >= at) {
+            let connected = connection.with(|peer, _| peer.is_reached());
+            for address in self.fallback.due(connected, now) {
+                tracing::debug!(%address, "no way by UDP, trying TCP");
+                let (done, connection) = (self.dialled.0.clone(), connection.downgrade());
+                self.dialling.spawn_local(async move {
+                    match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+                        Ok(Ok(stream)) => drop(done.send(stream).await),
+                        Ok(Err(error)) => tracing::debug!(%error, %address, "TCP refused"),
+                        Err(_) => tracing::debug!(%address, "TCP not answered"),
+                    }
+                    if let Some(connection) = connection.upgrade() {
+                        connection.wake();
+                    }
+                });
+            }
+        }
+        while let Ok(stream) = self.dialled.1.try_recv() {
+            let stream = match PacketStream::new(stream) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "TCP stream lost");
+                    continue;
+                }
+            };
+            let candidate = Candidate::builder().tcp().host(stream.local()).tcptype(TcpType::Active).build();
+            match candidate {
+                // The peer needs not be told: it sees where the stream comes from.
+                Ok(candidate) => connection.with(|peer, _| peer.add_local_candidate(candidate, false, now)),
+                Err(error) => tracing::debug!(%error, "no candidate of a TCP stream"),
+            }
+            self.streams.push(stream);
+        }
+    }
+
+    /// Waits until a socket has something to read, or a stream room for what waits.
     pub(super) async fn readable(&self) {
         poll_fn(|cx| {
+            for stream in &self.streams {
+                if stream.poll_ready(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+            }
             for socket in &self.sockets {
                 if let SocketState::Ready(socket) = &socket.state
                     && socket.poll_recv_ready(cx).is_ready()
@@ -170,6 +256,16 @@ impl Network {
     /// Hands what arrived to the peer.
     pub(super) fn receive(&mut self, connection: &Connection) {
         let mut peer = connection.peer.lock();
+        self.streams.retain_mut(|stream| {
+            let (local, remote) = (stream.local(), stream.remote());
+            let work = stream.work(|packet| {
+                peer.handle_packet(Protocol::Tcp, remote, local, packet, crate::clock::now());
+            });
+            if let Err(error) = &work {
+                tracing::debug!(%error, %remote, "TCP stream over");
+            }
+            work.is_ok()
+        });
         for socket in &self.sockets {
             let SocketState::Ready(ready) = &socket.state else {
                 continue;
