@@ -13,7 +13,7 @@ use std::f64::consts::PI;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -26,6 +26,7 @@ use livekit_api::access_token::{AccessToken, VideoGrants};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 const KEY: &str = "devkey";
 const SECRET: &str = "secret-secret-secret-secret-secret";
@@ -117,8 +118,9 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
         })
         .collect();
     let mut listeners = Vec::new();
+    let (enough, over) = tokio::sync::watch::channel(false);
     while let Some(agent) = joining.next().await {
-        listeners.push(tokio::spawn(agent.listen()));
+        listeners.push(tokio::spawn(agent.listen(over.clone())));
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (cpu, start) = (cpu_s(), Instant::now());
@@ -127,12 +129,11 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
     let (rss_kb, threads) = (status("VmRSS:"), status("Threads:"));
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let (mut frames, mut worst) = (0, Vec::new());
+    enough.send_replace(true);
     for listener in listeners {
-        listener.abort();
-        if let Ok(heard) = listener.await {
-            frames += heard.frames;
-            worst.push(heard.worst_gap);
-        }
+        let heard = listener.await.expect("the listener lives");
+        frames += heard.frames;
+        worst.push(heard.worst_gap);
     }
     json!({
         "agents": agents,
@@ -202,17 +203,15 @@ async fn join(url: &str, room: &str, identity: &str) -> Agent {
 impl Agent {
     async fn stream(&mut self) -> NativeAudioStream {
         loop {
-            match self.events.recv().await.expect("the room stays") {
-                RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } => {
-                    return NativeAudioStream::new(track.rtc_track(), 16_000, 1);
-                }
-                _ => {}
+            let event = self.events.recv().await.expect("the room stays");
+            if let RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } = event {
+                return NativeAudioStream::new(track.rtc_track(), 16_000, 1);
             }
         }
     }
 
-    /// Hears its track for as long as the task runs, and reads its events, as any agent does.
-    async fn listen(mut self) -> Heard {
+    /// Hears its track until it is over, and reads its events, as any agent does.
+    async fn listen(mut self, mut over: tokio::sync::watch::Receiver<bool>) -> Heard {
         let mut stream = self.stream().await;
         let mut heard = Heard { frames: 0, worst_gap: Duration::ZERO };
         let mut last = Instant::now();
@@ -231,6 +230,7 @@ impl Agent {
                 event = self.events.recv() => if event.is_none() {
                     return heard;
                 },
+                _ = over.changed() => return heard,
             }
         }
     }

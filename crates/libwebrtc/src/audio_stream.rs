@@ -1,5 +1,7 @@
 //! Sound as it comes in.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 /// Streams of decoded sound.
 pub mod native {
     use std::fmt::{self, Debug};

@@ -4,6 +4,9 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
+use crate::audio::report::{ReceiveReport, SendReport};
 use crate::audio::sink::Sinks;
 use crate::audio_source::native::NativeAudioSource;
 use crate::media_stream_track::RtcTrackState;
@@ -20,6 +23,8 @@ pub(crate) struct AudioTrack {
     enabled: AtomicBool,
     ended: AtomicBool,
     feed: Feed,
+    received: Mutex<ReceiveReport>,
+    sent: Mutex<SendReport>,
 }
 
 /// Where a track's sound comes from.
@@ -55,7 +60,14 @@ impl RtcAudioTrack {
     }
 
     pub(crate) fn new(id: String, feed: Feed) -> Self {
-        let shared = AudioTrack { id, enabled: AtomicBool::new(true), ended: AtomicBool::new(false), feed };
+        let shared = AudioTrack {
+            id,
+            enabled: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+            feed,
+            received: Mutex::default(),
+            sent: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -81,6 +93,24 @@ impl AudioTrack {
 
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// How it arrives, by its connection's last report.
+    pub(crate) fn received(&self) -> ReceiveReport {
+        *self.received.lock()
+    }
+
+    pub(crate) fn report_received(&self, report: ReceiveReport) {
+        *self.received.lock() = report;
+    }
+
+    /// How it is sent, by its connection's last report.
+    pub(crate) fn sent(&self) -> SendReport {
+        *self.sent.lock()
+    }
+
+    pub(crate) fn report_sent(&self, report: SendReport) {
+        *self.sent.lock() = report;
     }
 }
 

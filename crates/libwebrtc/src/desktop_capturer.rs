@@ -1,5 +1,7 @@
 //! Capture of screens and windows: not available here. A capturer can't be made.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 use std::fmt::{self, Display};
 
 /// What is to be captured, and how.

@@ -1,8 +1,11 @@
 //! Peer connections, with the methods of W3C webrtc-pc §4.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+use crate::clock;
 use crate::data_channel::{DataChannel, DataChannelInit};
 use crate::driver::Connection;
 use crate::ice_candidate::IceCandidate;
@@ -295,7 +298,7 @@ impl PeerConnection {
     /// # Errors
     /// None; the type is that of the crate whose place this one takes.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
-        Ok(self.connection().with(|peer, _| peer.stats()))
+        Ok(self.connection().with(|peer, _| peer.stats(clock::unix_us())))
     }
 
     /// Adds a transceiver that sends `track`.

@@ -4,6 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Weak;
 
 use crate::RtcError;
+use crate::clock;
 use crate::driver::Connection;
 use crate::media_stream::MediaStream;
 use crate::media_stream_track::MediaStreamTrack;
@@ -46,7 +47,7 @@ impl RtpReceiver {
     /// `InvalidState` when the connection is gone.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
-        Ok(connection.with(|peer, _| peer.receiver_stats(self.id)))
+        Ok(connection.with(|peer, _| peer.receiver_stats(self.id, clock::unix_us())))
     }
 
     /// How it is set up.

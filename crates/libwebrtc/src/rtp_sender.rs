@@ -4,6 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Weak;
 
 use crate::RtcError;
+use crate::clock;
 use crate::driver::Connection;
 use crate::media_stream_track::MediaStreamTrack;
 use crate::peer::TransceiverId;
@@ -57,7 +58,7 @@ impl RtpSender {
     /// `InvalidState` when the connection is gone.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
-        Ok(connection.with(|peer, _| peer.sender_stats(self.id)))
+        Ok(connection.with(|peer, _| peer.sender_stats(self.id, clock::unix_us())))
     }
 
     /// Sends `track` in place of the present one, without negotiation; `None` sends nothing.

@@ -1,5 +1,7 @@
 //! Transceivers: a sender and a receiver that share a media section.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 use std::fmt::{self, Debug};
 use std::sync::Weak;
 

@@ -3,6 +3,8 @@
 //! They can be made, filled, scaled and converted, so that programs that draw compile and run; this crate neither
 //! encodes nor decodes them.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 use std::fmt::{self, Debug};
 
 use thiserror::Error;

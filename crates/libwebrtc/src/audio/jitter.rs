@@ -149,8 +149,8 @@ pub(crate) struct Counters {
     pub concealed_ticks: u64,
     /// Ticks of those that were filler: silence or comfort noise in a pause.
     pub filler_ticks: u64,
-    /// The time that packets waited here, in microseconds.
-    pub waited_us: u64,
+    /// The time that packets waited here, in microseconds, times their length in ticks.
+    pub waited_tick_us: u64,
 }
 
 /// See the module.
@@ -407,8 +407,9 @@ impl JitterBuffer {
             }
         }
         self.counters.from_red += u64::from(held.red);
-        self.counters.waited_us +=
-            u64::try_from(now.saturating_duration_since(held.at).as_micros()).unwrap_or(u64::MAX);
+        let waited_us = u64::try_from(now.saturating_duration_since(held.at).as_micros()).unwrap_or(u64::MAX);
+        self.counters.waited_tick_us =
+            self.counters.waited_tick_us.saturating_add(waited_us.saturating_mul(held.ticks.into()));
         self.plays.push_back(Play::Packet { payload: held.payload, ticks: held.ticks });
     }
 

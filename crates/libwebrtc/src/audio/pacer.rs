@@ -126,6 +126,7 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+use crate::clock::now;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -136,7 +137,7 @@ mod tests {
 
     /// Writes all the time, takes when due; returns when each tick left, in ms.
     fn ticks_of_an_eager_writer(queue_ms: u32, count: usize) -> Vec<u128> {
-        let start = Instant::now();
+        let start = now();
         let (mut pacer, mut now, mut left) = (pacer(queue_ms), start, Vec::new());
         while left.len() < count {
             while pacer.push(&[1; 80], now) {}
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_takes_nothing_until_something_left() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(40);
         assert!(pacer.push(&[1; 320], now));
 
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_writer_in_real_time_is_not_cut_up_by_silence() {
-        let start = Instant::now();
+        let start = now();
         let (mut pacer, mut left) = (pacer(200), Vec::new());
         for ms in 0..200_u64 {
             let now = start + Duration::from_millis(ms);
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_last_piece_leaves_filled_up_with_silence() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 80], now);
 
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_cleared_queue_is_silent_at_once() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 1_600], now);
 
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_was_late_makes_up_for_it_but_not_for_a_suspend() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(1_000);
         pacer.push(&[1; 8_000], now);
 

@@ -7,6 +7,7 @@ use audiopus::{Application, Bitrate};
 
 use super::format::{Coded, Format, OPUS_CLOCK};
 use super::opus;
+use super::report::{Levels, SendReport};
 use super::resample::Resampler;
 
 /// What a packet holds: long enough to code well, short enough to answer quickly.
@@ -60,17 +61,6 @@ pub(crate) struct Outgoing {
     pub payload: Vec<u8>,
 }
 
-/// What was sent so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SendCounters {
-    /// The loudest sample of the last packet, 0 to 1.
-    pub peak: f64,
-    /// The sum over time of the squared level, in seconds (W3C webrtc-stats, `totalAudioEnergy`).
-    pub energy: f64,
-    /// Ticks of sound that came in.
-    pub ticks: u64,
-}
-
 /// See the module.
 pub(crate) struct Sender {
     format: Format,
@@ -86,7 +76,9 @@ pub(crate) struct Sender {
     last_at: Option<Instant>,
     /// Whether the next packet is the first after a pause.
     marker: bool,
-    counters: SendCounters,
+    /// Ticks of sound that came in.
+    ticks: u64,
+    levels: Levels,
 }
 
 impl Sender {
@@ -113,7 +105,8 @@ impl Sender {
             time,
             last_at: None,
             marker: true,
-            counters: SendCounters::default(),
+            ticks: 0,
+            levels: Levels::default(),
         };
         sender.apply(coding)?;
         Ok(sender)
@@ -135,13 +128,8 @@ impl Sender {
         self.encoder.set_dtx(coding.dtx)
     }
 
-    /// The format of the PCM it takes.
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
-    pub(crate) fn counters(&self) -> SendCounters {
-        self.counters
+    pub(crate) fn report(&self) -> SendReport {
+        SendReport { ticks: self.ticks, levels: self.levels }
     }
 
     /// Takes interleaved PCM and hands each packet that is full to `send`.
@@ -201,10 +189,8 @@ impl Sender {
     }
 
     fn encode(&mut self, pcm: &[i16]) -> Option<Outgoing> {
-        let peak = pcm.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
-        self.counters.peak = f64::from(peak) / f64::from(i16::MAX.unsigned_abs());
-        self.counters.energy += self.counters.peak.powi(2) * PACKET.as_secs_f64();
-        self.counters.ticks += u64::from(PACKET_TICKS);
+        self.levels.hear(pcm, PACKET);
+        self.ticks += u64::from(PACKET_TICKS);
 
         let mut buffer = [0; MAX_PACKET_BYTES];
         let encoded = self.encoder.encode(pcm, &mut buffer);

@@ -106,6 +106,7 @@ fn thread_count() -> usize {
     asked.map_or(cores.min(DEFAULT_THREADS), NonZero::get)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn no_thread(error: std::io::Error) -> RtcError {
     RtcError { error_type: RtcErrorType::Internal, message: format!("no thread for media: {error}") }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Connection;
 use super::source::Outlet;
 use crate::audio::receiver::Receiver;
+use crate::audio::report::REPORT_INTERVAL;
 use crate::audio::sender::Sender;
 use crate::audio_track::{Feed, RtcAudioTrack};
 use crate::peer::{Incoming, SendPlan, TransceiverId};
@@ -15,6 +16,7 @@ pub(super) struct Media {
     /// A handful per connection, so a list is faster than a map.
     receivers: Vec<(RtcAudioTrack, Receiver)>,
     senders: Vec<Outgoing>,
+    report_at: Option<Instant>,
 }
 
 struct Outgoing {
@@ -26,7 +28,7 @@ struct Outgoing {
 
 impl Media {
     pub(super) fn new(connection: Weak<Connection>) -> Self {
-        Self { connection, receivers: Vec::new(), senders: Vec::new() }
+        Self { connection, receivers: Vec::new(), senders: Vec::new(), report_at: None }
     }
 
     pub(super) fn receive(&mut self, incoming: Incoming, now: Instant) {
@@ -51,6 +53,21 @@ impl Media {
             if let Feed::Remote(sinks) = track.shared().feed() {
                 receiver.run(sinks, track.shared().enabled(), now);
             }
+        }
+        self.report(now);
+    }
+
+    /// Reports once in a while. No timer of its own: while there is sound this is called often enough.
+    fn report(&mut self, now: Instant) {
+        if self.report_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.report_at = Some(now + REPORT_INTERVAL);
+        for (track, receiver) in &self.receivers {
+            track.shared().report_received(receiver.report());
+        }
+        for outgoing in &self.senders {
+            outgoing.track.shared().report_sent(outgoing.sender.report());
         }
     }
 

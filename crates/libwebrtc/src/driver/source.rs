@@ -156,7 +156,7 @@ impl Source {
                 self.sample_rate / 100
             )));
         }
-        self.hand_out(samples.into());
+        self.hand_out(&samples.into());
         Ok(())
     }
 
@@ -170,11 +170,11 @@ impl Source {
         self.room.notify_waiters();
     }
 
-    fn hand_out(&self, tick: Arc<[i16]>) {
+    fn hand_out(&self, tick: &Arc<[i16]>) {
         for outlet in self.outlets() {
             let mut ticks = outlet.ticks.lock();
             if ticks.len() < OUTLET_TICKS {
-                ticks.push_back(Arc::clone(&tick));
+                ticks.push_back(Arc::clone(tick));
             }
             drop(ticks);
             if let Some(connection) = outlet.connection.upgrade() {
@@ -214,7 +214,7 @@ impl Source {
             };
             drop(locked);
             moved = true;
-            self.hand_out(tick.into());
+            self.hand_out(&tick.into());
         }
     }
 }

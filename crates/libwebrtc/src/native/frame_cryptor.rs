@@ -8,6 +8,8 @@
 //! 2. A sender that a [`FrameCryptor`] is put on sends nothing any more.
 //! 3. Encrypting and decrypting data fails.
 
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the crate whose place this takes")]
+
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::sync::Arc;

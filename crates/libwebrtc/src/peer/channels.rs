@@ -102,15 +102,15 @@ impl Channels {
 
     /// The channel that an offer is to carry: any that waits. One that str0m numbers itself is preferred: its
     /// number can be given again should the offer come to nothing.
-    pub(super) fn to_offer(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
+    pub(super) fn offer_one(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
         let usable = self.list.iter_mut().filter(|channel| !channel.offered || channel.negotiated.is_none());
         let waiting = usable.filter(|channel| matches!(channel.phase, Phase::Waiting(_)));
         let channel = waiting.min_by_key(|channel| channel.negotiated.is_some())?;
         channel.offered = true;
-        match &channel.phase {
-            Phase::Waiting(config) => Some((channel.key, config.clone())),
-            _ => None,
-        }
+        let Phase::Waiting(config) = &channel.phase else {
+            return None;
+        };
+        Some((channel.key, config.clone()))
     }
 
     /// Whether a channel waits for SCTP to be agreed on.
@@ -128,10 +128,8 @@ impl Channels {
     /// The answer accepted the channel that the offer carried.
     pub(super) fn offered(&mut self, key: ChannelKey, id: ChannelId) {
         if let Some(channel) = self.get_mut(key) {
-            channel.phase = match channel.phase {
-                Phase::Closed => Phase::Unwanted(id),
-                _ => Phase::Opening(id),
-            };
+            let unwanted = matches!(channel.phase, Phase::Closed);
+            channel.phase = if unwanted { Phase::Unwanted(id) } else { Phase::Opening(id) };
         }
     }
 
@@ -146,8 +144,8 @@ impl Channels {
     }
 
     /// What each channel is and did, for statistics.
-    pub(super) fn survey(&self) -> impl Iterator<Item = (ChannelKey, &str, DataChannelState, ChannelCounters)> {
-        self.list.iter().map(|channel| (channel.key, &*channel.label, channel.state(), channel.counters))
+    pub(super) fn survey(&self) -> impl Iterator<Item = (&str, Option<u16>, DataChannelState, ChannelCounters)> {
+        self.list.iter().map(|channel| (&*channel.label, channel.negotiated, channel.state(), channel.counters))
     }
 }
 

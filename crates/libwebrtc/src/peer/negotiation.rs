@@ -179,7 +179,7 @@ impl Peer {
                 Ok(())
             }
             (SdpType::Rollback, Phase::HaveLocalOffer { offer, .. }) => {
-                self.roll_back(offer);
+                self.roll_back(&offer);
                 self.enter_signaling(Phase::Stable);
                 Ok(())
             }
@@ -195,7 +195,7 @@ impl Peer {
             (SdpType::Answer | SdpType::PrAnswer, Phase::HaveLocalOffer { offer, .. })
                 if self.negotiation.current_remote.as_ref() == Some(&text) =>
             {
-                self.roll_back(offer);
+                self.roll_back(&offer);
                 self.enter_signaling(Phase::Stable);
                 Ok(())
             }
@@ -212,7 +212,7 @@ impl Peer {
             (SdpType::Offer, phase @ (Phase::Stable | Phase::HaveLocalOffer { .. })) => {
                 // An offer that crosses ours wins (the polite side of "perfect negotiation", RFC 8829 §5.7).
                 if let Phase::HaveLocalOffer { offer, .. } = phase {
-                    self.roll_back(offer);
+                    self.roll_back(&offer);
                 }
                 self.drop_draft();
                 self.start_over(now);
@@ -261,7 +261,7 @@ impl Peer {
         }
         let channel = match self.negotiation.app_mid {
             Some(_) => None,
-            None => self.channels.to_offer().map(|(key, config)| (key, api.add_channel_with_config(config))),
+            None => self.channels.offer_one().map(|(key, config)| (key, api.add_channel_with_config(config))),
         };
         if restart && self.negotiation.current_remote.is_some() {
             api.ice_restart(true);
@@ -327,7 +327,7 @@ impl Peer {
     }
 
     /// An offer that was set comes to nothing.
-    fn roll_back(&mut self, offer: Draft) {
+    fn roll_back(&mut self, offer: &Draft) {
         for (transceiver, _) in &offer.added {
             self.transceivers.assign(*transceiver, None);
         }

@@ -1,6 +1,7 @@
 //! The jitter buffer behind a simulated network, in virtual time.
 
 use super::*;
+use crate::clock::now;
 
 const PACKET: Duration = Duration::from_millis(20);
 const TICKS: u32 = 960;
@@ -97,10 +98,7 @@ fn play(buffer: &mut JitterBuffer, start: Instant, arrivals: Vec<(Duration, Pack
 fn numbers(played: &[(Duration, Play)]) -> Vec<usize> {
     played
         .iter()
-        .filter_map(|(_, play)| match play {
-            Play::Packet { payload, .. } => Some(number(payload)),
-            _ => None,
-        })
+        .filter_map(|(_, play)| if let Play::Packet { payload, .. } = play { Some(number(payload)) } else { None })
         .collect()
 }
 
@@ -115,18 +113,16 @@ fn covers(played: &[(Duration, Play)]) -> Vec<Play> {
 
 /// The longest that a packet waited after it could have been played, were nothing lost or late.
 fn worst_delay(played: &[(Duration, Play)]) -> Duration {
-    let delays = played.iter().filter_map(|(at, play)| match play {
-        Play::Packet { payload, .. } => Some(at.saturating_sub(PACKET * number(payload) as u32)),
-        _ => None,
-    });
-    delays.max().unwrap_or_default()
+    let packets = played.iter().filter(|(_, play)| matches!(play, Play::Packet { .. }));
+    let sent = numbers(played).into_iter().map(|number| PACKET * number as u32);
+    packets.zip(sent).map(|((at, _), sent)| at.saturating_sub(sent)).max().unwrap_or_default()
 }
 
 // --- Networks -----------------------------------------------------------------------------------------------
 
 #[test]
 fn packets_in_order_are_played_when_they_arrive() {
-    let start = Instant::now();
+    let start = now();
     let played = play(&mut JitterBuffer::default(), start, through(Impairment::default(), 0, (0..100).map(packet)), PACKET * 99);
 
     assert_eq!(numbers(&played), (0..100).collect::<Vec<_>>());
@@ -142,7 +138,7 @@ fn jitter_and_duplication_change_neither_order_nor_number() {
         let arrivals = through(network, seed, (0..500).map(packet));
         // The one that comes first is taken for the first; what was sent before it is late.
         let first = number(&arrivals[0].1.payload);
-        let played = play(&mut buffer, Instant::now(), arrivals, PACKET * 502);
+        let played = play(&mut buffer, now(), arrivals, PACKET * 502);
 
         assert_eq!(numbers(&played), (first..500).collect::<Vec<_>>(), "seed {seed}");
         assert_eq!(covers(&played), [], "seed {seed}");
@@ -168,7 +164,7 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
             arrived.sort_unstable();
             arrived.dedup();
 
-            let played = play(&mut buffer, Instant::now(), arrivals, PACKET * 1_010);
+            let played = play(&mut buffer, now(), arrivals, PACKET * 1_010);
 
             let heard = numbers(&played);
             assert_eq!(heard, arrived, "{name}, seed {seed}: packets that arrived were not played in order");
@@ -184,7 +180,7 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
 #[test]
 fn a_hole_is_covered_by_concealment_and_the_fec_of_the_packet_behind_it() {
     let arrivals = [0, 1, 4, 5].map(|n| (PACKET * n as u32, packet(n))).to_vec();
-    let played = play(&mut JitterBuffer::default(), Instant::now(), arrivals, PACKET * 7);
+    let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 7);
 
     assert_eq!(numbers(&played), [0, 1, 4, 5]);
     let next = packet(4).payload;
@@ -194,7 +190,7 @@ fn a_hole_is_covered_by_concealment_and_the_fec_of_the_packet_behind_it() {
 #[test]
 fn a_hole_longer_than_concealment_reaches_is_faded_and_then_silent() {
     let arrivals = [0, 10, 11].map(|n| (if n == 0 { Duration::ZERO } else { PACKET * (n as u32 - 8) }, packet(n))).to_vec();
-    let played = play(&mut JitterBuffer::default(), Instant::now(), arrivals, PACKET * 7);
+    let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 7);
 
     let fade = 2_880;
     assert_eq!(covers(&played), [Play::Conceal { ticks: fade }, Play::Silence { ticks: 9 * TICKS - fade }]);
@@ -202,7 +198,7 @@ fn a_hole_longer_than_concealment_reaches_is_faded_and_then_silent() {
 
 #[test]
 fn the_wait_behind_holes_follows_the_network() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
 
     // Every tenth packet is 45 ms late, for a while.
     let late = |n: usize| if n % 10 == 9 { Duration::from_millis(45) } else { Duration::ZERO };
@@ -224,7 +220,7 @@ fn the_wait_behind_holes_follows_the_network() {
 
 #[test]
 fn a_copy_fills_its_hole_at_once_and_only_its_hole() {
-    let (now, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(packet(0), now);
     assert_eq!(buffer.poll(now).map(|play| play.ticks()), Some(TICKS));
 
@@ -240,7 +236,7 @@ fn a_copy_fills_its_hole_at_once_and_only_its_hole() {
 
 #[test]
 fn a_copy_that_fits_nowhere_is_not_played() {
-    let (now, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(packet(0), now);
     buffer.poll(now);
     let carrier = packet(2);
@@ -258,7 +254,7 @@ fn a_copy_that_fits_nowhere_is_not_played() {
 
 #[test]
 fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
     // The sender is silent for 3 s, by its clock too.
     let mut arrivals: Vec<_> = (0..50).map(|n| (PACKET * n as u32, packet(n))).collect();
     arrivals.extend((50..100).map(|n| {
@@ -278,7 +274,7 @@ fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
 
 #[test]
 fn comfort_noise_covers_the_time_between_dtx_packets() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
     let dtx = |n: usize| Packet { time: (n as u32 * 20) * TICKS, payload: [TOC].into(), ..packet(n) };
     let arrivals = (0..5).map(|n| (PACKET * 20 * n as u32, dtx(n))).collect();
 
@@ -290,7 +286,7 @@ fn comfort_noise_covers_the_time_between_dtx_packets() {
 
 #[test]
 fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
     // The network holds ten packets back for 400 ms; the sender did not pause.
     let mut arrivals: Vec<_> = (0..10).map(|n| (PACKET * n as u32, packet(n))).collect();
     arrivals.extend((10..30).map(|n| (PACKET * 30, packet(n))));
@@ -308,7 +304,7 @@ fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
 
 #[test]
 fn a_burst_leaves_at_twice_real_time_so_that_a_short_queue_holds_it() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
     let mut arrivals = vec![(Duration::ZERO, packet(0))];
     arrivals.extend((1..26).map(|n| (Duration::from_millis(70), packet(n))));
 
@@ -330,7 +326,7 @@ fn a_clock_that_drifts_makes_the_stream_neither_longer_nor_shorter() {
         let arrivals = sent.clone().enumerate().map(|(i, n)| (drifting(n), Packet { seq: i as u16, ..packet(n) })).collect();
         let end = drifting(179_000 - 1_000);
 
-        let played = play(&mut buffer, Instant::now(), arrivals, end);
+        let played = play(&mut buffer, now(), arrivals, end);
 
         let sender = end.as_secs_f64() / (1.0 + ppm as f64 / 1e6);
         let ours = total_ticks(&played) as f64 / f64::from(OPUS_CLOCK);
@@ -354,7 +350,7 @@ fn numbers_that_wrap_around_are_no_event() {
         })
         .collect();
 
-    let played = play(&mut JitterBuffer::default(), Instant::now(), arrivals, PACKET * 199);
+    let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 199);
 
     assert_eq!(numbers(&played), (0..200).collect::<Vec<_>>());
     assert_eq!(covers(&played), []);
@@ -362,7 +358,7 @@ fn numbers_that_wrap_around_are_no_event() {
 
 #[test]
 fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
-    let (start, mut buffer, mut played) = (Instant::now(), JitterBuffer::default(), 0_usize);
+    let (start, mut buffer, mut played) = (now(), JitterBuffer::default(), 0_usize);
     // 24 h of 60 ms packets: the sequence numbers wrap around 21 times, the timestamps nearly once; started
     // shortly before their end, they do.
     const DAY: usize = 24 * 3600 * 1000 / 60;
@@ -383,7 +379,7 @@ fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
 
 #[test]
 fn another_source_starts_over_after_what_waits_of_the_first() {
-    let (start, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (start, mut buffer) = (now(), JitterBuffer::default());
     let other = |n: usize| Packet { ssrc: 2, seq: 7_000 + n as u16, time: 99, ..packet(n) };
     // Packet 1 is missing, so 2 waits when the other source begins; then a straggler of the first comes.
     let arrivals = vec![
@@ -409,7 +405,7 @@ fn a_sender_that_begins_anew_with_lower_numbers_is_heard_again() {
         })
         .collect();
 
-    let played = play(&mut JitterBuffer::default(), Instant::now(), arrivals, PACKET * 99);
+    let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 99);
 
     let heard = numbers(&played);
     assert_eq!(heard.iter().filter(|n| **n >= 400).count(), 50);
@@ -421,7 +417,7 @@ fn a_jump_of_the_senders_clock_plays_on_at_once() {
     let jumped = |n: usize| Packet { time: packet(n).time.wrapping_add(if n < 10 { 0 } else { 48_000 * 3_600 }), ..packet(n) };
     let arrivals = (0..20).map(|n| (PACKET * n as u32, jumped(n))).collect();
 
-    let played = play(&mut JitterBuffer::default(), Instant::now(), arrivals, PACKET * 19);
+    let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 19);
 
     assert_eq!(numbers(&played), (0..20).collect::<Vec<_>>());
     assert_eq!(covers(&played), [Play::Restart]);
@@ -429,7 +425,7 @@ fn a_jump_of_the_senders_clock_plays_on_at_once() {
 
 #[test]
 fn what_is_no_opus_is_dropped_and_too_much_is_skipped() {
-    let (now, mut buffer) = (Instant::now(), JitterBuffer::default());
+    let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(Packet { payload: [].into(), ..packet(0) }, now);
     assert_eq!(buffer.deadline(), None);
 

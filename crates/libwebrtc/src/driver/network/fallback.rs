@@ -58,6 +58,7 @@ impl Fallback {
 #[cfg(test)]
 mod tests {
     use super::*;
+use crate::clock::now;
 
     const UDP: &str = "candidate:1 1 udp 2130706431 192.0.2.1 7882 typ host";
     const TCP: &str = "candidate:2 1 tcp 1671430143 192.0.2.1 7881 typ host tcptype passive";
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn tcp_waits_for_udp_to_fail() {
-        let (now, mut fallback) = (Instant::now(), Fallback::default());
+        let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(TCP), now);
         fallback.named(&candidate(UDP), now);
 
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_udp_tcp_does_not_wait_long() {
-        let (now, mut fallback) = (Instant::now(), Fallback::default());
+        let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(TCP), now);
 
         assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED), [address()]);
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn nothing_is_dialled_when_udp_works_or_the_peer_would_dial_itself() {
-        let (now, mut fallback) = (Instant::now(), Fallback::default());
+        let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(ACTIVE), now);
         assert_eq!(fallback.deadline(), None);
 

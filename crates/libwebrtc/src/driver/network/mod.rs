@@ -334,7 +334,7 @@ impl Socket {
                     SocketState::Broken
                 }
             },
-            state => state,
+            state @ (SocketState::Ready(_) | SocketState::Broken) => state,
         };
     }
 }
