@@ -47,7 +47,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     peer: Mutex<Peer>,
     wake: Notify,
-    configuration: Mutex<RtcConfiguration>,
+    /// The configuration, and how often it was set.
+    configuration: Mutex<(u64, RtcConfiguration)>,
     /// The channels whose callbacks may be due. A channel is in here until it is closed.
     channels: Mutex<HashMap<ChannelKey, Arc<ChannelShared>>>,
     pub(crate) callbacks: Callbacks,
@@ -83,7 +84,7 @@ impl Connection {
         let connection = Arc::new_cyclic(|this| Self {
             peer: Mutex::new(peer),
             wake: Notify::new(),
-            configuration: Mutex::new(configuration),
+            configuration: Mutex::new((1, configuration)),
             channels: Mutex::default(),
             callbacks: Callbacks::default(),
             engine,
@@ -110,12 +111,20 @@ impl Connection {
         Ok(self.adopt(key, label.to_owned()))
     }
 
-    pub(crate) fn configuration(&self) -> RtcConfiguration {
-        self.configuration.lock().clone()
+    /// How often the configuration was set.
+    fn configured(&self) -> u64 {
+        self.configuration.lock().0
+    }
+
+    fn configuration(&self) -> RtcConfiguration {
+        self.configuration.lock().1.clone()
     }
 
     pub(crate) fn set_configuration(&self, configuration: RtcConfiguration) {
-        *self.configuration.lock() = configuration;
+        {
+            let mut current = self.configuration.lock();
+            *current = (current.0 + 1, configuration);
+        }
         self.wake.notify_one();
     }
 
@@ -267,12 +276,13 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             () = timer.as_mut() => {}
         }
     }
+    network.close(clock::now());
     connection.drop_callbacks();
 }
 
 fn perform(connection: &Connection, output: Output, network: &mut Network, media: &mut Media, now: Instant) {
     match output {
-        Output::Transmit(transmit) => network.send(&transmit),
+        Output::Transmit(transmit) => network.send(&transmit, now),
         Output::Reach(candidate) => network.reach(&candidate),
         Output::Gather => network.gather_again(),
         Output::Packet(incoming) => media.receive(incoming, now),

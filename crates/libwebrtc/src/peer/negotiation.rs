@@ -102,6 +102,11 @@ impl Peer {
         self.negotiation.current_remote.clone()
     }
 
+    /// Whether the peer has described itself.
+    pub(crate) fn has_remote(&self) -> bool {
+        self.negotiation.current_remote.is_some()
+    }
+
     /// The next offer restarts ICE.
     pub(crate) fn restart_ice(&mut self) {
         self.negotiation.restart_ice = true;

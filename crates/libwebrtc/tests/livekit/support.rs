@@ -49,8 +49,8 @@ impl Server {
         Self::start_with("").await
     }
 
-    /// The same, with more lines of configuration below `rtc:`, indented by two spaces.
-    pub async fn start_with(rtc: &str) -> Self {
+    /// The same, with more lines of configuration.
+    pub async fn start_with(more: &str) -> Self {
         let binary = std::env::var_os("LIVEKIT_SERVER")
             .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
         let files = TempDir::new().unwrap();
@@ -58,7 +58,7 @@ impl Server {
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n\
              rtc:\n  node_ip: 127.0.0.1\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
-             udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{rtc}"
+             udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{more}"
         );
         let path = files.path().join("livekit.yaml");
         std::fs::write(&path, config).unwrap();
@@ -154,11 +154,11 @@ fn token(room: &str, identity: &str) -> String {
     AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
 }
 
-fn free_tcp_port() -> u16 {
+pub fn free_tcp_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn free_udp_port() -> u16 {
+pub fn free_udp_port() -> u16 {
     UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 

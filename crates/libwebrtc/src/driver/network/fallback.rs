@@ -1,5 +1,5 @@
-//! When to try TCP: where UDP does not get through, and not before, since each stream costs the server and us a
-//! socket.
+//! When to try what costs more than a host's own UDP: TCP streams to the peer, and STUN and TURN servers. Where UDP
+//! does not get through, and not before, since each of them costs the server and us sockets and time.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,13 +12,23 @@ const WHILE_UDP_IS_TRIED: Duration = Duration::from_secs(1);
 /// How long an address for UDP gets to be named after one for TCP was.
 const WHILE_UDP_MAY_BE_NAMED: Duration = Duration::from_millis(150);
 
-/// The peer's addresses for TCP, and when to dial them.
+/// What there is to fall back on, and when to.
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
     /// Addresses that the peer listens on (RFC 6544 §4.5), and that were not dialled yet.
     passive: Vec<SocketAddr>,
     udp_named: bool,
     dial_at: Option<Instant>,
+    ask_at: Option<Instant>,
+}
+
+/// What to do now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Resort {
+    /// Open streams to these addresses.
+    pub dial: Vec<SocketAddr>,
+    /// Ask the servers for addresses.
+    pub ask_servers: bool,
 }
 
 impl Fallback {
@@ -39,19 +49,28 @@ impl Fallback {
         }
     }
 
-    /// When [`Self::due`] has something to say.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.dial_at
+    /// There are servers to ask: at once if nothing else may be used, else when UDP has had its time.
+    pub(super) fn servers(&mut self, at_once: bool, now: Instant) {
+        self.ask_at = Some(if at_once { now } else { now + WHILE_UDP_IS_TRIED });
     }
 
-    /// The addresses to dial now, unless the peers are `connected`.
-    pub(super) fn due(&mut self, connected: bool, now: Instant) -> Vec<SocketAddr> {
-        if self.dial_at.is_none_or(|at| now < at) {
-            return Vec::new();
+    /// When [`Self::due`] has something to say.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.dial_at, self.ask_at].into_iter().flatten().min()
+    }
+
+    /// What to do now: nothing if the peers are `connected`.
+    pub(super) fn due(&mut self, connected: bool, now: Instant) -> Resort {
+        let mut resort = Resort::default();
+        if self.dial_at.is_some_and(|at| now >= at) {
+            self.dial_at = None;
+            resort.dial = std::mem::take(&mut self.passive);
         }
-        self.dial_at = None;
-        let addresses = std::mem::take(&mut self.passive);
-        if connected { Vec::new() } else { addresses }
+        if self.ask_at.is_some_and(|at| now >= at) {
+            self.ask_at = None;
+            resort.ask_servers = true;
+        }
+        if connected { Resort::default() } else { resort }
     }
 }
 
@@ -81,9 +100,9 @@ use crate::clock::now;
         let at = fallback.deadline().unwrap();
 
         assert_eq!(at - now, WHILE_UDP_IS_TRIED);
-        assert_eq!(fallback.due(false, at - Duration::from_millis(1)), []);
-        assert_eq!(fallback.due(false, at), [address()]);
-        assert_eq!((fallback.due(false, at), fallback.deadline()), (vec![], None), "each is dialled once");
+        assert_eq!(fallback.due(false, at - Duration::from_millis(1)).dial, []);
+        assert_eq!(fallback.due(false, at).dial, [address()]);
+        assert_eq!((fallback.due(false, at), fallback.deadline()), (Resort::default(), None), "each is dialled once");
     }
 
     #[test]
@@ -91,7 +110,7 @@ use crate::clock::now;
         let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(TCP), now);
 
-        assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED), [address()]);
+        assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial, [address()]);
     }
 
     #[test]
@@ -101,6 +120,17 @@ use crate::clock::now;
         assert_eq!(fallback.deadline(), None);
 
         fallback.named(&candidate(TCP), now);
-        assert_eq!(fallback.due(true, now + WHILE_UDP_IS_TRIED), []);
+        assert_eq!(fallback.due(true, now + WHILE_UDP_IS_TRIED), Resort::default());
+    }
+
+    #[test]
+    fn servers_wait_for_udp_unless_nothing_else_may_be_used() {
+        let (now, mut fallback) = (now(), Fallback::default());
+        fallback.servers(false, now);
+        assert!(!fallback.due(false, now).ask_servers);
+        assert!(fallback.due(false, now + WHILE_UDP_IS_TRIED).ask_servers);
+
+        fallback.servers(true, now);
+        assert!(fallback.due(false, now).ask_servers);
     }
 }
