@@ -1,11 +1,13 @@
 //! What the examples share: how they join a room.
 
+use livekit::webrtc::prelude::IceTransportsType;
 use livekit::{Room, RoomEvent, RoomOptions, RoomResult};
 use livekit_api::access_token::{AccessToken, VideoGrants};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Joins `room` as `identity`. The server and its keys come from `LIVEKIT_URL`, `LIVEKIT_API_KEY` and
-/// `LIVEKIT_API_SECRET`; `DUAL=1` uses two peer connections, one to publish and one to subscribe.
+/// `LIVEKIT_API_SECRET`; `DUAL=1` uses two peer connections, one to publish and one to subscribe; `RELAY=1` goes by
+/// a TURN server.
 pub async fn join(room: &str, identity: &str) -> RoomResult<(Room, UnboundedReceiver<RoomEvent>)> {
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let token = AccessToken::with_api_key(
@@ -18,5 +20,8 @@ pub async fn join(room: &str, identity: &str) -> RoomResult<(Room, UnboundedRece
     .expect("the claims are well-formed");
     let mut options = RoomOptions::default();
     options.single_peer_connection = std::env::var_os("DUAL").is_none();
+    if std::env::var_os("RELAY").is_some() {
+        options.rtc_config.ice_transport_type = IceTransportsType::Relay;
+    }
     Room::connect(&setting("LIVEKIT_URL", "ws://127.0.0.1:7880"), &token, options).await
 }

@@ -184,7 +184,7 @@ impl Peer {
                 channel.phase = Phase::Opening(api.create_data_channel(config.clone()));
             }
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     /// The offer that carried this channel came to nothing. What was closed meanwhile is forgotten.
@@ -238,7 +238,7 @@ impl Peer {
         *buffered += data.len();
         channel.counters.messages_sent += 1;
         channel.counters.bytes_sent += data.len() as u64;
-        self.pump(now);
+        self.settle(now);
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl Peer {
         };
         let state = if closed { DataChannelState::Closed } else { DataChannelState::Closing };
         self.notify(Notice::ChannelState(key, state));
-        self.pump(now);
+        self.settle(now);
     }
 
     pub(super) fn handle_channel_open(&mut self, id: ChannelId, label: String) {

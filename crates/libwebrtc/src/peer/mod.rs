@@ -13,7 +13,7 @@
 //! connection New ─▶ Connecting ─▶ Connected ◀─▶ Disconnected ─▶ Failed        close() ─▶ Closed
 //! ```
 //!
-//! Every method that changes something ends with [`Peer::pump`], since str0m wants its output drained after each
+//! Every method that changes something ends with [`Peer::settle`] or [`Peer::pump`], since str0m wants its output drained after each
 //! change. What comes of it waits in the queue that [`Peer::poll`] empties.
 
 mod channels;
@@ -208,14 +208,14 @@ impl Peer {
             let candidate = IceCandidate::new(self.first_mid(), line);
             self.notify(Notice::Candidate(candidate));
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     /// We can no longer be reached at `candidate`.
     pub(crate) fn remove_local_candidate(&mut self, candidate: &Candidate, now: Instant) {
         self.local_candidates.retain(|known| known != candidate);
         self.rtc.direct_api().invalidate_candidate(candidate);
-        self.pump(now);
+        self.settle(now);
     }
 
     /// How far the search for local addresses is.
@@ -270,7 +270,7 @@ impl Peer {
             tracing::debug!(%error, "goodbye not said");
             self.rtc.disconnect();
         }
-        self.pump(now);
+        self.settle(now);
         for key in self.channels.close_all() {
             self.notify(Notice::ChannelState(key, DataChannelState::Closed));
         }
@@ -313,14 +313,24 @@ impl Peer {
 
     // --- str0m ----------------------------------------------------------------------------------------
 
+    /// Drains str0m after it was changed, and tells it the time: before it knows that, it does not even say when it
+    /// wants to be told.
+    fn settle(&mut self, now: Instant) {
+        self.run(true, now);
+    }
+
     /// Drains str0m and lets it act on the time, until it wants nothing more for now.
     fn pump(&mut self, now: Instant) {
-        for _ in 0..MAX_ROUNDS {
+        self.run(false, now);
+    }
+
+    fn run(&mut self, tell_time: bool, now: Instant) {
+        for round in 0..MAX_ROUNDS {
             match self.drain(now) {
                 Ok(deadline) => self.rtc_deadline = deadline,
                 Err(error) => return self.fail(&error),
             }
-            if self.rtc_deadline > now {
+            if self.rtc_deadline > now && !(tell_time && round == 0) {
                 break;
             }
             if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {

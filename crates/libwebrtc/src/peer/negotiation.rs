@@ -147,7 +147,7 @@ impl Peer {
             self.outputs.push_back(Output::Gather);
         }
         let draft = self.draft(restart, made_for)?;
-        self.pump(now);
+        self.settle(now);
         let sdp = draft.sdp.clone();
         self.negotiation.draft = Some(draft);
         Ok(SessionDescription::new(SdpType::Offer, sdp))
@@ -247,7 +247,7 @@ impl Peer {
         };
         self.reach(candidate.clone());
         self.rtc.add_remote_candidate(candidate);
-        self.pump(now);
+        self.settle(now);
         Ok(())
     }
 
@@ -324,7 +324,7 @@ impl Peer {
         for candidate in candidates.filter_map(|line| Candidate::from_sdp_string(line).ok()) {
             self.reach(candidate);
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     fn reach(&mut self, candidate: Candidate) {

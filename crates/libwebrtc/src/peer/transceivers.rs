@@ -292,9 +292,8 @@ impl Peer {
         };
         let packet = RtpWrite::new(payload_type, outgoing.seq.into(), outgoing.time, now, payload);
         stream.write_rtp(packet.marker(outgoing.marker).ext_vals(levels));
-        // A packet is queued for the next time that str0m is told the time: tell it.
-        self.rtc_deadline = now;
-        self.pump(now);
+        // It is queued for the next time that str0m is told the time.
+        self.settle(now);
     }
 
     // --- What the application asks --------------------------------------------------------------------

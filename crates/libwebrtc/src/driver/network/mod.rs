@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use str0m::Candidate;
 use str0m::net::{Protocol, TcpType, Transmit};
 use tokio::net::{TcpStream, UdpSocket};
@@ -515,7 +516,7 @@ impl Socket {
 
     fn send(&self, bytes: &[u8], destination: SocketAddr) {
         if let SocketState::Ready(socket) = &self.state
-            && let Err(error) = socket.try_send_to(bytes, destination)
+            && let Err(error) = send_datagram(socket, bytes, destination)
         {
             tracing::debug!(%error, %destination, "datagram not sent");
         }
@@ -559,6 +560,12 @@ fn add_candidate<E: std::fmt::Display>(
         Ok(candidate) => connection.with(|peer, _| peer.add_local_candidate(candidate, trickle, now)),
         Err(error) => tracing::debug!(%error, "no candidate"),
     }
+}
+
+/// Sends at once. tokio's own `try_send_to` would say that a new socket is not ready before its reactor has looked at
+/// it, and lose the first packets of each connection.
+fn send_datagram(socket: &UdpSocket, bytes: &[u8], destination: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).send_to(bytes, &destination.into()).map(drop)
 }
 
 fn failed(url: &str, error: impl std::fmt::Display) -> Opened {

@@ -245,7 +245,7 @@ impl Io {
     fn write(&mut self, bytes: &[u8], to: SocketAddr) {
         match self {
             Self::Datagrams(socket) => {
-                if let Err(error) = socket.try_send_to(bytes, to) {
+                if let Err(error) = super::send_datagram(socket, bytes, to) {
                     tracing::debug!(%error, %to, "datagram not sent");
                 }
             }
