@@ -49,7 +49,9 @@ pub struct RtpSender {
 impl RtpSender {
     /// The track it sends.
     pub fn track(&self) -> Option<MediaStreamTrack> {
-        self.connection.upgrade()?.with(|peer, _| peer.sender_track(self.id))
+        self.connection
+            .upgrade()?
+            .with(|peer, _| peer.sender_track(self.id))
     }
 
     /// What it sent so far, as of a moment ago.
@@ -74,7 +76,9 @@ impl RtpSender {
     /// How it is set up.
     pub fn parameters(&self) -> RtpParameters {
         let connection = self.connection.upgrade();
-        connection.map(|connection| connection.with(|peer, _| peer.sender_parameters(self.id))).unwrap_or_default()
+        connection
+            .map(|connection| connection.with(|peer, _| peer.sender_parameters(self.id)))
+            .unwrap_or_default()
     }
 
     /// Changes how it is set up: of audio, the bitrate and whether it is active.
@@ -106,6 +110,8 @@ impl RtpSender {
 
 impl Debug for RtpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RtpSender").field("track", &self.track()).finish_non_exhaustive()
+        f.debug_struct("RtpSender")
+            .field("track", &self.track())
+            .finish_non_exhaustive()
     }
 }

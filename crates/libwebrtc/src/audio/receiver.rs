@@ -6,9 +6,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use audiopus::MutSignals;
 use audiopus::coder::Decoder;
 use audiopus::packet::Packet as OpusPacket;
-use audiopus::MutSignals;
 
 use super::format::{Coded, Format};
 use super::jitter::{JitterBuffer, Packet, Play};
@@ -59,10 +59,14 @@ impl Receiver {
                 let Some(unpacked) = red::unpack(&packet.payload, opus) else {
                     return;
                 };
-                let packet = Packet { payload: unpacked.primary, ..packet };
+                let packet = Packet {
+                    payload: unpacked.primary,
+                    ..packet
+                };
                 self.jitter.insert(packet.clone(), now);
                 for (before, copy) in (1..).zip(unpacked.earlier) {
-                    self.jitter.insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
+                    self.jitter
+                        .insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
                 }
             }
         }
@@ -109,7 +113,10 @@ impl Receiver {
             match self.voices.iter_mut().find(|voice| voice.format == format) {
                 Some(voice) => voice.sinks.push(weak),
                 None => match Voice::new(format) {
-                    Ok(voice) => self.voices.push(Voice { sinks: vec![weak], ..voice }),
+                    Ok(voice) => self.voices.push(Voice {
+                        sinks: vec![weak],
+                        ..voice
+                    }),
                     Err(error) => tracing::error!(%error, ?format, "no decoder for an audio stream"),
                 },
             }
@@ -142,7 +149,13 @@ impl Voice {
     }
 
     /// Decodes one step, and puts the whole frames it makes into `frames`.
-    fn play(&mut self, play: &Play, enabled: bool, levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
+    fn play(
+        &mut self,
+        play: &Play,
+        enabled: bool,
+        levels: &mut Levels,
+        frames: &mut Vec<AudioFrame<'static>>,
+    ) {
         let mut pcm = [0_i16; (MAX_PACKET_TICKS * 2) as usize];
         let length = self.coded.samples_in_ticks(play.ticks()).min(pcm.len());
         let decoded = match play {
@@ -236,7 +249,11 @@ impl Voice {
             };
             listeners -= 1;
             // The last one, mostly the only one, gets the frames themselves.
-            if listeners == 0 { sink.push(frames.drain(..)) } else { sink.push(frames.iter().cloned()) }
+            if listeners == 0 {
+                sink.push(frames.drain(..))
+            } else {
+                sink.push(frames.iter().cloned())
+            }
             true
         });
         frames.clear();

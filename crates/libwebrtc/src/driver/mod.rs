@@ -24,18 +24,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::RtcError;
 use crate::clock;
 use crate::data_channel::{ChannelShared, DataChannel, DataChannelInit, DataChannelState};
 use crate::ice_candidate::IceCandidate;
 use crate::media_stream::MediaStream;
 use crate::peer::{ChannelKey, Notice, Output, Peer, TransceiverId};
 use crate::peer_connection::{
-    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError, OnIceConnectionChange,
-    OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
+    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError,
+    OnIceConnectionChange, OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
 };
 use crate::peer_connection_factory::RtcConfiguration;
 use crate::rtp_transceiver::RtpTransceiver;
-use crate::RtcError;
 use engine::Engine;
 use media::Media;
 use network::Network;
@@ -106,7 +106,11 @@ impl Connection {
         result
     }
 
-    pub(crate) fn create_data_channel(&self, label: &str, init: &DataChannelInit) -> Result<DataChannel, RtcError> {
+    pub(crate) fn create_data_channel(
+        &self,
+        label: &str,
+        init: &DataChannelInit,
+    ) -> Result<DataChannel, RtcError> {
         let key = self.with(|peer, now| peer.create_channel(label, init, now))?;
         Ok(self.adopt(key, label.to_owned()))
     }
@@ -182,7 +186,11 @@ impl Connection {
                     channel.state_changed(state);
                 }
             }
-            Notice::Message { channel, data, binary } => {
+            Notice::Message {
+                channel,
+                data,
+                binary,
+            } => {
                 if let Some(channel) = self.channel(channel) {
                     channel.received(&data, binary);
                 }
@@ -209,8 +217,16 @@ impl Connection {
             return;
         };
         let transceiver = self.transceiver(id);
-        let streams = ids.into_iter().map(|id| MediaStream::new(id, vec![track.clone()])).collect();
-        let event = TrackEvent { receiver: transceiver.receiver(), streams, track, transceiver };
+        let streams = ids
+            .into_iter()
+            .map(|id| MediaStream::new(id, vec![track.clone()]))
+            .collect();
+        let event = TrackEvent {
+            receiver: transceiver.receiver(),
+            streams,
+            track,
+            transceiver,
+        };
         call(&self.callbacks.track, |f| f(event));
     }
 
@@ -266,7 +282,10 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             break;
         }
 
-        let deadline = [deadline, media.deadline(), network.deadline()].into_iter().flatten().min();
+        let deadline = [deadline, media.deadline(), network.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         let at = deadline.unwrap_or(now + IDLE).min(now + IDLE);
         timer.as_mut().reset(at.into());
         tokio::select! {

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use str0m::media::{Mid, MediaKind};
+use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::{Candidate, Event, Input, Output as RtcOutput, Rtc, RtcConfig};
 
@@ -94,9 +94,16 @@ pub(crate) enum Notice {
     /// The peer opened a channel with this label.
     ChannelOpened(ChannelKey, String),
     ChannelState(ChannelKey, DataChannelState),
-    Message { channel: ChannelKey, data: Vec<u8>, binary: bool },
+    Message {
+        channel: ChannelKey,
+        data: Vec<u8>,
+        binary: bool,
+    },
     /// So many bytes left the send buffer.
-    Drained { channel: ChannelKey, sent: u64 },
+    Drained {
+        channel: ChannelKey,
+        sent: u64,
+    },
 }
 
 /// See the module.
@@ -120,12 +127,18 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionPhase {
     New,
-    Connecting { fails_at: Instant },
+    Connecting {
+        fails_at: Instant,
+    },
     Connected,
-    Disconnected { fails_at: Instant },
+    Disconnected {
+        fails_at: Instant,
+    },
     Failed,
     /// `drained` once everything that says goodbye to the peer is out.
-    Closed { drained: bool },
+    Closed {
+        drained: bool,
+    },
 }
 
 impl Peer {
@@ -163,14 +176,17 @@ impl Peer {
             ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } => {
                 Some(self.rtc_deadline.min(fails_at))
             }
-            ConnectionPhase::New | ConnectionPhase::Connected | ConnectionPhase::Failed => Some(self.rtc_deadline),
+            ConnectionPhase::New | ConnectionPhase::Connected | ConnectionPhase::Failed => {
+                Some(self.rtc_deadline)
+            }
             ConnectionPhase::Closed { .. } => None,
         }
     }
 
     /// Time passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } = self.connection
+        if let ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } =
+            self.connection
             && now >= fails_at
         {
             self.enter(ConnectionPhase::Failed);
@@ -206,7 +222,10 @@ impl Peer {
             return;
         }
         self.local_candidates.push(candidate.clone());
-        let accepted = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
+        let accepted = self
+            .rtc
+            .add_local_candidate(candidate)
+            .map(Candidate::to_sdp_string);
         if let Some(line) = accepted.filter(|_| trickle) {
             let candidate = IceCandidate::new(self.first_mid(), line);
             self.notify(Notice::Candidate(candidate));
@@ -248,7 +267,10 @@ impl Peer {
 
     /// Whether ICE has found a way.
     pub(crate) fn is_reached(&self) -> bool {
-        matches!(self.ice, IceConnectionState::Connected | IceConnectionState::Completed)
+        matches!(
+            self.ice,
+            IceConnectionState::Connected | IceConnectionState::Completed
+        )
     }
 
     pub(crate) fn gathering_state(&self) -> IceGatheringState {
@@ -287,7 +309,11 @@ impl Peer {
 
     /// Fails if the connection is closed.
     fn open(&self) -> Result<(), RtcError> {
-        if self.is_closed() { Err(RtcError::closed()) } else { Ok(()) }
+        if self.is_closed() {
+            Err(RtcError::closed())
+        } else {
+            Ok(())
+        }
     }
 
     fn enter(&mut self, phase: ConnectionPhase) {
@@ -361,7 +387,10 @@ impl Peer {
         self.enter(ConnectionPhase::Failed);
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "str0m's events are non-exhaustive; the rest is video's")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "str0m's events are non-exhaustive; the rest is video's"
+    )]
     fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Connected => self.enter(ConnectionPhase::Connected),
@@ -391,13 +420,16 @@ impl Peer {
         }
         match (self.connection, state) {
             // DTLS is done already, so media flows again with the first pair that works.
-            (ConnectionPhase::Disconnected { .. } | ConnectionPhase::Failed, Ice::Connected | Ice::Completed)
-                if self.rtc.is_connected() =>
-            {
+            (
+                ConnectionPhase::Disconnected { .. } | ConnectionPhase::Failed,
+                Ice::Connected | Ice::Completed,
+            ) if self.rtc.is_connected() => {
                 self.enter(ConnectionPhase::Connected);
             }
             (ConnectionPhase::Connected, Ice::Disconnected) => {
-                self.enter(ConnectionPhase::Disconnected { fails_at: now + DISCONNECTED_GRACE });
+                self.enter(ConnectionPhase::Disconnected {
+                    fails_at: now + DISCONNECTED_GRACE,
+                });
             }
             // An ICE restart checks anew while media still flows on the old pair, and before the first
             // connection more candidates may come: both have their own deadlines.
@@ -406,7 +438,10 @@ impl Peer {
     }
 
     fn first_mid(&self) -> String {
-        self.transceivers.first_mid().or_else(|| self.negotiation.app_mid()).unwrap_or_default()
+        self.transceivers
+            .first_mid()
+            .or_else(|| self.negotiation.app_mid())
+            .unwrap_or_default()
     }
 }
 
@@ -431,16 +466,24 @@ impl RtcError {
     }
 
     pub(crate) fn invalid_state(message: impl Into<String>) -> Self {
-        Self { error_type: RtcErrorType::InvalidState, message: message.into() }
+        Self {
+            error_type: RtcErrorType::InvalidState,
+            message: message.into(),
+        }
     }
 
     /// What was asked for is not in this crate.
     pub(crate) fn unavailable(what: &str) -> Self {
-        Self::invalid_state(format!("{what} is not available in this libwebrtc, which carries sound and data only"))
+        Self::invalid_state(format!(
+            "{what} is not available in this libwebrtc, which carries sound and data only"
+        ))
     }
 
     fn invalid_sdp(error: impl std::fmt::Display) -> Self {
-        Self { error_type: RtcErrorType::InvalidSdp, message: error.to_string() }
+        Self {
+            error_type: RtcErrorType::InvalidSdp,
+            message: error.to_string(),
+        }
     }
 }
 

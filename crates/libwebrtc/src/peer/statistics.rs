@@ -15,9 +15,10 @@ use crate::audio::report::{ReceiveReport, SendReport};
 use crate::peer_connection::IceConnectionState;
 use crate::stats::dictionaries as of;
 use crate::stats::{
-    CandidatePairStats, CodecStats, DataChannelStats, DtlsTransportState, IceCandidatePairState, IceCandidateType,
-    IceTransportState, InboundRtpStats, LocalCandidateStats, MediaSourceStats, OutboundRtpStats, PeerConnectionStats,
-    RemoteCandidateStats, RemoteInboundRtpStats, RemoteOutboundRtpStats, RtcStats, TransportStats,
+    CandidatePairStats, CodecStats, DataChannelStats, DtlsTransportState, IceCandidatePairState,
+    IceCandidateType, IceTransportState, InboundRtpStats, LocalCandidateStats, MediaSourceStats,
+    OutboundRtpStats, PeerConnectionStats, RemoteCandidateStats, RemoteInboundRtpStats,
+    RemoteOutboundRtpStats, RtcStats, TransportStats,
 };
 
 const TRANSPORT: &str = "T";
@@ -58,7 +59,12 @@ impl Peer {
         }
         // Each sender and receiver reports the codec that it uses.
         let mut codecs = 0;
-        stats.retain(|report| !matches!(report, RtcStats::Codec(_)) || { codecs += 1; codecs == 1 });
+        stats.retain(|report| {
+            !matches!(report, RtcStats::Codec(_)) || {
+                codecs += 1;
+                codecs == 1
+            }
+        });
         stats
     }
 
@@ -69,7 +75,10 @@ impl Peer {
         };
         let report = track.shared().received();
         let sums = self.statistics.ingress.get(&mid);
-        let head = |id: String| of::RtcStats { id, timestamp: unix_us };
+        let head = |id: String| of::RtcStats {
+            id,
+            timestamp: unix_us,
+        };
         let stream = of::RtpStreamStats {
             ssrc: report.ssrc,
             kind: "audio".to_owned(),
@@ -123,7 +132,10 @@ impl Peer {
         };
         let report = track.shared().sent();
         let sums = self.statistics.egress.get(&mid);
-        let head = |id: String| of::RtcStats { id, timestamp: unix_us };
+        let head = |id: String| of::RtcStats {
+            id,
+            timestamp: unix_us,
+        };
         let stream = of::RtpStreamStats {
             ssrc: 0,
             kind: "audio".to_owned(),
@@ -149,7 +161,10 @@ impl Peer {
         });
         let source = RtcStats::MediaSource(MediaSourceStats {
             rtc: head(format!("S-{mid}")),
-            source: of::MediaSourceStats { track_identifier: track.id(), kind: "audio".to_owned() },
+            source: of::MediaSourceStats {
+                track_identifier: track.id(),
+                kind: "audio".to_owned(),
+            },
             audio: source(&report),
             video: of::VideoSourceStats::default(),
         });
@@ -179,9 +194,15 @@ impl Peer {
     fn codec_stats(&self, id: TransceiverId, unix_us: i64) -> RtcStats {
         let parameters = self.receiver_parameters(id);
         RtcStats::Codec(CodecStats {
-            rtc: of::RtcStats { id: CODEC.to_owned(), timestamp: unix_us },
+            rtc: of::RtcStats {
+                id: CODEC.to_owned(),
+                timestamp: unix_us,
+            },
             codec: of::CodecStats {
-                payload_type: parameters.codecs.first().map_or(0, |codec| codec.payload_type.into()),
+                payload_type: parameters
+                    .codecs
+                    .first()
+                    .map_or(0, |codec| codec.payload_type.into()),
                 transport_id: TRANSPORT.to_owned(),
                 mime_type: "audio/opus".to_owned(),
                 clock_rate: OPUS_CLOCK,
@@ -194,8 +215,14 @@ impl Peer {
     fn connection_stats(&self, unix_us: i64) -> RtcStats {
         let (data_channels_opened, data_channels_closed) = (self.channels.opened, self.channels.closed);
         RtcStats::PeerConnection(PeerConnectionStats {
-            rtc: of::RtcStats { id: "P".to_owned(), timestamp: unix_us },
-            pc: of::PeerConnectionStats { data_channels_opened, data_channels_closed },
+            rtc: of::RtcStats {
+                id: "P".to_owned(),
+                timestamp: unix_us,
+            },
+            pc: of::PeerConnectionStats {
+                data_channels_opened,
+                data_channels_closed,
+            },
         })
     }
 
@@ -204,7 +231,9 @@ impl Peer {
         let dtls_state = match self.connection {
             ConnectionPhase::New => DtlsTransportState::New,
             ConnectionPhase::Connecting { .. } => DtlsTransportState::Connecting,
-            ConnectionPhase::Connected | ConnectionPhase::Disconnected { .. } => DtlsTransportState::Connected,
+            ConnectionPhase::Connected | ConnectionPhase::Disconnected { .. } => {
+                DtlsTransportState::Connected
+            }
             ConnectionPhase::Failed => DtlsTransportState::Failed,
             ConnectionPhase::Closed { .. } => DtlsTransportState::Closed,
         };
@@ -218,7 +247,10 @@ impl Peer {
             IceConnectionState::Closed => IceTransportState::Closed,
         };
         RtcStats::Transport(TransportStats {
-            rtc: of::RtcStats { id: TRANSPORT.to_owned(), timestamp: unix_us },
+            rtc: of::RtcStats {
+                id: TRANSPORT.to_owned(),
+                timestamp: unix_us,
+            },
             transport: of::TransportStats {
                 bytes_sent: sums.map_or(0, |sums| sums.peer_bytes_tx),
                 bytes_received: sums.map_or(0, |sums| sums.peer_bytes_rx),
@@ -235,9 +267,15 @@ impl Peer {
     }
 
     fn channel_stats(&self, unix_us: i64) -> Vec<RtcStats> {
-        let report = |(number, (label, stream, state, counters)): (usize, (&str, Option<u16>, _, super::channels::ChannelCounters))| {
+        let report = |(number, (label, stream, state, counters)): (
+            usize,
+            (&str, Option<u16>, _, super::channels::ChannelCounters),
+        )| {
             RtcStats::DataChannel(DataChannelStats {
-                rtc: of::RtcStats { id: format!("D-{number}"), timestamp: unix_us },
+                rtc: of::RtcStats {
+                    id: format!("D-{number}"),
+                    timestamp: unix_us,
+                },
                 dc: of::DataChannelStats {
                     label: label.to_owned(),
                     protocol: String::new(),
@@ -285,8 +323,15 @@ fn source(report: &SendReport) -> of::AudioSourceStats {
 }
 
 fn pair_stats(pair: &SelectedPair, unix_us: i64) -> [RtcStats; 3] {
-    let head = |id: &str| of::RtcStats { id: id.to_owned(), timestamp: unix_us };
-    let protocol = if pair.protocol == Protocol::Udp { "udp" } else { "tcp" };
+    let head = |id: &str| of::RtcStats {
+        id: id.to_owned(),
+        timestamp: unix_us,
+    };
+    let protocol = if pair.protocol == Protocol::Udp {
+        "udp"
+    } else {
+        "tcp"
+    };
     let candidate = |addr: std::net::SocketAddr| of::IceCandidateStats {
         transport_id: TRANSPORT.to_owned(),
         address: addr.ip().to_string(),

@@ -3,7 +3,13 @@
 //! Compiled against this crate as part of its tests, and against the crate whose place it takes by the test beside
 //! this file: neither can drift away unnoticed. Nothing here is run.
 
-#![allow(dead_code, deprecated, missing_docs, unused_variables)]
+#![allow(
+    dead_code,
+    deprecated,
+    missing_docs,
+    unused_variables,
+    clippy::type_complexity
+)]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +18,17 @@ use libwebrtc::audio_source::native::NativeAudioSource;
 use libwebrtc::audio_stream::native::{NativeAudioStream, NativeAudioStreamOptions};
 use libwebrtc::data_channel::{OnBufferedAmountChange, OnMessage, OnStateChange};
 use libwebrtc::native::frame_cryptor::{
-    DataPacketCryptor, EncryptedPacket, EncryptionAlgorithm, EncryptionState, FrameCryptor, KeyDerivationAlgorithm,
-    KeyProvider, KeyProviderOptions,
+    DataPacketCryptor, EncryptedPacket, EncryptionAlgorithm, EncryptionState, FrameCryptor,
+    KeyDerivationAlgorithm, KeyProvider, KeyProviderOptions,
 };
 use libwebrtc::native::packet_trailer::{
-    PacketTrailerHandler, PublishTimingEvent, PublishTimingObserver, PublishTimingStage, SubscribeTimingEvent,
-    SubscribeTimingObserver, SubscribeTimingStage, create_receiver_handler, create_sender_handler,
+    PacketTrailerHandler, PublishTimingEvent, PublishTimingObserver, PublishTimingStage,
+    SubscribeTimingEvent, SubscribeTimingObserver, SubscribeTimingStage, create_receiver_handler,
+    create_sender_handler,
 };
 use libwebrtc::peer_connection::{
-    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError, OnIceConnectionChange,
-    OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
+    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError,
+    OnIceConnectionChange, OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
 };
 use libwebrtc::peer_connection_factory::native::PeerConnectionFactoryExt;
 use libwebrtc::prelude::*;
@@ -76,7 +83,11 @@ fn errors() {
 
 fn factory() {
     let mut configuration = RtcConfiguration::default();
-    configuration.ice_servers = vec![IceServer { urls: vec![], username: String::new(), password: String::new() }];
+    configuration.ice_servers = vec![IceServer {
+        urls: vec![],
+        username: String::new(),
+        password: String::new(),
+    }];
     configuration.continual_gathering_policy = ContinualGatheringPolicy::GatherOnce;
     configuration.continual_gathering_policy = ContinualGatheringPolicy::GatherContinually;
     configuration.ice_transport_type = IceTransportsType::All;
@@ -133,7 +144,11 @@ fn factory() {
 }
 
 async fn negotiation(pc: &PeerConnection, candidate: IceCandidate) -> Result<(), RtcError> {
-    let options = OfferOptions { ice_restart: false, offer_to_receive_audio: true, offer_to_receive_video: false };
+    let options = OfferOptions {
+        ice_restart: false,
+        offer_to_receive_audio: true,
+        offer_to_receive_video: false,
+    };
     let offer: SessionDescription = pc.create_offer(options).await?;
     let answer: SessionDescription = pc.create_answer(AnswerOptions {}).await?;
     let (): () = pc.set_local_description(offer.clone()).await?;
@@ -438,7 +453,12 @@ fn audio() {
         AudioSourceOptions { echo_cancellation: bool, noise_suppression: bool, auto_gain_control: bool }
         NativeAudioStreamOptions { queue_size_frames: Option<usize> }
     }
-    let _ = AudioFrame { data: vec![0_i16].into(), sample_rate: 1, num_channels: 1, samples_per_channel: 1 };
+    let _ = AudioFrame {
+        data: vec![0_i16].into(),
+        sample_rate: 1,
+        num_channels: 1,
+        samples_per_channel: 1,
+    };
 }
 
 fn video() {
@@ -635,7 +655,8 @@ fn trailers() {
 #[cfg(target_os = "linux")]
 fn desktop() {
     use libwebrtc::desktop_capturer::{
-        CaptureError, CaptureSource, DesktopCaptureSourceType, DesktopCapturer, DesktopCapturerOptions, DesktopFrame,
+        CaptureError, CaptureSource, DesktopCaptureSourceType, DesktopCapturer, DesktopCapturerOptions,
+        DesktopFrame,
     };
     is! {
         DesktopCapturerOptions::new => fn(DesktopCaptureSourceType) -> DesktopCapturerOptions;
@@ -679,22 +700,77 @@ impl Pets {
 
 fn reports() {
     let _ = |stats: RtcStats| match stats {
-        RtcStats::Codec(CodecStats { rtc: of::RtcStats { .. }, codec: of::CodecStats { .. } })
-        | RtcStats::MediaPlayout(MediaPlayoutStats { audio_playout: of::AudioPlayoutStats { .. }, .. })
-        | RtcStats::PeerConnection(PeerConnectionStats { pc: of::PeerConnectionStats { .. }, .. })
-        | RtcStats::DataChannel(DataChannelStats { dc: of::DataChannelStats { .. }, .. })
-        | RtcStats::Transport(TransportStats { transport: of::TransportStats { .. }, .. })
-        | RtcStats::CandidatePair(CandidatePairStats { candidate_pair: of::CandidatePairStats { .. }, .. })
-        | RtcStats::LocalCandidate(LocalCandidateStats { local_candidate: of::IceCandidateStats { .. }, .. })
-        | RtcStats::RemoteCandidate(RemoteCandidateStats { remote_candidate: of::IceCandidateStats { .. }, .. })
-        | RtcStats::Certificate(CertificateStats { certificate: of::CertificateStats { .. }, .. })
-        | RtcStats::Stream(StreamStats { stream: of::StreamStats { .. }, .. })
+        RtcStats::Codec(CodecStats {
+            rtc: of::RtcStats { .. },
+            codec: of::CodecStats { .. },
+        })
+        | RtcStats::MediaPlayout(MediaPlayoutStats {
+            audio_playout: of::AudioPlayoutStats { .. },
+            ..
+        })
+        | RtcStats::PeerConnection(PeerConnectionStats {
+            pc: of::PeerConnectionStats { .. },
+            ..
+        })
+        | RtcStats::DataChannel(DataChannelStats {
+            dc: of::DataChannelStats { .. },
+            ..
+        })
+        | RtcStats::Transport(TransportStats {
+            transport: of::TransportStats { .. },
+            ..
+        })
+        | RtcStats::CandidatePair(CandidatePairStats {
+            candidate_pair: of::CandidatePairStats { .. },
+            ..
+        })
+        | RtcStats::LocalCandidate(LocalCandidateStats {
+            local_candidate: of::IceCandidateStats { .. },
+            ..
+        })
+        | RtcStats::RemoteCandidate(RemoteCandidateStats {
+            remote_candidate: of::IceCandidateStats { .. },
+            ..
+        })
+        | RtcStats::Certificate(CertificateStats {
+            certificate: of::CertificateStats { .. },
+            ..
+        })
+        | RtcStats::Stream(StreamStats {
+            stream: of::StreamStats { .. },
+            ..
+        })
         | RtcStats::Track => {}
-        RtcStats::InboundRtp(InboundRtpStats { rtc, stream, received, inbound }) => {}
-        RtcStats::OutboundRtp(OutboundRtpStats { rtc, stream, sent, outbound }) => {}
-        RtcStats::RemoteInboundRtp(RemoteInboundRtpStats { rtc, stream, received, remote_inbound }) => {}
-        RtcStats::RemoteOutboundRtp(RemoteOutboundRtpStats { rtc, stream, sent, remote_outbound }) => {}
-        RtcStats::MediaSource(MediaSourceStats { rtc, source, audio, video }) => {}
+        RtcStats::InboundRtp(InboundRtpStats {
+            rtc,
+            stream,
+            received,
+            inbound,
+        }) => {}
+        RtcStats::OutboundRtp(OutboundRtpStats {
+            rtc,
+            stream,
+            sent,
+            outbound,
+        }) => {}
+        RtcStats::RemoteInboundRtp(RemoteInboundRtpStats {
+            rtc,
+            stream,
+            received,
+            remote_inbound,
+        }) => {}
+        RtcStats::RemoteOutboundRtp(RemoteOutboundRtpStats {
+            rtc,
+            stream,
+            sent,
+            remote_outbound,
+        }) => {}
+        RtcStats::MediaSource(MediaSourceStats {
+            rtc,
+            source,
+            audio,
+            video,
+        }) => {}
     };
     fields! {
         of::RtcStats {

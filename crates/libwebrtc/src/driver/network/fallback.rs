@@ -42,7 +42,11 @@ impl Fallback {
             _ => {}
         }
         if self.dial_at.is_none() && !self.passive.is_empty() {
-            let patience = if self.udp_named { WHILE_UDP_IS_TRIED } else { WHILE_UDP_MAY_BE_NAMED };
+            let patience = if self.udp_named {
+                WHILE_UDP_IS_TRIED
+            } else {
+                WHILE_UDP_MAY_BE_NAMED
+            };
             self.dial_at = Some(now + patience);
         } else if candidate.proto() == Protocol::Udp && self.dial_at.is_some() {
             self.dial_at = Some(now + WHILE_UDP_IS_TRIED);
@@ -77,7 +81,7 @@ impl Fallback {
 #[cfg(test)]
 mod tests {
     use super::*;
-use crate::clock::now;
+    use crate::clock::now;
 
     const UDP: &str = "candidate:1 1 udp 2130706431 192.0.2.1 7882 typ host";
     const TCP: &str = "candidate:2 1 tcp 1671430143 192.0.2.1 7881 typ host tcptype passive";
@@ -102,7 +106,11 @@ use crate::clock::now;
         assert_eq!(at - now, WHILE_UDP_IS_TRIED);
         assert_eq!(fallback.due(false, at - Duration::from_millis(1)).dial, []);
         assert_eq!(fallback.due(false, at).dial, [address()]);
-        assert_eq!((fallback.due(false, at), fallback.deadline()), (Resort::default(), None), "each is dialled once");
+        assert_eq!(
+            (fallback.due(false, at), fallback.deadline()),
+            (Resort::default(), None),
+            "each is dialled once"
+        );
     }
 
     #[test]
@@ -110,7 +118,10 @@ use crate::clock::now;
         let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(TCP), now);
 
-        assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial, [address()]);
+        assert_eq!(
+            fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial,
+            [address()]
+        );
     }
 
     #[test]

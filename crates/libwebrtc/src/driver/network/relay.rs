@@ -63,7 +63,11 @@ pub(super) enum News {
     /// The server does not.
     Refused,
     /// A packet of the peer's, to the relayed address.
-    Packet { relayed: SocketAddr, from: SocketAddr, bytes: Vec<u8> },
+    Packet {
+        relayed: SocketAddr,
+        from: SocketAddr,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Relay {
@@ -71,7 +75,12 @@ impl Relay {
     ///
     /// # Errors
     /// When the server can't be found or reached.
-    pub(super) async fn open(server: ServerAddress, user: String, password: String, epoch: Instant) -> io::Result<Self> {
+    pub(super) async fn open(
+        server: ServerAddress,
+        user: String,
+        password: String,
+        epoch: Instant,
+    ) -> io::Result<Self> {
         tokio::time::timeout(TIMEOUT, Self::reach(server, &user, &password, epoch))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -81,7 +90,9 @@ impl Relay {
         let Kind::Turn(transport) = server.kind else {
             return Err(io::Error::other("not a TURN server"));
         };
-        let found = tokio::net::lookup_host((&*server.host, server.port)).await?.next();
+        let found = tokio::net::lookup_host((&*server.host, server.port))
+            .await?
+            .next();
         let remote = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let config = TurnConfig::new(TurnCredentials::new(user, password));
         let (client, io, local) = match transport {
@@ -100,10 +111,19 @@ impl Relay {
                     Client::Tcp(TurnClientTcp::allocate(local, remote, config))
                 } else {
                     let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
-                    let tls = TLS.clone().ok_or_else(|| io::Error::other("no root certificates"))?;
+                    let tls = TLS
+                        .clone()
+                        .ok_or_else(|| io::Error::other("no root certificates"))?;
                     Client::Tls(TurnClientRustls::allocate(local, remote, config, name, tls))
                 };
-                (client, Io::Stream { stream, waiting: Vec::new() }, local)
+                (
+                    client,
+                    Io::Stream {
+                        stream,
+                        waiting: Vec::new(),
+                    },
+                    local,
+                )
             }
         };
         Ok(Self {
@@ -180,13 +200,23 @@ impl Relay {
         self.io.flush()?;
         let transport = self.client.transport();
         while let Some((bytes, from)) = self.io.read(self.client.remote_addr())? {
-            let received = self.client.recv(TurnTransmit::new(bytes, transport, from, self.local), at);
+            let received = self
+                .client
+                .recv(TurnTransmit::new(bytes, transport, from, self.local), at);
             if let (TurnRecvRet::PeerData(data), Some(relayed)) = (received, self.relayed) {
-                tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
+                tell(News::Packet {
+                    relayed,
+                    from: data.peer,
+                    bytes: data.data().to_vec(),
+                });
             }
             while let Some(data) = self.client.poll_recv(at) {
                 if let Some(relayed) = self.relayed {
-                    tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
+                    tell(News::Packet {
+                        relayed,
+                        from: data.peer,
+                        bytes: data.data().to_vec(),
+                    });
                 }
             }
         }
@@ -198,15 +228,23 @@ impl Relay {
                     tell(News::Allocated(relayed));
                 }
                 TurnEvent::AllocationCreateFailed(_) => tell(News::Refused),
-                TurnEvent::PermissionCreateFailed(_, peer) => self.permitted.retain(|permitted| *permitted != peer),
-                TurnEvent::ChannelCreateFailed(_, peer) => self.permitted.retain(|permitted| *permitted != peer.ip()),
+                TurnEvent::PermissionCreateFailed(_, peer) => {
+                    self.permitted.retain(|permitted| *permitted != peer)
+                }
+                TurnEvent::ChannelCreateFailed(_, peer) => {
+                    self.permitted.retain(|permitted| *permitted != peer.ip())
+                }
                 TurnEvent::PermissionCreated(..)
                 | TurnEvent::ChannelCreated(..)
                 | TurnEvent::TcpConnected(_)
                 | TurnEvent::TcpConnectFailed(_) => {}
             }
         }
-        if closed { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if closed {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Tells the server that the address is no longer needed.
