@@ -35,6 +35,37 @@ async fn a_published_tone_is_heard_as_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node.js, and NODE_PATH with @livekit/rtc-node"]
+async fn a_tone_goes_both_ways_between_this_crate_and_the_sdk_for_node() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let name = format!("node-{mode:?}");
+        let mut speaker = server.node(&name, "speaker", &["tone", "440"]);
+        speaker.says("published").await;
+        let (_room, mut events) = server.join(&name, "rust", mode).await;
+        let track = subscribed(&mut events).await;
+        let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+        read(&mut stream, RATE, 1.0).await;
+        let tone = Tone::of(&read(&mut stream, RATE, 2.0).await, RATE);
+        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+
+        let name = format!("node-back-{mode:?}");
+        let mut listener = server.node(&name, "listener", &["listen"]);
+        listener.says("joined").await;
+        let (room, _events) = server.join(&name, "rust", mode).await;
+        let (_track, speaking) = publish_tone(&room, 24_000, 660.0).await;
+        listener.says("heard").await;
+        listener.says("heard").await;
+        let tone = heard(&listener.says("heard").await);
+        speaking.abort();
+        assert!(
+            (tone.hz - 660.0).abs() < 1.0 && (tone.amplitude - 10_000.0).abs() < 300.0 && tone.snr_db > 25.0,
+            "{mode:?}: {tone:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
     let server = Server::start().await;
     let mut python = server.python("formats", "python", &["tone", "440"]);

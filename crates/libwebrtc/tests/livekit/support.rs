@@ -128,11 +128,27 @@ impl Server {
     }
 
     /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
-    pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Python {
+    pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
         let python = std::env::var_os("JUNE_PYTHON")
             .expect("JUNE_PYTHON must name a Python with the packages livekit, livekit-api and numpy");
-        let mut process = Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.py"))
+        let mut command = Command::new(python);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.py"));
+        self.peer(command, room, identity, script)
+    }
+
+    /// Joins a room by the official SDK for Node.js, which does what `script` says; see `peer.cjs`.
+    pub fn node(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
+        assert!(
+            std::env::var_os("NODE_PATH").is_some(),
+            "NODE_PATH must name a node_modules directory with @livekit/rtc-node"
+        );
+        let mut command = Command::new("node");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.cjs"));
+        self.peer(command, room, identity, script)
+    }
+
+    fn peer(&self, mut command: Command, room: &str, identity: &str, script: &[&str]) -> Peer {
+        let mut process = command
             .args([&*self.url(), &*token(room, identity)])
             .args(script)
             .stdin(Stdio::null())
@@ -140,22 +156,22 @@ impl Server {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("the Python peer did not start");
+            .unwrap_or_else(|error| panic!("the other participant did not start: {error}"));
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        Python {
+        Peer {
             _process: process,
             lines,
         }
     }
 }
 
-/// A participant by the official Python SDK.
-pub struct Python {
+/// A participant by an official SDK, in a process of its own.
+pub struct Peer {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Python {
+impl Peer {
     /// The words of the next line that it prints and that begins with `word`, without that.
     pub async fn says(&mut self, word: &str) -> Vec<String> {
         let wait = async {
@@ -165,11 +181,11 @@ impl Python {
                     return words.collect();
                 }
             }
-            panic!("the Python peer left without saying {word:?}")
+            panic!("the other participant left without saying {word:?}")
         };
         timeout(PATIENCE, wait)
             .await
-            .unwrap_or_else(|_| panic!("the Python peer did not say {word:?}"))
+            .unwrap_or_else(|_| panic!("the other participant did not say {word:?}"))
     }
 }
 
