@@ -4,12 +4,31 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
+use tokio::process::Command;
 use tokio::runtime::Handle;
 
 use crate::support::{MODES, PATIENCE, Server, read, subscribed};
 
+/// Set in the process that runs the test alone: what is counted belongs to the process, and other tests share theirs.
+const ALONE: &str = "LIBWEBRTC_TEST_ALONE";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_connects_leave_no_task_no_socket_and_no_thread() {
+    if std::env::var_os(ALONE).is_none() {
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("leaks::hundreds_of_connects_leave_no_task_no_socket_and_no_thread")
+            .env(ALONE, "1")
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let said = [run.stdout, run.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+
     let server = Server::start().await;
     let mut python = server.python("leaks", "python", &["tone", "440"]);
     python.says("published").await;
@@ -26,7 +45,7 @@ async fn hundreds_of_connects_leave_no_task_no_socket_and_no_thread() {
     }
 
     let after = Left::settled(&before).await;
-    assert_eq!(after, before);
+    assert!(after.within(&before), "{before:?} became {after:?}");
 }
 
 /// Ten joins and leaves, half of them of each mode, while sound comes in.
@@ -44,7 +63,7 @@ async fn round(server: &Server, number: u32) {
 }
 
 /// What a process holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Left {
     tasks: usize,
     files: usize,
@@ -61,12 +80,16 @@ impl Left {
         }
     }
 
+    fn within(&self, goal: &Self) -> bool {
+        self.tasks <= goal.tasks && self.files <= goal.files && self.threads <= goal.threads
+    }
+
     /// What is left once it is no more than `goal`, or after a while.
     async fn settled(goal: &Self) -> Self {
         let settle = async {
             loop {
                 let now = Self::now();
-                if now.tasks <= goal.tasks && now.files <= goal.files && now.threads <= goal.threads {
+                if now.within(goal) {
                     return now;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
