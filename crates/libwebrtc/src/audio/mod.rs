@@ -17,3 +17,5 @@ pub(crate) mod report;
 pub(crate) mod resample;
 pub(crate) mod sender;
 pub(crate) mod sink;
+#[cfg(test)]
+mod tests;
