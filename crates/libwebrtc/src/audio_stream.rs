@@ -1,5 +1,10 @@
 //! Sound as it comes in.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures are those of the crate whose place this takes"
+)]
+
 /// Streams of decoded sound.
 pub mod native {
     use std::fmt::{self, Debug};
@@ -72,7 +77,10 @@ pub mod native {
                     sink.close();
                 }
             }
-            Self { track: audio_track, sink }
+            Self {
+                track: audio_track,
+                sink,
+            }
         }
 
         /// The track that is streamed.
@@ -102,7 +110,9 @@ pub mod native {
 
     impl Debug for NativeAudioStream {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("NativeAudioStream").field("track", &self.track).finish_non_exhaustive()
+            f.debug_struct("NativeAudioStream")
+                .field("track", &self.track)
+                .finish_non_exhaustive()
         }
     }
 }

@@ -4,6 +4,9 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
+use crate::audio::report::{ReceiveReport, SendReport};
 use crate::audio::sink::Sinks;
 use crate::audio_source::native::NativeAudioSource;
 use crate::media_stream_track::RtcTrackState;
@@ -20,6 +23,8 @@ pub(crate) struct AudioTrack {
     enabled: AtomicBool,
     ended: AtomicBool,
     feed: Feed,
+    received: Mutex<ReceiveReport>,
+    sent: Mutex<SendReport>,
 }
 
 /// Where a track's sound comes from.
@@ -51,12 +56,25 @@ impl RtcAudioTrack {
 
     /// Whether it may still carry sound.
     pub fn state(&self) -> RtcTrackState {
-        if self.shared.ended.load(Ordering::Acquire) { RtcTrackState::Ended } else { RtcTrackState::Live }
+        if self.shared.ended.load(Ordering::Acquire) {
+            RtcTrackState::Ended
+        } else {
+            RtcTrackState::Live
+        }
     }
 
     pub(crate) fn new(id: String, feed: Feed) -> Self {
-        let shared = AudioTrack { id, enabled: AtomicBool::new(true), ended: AtomicBool::new(false), feed };
-        Self { shared: Arc::new(shared) }
+        let shared = AudioTrack {
+            id,
+            enabled: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+            feed,
+            received: Mutex::default(),
+            sent: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<AudioTrack> {
@@ -81,6 +99,24 @@ impl AudioTrack {
 
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// How it arrives, by its connection's last report.
+    pub(crate) fn received(&self) -> ReceiveReport {
+        *self.received.lock()
+    }
+
+    pub(crate) fn report_received(&self, report: ReceiveReport) {
+        *self.received.lock() = report;
+    }
+
+    /// How it is sent, by its connection's last report.
+    pub(crate) fn sent(&self) -> SendReport {
+        *self.sent.lock()
+    }
+
+    pub(crate) fn report_sent(&self, report: SendReport) {
+        *self.sent.lock() = report;
     }
 }
 

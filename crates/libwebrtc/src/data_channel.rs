@@ -124,7 +124,8 @@ impl DataChannel {
     /// Its SCTP stream; -1 until it has one.
     pub fn id(&self) -> i32 {
         let connection = self.shared.connection.upgrade();
-        let stream = connection.and_then(|connection| connection.with(|peer, _| peer.channel_stream(self.shared.key)));
+        let stream =
+            connection.and_then(|connection| connection.with(|peer, _| peer.channel_stream(self.shared.key)));
         stream.map_or(-1, i32::from)
     }
 
@@ -151,7 +152,9 @@ impl DataChannel {
     /// The bytes that are queued and not yet acknowledged.
     pub fn buffered_amount(&self) -> u64 {
         let connection = self.shared.connection.upgrade();
-        connection.map_or(0, |connection| connection.with(|peer, _| peer.buffered_amount(self.shared.key)))
+        connection.map_or(0, |connection| {
+            connection.with(|peer, _| peer.buffered_amount(self.shared.key))
+        })
     }
 
     /// Sets who is told each new state. It must not block: it runs on the connection's thread.
@@ -180,7 +183,9 @@ impl DataChannel {
             on_message: Mutex::new(None),
             on_buffered_amount_change: Mutex::new(None),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<ChannelShared> {

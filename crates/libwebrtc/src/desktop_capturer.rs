@@ -1,5 +1,10 @@
 //! Capture of screens and windows: not available here. A capturer can't be made.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures are those of the crate whose place this takes"
+)]
+
 use std::fmt::{self, Display};
 
 /// What is to be captured, and how.
@@ -23,7 +28,10 @@ pub enum DesktopCaptureSourceType {
 impl DesktopCapturerOptions {
     /// Capture of a source of this type, without the cursor.
     pub fn new(source_type: DesktopCaptureSourceType) -> Self {
-        Self { source_type, cursor: false }
+        Self {
+            source_type,
+            cursor: false,
+        }
     }
 
     /// Whether the cursor is to be seen.
@@ -68,7 +76,11 @@ impl DesktopCapturer {
     /// A capturer: `None`, always.
     pub fn new(options: DesktopCapturerOptions) -> Option<Self> {
         let DesktopCapturerOptions { source_type, cursor } = options;
-        tracing::error!(?source_type, cursor, "desktop capture is not available in this libwebrtc");
+        tracing::error!(
+            ?source_type,
+            cursor,
+            "desktop capture is not available in this libwebrtc"
+        );
         None
     }
 

@@ -1,8 +1,14 @@
 //! Peer connections, with the methods of W3C webrtc-pc §4.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures are those of the crate whose place this takes"
+)]
+
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+use crate::clock;
 use crate::data_channel::{DataChannel, DataChannelInit};
 use crate::driver::Connection;
 use crate::ice_candidate::IceCandidate;
@@ -177,7 +183,9 @@ impl Drop for Handle {
 impl PeerConnection {
     pub(crate) fn start(configuration: RtcConfiguration) -> Result<Self, RtcError> {
         let connection = Connection::start(configuration)?;
-        Ok(Self { handle: Arc::new(Handle { connection }) })
+        Ok(Self {
+            handle: Arc::new(Handle { connection }),
+        })
     }
 
     fn connection(&self) -> &Arc<Connection> {
@@ -205,7 +213,11 @@ impl PeerConnection {
         if self.connection_state() == PeerConnectionState::Closed {
             return Err(RtcError::closed());
         }
-        let BitrateSettings { min_bitrate_bps: min, start_bitrate_bps: start, max_bitrate_bps: max } = settings;
+        let BitrateSettings {
+            min_bitrate_bps: min,
+            start_bitrate_bps: start,
+            max_bitrate_bps: max,
+        } = settings;
         let below = |one: Option<u64>, other: Option<u64>| matches!((one, other), (Some(one), Some(other)) if one < other);
         if below(start, min) {
             return Err(RtcError::invalid_state("start_bitrate_bps < min_bitrate_bps"));
@@ -225,7 +237,8 @@ impl PeerConnection {
     /// `InvalidState` while another negotiation is pending, when there is nothing to offer, or when the
     /// connection is closed.
     pub async fn create_offer(&self, options: OfferOptions) -> Result<SessionDescription, RtcError> {
-        self.connection().with(|peer, now| peer.create_offer(&options, now))
+        self.connection()
+            .with(|peer, now| peer.create_offer(&options, now))
     }
 
     /// Makes the answer to the peer's offer.
@@ -241,7 +254,8 @@ impl PeerConnection {
     /// # Errors
     /// `InvalidState` when it has no place in the present [`SignalingState`].
     pub async fn set_local_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
-        self.connection().with(|peer, now| peer.set_local_description(desc, now))
+        self.connection()
+            .with(|peer, now| peer.set_local_description(desc, now))
     }
 
     /// Applies a description of the peer's.
@@ -250,7 +264,8 @@ impl PeerConnection {
     /// `InvalidSdp` when it can't be read or contradicts what was agreed on; `InvalidState` when it has no place
     /// in the present [`SignalingState`].
     pub async fn set_remote_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
-        self.connection().with(|peer, now| peer.set_remote_description(desc, now))
+        self.connection()
+            .with(|peer, now| peer.set_remote_description(desc, now))
     }
 
     /// Adds an address of the peer's. One of a kind that can't be used is passed over.
@@ -258,7 +273,8 @@ impl PeerConnection {
     /// # Errors
     /// `InvalidState` before the description that it belongs to, and when the connection is closed.
     pub async fn add_ice_candidate(&self, candidate: IceCandidate) -> Result<(), RtcError> {
-        self.connection().with(|peer, now| peer.add_remote_candidate(&candidate, now))
+        self.connection()
+            .with(|peer, now| peer.add_remote_candidate(&candidate, now))
     }
 
     /// Makes a data channel. It opens when the peers are connected.
@@ -274,7 +290,11 @@ impl PeerConnection {
     /// # Errors
     /// `InvalidState` for a track that can't be sent (video, a microphone, a remote one), and when the connection
     /// is closed.
-    pub fn add_track<T: AsRef<str>>(&self, track: MediaStreamTrack, _streams_ids: &[T]) -> Result<RtpSender, RtcError> {
+    pub fn add_track<T: AsRef<str>>(
+        &self,
+        track: MediaStreamTrack,
+        _streams_ids: &[T],
+    ) -> Result<RtpSender, RtcError> {
         let id = self.connection().with(|peer, _| peer.add_track(track))?;
         Ok(self.connection().transceiver(id).sender())
     }
@@ -295,7 +315,7 @@ impl PeerConnection {
     /// # Errors
     /// None; the type is that of the crate whose place this one takes.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
-        Ok(self.connection().with(|peer, _| peer.stats()))
+        Ok(self.connection().with(|peer, _| peer.stats(clock::unix_us())))
     }
 
     /// Adds a transceiver that sends `track`.
@@ -311,7 +331,9 @@ impl PeerConnection {
             MediaStreamTrack::Audio(_) => MediaType::Audio,
             MediaStreamTrack::Video(_) => MediaType::Video,
         };
-        let id = self.connection().with(|peer, _| peer.add_transceiver(media, Some(track), init))?;
+        let id = self
+            .connection()
+            .with(|peer, _| peer.add_transceiver(media, Some(track), init))?;
         Ok(self.connection().transceiver(id))
     }
 
@@ -324,7 +346,9 @@ impl PeerConnection {
         media_type: MediaType,
         init: RtpTransceiverInit,
     ) -> Result<RtpTransceiver, RtcError> {
-        let id = self.connection().with(|peer, _| peer.add_transceiver(media_type, None, init))?;
+        let id = self
+            .connection()
+            .with(|peer, _| peer.add_transceiver(media_type, None, init))?;
         Ok(self.connection().transceiver(id))
     }
 
@@ -365,7 +389,8 @@ impl PeerConnection {
 
     /// The peer's last description that both sides agreed on.
     pub fn current_remote_description(&self) -> Option<SessionDescription> {
-        self.connection().with(|peer, _| peer.current_remote_description())
+        self.connection()
+            .with(|peer, _| peer.current_remote_description())
     }
 
     /// The sending halves of all transceivers.
@@ -381,7 +406,9 @@ impl PeerConnection {
     /// All transceivers, in the order they were added.
     pub fn transceivers(&self) -> Vec<RtpTransceiver> {
         let ids = self.connection().with(|peer, _| peer.transceiver_ids());
-        ids.into_iter().map(|id| self.connection().transceiver(id)).collect()
+        ids.into_iter()
+            .map(|id| self.connection().transceiver(id))
+            .collect()
     }
 
     /// Sets who is told each state of the connection.

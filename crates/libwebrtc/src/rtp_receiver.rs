@@ -4,6 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Weak;
 
 use crate::RtcError;
+use crate::clock;
 use crate::driver::Connection;
 use crate::media_stream::MediaStream;
 use crate::media_stream_track::MediaStreamTrack;
@@ -22,13 +23,17 @@ impl RtpReceiver {
     /// The track that arrives. LiveKit gives a media section to one participant after the other: each time
     /// there is a new track here and the old one has ended.
     pub fn track(&self) -> Option<MediaStreamTrack> {
-        self.connection.upgrade()?.with(|peer, _| peer.receiver_track(self.id))
+        self.connection
+            .upgrade()?
+            .with(|peer, _| peer.receiver_track(self.id))
     }
 
     /// The ids of the streams that the track belongs to.
     pub fn stream_ids(&self) -> Vec<String> {
         let connection = self.connection.upgrade();
-        connection.map(|connection| connection.with(|peer, _| peer.stream_ids(self.id))).unwrap_or_default()
+        connection
+            .map(|connection| connection.with(|peer, _| peer.stream_ids(self.id)))
+            .unwrap_or_default()
     }
 
     /// The streams that the track belongs to.
@@ -36,8 +41,11 @@ impl RtpReceiver {
         let Some(connection) = self.connection.upgrade() else {
             return Vec::new();
         };
-        let (ids, track) = connection.with(|peer, _| (peer.stream_ids(self.id), peer.receiver_track(self.id)));
-        ids.into_iter().map(|id| MediaStream::new(id, track.iter().cloned().collect())).collect()
+        let (ids, track) =
+            connection.with(|peer, _| (peer.stream_ids(self.id), peer.receiver_track(self.id)));
+        ids.into_iter()
+            .map(|id| MediaStream::new(id, track.iter().cloned().collect()))
+            .collect()
     }
 
     /// What it received so far, as of a moment ago.
@@ -46,7 +54,7 @@ impl RtpReceiver {
     /// `InvalidState` when the connection is gone.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
-        Ok(connection.with(|peer, _| peer.receiver_stats(self.id)))
+        Ok(connection.with(|peer, _| peer.receiver_stats(self.id, clock::unix_us())))
     }
 
     /// How it is set up.
@@ -64,6 +72,8 @@ impl RtpReceiver {
 
 impl Debug for RtpReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RtpReceiver").field("track", &self.track()).finish_non_exhaustive()
+        f.debug_struct("RtpReceiver")
+            .field("track", &self.track())
+            .finish_non_exhaustive()
     }
 }

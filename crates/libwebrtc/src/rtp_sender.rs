@@ -4,6 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Weak;
 
 use crate::RtcError;
+use crate::clock;
 use crate::driver::Connection;
 use crate::media_stream_track::MediaStreamTrack;
 use crate::peer::TransceiverId;
@@ -48,7 +49,9 @@ pub struct RtpSender {
 impl RtpSender {
     /// The track it sends.
     pub fn track(&self) -> Option<MediaStreamTrack> {
-        self.connection.upgrade()?.with(|peer, _| peer.sender_track(self.id))
+        self.connection
+            .upgrade()?
+            .with(|peer, _| peer.sender_track(self.id))
     }
 
     /// What it sent so far, as of a moment ago.
@@ -57,7 +60,7 @@ impl RtpSender {
     /// `InvalidState` when the connection is gone.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
-        Ok(connection.with(|peer, _| peer.sender_stats(self.id)))
+        Ok(connection.with(|peer, _| peer.sender_stats(self.id, clock::unix_us())))
     }
 
     /// Sends `track` in place of the present one, without negotiation; `None` sends nothing.
@@ -73,7 +76,9 @@ impl RtpSender {
     /// How it is set up.
     pub fn parameters(&self) -> RtpParameters {
         let connection = self.connection.upgrade();
-        connection.map(|connection| connection.with(|peer, _| peer.sender_parameters(self.id))).unwrap_or_default()
+        connection
+            .map(|connection| connection.with(|peer, _| peer.sender_parameters(self.id)))
+            .unwrap_or_default()
     }
 
     /// Changes how it is set up: of audio, the bitrate and whether it is active.
@@ -105,6 +110,8 @@ impl RtpSender {
 
 impl Debug for RtpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RtpSender").field("track", &self.track()).finish_non_exhaustive()
+        f.debug_struct("RtpSender")
+            .field("track", &self.track())
+            .finish_non_exhaustive()
     }
 }

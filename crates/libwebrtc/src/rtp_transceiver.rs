@@ -1,5 +1,10 @@
 //! Transceivers: a sender and a receiver that share a media section.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures are those of the crate whose place this takes"
+)]
+
 use std::fmt::{self, Debug};
 use std::sync::Weak;
 
@@ -79,13 +84,17 @@ impl RtpTransceiver {
 
     /// The direction that both sides agreed on, once they did.
     pub fn current_direction(&self) -> Option<RtpTransceiverDirection> {
-        self.connection.upgrade()?.with(|peer, _| peer.current_direction(self.id))
+        self.connection
+            .upgrade()?
+            .with(|peer, _| peer.current_direction(self.id))
     }
 
     /// The direction that this side wants; `Stopped` when the connection is gone.
     pub fn direction(&self) -> RtpTransceiverDirection {
         let gone = RtpTransceiverDirection::Stopped;
-        self.connection.upgrade().map_or(gone, |connection| connection.with(|peer, _| peer.direction(self.id)))
+        self.connection.upgrade().map_or(gone, |connection| {
+            connection.with(|peer, _| peer.direction(self.id))
+        })
     }
 
     /// Its sending half.

@@ -3,7 +3,10 @@
 //! What there is a number for is filled in: packets, loss, jitter, concealment, levels, round trips, bytes. The
 //! rest is at its default, the fields of video all of it.
 
-#![expect(missing_docs, reason = "each type and field is documented where its name comes from: W3C webrtc-stats")]
+#![expect(
+    missing_docs,
+    reason = "each type and field is documented where its name comes from: W3C webrtc-stats"
+)]
 
 use std::collections::HashMap;
 

@@ -27,7 +27,10 @@ pub mod native {
     impl NativeVideoStream {
         /// Streams `video_track`, and says in the log that nothing will come.
         pub fn new(video_track: RtcVideoTrack) -> Self {
-            tracing::error!(track = video_track.id(), "video is not available in this libwebrtc: its stream is empty");
+            tracing::error!(
+                track = video_track.id(),
+                "video is not available in this libwebrtc: its stream is empty"
+            );
             Self { track: video_track }
         }
 
@@ -58,7 +61,9 @@ pub mod native {
 
     impl Debug for NativeVideoStream {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("NativeVideoStream").field("track", &self.track).finish()
+            f.debug_struct("NativeVideoStream")
+                .field("track", &self.track)
+                .finish()
         }
     }
 }

@@ -13,7 +13,9 @@ pub(crate) struct Tone {
 
 /// `length` samples of a tone.
 pub(crate) fn sine(hz: f64, amplitude: f64, rate: u32, length: usize) -> Vec<i16> {
-    (0..length).map(|i| (amplitude * (2.0 * PI * hz * i as f64 / f64::from(rate)).sin()).round() as i16).collect()
+    (0..length)
+        .map(|i| (amplitude * (2.0 * PI * hz * i as f64 / f64::from(rate)).sin()).round() as i16)
+        .collect()
 }
 
 /// Fits a tone of `hz` to `pcm` (least squares over a sine and a cosine) and compares it with the rest.
@@ -32,5 +34,8 @@ pub(crate) fn snr_db(pcm: &[i16], rate: u32, hz: f64) -> Tone {
         .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
         .sum();
     let amplitude = s.hypot(c);
-    Tone { amplitude, snr_db: 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10() }
+    Tone {
+        amplitude,
+        snr_db: 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10(),
+    }
 }

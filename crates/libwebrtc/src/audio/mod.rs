@@ -13,6 +13,9 @@ pub(crate) mod opus;
 pub(crate) mod pacer;
 pub(crate) mod receiver;
 pub(crate) mod red;
+pub(crate) mod report;
 pub(crate) mod resample;
 pub(crate) mod sender;
 pub(crate) mod sink;
+#[cfg(test)]
+mod tests;

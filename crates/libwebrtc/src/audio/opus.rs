@@ -44,8 +44,8 @@ fn frame_ticks(toc: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use audiopus::packet::{Packet, nb_samples};
     use audiopus::SampleRate;
+    use audiopus::packet::{Packet, nb_samples};
     use proptest::prelude::*;
 
     use super::*;

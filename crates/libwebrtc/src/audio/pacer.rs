@@ -74,7 +74,9 @@ impl Pacer {
             Phase::Playing { at } => Phase::Playing { at },
             Phase::Idle | Phase::RunningDry { .. } if whole => Phase::Playing { at },
             Phase::RunningDry { until } => Phase::RunningDry { until },
-            Phase::Idle => Phase::RunningDry { until: at + self.tick },
+            Phase::Idle => Phase::RunningDry {
+                until: at + self.tick,
+            },
         };
         true
     }
@@ -105,7 +107,9 @@ impl Pacer {
                 self.not_before = Some(next);
                 self.phase = match self.queue.len() {
                     0 => Phase::Idle,
-                    queued if queued < self.tick_samples => Phase::RunningDry { until: next + self.tick },
+                    queued if queued < self.tick_samples => Phase::RunningDry {
+                        until: next + self.tick,
+                    },
                     _ => Phase::Playing { at: next },
                 };
                 Some(tick)
@@ -126,6 +130,7 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::now;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -136,7 +141,7 @@ mod tests {
 
     /// Writes all the time, takes when due; returns when each tick left, in ms.
     fn ticks_of_an_eager_writer(queue_ms: u32, count: usize) -> Vec<u128> {
-        let start = Instant::now();
+        let start = now();
         let (mut pacer, mut now, mut left) = (pacer(queue_ms), start, Vec::new());
         while left.len() < count {
             while pacer.push(&[1; 80], now) {}
@@ -151,14 +156,18 @@ mod tests {
     #[test]
     fn sound_leaves_in_real_time_however_eagerly_it_is_written() {
         for queue_ms in [20, 40, 200] {
-            assert_eq!(ticks_of_an_eager_writer(queue_ms, 4), [0, 20, 40, 60], "queue of {queue_ms} ms");
+            assert_eq!(
+                ticks_of_an_eager_writer(queue_ms, 4),
+                [0, 20, 40, 60],
+                "queue of {queue_ms} ms"
+            );
         }
         assert_eq!(ticks_of_an_eager_writer(10, 4), [0, 10, 20, 30]);
     }
 
     #[test]
     fn a_full_queue_takes_nothing_until_something_left() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(40);
         assert!(pacer.push(&[1; 320], now));
 
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_writer_in_real_time_is_not_cut_up_by_silence() {
-        let start = Instant::now();
+        let start = now();
         let (mut pacer, mut left) = (pacer(200), Vec::new());
         for ms in 0..200_u64 {
             let now = start + Duration::from_millis(ms);
@@ -186,20 +195,23 @@ mod tests {
 
     #[test]
     fn the_last_piece_leaves_filled_up_with_silence() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 80], now);
 
         assert_eq!(pacer.take(now), None);
         let tick = pacer.take(pacer.deadline().unwrap()).unwrap();
 
-        assert_eq!((tick[..80].to_vec(), tick[80..].to_vec()), (vec![1; 80], vec![0; 80]));
+        assert_eq!(
+            (tick[..80].to_vec(), tick[80..].to_vec()),
+            (vec![1; 80], vec![0; 80])
+        );
         assert_eq!(pacer.deadline(), None);
     }
 
     #[test]
     fn a_cleared_queue_is_silent_at_once() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 1_600], now);
 
@@ -210,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_was_late_makes_up_for_it_but_not_for_a_suspend() {
-        let now = Instant::now();
+        let now = now();
         let mut pacer = pacer(1_000);
         pacer.push(&[1; 8_000], now);
 

@@ -4,22 +4,24 @@
 //! number of channels. A track without streams is not decoded at all.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use audiopus::MutSignals;
 use audiopus::coder::Decoder;
 use audiopus::packet::Packet as OpusPacket;
-use audiopus::MutSignals;
 
 use super::format::{Coded, Format};
-use super::jitter::{Counters, JitterBuffer, Packet, Play};
+use super::jitter::{JitterBuffer, Packet, Play};
 use super::opus::{MAX_PACKET_TICKS, MIN_FRAME_TICKS};
 use super::red;
+use super::report::{Levels, ReceiveReport};
 use super::resample::Resampler;
 use super::sink::{Sink, Sinks};
 use crate::audio_frame::AudioFrame;
 
 /// The length of the frames that streams deliver.
 const FRAME_MS: u32 = 10;
+const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 
 /// How a packet's payload is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,34 +42,31 @@ pub(crate) struct Receiver {
     voices: Vec<Voice>,
     /// The version of the track's list of sinks that `voices` was made from.
     version: u32,
-    /// Counters of the sound itself.
     levels: Levels,
+    /// The source that was heard of last.
+    ssrc: u32,
     /// Frames on their way to the sinks; kept to save allocating it for each packet.
     frames: Vec<AudioFrame<'static>>,
-}
-
-/// How loud what was decoded is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Levels {
-    /// The loudest sample of the last 10 ms, 0 to 1.
-    pub peak: f64,
-    /// The sum over time of the squared level, in seconds (W3C webrtc-stats, `totalAudioEnergy`).
-    pub energy: f64,
 }
 
 impl Receiver {
     /// Takes a packet off the network.
     pub(crate) fn insert(&mut self, packet: Packet, packing: Packing, now: Instant) {
+        self.ssrc = packet.ssrc;
         match packing {
             Packing::Opus => self.jitter.insert(packet, now),
             Packing::Red { opus } => {
                 let Some(unpacked) = red::unpack(&packet.payload, opus) else {
                     return;
                 };
-                let packet = Packet { payload: unpacked.primary, ..packet };
+                let packet = Packet {
+                    payload: unpacked.primary,
+                    ..packet
+                };
                 self.jitter.insert(packet.clone(), now);
                 for (before, copy) in (1..).zip(unpacked.earlier) {
-                    self.jitter.insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
+                    self.jitter
+                        .insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
                 }
             }
         }
@@ -93,16 +92,13 @@ impl Receiver {
         self.jitter.deadline()
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.jitter.counters()
-    }
-
-    pub(crate) fn jitter_s(&self) -> f64 {
-        self.jitter.jitter_s()
-    }
-
-    pub(crate) fn levels(&self) -> Levels {
-        self.levels
+    pub(crate) fn report(&self) -> ReceiveReport {
+        ReceiveReport {
+            ssrc: self.ssrc,
+            counters: self.jitter.counters(),
+            jitter_s: self.jitter.jitter_s(),
+            levels: self.levels,
+        }
     }
 
     /// Sorts the sinks by format, and keeps the decoders that are already at work.
@@ -117,7 +113,10 @@ impl Receiver {
             match self.voices.iter_mut().find(|voice| voice.format == format) {
                 Some(voice) => voice.sinks.push(weak),
                 None => match Voice::new(format) {
-                    Ok(voice) => self.voices.push(Voice { sinks: vec![weak], ..voice }),
+                    Ok(voice) => self.voices.push(Voice {
+                        sinks: vec![weak],
+                        ..voice
+                    }),
                     Err(error) => tracing::error!(%error, ?format, "no decoder for an audio stream"),
                 },
             }
@@ -150,7 +149,13 @@ impl Voice {
     }
 
     /// Decodes one step, and puts the whole frames it makes into `frames`.
-    fn play(&mut self, play: &Play, enabled: bool, levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
+    fn play(
+        &mut self,
+        play: &Play,
+        enabled: bool,
+        levels: &mut Levels,
+        frames: &mut Vec<AudioFrame<'static>>,
+    ) {
         let mut pcm = [0_i16; (MAX_PACKET_TICKS * 2) as usize];
         let length = self.coded.samples_in_ticks(play.ticks()).min(pcm.len());
         let decoded = match play {
@@ -225,7 +230,7 @@ impl Voice {
         let frame_length = instants * coded_channels;
         let whole = self.rest.len() / frame_length;
         for frame in self.rest.chunks_exact(frame_length) {
-            levels.heard(frame);
+            levels.hear(frame, FRAME);
             frames.push(AudioFrame {
                 data: self.format.spread(frame, coded_channels).into(),
                 sample_rate: self.format.rate(),
@@ -244,17 +249,13 @@ impl Voice {
             };
             listeners -= 1;
             // The last one, mostly the only one, gets the frames themselves.
-            if listeners == 0 { sink.push(frames.drain(..)) } else { sink.push(frames.iter().cloned()) }
+            if listeners == 0 {
+                sink.push(frames.drain(..))
+            } else {
+                sink.push(frames.iter().cloned())
+            }
             true
         });
         frames.clear();
-    }
-}
-
-impl Levels {
-    fn heard(&mut self, frame: &[i16]) {
-        let peak = frame.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
-        self.peak = f64::from(peak) / f64::from(i16::MAX.unsigned_abs());
-        self.energy += self.peak * self.peak * f64::from(FRAME_MS) / 1000.0;
     }
 }

@@ -7,6 +7,7 @@ use audiopus::{Application, Bitrate};
 
 use super::format::{Coded, Format, OPUS_CLOCK};
 use super::opus;
+use super::report::{Levels, SendReport};
 use super::resample::Resampler;
 
 /// What a packet holds: long enough to code well, short enough to answer quickly.
@@ -60,17 +61,6 @@ pub(crate) struct Outgoing {
     pub payload: Vec<u8>,
 }
 
-/// What was sent so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SendCounters {
-    /// The loudest sample of the last packet, 0 to 1.
-    pub peak: f64,
-    /// The sum over time of the squared level, in seconds (W3C webrtc-stats, `totalAudioEnergy`).
-    pub energy: f64,
-    /// Ticks of sound that came in.
-    pub ticks: u64,
-}
-
 /// See the module.
 pub(crate) struct Sender {
     format: Format,
@@ -86,7 +76,9 @@ pub(crate) struct Sender {
     last_at: Option<Instant>,
     /// Whether the next packet is the first after a pause.
     marker: bool,
-    counters: SendCounters,
+    /// Ticks of sound that came in.
+    ticks: u64,
+    levels: Levels,
 }
 
 impl Sender {
@@ -98,7 +90,11 @@ impl Sender {
     /// libopus's, for coding it does not take.
     pub(crate) fn new(format: Format, coding: Coding, seq: u16, time: u32) -> Result<Self, audiopus::Error> {
         let format_coded = format.coded();
-        let coded = if coding.stereo { format_coded } else { format_coded.mono() };
+        let coded = if coding.stereo {
+            format_coded
+        } else {
+            format_coded.mono()
+        };
         let mut encoder = Encoder::new(coded.opus_rate(), coded.opus_channels(), Application::Voip)?;
         encoder.set_complexity(COMPLEXITY)?;
         encoder.set_packet_loss_perc(EXPECTED_LOSS)?;
@@ -113,7 +109,8 @@ impl Sender {
             time,
             last_at: None,
             marker: true,
-            counters: SendCounters::default(),
+            ticks: 0,
+            levels: Levels::default(),
         };
         sender.apply(coding)?;
         Ok(sender)
@@ -129,19 +126,20 @@ impl Sender {
     }
 
     fn apply(&mut self, coding: Coding) -> Result<(), audiopus::Error> {
-        let bitrate = coding.max_bitrate.unwrap_or(DEFAULT_BITRATE).clamp(*BITRATES.start(), *BITRATES.end());
+        let bitrate = coding
+            .max_bitrate
+            .unwrap_or(DEFAULT_BITRATE)
+            .clamp(*BITRATES.start(), *BITRATES.end());
         self.encoder.set_bitrate(Bitrate::BitsPerSecond(bitrate as i32))?;
         self.encoder.set_inband_fec(coding.fec)?;
         self.encoder.set_dtx(coding.dtx)
     }
 
-    /// The format of the PCM it takes.
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
-    pub(crate) fn counters(&self) -> SendCounters {
-        self.counters
+    pub(crate) fn report(&self) -> SendReport {
+        SendReport {
+            ticks: self.ticks,
+            levels: self.levels,
+        }
     }
 
     /// Takes interleaved PCM and hands each packet that is full to `send`.
@@ -178,7 +176,9 @@ impl Sender {
         let pause = now.saturating_duration_since(last_at).saturating_sub(PACKET);
         if pause > MAX_LATE {
             let packets = pause.as_millis() / u128::from(PACKET_MS);
-            self.time = self.time.wrapping_add((packets as u32).wrapping_mul(PACKET_TICKS));
+            self.time = self
+                .time
+                .wrapping_add((packets as u32).wrapping_mul(PACKET_TICKS));
             self.marker = true;
         }
     }
@@ -201,10 +201,8 @@ impl Sender {
     }
 
     fn encode(&mut self, pcm: &[i16]) -> Option<Outgoing> {
-        let peak = pcm.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
-        self.counters.peak = f64::from(peak) / f64::from(i16::MAX.unsigned_abs());
-        self.counters.energy += self.counters.peak.powi(2) * PACKET.as_secs_f64();
-        self.counters.ticks += u64::from(PACKET_TICKS);
+        self.levels.hear(pcm, PACKET);
+        self.ticks += u64::from(PACKET_TICKS);
 
         let mut buffer = [0; MAX_PACKET_BYTES];
         let encoded = self.encoder.encode(pcm, &mut buffer);

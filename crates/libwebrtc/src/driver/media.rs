@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Connection;
 use super::source::Outlet;
 use crate::audio::receiver::Receiver;
+use crate::audio::report::REPORT_INTERVAL;
 use crate::audio::sender::Sender;
 use crate::audio_track::{Feed, RtcAudioTrack};
 use crate::peer::{Incoming, SendPlan, TransceiverId};
@@ -15,6 +16,7 @@ pub(super) struct Media {
     /// A handful per connection, so a list is faster than a map.
     receivers: Vec<(RtcAudioTrack, Receiver)>,
     senders: Vec<Outgoing>,
+    report_at: Option<Instant>,
 }
 
 struct Outgoing {
@@ -26,11 +28,20 @@ struct Outgoing {
 
 impl Media {
     pub(super) fn new(connection: Weak<Connection>) -> Self {
-        Self { connection, receivers: Vec::new(), senders: Vec::new() }
+        Self {
+            connection,
+            receivers: Vec::new(),
+            senders: Vec::new(),
+            report_at: None,
+        }
     }
 
     pub(super) fn receive(&mut self, incoming: Incoming, now: Instant) {
-        let Incoming { track, packet, packing } = incoming;
+        let Incoming {
+            track,
+            packet,
+            packing,
+        } = incoming;
         let known = self.receivers.iter().position(|(known, _)| same(known, &track));
         let index = known.unwrap_or_else(|| {
             self.receivers.push((track, Receiver::default()));
@@ -52,10 +63,28 @@ impl Media {
                 receiver.run(sinks, track.shared().enabled(), now);
             }
         }
+        self.report(now);
+    }
+
+    /// Reports once in a while. No timer of its own: while there is sound this is called often enough.
+    fn report(&mut self, now: Instant) {
+        if self.report_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.report_at = Some(now + REPORT_INTERVAL);
+        for (track, receiver) in &self.receivers {
+            track.shared().report_received(receiver.report());
+        }
+        for outgoing in &self.senders {
+            outgoing.track.shared().report_sent(outgoing.sender.report());
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.receivers.iter().filter_map(|(_, receiver)| receiver.deadline()).min()
+        self.receivers
+            .iter()
+            .filter_map(|(_, receiver)| receiver.deadline())
+            .min()
     }
 
     /// Starts, changes or stops what a transceiver sends.
@@ -76,13 +105,20 @@ impl Media {
         };
         let source = source.shared();
         let (seq, time) = random_start();
-        let sender = source.format().and_then(|format| Sender::new(format, plan.coding, seq, time).ok());
+        let sender = source
+            .format()
+            .and_then(|format| Sender::new(format, plan.coding, seq, time).ok());
         let Some(sender) = sender else {
             tracing::error!("no encoder for an audio track");
             return;
         };
         let outlet = source.open_outlet(self.connection.clone());
-        self.senders.push(Outgoing { id, track: plan.track, sender, outlet });
+        self.senders.push(Outgoing {
+            id,
+            track: plan.track,
+            sender,
+            outlet,
+        });
     }
 
     /// Encodes what came from the sources and hands it to the peer.
@@ -91,7 +127,9 @@ impl Media {
         for outgoing in &mut self.senders {
             while let Some(pcm) = outgoing.outlet.take() {
                 if outgoing.track.shared().enabled() {
-                    outgoing.sender.push(&pcm, now, |packet| packets.push((outgoing.id, packet)));
+                    outgoing
+                        .sender
+                        .push(&pcm, now, |packet| packets.push((outgoing.id, packet)));
                 } else {
                     outgoing.sender.mute();
                 }

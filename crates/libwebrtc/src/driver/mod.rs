@@ -24,18 +24,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::RtcError;
 use crate::clock;
 use crate::data_channel::{ChannelShared, DataChannel, DataChannelInit, DataChannelState};
 use crate::ice_candidate::IceCandidate;
 use crate::media_stream::MediaStream;
 use crate::peer::{ChannelKey, Notice, Output, Peer, TransceiverId};
 use crate::peer_connection::{
-    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError, OnIceConnectionChange,
-    OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
+    IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError,
+    OnIceConnectionChange, OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
 };
 use crate::peer_connection_factory::RtcConfiguration;
 use crate::rtp_transceiver::RtpTransceiver;
-use crate::RtcError;
 use engine::Engine;
 use media::Media;
 use network::Network;
@@ -47,7 +47,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     peer: Mutex<Peer>,
     wake: Notify,
-    configuration: Mutex<RtcConfiguration>,
+    /// The configuration, and how often it was set.
+    configuration: Mutex<(u64, RtcConfiguration)>,
     /// The channels whose callbacks may be due. A channel is in here until it is closed.
     channels: Mutex<HashMap<ChannelKey, Arc<ChannelShared>>>,
     pub(crate) callbacks: Callbacks,
@@ -83,7 +84,7 @@ impl Connection {
         let connection = Arc::new_cyclic(|this| Self {
             peer: Mutex::new(peer),
             wake: Notify::new(),
-            configuration: Mutex::new(configuration),
+            configuration: Mutex::new((1, configuration)),
             channels: Mutex::default(),
             callbacks: Callbacks::default(),
             engine,
@@ -105,17 +106,29 @@ impl Connection {
         result
     }
 
-    pub(crate) fn create_data_channel(&self, label: &str, init: &DataChannelInit) -> Result<DataChannel, RtcError> {
+    pub(crate) fn create_data_channel(
+        &self,
+        label: &str,
+        init: &DataChannelInit,
+    ) -> Result<DataChannel, RtcError> {
         let key = self.with(|peer, now| peer.create_channel(label, init, now))?;
         Ok(self.adopt(key, label.to_owned()))
     }
 
-    pub(crate) fn configuration(&self) -> RtcConfiguration {
-        self.configuration.lock().clone()
+    /// How often the configuration was set.
+    fn configured(&self) -> u64 {
+        self.configuration.lock().0
+    }
+
+    fn configuration(&self) -> RtcConfiguration {
+        self.configuration.lock().1.clone()
     }
 
     pub(crate) fn set_configuration(&self, configuration: RtcConfiguration) {
-        *self.configuration.lock() = configuration;
+        {
+            let mut current = self.configuration.lock();
+            *current = (current.0 + 1, configuration);
+        }
         self.wake.notify_one();
     }
 
@@ -173,7 +186,11 @@ impl Connection {
                     channel.state_changed(state);
                 }
             }
-            Notice::Message { channel, data, binary } => {
+            Notice::Message {
+                channel,
+                data,
+                binary,
+            } => {
                 if let Some(channel) = self.channel(channel) {
                     channel.received(&data, binary);
                 }
@@ -200,8 +217,16 @@ impl Connection {
             return;
         };
         let transceiver = self.transceiver(id);
-        let streams = ids.into_iter().map(|id| MediaStream::new(id, vec![track.clone()])).collect();
-        let event = TrackEvent { receiver: transceiver.receiver(), streams, track, transceiver };
+        let streams = ids
+            .into_iter()
+            .map(|id| MediaStream::new(id, vec![track.clone()]))
+            .collect();
+        let event = TrackEvent {
+            receiver: transceiver.receiver(),
+            streams,
+            track,
+            transceiver,
+        };
         call(&self.callbacks.track, |f| f(event));
     }
 
@@ -257,7 +282,10 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             break;
         }
 
-        let deadline = [deadline, media.deadline(), network.deadline()].into_iter().flatten().min();
+        let deadline = [deadline, media.deadline(), network.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         let at = deadline.unwrap_or(now + IDLE).min(now + IDLE);
         timer.as_mut().reset(at.into());
         tokio::select! {
@@ -267,12 +295,13 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             () = timer.as_mut() => {}
         }
     }
+    network.close(clock::now());
     connection.drop_callbacks();
 }
 
 fn perform(connection: &Connection, output: Output, network: &mut Network, media: &mut Media, now: Instant) {
     match output {
-        Output::Transmit(transmit) => network.send(transmit),
+        Output::Transmit(transmit) => network.send(&transmit, now),
         Output::Reach(candidate) => network.reach(&candidate),
         Output::Gather => network.gather_again(),
         Output::Packet(incoming) => media.receive(incoming, now),

@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 
 use super::Connection;
 use super::engine::Engine;
+use crate::RtcError;
 use crate::audio::format::{Format, UnknownFormat};
 use crate::audio::pacer::Pacer;
 use crate::audio_frame::AudioFrame;
 use crate::audio_source::AudioSourceOptions;
 use crate::clock;
-use crate::RtcError;
 
 /// Ticks that wait for a connection's task. It takes them within microseconds; when it is held up for 200 ms, new
 /// ones are dropped, and the RTP clock tells the receiver of the gap.
@@ -92,12 +92,17 @@ impl Source {
 
     /// Fails if its format is none that can be sent.
     pub(crate) fn check_format(&self) -> Result<(), RtcError> {
-        self.format.map(|_| ()).map_err(|error| RtcError::invalid_state(error.to_string()))
+        self.format
+            .map(|_| ())
+            .map_err(|error| RtcError::invalid_state(error.to_string()))
     }
 
     /// Hands this source's sound to `connection` from now on, until the outlet is dropped.
     pub(crate) fn open_outlet(&self, connection: Weak<Connection>) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet { ticks: Mutex::default(), connection });
+        let outlet = Arc::new(Outlet {
+            ticks: Mutex::default(),
+            connection,
+        });
         let mut outlets = self.outlets.lock();
         outlets.retain(|outlet| outlet.strong_count() > 0);
         outlets.push(Arc::downgrade(&outlet));
@@ -107,10 +112,14 @@ impl Source {
     pub(crate) async fn capture(self: &Arc<Self>, frame: &AudioFrame<'_>) -> Result<(), RtcError> {
         self.check_format()?;
         if frame.sample_rate != self.sample_rate || frame.num_channels != self.num_channels {
-            return Err(RtcError::invalid_state("the frame's rate or channels are not the source's"));
+            return Err(RtcError::invalid_state(
+                "the frame's rate or channels are not the source's",
+            ));
         }
         if !frame.data.len().is_multiple_of(self.num_channels as usize) {
-            return Err(RtcError::invalid_state("the frame ends within a sampling instant"));
+            return Err(RtcError::invalid_state(
+                "the frame ends within a sampling instant",
+            ));
         }
         match &self.pacer {
             Some(pacer) => self.queue(pacer, &frame.data).await,
@@ -156,7 +165,7 @@ impl Source {
                 self.sample_rate / 100
             )));
         }
-        self.hand_out(samples.into());
+        self.hand_out(&samples.into());
         Ok(())
     }
 
@@ -170,11 +179,11 @@ impl Source {
         self.room.notify_waiters();
     }
 
-    fn hand_out(&self, tick: Arc<[i16]>) {
+    fn hand_out(&self, tick: &Arc<[i16]>) {
         for outlet in self.outlets() {
             let mut ticks = outlet.ticks.lock();
             if ticks.len() < OUTLET_TICKS {
-                ticks.push_back(Arc::clone(&tick));
+                ticks.push_back(Arc::clone(tick));
             }
             drop(ticks);
             if let Some(connection) = outlet.connection.upgrade() {
@@ -214,7 +223,7 @@ impl Source {
             };
             drop(locked);
             moved = true;
-            self.hand_out(tick.into());
+            self.hand_out(&tick.into());
         }
     }
 }

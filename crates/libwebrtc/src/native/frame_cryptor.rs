@@ -8,6 +8,11 @@
 //! 2. A sender that a [`FrameCryptor`] is put on sends nothing any more.
 //! 3. Encrypting and decrypting data fails.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signatures are those of the crate whose place this takes"
+)]
+
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -117,7 +122,9 @@ pub struct KeyProvider {
 impl KeyProvider {
     /// A provider without keys.
     pub fn new(options: KeyProviderOptions) -> Self {
-        Self { options: Arc::new(options) }
+        Self {
+            options: Arc::new(options),
+        }
     }
 
     /// Sets the key that all share: fails.
@@ -156,7 +163,9 @@ impl KeyProvider {
 
 impl Debug for KeyProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyProvider").field("shared_key", &self.options.shared_key).finish_non_exhaustive()
+        f.debug_struct("KeyProvider")
+            .field("shared_key", &self.options.shared_key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,7 +217,9 @@ impl FrameCryptor {
             key_index: AtomicI32::new(0),
             on_state_change: Mutex::new(None),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Turns it on or off. A silenced sender stays silent either way.
@@ -251,7 +262,9 @@ impl FrameCryptor {
 
 impl Debug for FrameCryptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameCryptor").field("participant_id", &self.shared.participant_id).finish_non_exhaustive()
+        f.debug_struct("FrameCryptor")
+            .field("participant_id", &self.shared.participant_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -268,7 +281,9 @@ impl DataPacketCryptor {
     /// A cryptor that refuses to work, and keeps peer connections from being made while it lives.
     pub fn new(_algorithm: EncryptionAlgorithm, _key_provider: KeyProvider) -> Self {
         ASKED_FOR.fetch_add(1, Ordering::AcqRel);
-        Self { _asked: Arc::new(Asked) }
+        Self {
+            _asked: Arc::new(Asked),
+        }
     }
 
     /// Encrypts a packet.

@@ -57,7 +57,10 @@ enum Phase {
     /// str0m is opening it, and it is no longer wanted.
     Unwanted(ChannelId),
     /// Messages flow; so many bytes were buffered when last looked at.
-    Open { id: ChannelId, buffered: usize },
+    Open {
+        id: ChannelId,
+        buffered: usize,
+    },
     Closing(ChannelId),
     Closed,
 }
@@ -65,7 +68,9 @@ enum Phase {
 impl Channel {
     fn id(&self) -> Option<ChannelId> {
         match self.phase {
-            Phase::Opening(id) | Phase::Unwanted(id) | Phase::Open { id, .. } | Phase::Closing(id) => Some(id),
+            Phase::Opening(id) | Phase::Unwanted(id) | Phase::Open { id, .. } | Phase::Closing(id) => {
+                Some(id)
+            }
             Phase::Waiting(_) | Phase::Closed => None,
         }
     }
@@ -84,7 +89,14 @@ impl Channels {
     fn add(&mut self, label: String, negotiated: Option<u16>, phase: Phase) -> ChannelKey {
         let key = ChannelKey(self.next);
         self.next += 1;
-        self.list.push(Channel { key, label, negotiated, offered: false, phase, counters: ChannelCounters::default() });
+        self.list.push(Channel {
+            key,
+            label,
+            negotiated,
+            offered: false,
+            phase,
+            counters: ChannelCounters::default(),
+        });
         key
     }
 
@@ -102,20 +114,25 @@ impl Channels {
 
     /// The channel that an offer is to carry: any that waits. One that str0m numbers itself is preferred: its
     /// number can be given again should the offer come to nothing.
-    pub(super) fn to_offer(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
-        let usable = self.list.iter_mut().filter(|channel| !channel.offered || channel.negotiated.is_none());
+    pub(super) fn offer_one(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
+        let usable = self
+            .list
+            .iter_mut()
+            .filter(|channel| !channel.offered || channel.negotiated.is_none());
         let waiting = usable.filter(|channel| matches!(channel.phase, Phase::Waiting(_)));
         let channel = waiting.min_by_key(|channel| channel.negotiated.is_some())?;
         channel.offered = true;
-        match &channel.phase {
-            Phase::Waiting(config) => Some((channel.key, config.clone())),
-            _ => None,
-        }
+        let Phase::Waiting(config) = &channel.phase else {
+            return None;
+        };
+        Some((channel.key, config.clone()))
     }
 
     /// Whether a channel waits for SCTP to be agreed on.
     fn any_waiting(&self) -> bool {
-        self.list.iter().any(|channel| matches!(channel.phase, Phase::Waiting(_)))
+        self.list
+            .iter()
+            .any(|channel| matches!(channel.phase, Phase::Waiting(_)))
     }
 
     /// str0m starts over: it knows none of the channels that still wait.
@@ -128,16 +145,21 @@ impl Channels {
     /// The answer accepted the channel that the offer carried.
     pub(super) fn offered(&mut self, key: ChannelKey, id: ChannelId) {
         if let Some(channel) = self.get_mut(key) {
-            channel.phase = match channel.phase {
-                Phase::Closed => Phase::Unwanted(id),
-                _ => Phase::Opening(id),
+            let unwanted = matches!(channel.phase, Phase::Closed);
+            channel.phase = if unwanted {
+                Phase::Unwanted(id)
+            } else {
+                Phase::Opening(id)
             };
         }
     }
 
     /// Ends all; returns those that were not closed before.
     pub(super) fn close_all(&mut self) -> Vec<ChannelKey> {
-        let open = self.list.iter_mut().filter(|channel| channel.state() != DataChannelState::Closed);
+        let open = self
+            .list
+            .iter_mut()
+            .filter(|channel| channel.state() != DataChannelState::Closed);
         open.map(|channel| {
             channel.phase = Phase::Closed;
             channel.key
@@ -146,8 +168,17 @@ impl Channels {
     }
 
     /// What each channel is and did, for statistics.
-    pub(super) fn survey(&self) -> impl Iterator<Item = (ChannelKey, &str, DataChannelState, ChannelCounters)> {
-        self.list.iter().map(|channel| (channel.key, &*channel.label, channel.state(), channel.counters))
+    pub(super) fn survey(
+        &self,
+    ) -> impl Iterator<Item = (&str, Option<u16>, DataChannelState, ChannelCounters)> {
+        self.list.iter().map(|channel| {
+            (
+                &*channel.label,
+                channel.negotiated,
+                channel.state(),
+                channel.counters,
+            )
+        })
     }
 }
 
@@ -163,11 +194,19 @@ impl Peer {
         let config = config(label, init)?;
         // str0m takes two channels on one stream for a bug of ours, and panics.
         let negotiated = config.negotiated;
-        if negotiated.is_some() && self.channels.list.iter().any(|channel| channel.negotiated == negotiated) {
+        if negotiated.is_some()
+            && self
+                .channels
+                .list
+                .iter()
+                .any(|channel| channel.negotiated == negotiated)
+        {
             return Err(RtcError::invalid_state("the SCTP stream has a channel already"));
         }
         let first = self.negotiation.app_mid().is_none() && !self.channels.any_waiting();
-        let key = self.channels.add(label.to_owned(), negotiated, Phase::Waiting(config));
+        let key = self
+            .channels
+            .add(label.to_owned(), negotiated, Phase::Waiting(config));
         self.open_waiting_channels(now);
         if first && self.negotiation.app_mid().is_none() {
             self.negotiation_needed();
@@ -186,16 +225,20 @@ impl Peer {
                 channel.phase = Phase::Opening(api.create_data_channel(config.clone()));
             }
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     /// The offer that carried this channel came to nothing. What was closed meanwhile is forgotten.
     pub(super) fn channel_not_offered(&mut self, key: ChannelKey) {
-        self.channels.list.retain(|channel| channel.key != key || !matches!(channel.phase, Phase::Closed));
+        self.channels
+            .list
+            .retain(|channel| channel.key != key || !matches!(channel.phase, Phase::Closed));
     }
 
     pub(crate) fn channel_state(&self, key: ChannelKey) -> DataChannelState {
-        self.channels.get(key).map_or(DataChannelState::Closed, Channel::state)
+        self.channels
+            .get(key)
+            .map_or(DataChannelState::Closed, Channel::state)
     }
 
     /// Its SCTP stream, once it has one.
@@ -209,9 +252,10 @@ impl Peer {
 
     pub(crate) fn buffered_amount(&mut self, key: ChannelKey) -> u64 {
         match self.channels.get(key).map(|channel| &channel.phase) {
-            Some(Phase::Open { id, .. }) => {
-                self.rtc.channel(*id).map_or(0, |mut channel| channel.buffered_amount() as u64)
-            }
+            Some(Phase::Open { id, .. }) => self
+                .rtc
+                .channel(*id)
+                .map_or(0, |mut channel| channel.buffered_amount() as u64),
             _ => 0,
         }
     }
@@ -240,7 +284,7 @@ impl Peer {
         *buffered += data.len();
         channel.counters.messages_sent += 1;
         channel.counters.bytes_sent += data.len() as u64;
-        self.pump(now);
+        self.settle(now);
         Ok(())
     }
 
@@ -268,9 +312,13 @@ impl Peer {
             }
             Phase::Unwanted(_) | Phase::Closing(_) | Phase::Closed => return,
         };
-        let state = if closed { DataChannelState::Closed } else { DataChannelState::Closing };
+        let state = if closed {
+            DataChannelState::Closed
+        } else {
+            DataChannelState::Closing
+        };
         self.notify(Notice::ChannelState(key, state));
-        self.pump(now);
+        self.settle(now);
     }
 
     pub(super) fn handle_channel_open(&mut self, id: ChannelId, label: String) {
@@ -285,7 +333,9 @@ impl Peer {
                 channel.key
             }
             None => {
-                let key = self.channels.add(label.clone(), None, Phase::Open { id, buffered: 0 });
+                let key = self
+                    .channels
+                    .add(label.clone(), None, Phase::Open { id, buffered: 0 });
                 self.notify(Notice::ChannelOpened(key, label));
                 key
             }
@@ -300,7 +350,11 @@ impl Peer {
         };
         channel.counters.messages_received += 1;
         channel.counters.bytes_received += message.data.len() as u64;
-        let notice = Notice::Message { channel: channel.key, data: message.data, binary: message.binary };
+        let notice = Notice::Message {
+            channel: channel.key,
+            data: message.data,
+            binary: message.binary,
+        };
         self.notify(notice);
     }
 
@@ -323,11 +377,17 @@ impl Peer {
             if *buffered == 0 {
                 continue;
             }
-            let left = self.rtc.channel(*id).map_or(0, |mut channel| channel.buffered_amount());
+            let left = self
+                .rtc
+                .channel(*id)
+                .map_or(0, |mut channel| channel.buffered_amount());
             let sent = buffered.saturating_sub(left) as u64;
             *buffered = left;
             if sent > 0 {
-                let notice = Notice::Drained { channel: channel.key, sent };
+                let notice = Notice::Drained {
+                    channel: channel.key,
+                    sent,
+                };
                 self.outputs.push_back(super::Output::Notify(notice));
             }
         }
@@ -335,11 +395,16 @@ impl Peer {
 }
 
 fn config(label: &str, init: &DataChannelInit) -> Result<ChannelConfig, RtcError> {
-    let limit = |value: i32| u16::try_from(value).map_err(|_| RtcError::invalid_state("a limit is out of range"));
+    let limit =
+        |value: i32| u16::try_from(value).map_err(|_| RtcError::invalid_state("a limit is out of range"));
     let reliability = match (init.max_retransmits, init.max_retransmit_time) {
         (None, None) => Reliability::Reliable,
-        (Some(retransmits), None) => Reliability::MaxRetransmits { retransmits: limit(retransmits)? },
-        (None, Some(lifetime)) => Reliability::MaxPacketLifetime { lifetime: limit(lifetime)? },
+        (Some(retransmits), None) => Reliability::MaxRetransmits {
+            retransmits: limit(retransmits)?,
+        },
+        (None, Some(lifetime)) => Reliability::MaxPacketLifetime {
+            lifetime: limit(lifetime)?,
+        },
         (Some(_), Some(_)) => return Err(RtcError::invalid_state("a channel has one limit at most")),
     };
     let negotiated = match (init.negotiated, init.id) {

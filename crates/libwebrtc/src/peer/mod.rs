@@ -13,20 +13,22 @@
 //! connection New ─▶ Connecting ─▶ Connected ◀─▶ Disconnected ─▶ Failed        close() ─▶ Closed
 //! ```
 //!
-//! Every method that changes something ends with [`Peer::pump`], since str0m wants its output drained after each
+//! Every method that changes something ends with [`Peer::settle`] or [`Peer::pump`], since str0m wants its output drained after each
 //! change. What comes of it waits in the queue that [`Peer::poll`] empties.
 
 mod channels;
 mod negotiation;
 mod sdp;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod transceivers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use str0m::media::{Mid, MediaKind};
+use str0m::media::{MediaKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::{Candidate, Event, Input, Output as RtcOutput, Rtc, RtcConfig};
 
@@ -43,9 +45,10 @@ use negotiation::Negotiation;
 use statistics::Statistics;
 use transceivers::Transceivers;
 
-/// How long ICE may be without a working pair before the connection counts as failed. Long enough for a change
-/// of network, short enough that LiveKit's resume still finds its session.
-const DISCONNECTED_GRACE: Duration = Duration::from_secs(15);
+/// How long ICE may be without a working pair before the connection counts as failed. str0m gives a pair up only
+/// after it was silent for some 20 s, and does not try it again: what helps then is LiveKit's resume, which begins
+/// when the connection fails.
+const DISCONNECTED_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a first connection may take before it counts as failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -91,9 +94,16 @@ pub(crate) enum Notice {
     /// The peer opened a channel with this label.
     ChannelOpened(ChannelKey, String),
     ChannelState(ChannelKey, DataChannelState),
-    Message { channel: ChannelKey, data: Vec<u8>, binary: bool },
+    Message {
+        channel: ChannelKey,
+        data: Vec<u8>,
+        binary: bool,
+    },
     /// So many bytes left the send buffer.
-    Drained { channel: ChannelKey, sent: u64 },
+    Drained {
+        channel: ChannelKey,
+        sent: u64,
+    },
 }
 
 /// See the module.
@@ -117,12 +127,18 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionPhase {
     New,
-    Connecting { fails_at: Instant },
+    Connecting {
+        fails_at: Instant,
+    },
     Connected,
-    Disconnected { fails_at: Instant },
+    Disconnected {
+        fails_at: Instant,
+    },
     Failed,
     /// `drained` once everything that says goodbye to the peer is out.
-    Closed { drained: bool },
+    Closed {
+        drained: bool,
+    },
 }
 
 impl Peer {
@@ -160,14 +176,17 @@ impl Peer {
             ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } => {
                 Some(self.rtc_deadline.min(fails_at))
             }
-            ConnectionPhase::New | ConnectionPhase::Connected | ConnectionPhase::Failed => Some(self.rtc_deadline),
+            ConnectionPhase::New | ConnectionPhase::Connected | ConnectionPhase::Failed => {
+                Some(self.rtc_deadline)
+            }
             ConnectionPhase::Closed { .. } => None,
         }
     }
 
     /// Time passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } = self.connection
+        if let ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } =
+            self.connection
             && now >= fails_at
         {
             self.enter(ConnectionPhase::Failed);
@@ -203,19 +222,22 @@ impl Peer {
             return;
         }
         self.local_candidates.push(candidate.clone());
-        let accepted = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
+        let accepted = self
+            .rtc
+            .add_local_candidate(candidate)
+            .map(Candidate::to_sdp_string);
         if let Some(line) = accepted.filter(|_| trickle) {
             let candidate = IceCandidate::new(self.first_mid(), line);
             self.notify(Notice::Candidate(candidate));
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     /// We can no longer be reached at `candidate`.
     pub(crate) fn remove_local_candidate(&mut self, candidate: &Candidate, now: Instant) {
         self.local_candidates.retain(|known| known != candidate);
         self.rtc.direct_api().invalidate_candidate(candidate);
-        self.pump(now);
+        self.settle(now);
     }
 
     /// How far the search for local addresses is.
@@ -243,6 +265,14 @@ impl Peer {
         self.ice
     }
 
+    /// Whether ICE has found a way.
+    pub(crate) fn is_reached(&self) -> bool {
+        matches!(
+            self.ice,
+            IceConnectionState::Connected | IceConnectionState::Completed
+        )
+    }
+
     pub(crate) fn gathering_state(&self) -> IceGatheringState {
         self.gathering
     }
@@ -265,7 +295,7 @@ impl Peer {
             tracing::debug!(%error, "goodbye not said");
             self.rtc.disconnect();
         }
-        self.pump(now);
+        self.settle(now);
         for key in self.channels.close_all() {
             self.notify(Notice::ChannelState(key, DataChannelState::Closed));
         }
@@ -279,7 +309,11 @@ impl Peer {
 
     /// Fails if the connection is closed.
     fn open(&self) -> Result<(), RtcError> {
-        if self.is_closed() { Err(RtcError::closed()) } else { Ok(()) }
+        if self.is_closed() {
+            Err(RtcError::closed())
+        } else {
+            Ok(())
+        }
     }
 
     fn enter(&mut self, phase: ConnectionPhase) {
@@ -308,14 +342,24 @@ impl Peer {
 
     // --- str0m ----------------------------------------------------------------------------------------
 
+    /// Drains str0m after it was changed, and tells it the time: before it knows that, it does not even say when it
+    /// wants to be told.
+    fn settle(&mut self, now: Instant) {
+        self.run(true, now);
+    }
+
     /// Drains str0m and lets it act on the time, until it wants nothing more for now.
     fn pump(&mut self, now: Instant) {
-        for _ in 0..MAX_ROUNDS {
+        self.run(false, now);
+    }
+
+    fn run(&mut self, tell_time: bool, now: Instant) {
+        for round in 0..MAX_ROUNDS {
             match self.drain(now) {
                 Ok(deadline) => self.rtc_deadline = deadline,
                 Err(error) => return self.fail(&error),
             }
-            if self.rtc_deadline > now {
+            if self.rtc_deadline > now && !(tell_time && round == 0) {
                 break;
             }
             if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
@@ -343,7 +387,10 @@ impl Peer {
         self.enter(ConnectionPhase::Failed);
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "str0m's events are non-exhaustive; the rest is video's")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "str0m's events are non-exhaustive; the rest is video's"
+    )]
     fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Connected => self.enter(ConnectionPhase::Connected),
@@ -373,13 +420,16 @@ impl Peer {
         }
         match (self.connection, state) {
             // DTLS is done already, so media flows again with the first pair that works.
-            (ConnectionPhase::Disconnected { .. } | ConnectionPhase::Failed, Ice::Connected | Ice::Completed)
-                if self.rtc.is_connected() =>
-            {
+            (
+                ConnectionPhase::Disconnected { .. } | ConnectionPhase::Failed,
+                Ice::Connected | Ice::Completed,
+            ) if self.rtc.is_connected() => {
                 self.enter(ConnectionPhase::Connected);
             }
             (ConnectionPhase::Connected, Ice::Disconnected) => {
-                self.enter(ConnectionPhase::Disconnected { fails_at: now + DISCONNECTED_GRACE });
+                self.enter(ConnectionPhase::Disconnected {
+                    fails_at: now + DISCONNECTED_GRACE,
+                });
             }
             // An ICE restart checks anew while media still flows on the old pair, and before the first
             // connection more candidates may come: both have their own deadlines.
@@ -388,7 +438,10 @@ impl Peer {
     }
 
     fn first_mid(&self) -> String {
-        self.transceivers.first_mid().or_else(|| self.negotiation.app_mid()).unwrap_or_default()
+        self.transceivers
+            .first_mid()
+            .or_else(|| self.negotiation.app_mid())
+            .unwrap_or_default()
     }
 }
 
@@ -413,16 +466,24 @@ impl RtcError {
     }
 
     pub(crate) fn invalid_state(message: impl Into<String>) -> Self {
-        Self { error_type: RtcErrorType::InvalidState, message: message.into() }
+        Self {
+            error_type: RtcErrorType::InvalidState,
+            message: message.into(),
+        }
     }
 
     /// What was asked for is not in this crate.
     pub(crate) fn unavailable(what: &str) -> Self {
-        Self::invalid_state(format!("{what} is not available in this libwebrtc, which carries sound and data only"))
+        Self::invalid_state(format!(
+            "{what} is not available in this libwebrtc, which carries sound and data only"
+        ))
     }
 
     fn invalid_sdp(error: impl std::fmt::Display) -> Self {
-        Self { error_type: RtcErrorType::InvalidSdp, message: error.to_string() }
+        Self {
+            error_type: RtcErrorType::InvalidSdp,
+            message: error.to_string(),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction as RtcDirection, Mid};
 
 use super::sdp::{self, SectionKind};
-use super::{ChannelKey, CONNECT_TIMEOUT, ConnectionPhase, Notice, Output, Peer, TransceiverId, fresh_rtc};
+use super::{CONNECT_TIMEOUT, ChannelKey, ConnectionPhase, Notice, Output, Peer, TransceiverId, fresh_rtc};
 use crate::RtcError;
 use crate::ice_candidate::IceCandidate;
 use crate::peer_connection::{IceConnectionState, OfferOptions, SignalingState};
@@ -47,8 +47,14 @@ pub(super) struct Negotiation {
 enum Phase {
     #[default]
     Stable,
-    HaveLocalOffer { offer: Draft, text: SessionDescription },
-    HaveRemoteOffer { offer: SessionDescription, answer: String },
+    HaveLocalOffer {
+        offer: Draft,
+        text: SessionDescription,
+    },
+    HaveRemoteOffer {
+        offer: SessionDescription,
+        answer: String,
+    },
     Closed,
 }
 
@@ -75,7 +81,9 @@ impl Negotiation {
             Phase::HaveLocalOffer { offer, .. } => Some(offer),
             Phase::Stable | Phase::HaveRemoteOffer { .. } | Phase::Closed => self.draft.as_ref(),
         };
-        pending.and_then(|draft| draft.channel).is_some_and(|(offered, _)| offered == key)
+        pending
+            .and_then(|draft| draft.channel)
+            .is_some_and(|(offered, _)| offered == key)
     }
 
     pub(super) fn close(&mut self) {
@@ -100,6 +108,11 @@ impl Peer {
 
     pub(crate) fn current_remote_description(&self) -> Option<SessionDescription> {
         self.negotiation.current_remote.clone()
+    }
+
+    /// Whether the peer has described itself.
+    pub(crate) fn has_remote(&self) -> bool {
+        self.negotiation.current_remote.is_some()
     }
 
     /// The next offer restarts ICE.
@@ -127,13 +140,20 @@ impl Peer {
                 return Err(RtcError::invalid_state("an offer is waiting for its answer"));
             }
             Phase::HaveRemoteOffer { .. } => {
-                return Err(RtcError::invalid_state("the peer's offer is to be answered first"));
+                return Err(RtcError::invalid_state(
+                    "the peer's offer is to be answered first",
+                ));
             }
             Phase::Closed => return Err(RtcError::closed()),
         }
         let restart = options.ice_restart || self.negotiation.restart_ice;
         let made_for = (self.negotiation.changes, restart);
-        if let Some(draft) = self.negotiation.draft.as_ref().filter(|draft| draft.made_for == made_for) {
+        if let Some(draft) = self
+            .negotiation
+            .draft
+            .as_ref()
+            .filter(|draft| draft.made_for == made_for)
+        {
             return Ok(SessionDescription::new(SdpType::Offer, draft.sdp.clone()));
         }
         self.drop_draft();
@@ -142,7 +162,7 @@ impl Peer {
             self.outputs.push_back(Output::Gather);
         }
         let draft = self.draft(restart, made_for)?;
-        self.pump(now);
+        self.settle(now);
         let sdp = draft.sdp.clone();
         self.negotiation.draft = Some(draft);
         Ok(SessionDescription::new(SdpType::Offer, sdp))
@@ -150,7 +170,9 @@ impl Peer {
 
     pub(crate) fn create_answer(&mut self) -> Result<SessionDescription, RtcError> {
         match &self.negotiation.phase {
-            Phase::HaveRemoteOffer { answer, .. } => Ok(SessionDescription::new(SdpType::Answer, answer.clone())),
+            Phase::HaveRemoteOffer { answer, .. } => {
+                Ok(SessionDescription::new(SdpType::Answer, answer.clone()))
+            }
             Phase::Stable | Phase::HaveLocalOffer { .. } => {
                 Err(RtcError::invalid_state("there is no offer to answer"))
             }
@@ -158,11 +180,17 @@ impl Peer {
         }
     }
 
-    pub(crate) fn set_local_description(&mut self, text: SessionDescription, now: Instant) -> Result<(), RtcError> {
+    pub(crate) fn set_local_description(
+        &mut self,
+        text: SessionDescription,
+        now: Instant,
+    ) -> Result<(), RtcError> {
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Offer, Phase::Stable) => {
                 let Some(offer) = self.negotiation.draft.take() else {
-                    return Err(RtcError::invalid_state("the offer was not made by this connection"));
+                    return Err(RtcError::invalid_state(
+                        "the offer was not made by this connection",
+                    ));
                 };
                 for (transceiver, mid) in &offer.added {
                     self.transceivers.assign(*transceiver, Some(*mid));
@@ -179,7 +207,7 @@ impl Peer {
                 Ok(())
             }
             (SdpType::Rollback, Phase::HaveLocalOffer { offer, .. }) => {
-                self.roll_back(offer);
+                self.roll_back(&offer);
                 self.enter_signaling(Phase::Stable);
                 Ok(())
             }
@@ -190,12 +218,16 @@ impl Peer {
         }
     }
 
-    pub(crate) fn set_remote_description(&mut self, text: SessionDescription, now: Instant) -> Result<(), RtcError> {
+    pub(crate) fn set_remote_description(
+        &mut self,
+        text: SessionDescription,
+        now: Instant,
+    ) -> Result<(), RtcError> {
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Answer | SdpType::PrAnswer, Phase::HaveLocalOffer { offer, .. })
                 if self.negotiation.current_remote.as_ref() == Some(&text) =>
             {
-                self.roll_back(offer);
+                self.roll_back(&offer);
                 self.enter_signaling(Phase::Stable);
                 Ok(())
             }
@@ -212,7 +244,7 @@ impl Peer {
             (SdpType::Offer, phase @ (Phase::Stable | Phase::HaveLocalOffer { .. })) => {
                 // An offer that crosses ours wins (the polite side of "perfect negotiation", RFC 8829 §5.7).
                 if let Phase::HaveLocalOffer { offer, .. } = phase {
-                    self.roll_back(offer);
+                    self.roll_back(&offer);
                 }
                 self.drop_draft();
                 self.start_over(now);
@@ -230,10 +262,18 @@ impl Peer {
         }
     }
 
-    pub(crate) fn add_remote_candidate(&mut self, candidate: &IceCandidate, now: Instant) -> Result<(), RtcError> {
+    pub(crate) fn add_remote_candidate(
+        &mut self,
+        candidate: &IceCandidate,
+        now: Instant,
+    ) -> Result<(), RtcError> {
         self.open()?;
-        if self.negotiation.current_remote.is_none() && !matches!(self.negotiation.phase, Phase::HaveRemoteOffer { .. }) {
-            return Err(RtcError::invalid_state("a candidate before the description it belongs to"));
+        if self.negotiation.current_remote.is_none()
+            && !matches!(self.negotiation.phase, Phase::HaveRemoteOffer { .. })
+        {
+            return Err(RtcError::invalid_state(
+                "a candidate before the description it belongs to",
+            ));
         }
         // The empty one says that no more come. One that can't be read is of a kind that can't be used.
         let Ok(candidate) = Candidate::from_sdp_string(candidate.as_str()) else {
@@ -242,7 +282,7 @@ impl Peer {
         };
         self.reach(candidate.clone());
         self.rtc.add_remote_candidate(candidate);
-        self.pump(now);
+        self.settle(now);
         Ok(())
     }
 
@@ -257,20 +297,39 @@ impl Peer {
             added.push((id, api.add_media(kind, to_str0m(wanted), None, track_id, None)));
         }
         for (mid, wanted) in self.transceivers.assigned() {
-            if wanted == Direction::Stopped { api.stop_media(mid) } else { api.set_direction(mid, to_str0m(wanted)) }
+            if wanted == Direction::Stopped {
+                api.stop_media(mid)
+            } else {
+                api.set_direction(mid, to_str0m(wanted))
+            }
         }
         let channel = match self.negotiation.app_mid {
             Some(_) => None,
-            None => self.channels.to_offer().map(|(key, config)| (key, api.add_channel_with_config(config))),
+            None => self
+                .channels
+                .offer_one()
+                .map(|(key, config)| (key, api.add_channel_with_config(config))),
         };
         if restart && self.negotiation.current_remote.is_some() {
             api.ice_restart(true);
         }
         if !api.has_changes() {
-            match self.transceivers.assigned().find(|(_, wanted)| *wanted != Direction::Stopped) {
+            match self
+                .transceivers
+                .assigned()
+                .find(|(_, wanted)| *wanted != Direction::Stopped)
+            {
                 Some((mid, wanted)) => {
-                    let other = if wanted.receives() { wanted.with_sending() } else { Direction::RecvOnly };
-                    let other = if other == wanted { Direction::RecvOnly } else { other };
+                    let other = if wanted.receives() {
+                        wanted.with_sending()
+                    } else {
+                        Direction::RecvOnly
+                    };
+                    let other = if other == wanted {
+                        Direction::RecvOnly
+                    } else {
+                        other
+                    };
                     api.set_direction(mid, to_str0m(other));
                     api.set_direction(mid, to_str0m(wanted));
                 }
@@ -280,15 +339,30 @@ impl Peer {
                 None => return Err(RtcError::invalid_state("there is nothing to offer")),
             }
         }
-        let (offer, pending) =
-            api.apply().ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
+        let (offer, pending) = api
+            .apply()
+            .ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
         self.negotiation.drafted = true;
-        Ok(Draft { sdp: offer.to_sdp_string(), pending, added, channel, made_for })
+        Ok(Draft {
+            sdp: offer.to_sdp_string(),
+            pending,
+            added,
+            channel,
+            made_for,
+        })
     }
 
-    fn accept_answer(&mut self, offer: Draft, text: &SessionDescription, now: Instant) -> Result<(), RtcError> {
+    fn accept_answer(
+        &mut self,
+        offer: Draft,
+        text: &SessionDescription,
+        now: Instant,
+    ) -> Result<(), RtcError> {
         let answer = SdpAnswer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
-        self.rtc.sdp_api().accept_answer(offer.pending, answer).map_err(RtcError::invalid_sdp)?;
+        self.rtc
+            .sdp_api()
+            .accept_answer(offer.pending, answer)
+            .map_err(RtcError::invalid_sdp)?;
         if let Some((key, id)) = offer.channel {
             self.channels.offered(key, id);
         }
@@ -298,7 +372,11 @@ impl Peer {
 
     fn accept_offer(&mut self, text: &SessionDescription, now: Instant) -> Result<String, RtcError> {
         let offer = SdpOffer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
-        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(RtcError::invalid_sdp)?;
+        let answer = self
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(RtcError::invalid_sdp)?;
         self.described(text, now);
         Ok(answer.to_sdp_string())
     }
@@ -306,20 +384,24 @@ impl Peer {
     /// The peer described itself.
     fn described(&mut self, text: &SessionDescription, now: Instant) {
         let sections = sdp::sections(text.sdp());
-        let app = sections.iter().find(|section| section.kind == SectionKind::Application);
+        let app = sections
+            .iter()
+            .find(|section| section.kind == SectionKind::Application);
         if let Some(app) = app {
             self.negotiation.app_mid.get_or_insert_with(|| app.mid.clone());
         }
         self.take_sections(&sections);
         if self.connection == ConnectionPhase::New {
-            self.enter(ConnectionPhase::Connecting { fails_at: now + CONNECT_TIMEOUT });
+            self.enter(ConnectionPhase::Connecting {
+                fails_at: now + CONNECT_TIMEOUT,
+            });
             self.enter_ice(IceConnectionState::Checking);
         }
         let candidates = sections.iter().flat_map(|section| &section.candidates);
         for candidate in candidates.filter_map(|line| Candidate::from_sdp_string(line).ok()) {
             self.reach(candidate);
         }
-        self.pump(now);
+        self.settle(now);
     }
 
     fn reach(&mut self, candidate: Candidate) {
@@ -327,7 +409,7 @@ impl Peer {
     }
 
     /// An offer that was set comes to nothing.
-    fn roll_back(&mut self, offer: Draft) {
+    fn roll_back(&mut self, offer: &Draft) {
         for (transceiver, _) in &offer.added {
             self.transceivers.assign(*transceiver, None);
         }

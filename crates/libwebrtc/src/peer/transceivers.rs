@@ -115,11 +115,16 @@ impl Transceivers {
     }
 
     /// Those without a media section yet: kind, direction, and the id of the track they send.
-    pub(super) fn unassigned(&self) -> impl Iterator<Item = (TransceiverId, MediaKind, Direction, Option<String>)> {
-        self.list.iter().filter(|t| t.mid.is_none() && t.wanted != Direction::Stopped).map(|t| {
-            let track_id = t.sender.track.as_ref().map(MediaStreamTrack::id);
-            (t.id, t.kind, t.wanted, track_id)
-        })
+    pub(super) fn unassigned(
+        &self,
+    ) -> impl Iterator<Item = (TransceiverId, MediaKind, Direction, Option<String>)> {
+        self.list
+            .iter()
+            .filter(|t| t.mid.is_none() && t.wanted != Direction::Stopped)
+            .map(|t| {
+                let track_id = t.sender.track.as_ref().map(MediaStreamTrack::id);
+                (t.id, t.kind, t.wanted, track_id)
+            })
     }
 
     /// Those with a media section: its id and the direction that is wanted of it.
@@ -139,7 +144,11 @@ impl Transceivers {
 
     /// Ends all; returns the tracks that arrived.
     pub(super) fn close_all(&mut self) -> Vec<MediaStreamTrack> {
-        let tracks = self.list.iter_mut().filter_map(|t| Some(t.receiver.take()?.track)).collect();
+        let tracks = self
+            .list
+            .iter_mut()
+            .filter_map(|t| Some(t.receiver.take()?.track))
+            .collect();
         for transceiver in &mut self.list {
             transceiver.agreed = Some(Direction::Stopped);
             transceiver.wanted = Direction::Stopped;
@@ -186,7 +195,10 @@ impl Peer {
         sendable(&track)?;
         let media = media_type(&track);
         let free = self.transceivers.list.iter_mut().find(|t| {
-            t.kind == kind_of(&track) && t.sender.track.is_none() && !t.wanted.sends() && t.wanted != Direction::Stopped
+            t.kind == kind_of(&track)
+                && t.sender.track.is_none()
+                && !t.wanted.sends()
+                && t.wanted != Direction::Stopped
         });
         let Some(free) = free else {
             let init = RtpTransceiverInit {
@@ -249,19 +261,31 @@ impl Peer {
     ) -> Result<(), RtcError> {
         self.open()?;
         let transceiver = self.transceivers.get(id).ok_or_else(unknown)?;
-        let ours = if transceiver.kind.is_audio() { &["audio/opus"][..] } else { &["video/vp8", "video/h264"] };
+        let ours = if transceiver.kind.is_audio() {
+            &["audio/opus"][..]
+        } else {
+            &["video/vp8", "video/h264"]
+        };
         let known = |codec: &RtpCodecCapability| ours.contains(&&*codec.mime_type.to_ascii_lowercase());
         if codecs.is_empty() || codecs.iter().any(known) {
             return Ok(());
         }
-        Err(RtcError::invalid_state("none of the preferred codecs is available"))
+        Err(RtcError::invalid_state(
+            "none of the preferred codecs is available",
+        ))
     }
 
-    pub(crate) fn set_sender_parameters(&mut self, id: TransceiverId, parameters: RtpParameters) -> Result<(), RtcError> {
+    pub(crate) fn set_sender_parameters(
+        &mut self,
+        id: TransceiverId,
+        parameters: RtpParameters,
+    ) -> Result<(), RtcError> {
         self.open()?;
         let sender = &mut self.transceivers.get_mut(id).ok_or_else(unknown)?.sender;
         if parameters.encodings.len() != sender.encodings.len() {
-            return Err(RtcError::invalid_state("the number of encodings can't be changed"));
+            return Err(RtcError::invalid_state(
+                "the number of encodings can't be changed",
+            ));
         }
         sender.encodings = parameters.encodings;
         self.plan_sending(id);
@@ -278,7 +302,9 @@ impl Peer {
         };
         let sender = &mut transceiver.sender;
         let (payload_type, payload) = match types.red {
-            Some(red) if sender.opus.red => (red, sender.red.pack(outgoing.payload, outgoing.time, *types.opus)),
+            Some(red) if sender.opus.red => {
+                (red, sender.red.pack(outgoing.payload, outgoing.time, *types.opus))
+            }
             _ => (types.opus, outgoing.payload),
         };
         let mut api = self.rtc.direct_api();
@@ -292,9 +318,8 @@ impl Peer {
         };
         let packet = RtpWrite::new(payload_type, outgoing.seq.into(), outgoing.time, now, payload);
         stream.write_rtp(packet.marker(outgoing.marker).ext_vals(levels));
-        // A packet is queued for the next time that str0m is told the time: tell it.
-        self.rtc_deadline = now;
-        self.pump(now);
+        // It is queued for the next time that str0m is told the time.
+        self.settle(now);
     }
 
     // --- What the application asks --------------------------------------------------------------------
@@ -308,7 +333,9 @@ impl Peer {
     }
 
     pub(crate) fn direction(&self, id: TransceiverId) -> Direction {
-        self.transceivers.get(id).map_or(Direction::Stopped, |transceiver| transceiver.wanted)
+        self.transceivers
+            .get(id)
+            .map_or(Direction::Stopped, |transceiver| transceiver.wanted)
     }
 
     pub(crate) fn current_direction(&self, id: TransceiverId) -> Option<Direction> {
@@ -320,12 +347,21 @@ impl Peer {
     }
 
     pub(crate) fn receiver_track(&self, id: TransceiverId) -> Option<MediaStreamTrack> {
-        self.transceivers.get(id)?.receiver.as_ref().map(|receiver| receiver.track.clone())
+        self.transceivers
+            .get(id)?
+            .receiver
+            .as_ref()
+            .map(|receiver| receiver.track.clone())
     }
 
     pub(crate) fn stream_ids(&self, id: TransceiverId) -> Vec<String> {
-        let receiver = self.transceivers.get(id).and_then(|transceiver| transceiver.receiver.as_ref());
-        receiver.map(|r| r.msids.iter().map(|(stream, _)| stream.clone()).collect()).unwrap_or_default()
+        let receiver = self
+            .transceivers
+            .get(id)
+            .and_then(|transceiver| transceiver.receiver.as_ref());
+        receiver
+            .map(|r| r.msids.iter().map(|(stream, _)| stream.clone()).collect())
+            .unwrap_or_default()
     }
 
     pub(crate) fn sender_parameters(&self, id: TransceiverId) -> RtpParameters {
@@ -347,7 +383,10 @@ impl Peer {
         });
         let mut parameters = RtpParameters::default();
         parameters.codecs.extend(codec);
-        parameters.rtcp = RtcpParameters { cname: String::new(), reduced_size: true };
+        parameters.rtcp = RtcpParameters {
+            cname: String::new(),
+            reduced_size: true,
+        };
         parameters
     }
 
@@ -363,7 +402,12 @@ impl Peer {
     /// The track that is sent on this transceiver, if it is of sound and being sent.
     pub(super) fn sending_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
         let transceiver = self.transceivers.get(id)?;
-        match transceiver.sender.track.as_ref().filter(|_| transceiver.sender.running)? {
+        match transceiver
+            .sender
+            .track
+            .as_ref()
+            .filter(|_| transceiver.sender.running)?
+        {
             MediaStreamTrack::Audio(track) => Some((track, transceiver.mid?)),
             MediaStreamTrack::Video(_) => None,
         }
@@ -400,19 +444,33 @@ impl Peer {
 
     fn take_section(&mut self, id: TransceiverId, section_mid: Mid, section: &Section) {
         // What str0m made of it is what holds, and it is from our side already.
-        let agreed = self.rtc.media(section_mid).map_or(Direction::Inactive, |media| from_str0m(media.direction()));
+        let agreed = self
+            .rtc
+            .media(section_mid)
+            .map_or(Direction::Inactive, |media| from_str0m(media.direction()));
         let Some(transceiver) = self.transceivers.get_mut(id) else {
             return;
         };
         transceiver.agreed = Some(agreed);
         transceiver.sender.opus = section.opus;
         let arrives = agreed.receives() && !section.msids.is_empty();
-        let same = transceiver.receiver.as_ref().is_some_and(|receiver| receiver.msids == section.msids);
-        let ended = if arrives && same { None } else { transceiver.receiver.take() };
+        let same = transceiver
+            .receiver
+            .as_ref()
+            .is_some_and(|receiver| receiver.msids == section.msids);
+        let ended = if arrives && same {
+            None
+        } else {
+            transceiver.receiver.take()
+        };
         if arrives && !same {
             let track = remote_track(transceiver.kind, &section.msids);
             let msids = section.msids.clone();
-            transceiver.receiver = Some(Receiving { track, msids, ssrcs: section.ssrcs.clone() });
+            transceiver.receiver = Some(Receiving {
+                track,
+                msids,
+                ssrcs: section.ssrcs.clone(),
+            });
         } else if let Some(receiver) = &mut transceiver.receiver {
             receiver.ssrcs.clone_from(&section.ssrcs);
         }
@@ -430,7 +488,10 @@ impl Peer {
         for ssrc in &receiving.ssrcs {
             self.transceivers.sources.remove(ssrc);
             let announced = self.transceivers.list.iter().filter_map(|t| t.receiver.as_ref());
-            if !announced.flat_map(|receiver| &receiver.ssrcs).any(|other| other == ssrc) {
+            if !announced
+                .flat_map(|receiver| &receiver.ssrcs)
+                .any(|other| other == ssrc)
+            {
                 self.rtc.direct_api().remove_stream_rx((*ssrc).into());
             }
         }
@@ -449,8 +510,13 @@ impl Peer {
         let Some(transceiver) = self.transceivers.get(id) else {
             return;
         };
-        let (Some(mid), Some(Receiving { track: MediaStreamTrack::Audio(track), .. })) =
-            (transceiver.mid, &transceiver.receiver)
+        let (
+            Some(mid),
+            Some(Receiving {
+                track: MediaStreamTrack::Audio(track),
+                ..
+            }),
+        ) = (transceiver.mid, &transceiver.receiver)
         else {
             return;
         };
@@ -477,7 +543,12 @@ impl Peer {
 
     fn learn_source(&mut self, ssrc: u32) -> Option<TransceiverId> {
         let mid = self.rtc.direct_api().stream_rx(&ssrc.into())?.mid();
-        let id = self.transceivers.list.iter().find(|transceiver| transceiver.mid == Some(mid))?.id;
+        let id = self
+            .transceivers
+            .list
+            .iter()
+            .find(|transceiver| transceiver.mid == Some(mid))?
+            .id;
         self.transceivers.sources.insert(ssrc, id);
         Some(id)
     }
@@ -489,7 +560,8 @@ impl Peer {
         };
         let sender = &mut transceiver.sender;
         let encoding = sender.encodings.first().cloned().unwrap_or_default();
-        let flows = transceiver.agreed.is_some_and(Direction::sends) && transceiver.wanted.sends() && encoding.active;
+        let flows =
+            transceiver.agreed.is_some_and(Direction::sends) && transceiver.wanted.sends() && encoding.active;
         let plan = match &sender.track {
             Some(MediaStreamTrack::Audio(track)) if flows => Some(SendPlan {
                 track: track.clone(),
@@ -511,8 +583,13 @@ impl Peer {
     fn opus_types(&self, mid: Mid) -> Option<OpusTypes> {
         let agreed = self.rtc.media(mid)?.remote_pts();
         let params = self.rtc.codec_config().params();
-        let opus = params.iter().find(|p| p.spec().codec == Codec::Opus && agreed.contains(&p.pt()))?;
-        Some(OpusTypes { opus: opus.pt(), red: opus.red() })
+        let opus = params
+            .iter()
+            .find(|p| p.spec().codec == Codec::Opus && agreed.contains(&p.pt()))?;
+        Some(OpusTypes {
+            opus: opus.pt(),
+            red: opus.red(),
+        })
     }
 }
 

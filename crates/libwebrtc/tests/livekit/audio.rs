@@ -35,6 +35,37 @@ async fn a_published_tone_is_heard_as_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node.js, and NODE_PATH with @livekit/rtc-node"]
+async fn a_tone_goes_both_ways_between_this_crate_and_the_sdk_for_node() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let name = format!("node-{mode:?}");
+        let mut speaker = server.node(&name, "speaker", &["tone", "440"]);
+        speaker.says("published").await;
+        let (_room, mut events) = server.join(&name, "rust", mode).await;
+        let track = subscribed(&mut events).await;
+        let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+        read(&mut stream, RATE, 1.0).await;
+        let tone = Tone::of(&read(&mut stream, RATE, 2.0).await, RATE);
+        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+
+        let name = format!("node-back-{mode:?}");
+        let mut listener = server.node(&name, "listener", &["listen"]);
+        listener.says("joined").await;
+        let (room, _events) = server.join(&name, "rust", mode).await;
+        let (_track, speaking) = publish_tone(&room, 24_000, 660.0).await;
+        listener.says("heard").await;
+        listener.says("heard").await;
+        let tone = heard(&listener.says("heard").await);
+        speaking.abort();
+        assert!(
+            (tone.hz - 660.0).abs() < 1.0 && (tone.amplitude - 10_000.0).abs() < 300.0 && tone.snr_db > 25.0,
+            "{mode:?}: {tone:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
     let server = Server::start().await;
     let mut python = server.python("formats", "python", &["tone", "440"]);
@@ -48,7 +79,10 @@ async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
         let left: Vec<i16> = pcm.iter().step_by(channels as usize).copied().collect();
         let tone = Tone::of(&left[left.len() / 3..], rate as u32);
 
-        assert!(tone.is_clean(440.0, 12_000.0), "{rate} Hz, {channels} channels: {tone:?}");
+        assert!(
+            tone.is_clean(440.0, 12_000.0),
+            "{rate} Hz, {channels} channels: {tone:?}"
+        );
     }
 }
 
@@ -66,7 +100,10 @@ async fn the_python_sdk_hears_what_is_published_and_who_speaks() {
         python.says("heard").await;
         python.says("heard").await;
         let tone = heard(&python.says("heard").await);
-        assert!((tone.hz - 660.0).abs() < 1.0 && (tone.amplitude - 10_000.0).abs() < 300.0, "{mode:?}: {tone:?}");
+        assert!(
+            (tone.hz - 660.0).abs() < 1.0 && (tone.amplitude - 10_000.0).abs() < 300.0,
+            "{mode:?}: {tone:?}"
+        );
         assert!(tone.snr_db > 25.0, "{mode:?}: {tone:?}");
 
         let publication = room.local_participant().unpublish_track(&track).await.unwrap();
@@ -86,15 +123,25 @@ async fn a_muted_track_streams_silence_and_comes_back() {
     read(&mut stream, RATE, 1.0).await;
 
     publication.mute();
-    event(&mut events, "the mute", |event| matches!(event, RoomEvent::TrackMuted { .. }).then_some(())).await;
+    event(&mut events, "the mute", |event| {
+        matches!(event, RoomEvent::TrackMuted { .. }).then_some(())
+    })
+    .await;
     read(&mut stream, RATE, 0.5).await;
     let muted = read(&mut stream, RATE, 1.0).await;
     publication.unmute();
-    event(&mut events, "the unmute", |event| matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(())).await;
+    event(&mut events, "the unmute", |event| {
+        matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(())
+    })
+    .await;
     read(&mut stream, RATE, 0.5).await;
     let back = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
 
-    assert!(muted.iter().all(|sample| sample.unsigned_abs() < 50), "the loudest was {:?}", muted.iter().max());
+    assert!(
+        muted.iter().all(|sample| sample.unsigned_abs() < 50),
+        "the loudest was {:?}",
+        muted.iter().max()
+    );
     assert!(back.is_clean(440.0, 10_000.0), "{back:?}");
 }
 
@@ -108,7 +155,8 @@ async fn each_track_that_comes_after_another_is_heard() {
             let hz = 300.0 + 100.0 * f64::from(round);
             let (speaker, _events) = server.join(&name, &format!("speaker-{round}"), mode).await;
             let (_, speaking) = publish_tone(&speaker, 48_000, hz).await;
-            let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
+            let mut stream =
+                NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
             read(&mut stream, RATE, 0.5).await;
             let tone = Tone::of(&read(&mut stream, RATE, 0.5).await, RATE);
 
@@ -127,7 +175,10 @@ async fn a_cleared_source_falls_silent_at_once() {
     publish(&sender, &source).await;
     let (_receiver, mut events) = server.join("clear", "receiver", Mode::Single).await;
     let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
-    source.capture_frame(&tone_frame(48_000, 440.0, 4_800 * 40, &mut 0.0)).await.unwrap();
+    source
+        .capture_frame(&tone_frame(48_000, 440.0, 4_800 * 40, &mut 0.0))
+        .await
+        .unwrap();
     read(&mut stream, RATE, 0.5).await;
 
     source.clear_buffer();
@@ -136,7 +187,11 @@ async fn a_cleared_source_falls_silent_at_once() {
     // of sound were queued.
     read(&mut stream, RATE, 0.4).await;
     let after = read(&mut stream, RATE, 0.5).await;
-    assert!(after.iter().all(|sample| sample.unsigned_abs() < 50), "the loudest was {:?}", after.iter().max());
+    assert!(
+        after.iter().all(|sample| sample.unsigned_abs() < 50),
+        "the loudest was {:?}",
+        after.iter().max()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,12 +200,18 @@ async fn a_writer_is_held_to_real_time() {
     let start = tokio::time::Instant::now();
 
     for _ in 0..100 {
-        source.capture_frame(&AudioFrame::new(48_000, 1, 480)).await.unwrap();
+        source
+            .capture_frame(&AudioFrame::new(48_000, 1, 480))
+            .await
+            .unwrap();
     }
 
     // One second was written, of which 200 ms are queued.
     let passed = start.elapsed();
-    assert!(passed > Duration::from_millis(700) && passed < Duration::from_secs(5), "{passed:?}");
+    assert!(
+        passed > Duration::from_millis(700) && passed < Duration::from_secs(5),
+        "{passed:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +225,10 @@ async fn what_is_not_in_the_crate_says_so() {
         .publish_track(LocalTrack::Audio(microphone), TrackPublishOptions::default())
         .await
         .unwrap_err();
-    assert!(causes(&error).contains("microphones is not available"), "{error:?}");
+    assert!(
+        causes(&error).contains("microphones is not available"),
+        "{error:?}"
+    );
 
     let options = livekit::e2ee::E2eeOptions {
         encryption_type: livekit::e2ee::EncryptionType::Gcm,
@@ -184,7 +248,10 @@ async fn what_is_not_in_the_crate_says_so() {
         let Err(error) = server.join_with("encrypted", "rust", encrypted).await else {
             panic!("{mode:?}: a room that is to be encrypted was joined without encryption");
         };
-        assert!(causes(&error).contains("end-to-end encryption is not available"), "{error:?}");
+        assert!(
+            causes(&error).contains("end-to-end encryption is not available"),
+            "{error:?}"
+        );
     }
 }
 
@@ -204,8 +271,15 @@ async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<
 
 async fn publish(room: &Room, source: &NativeAudioSource) -> TrackSid {
     let track = LocalAudioTrack::create_audio_track("tone", RtcAudioSource::Native(source.clone()));
-    let options = TrackPublishOptions { source: TrackSource::Microphone, ..TrackPublishOptions::default() };
-    room.local_participant().publish_track(LocalTrack::Audio(track), options).await.unwrap().sid()
+    let options = TrackPublishOptions {
+        source: TrackSource::Microphone,
+        ..TrackPublishOptions::default()
+    };
+    room.local_participant()
+        .publish_track(LocalTrack::Audio(track), options)
+        .await
+        .unwrap()
+        .sid()
 }
 
 fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'static> {
@@ -219,7 +293,11 @@ fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'
 
 fn heard(words: &[String]) -> Tone {
     let value = |place: usize| words[place].parse().unwrap();
-    Tone { hz: value(0), amplitude: value(1), snr_db: value(2) }
+    Tone {
+        hz: value(0),
+        amplitude: value(1),
+        snr_db: value(2),
+    }
 }
 
 /// What an error says, and what its causes say.

@@ -1,8 +1,8 @@
 //! Data packets and text streams, there and back.
 
+use livekit::SendTextOptions;
 use livekit::StreamReader;
 use livekit::prelude::*;
-use livekit::SendTextOptions;
 
 use crate::support::{MODES, Mode, Server, event};
 
@@ -25,7 +25,9 @@ async fn packets_come_back_reliably_and_lossily() {
             };
             room.local_participant().publish_data(packet).await.unwrap();
             let back = event(&mut events, "the echo", |event| match event {
-                RoomEvent::DataReceived { payload, topic, .. } if topic.as_deref() == Some("test") => Some(payload),
+                RoomEvent::DataReceived { payload, topic, .. } if topic.as_deref() == Some("test") => {
+                    Some(payload)
+                }
                 _ => None,
             })
             .await;
@@ -47,13 +49,19 @@ async fn a_burst_larger_than_any_send_buffer_arrives_whole() {
     for number in 0..COUNT {
         let mut payload = vec![0; 10_000];
         payload[..4].copy_from_slice(&number.to_be_bytes());
-        let packet = DataPacket { payload, reliable: true, ..DataPacket::default() };
+        let packet = DataPacket {
+            payload,
+            reliable: true,
+            ..DataPacket::default()
+        };
         sender.local_participant().publish_data(packet).await.unwrap();
     }
 
     for expected in 0..COUNT {
         let number = event(&mut events, "the next packet", |event| match event {
-            RoomEvent::DataReceived { payload, .. } => Some(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            RoomEvent::DataReceived { payload, .. } => {
+                Some(u32::from_be_bytes(payload[..4].try_into().unwrap()))
+            }
             _ => None,
         })
         .await;
@@ -71,13 +79,19 @@ async fn a_long_text_comes_back_as_a_stream() {
         python.says("joined").await;
         let text = "Grüß Gott! ".repeat(5_000);
 
-        room.local_participant().send_text(&text, SendTextOptions::new_with_topic("echo")).await.unwrap();
+        room.local_participant()
+            .send_text(&text, SendTextOptions::new_with_topic("echo"))
+            .await
+            .unwrap();
         let reader = event(&mut events, "the echo", |event| match event {
             RoomEvent::TextStreamOpened { reader, .. } => reader.take(),
             _ => None,
         })
         .await;
 
-        assert!(reader.read_all().await.unwrap() == text, "{mode:?}: another text came back");
+        assert!(
+            reader.read_all().await.unwrap() == text,
+            "{mode:?}: another text came back"
+        );
     }
 }

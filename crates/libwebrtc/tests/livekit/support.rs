@@ -39,6 +39,7 @@ pub const MODES: [Mode; 2] = [Mode::Single, Mode::Dual];
 pub struct Server {
     process: Child,
     port: u16,
+    tcp_port: u16,
     _files: TempDir,
 }
 
@@ -48,8 +49,8 @@ impl Server {
         Self::start_with("").await
     }
 
-    /// The same, with more lines of configuration below `rtc:`, indented by two spaces.
-    pub async fn start_with(rtc: &str) -> Self {
+    /// The same, with more lines of configuration.
+    pub async fn start_with(more: &str) -> Self {
         let binary = std::env::var_os("LIVEKIT_SERVER")
             .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
         let files = TempDir::new().unwrap();
@@ -57,7 +58,7 @@ impl Server {
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n\
              rtc:\n  node_ip: 127.0.0.1\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
-             udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{rtc}"
+             udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{more}"
         );
         let path = files.path().join("livekit.yaml");
         std::fs::write(&path, config).unwrap();
@@ -70,19 +71,34 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
-        let server = Self { process, port, _files: files };
-        timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
+        let server = Self {
+            process,
+            port,
+            tcp_port,
+            _files: files,
+        };
+        timeout(PATIENCE, server.answers())
+            .await
+            .expect("the livekit-server did not start");
         server
     }
 
     async fn answers(&self) {
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .is_err()
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// The port that it takes media by TCP on.
+    pub fn tcp_port(&self) -> u16 {
+        self.tcp_port
     }
 
     /// The server's process id, to freeze it.
@@ -94,20 +110,45 @@ impl Server {
     pub async fn join(&self, room: &str, identity: &str, mode: Mode) -> (Room, Events) {
         let mut options = RoomOptions::default();
         options.single_peer_connection = mode == Mode::Single;
-        self.join_with(room, identity, options).await.expect("joining failed")
+        self.join_with(room, identity, options)
+            .await
+            .expect("joining failed")
     }
 
-    pub async fn join_with(&self, room: &str, identity: &str, options: RoomOptions) -> RoomResult<(Room, Events)> {
+    pub async fn join_with(
+        &self,
+        room: &str,
+        identity: &str,
+        options: RoomOptions,
+    ) -> RoomResult<(Room, Events)> {
         let (url, token) = (self.url(), token(room, identity));
-        timeout(PATIENCE, Room::connect(&url, &token, options)).await.expect("joining took too long")
+        timeout(PATIENCE, Room::connect(&url, &token, options))
+            .await
+            .expect("joining took too long")
     }
 
     /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
-    pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Python {
+    pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
         let python = std::env::var_os("JUNE_PYTHON")
             .expect("JUNE_PYTHON must name a Python with the packages livekit, livekit-api and numpy");
-        let mut process = Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.py"))
+        let mut command = Command::new(python);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.py"));
+        self.peer(command, room, identity, script)
+    }
+
+    /// Joins a room by the official SDK for Node.js, which does what `script` says; see `peer.cjs`.
+    pub fn node(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
+        assert!(
+            std::env::var_os("NODE_PATH").is_some(),
+            "NODE_PATH must name a node_modules directory with @livekit/rtc-node"
+        );
+        let mut command = Command::new("node");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.cjs"));
+        self.peer(command, room, identity, script)
+    }
+
+    fn peer(&self, mut command: Command, room: &str, identity: &str, script: &[&str]) -> Peer {
+        let mut process = command
             .args([&*self.url(), &*token(room, identity)])
             .args(script)
             .stdin(Stdio::null())
@@ -115,19 +156,22 @@ impl Server {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("the Python peer did not start");
+            .unwrap_or_else(|error| panic!("the other participant did not start: {error}"));
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        Python { _process: process, lines }
+        Peer {
+            _process: process,
+            lines,
+        }
     }
 }
 
-/// A participant by the official Python SDK.
-pub struct Python {
+/// A participant by an official SDK, in a process of its own.
+pub struct Peer {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Python {
+impl Peer {
     /// The words of the next line that it prints and that begins with `word`, without that.
     pub async fn says(&mut self, word: &str) -> Vec<String> {
         let wait = async {
@@ -137,42 +181,68 @@ impl Python {
                     return words.collect();
                 }
             }
-            panic!("the Python peer left without saying {word:?}")
+            panic!("the other participant left without saying {word:?}")
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the Python peer did not say {word:?}"))
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("the other participant did not say {word:?}"))
     }
 }
 
 fn token(room: &str, identity: &str) -> String {
-    let grants = VideoGrants { room_join: true, room: room.to_owned(), ..VideoGrants::default() };
-    AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
+    let grants = VideoGrants {
+        room_join: true,
+        room: room.to_owned(),
+        ..VideoGrants::default()
+    };
+    AccessToken::with_api_key(KEY, SECRET)
+        .with_identity(identity)
+        .with_grants(grants)
+        .to_jwt()
+        .unwrap()
 }
 
-fn free_tcp_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+pub fn free_tcp_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
-fn free_udp_port() -> u16 {
-    UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+pub fn free_udp_port() -> u16 {
+    UdpSocket::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// The first event that `pick` takes.
 pub async fn event<T>(events: &mut Events, what: &str, mut pick: impl FnMut(RoomEvent) -> Option<T>) -> T {
     let wait = async {
         loop {
-            let event = events.recv().await.unwrap_or_else(|| panic!("the room ended without {what}"));
+            let event = events
+                .recv()
+                .await
+                .unwrap_or_else(|| panic!("the room ended without {what}"));
             if let Some(picked) = pick(event) {
                 return picked;
             }
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come"))
+    timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come"))
 }
 
 /// The next audio track that is subscribed.
 pub async fn subscribed(events: &mut Events) -> RemoteAudioTrack {
     event(events, "an audio track", |event| match event {
-        RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } => Some(track),
+        RoomEvent::TrackSubscribed {
+            track: RemoteTrack::Audio(track),
+            ..
+        } => Some(track),
         _ => None,
     })
     .await
@@ -218,12 +288,18 @@ impl Tone {
             .sum();
         let amplitude = s.hypot(c);
         let snr_db = 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10();
-        Self { hz, amplitude, snr_db }
+        Self {
+            hz,
+            amplitude,
+            snr_db,
+        }
     }
 
     /// Whether it is the tone that was sent, hardly changed by the codec.
     pub fn is_clean(self, hz: f64, amplitude: f64) -> bool {
-        (self.hz - hz).abs() < 1.0 && (self.amplitude - amplitude).abs() < amplitude * 0.02 && self.snr_db > 35.0
+        (self.hz - hz).abs() < 1.0
+            && (self.amplitude - amplitude).abs() < amplitude * 0.02
+            && self.snr_db > 35.0
     }
 }
 
@@ -235,7 +311,9 @@ fn frequency_hz(pcm: &[i16], rate: u32) -> f64 {
         .map(|(i, pair)| i as f64 + f64::from(pair[0]) / (f64::from(pair[0]) - f64::from(pair[1])))
         .collect();
     match (crossings.first(), crossings.last()) {
-        (Some(first), Some(last)) if last > first => (crossings.len() - 1) as f64 * f64::from(rate) / (last - first),
+        (Some(first), Some(last)) if last > first => {
+            (crossings.len() - 1) as f64 * f64::from(rate) / (last - first)
+        }
         _ => 0.0,
     }
 }

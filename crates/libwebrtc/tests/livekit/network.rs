@@ -1,0 +1,80 @@
+//! Ways to the server other than UDP.
+
+use livekit::SimulateScenario;
+use livekit::prelude::*;
+use livekit::webrtc::audio_stream::native::NativeAudioStream;
+use livekit::webrtc::prelude::IceTransportsType;
+
+use crate::support::{MODES, Mode, Server, Tone, free_udp_port, read, subscribed};
+
+const RATE: u32 = 16_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_server_wants_tcp_sound_comes_by_tcp() {
+    let server = Server::start().await;
+    for mode in MODES {
+        let name = format!("tcp-{mode:?}");
+        let mut python = server.python(&name, "python", &["tone", "440"]);
+        python.says("published").await;
+        let (room, mut events) = server.join(&name, "rust", mode).await;
+        subscribed(&mut events).await;
+
+        room.simulate_scenario(SimulateScenario::ForceTcp).await.unwrap();
+        let track = subscribed(&mut events).await;
+
+        let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+        read(&mut stream, RATE, 0.5).await;
+        let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
+        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+        assert_eq!(
+            established_tcp(server.tcp_port()),
+            1,
+            "{mode:?}: the sound did not come by TCP"
+        );
+        room.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
+    let turn = format!(
+        "turn:\n  enabled: true\n  domain: localhost\n  udp_port: {}\n  relay_range_start: 17700\n  \
+         relay_range_end: 17799\n",
+        free_udp_port()
+    );
+    let server = Server::start_with(&turn).await;
+    for mode in MODES {
+        let name = format!("turn-{mode:?}");
+        let mut python = server.python(&name, "python", &["tone", "440"]);
+        python.says("published").await;
+        let mut options = RoomOptions::default();
+        options.single_peer_connection = mode == Mode::Single;
+        options.rtc_config.ice_transport_type = IceTransportsType::Relay;
+        let (room, mut events) = server
+            .join_with(&name, "rust", options)
+            .await
+            .expect("joining failed");
+        let track = subscribed(&mut events).await;
+
+        let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+        read(&mut stream, RATE, 0.5).await;
+        let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
+
+        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+        room.close().await.unwrap();
+    }
+}
+
+/// The established TCP connections of this host to `port`.
+fn established_tcp(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let remote = format!(":{port:04X}");
+    let fields = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // proc(5): the remote address is the third field, the state the fourth, and 01 is established.
+    fields
+        .filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01")
+        .count()
+}

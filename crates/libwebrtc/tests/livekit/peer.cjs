@@ -1,0 +1,75 @@
+// A participant by the official SDK for Node.js.  peer.cjs URL TOKEN WHAT [ARGUMENTS]
+//
+//   tone HZ            publishes a tone of amplitude 12000
+//   listen             measures the audio it hears, second by second: "heard HZ AMPLITUDE SNR"
+//
+// Prints "joined" when it is in the room. Leaves when it is killed.
+
+const {
+  AudioFrame,
+  AudioSource,
+  AudioStream,
+  LocalAudioTrack,
+  Room,
+  RoomEvent,
+  TrackKind,
+  TrackPublishOptions,
+  TrackSource,
+} = require('@livekit/rtc-node');
+
+const RATE = 48000;
+
+const say = (...words) => process.stdout.write(words.join(' ') + '\n');
+
+async function tone(room, hz) {
+  const source = new AudioSource(RATE, 1);
+  const track = LocalAudioTrack.createAudioTrack('tone', source);
+  const options = new TrackPublishOptions({ source: TrackSource.SOURCE_MICROPHONE });
+  const publication = await room.localParticipant.publishTrack(track, options);
+  say('published', publication.sid);
+  for (let at = 0; ; at += RATE / 100) {
+    const samples = Int16Array.from({ length: RATE / 100 }, (_, i) =>
+      Math.trunc(12000 * Math.sin((2 * Math.PI * hz * ((at + i) % RATE)) / RATE)),
+    );
+    await source.captureFrame(new AudioFrame(samples, RATE, 1, samples.length));
+  }
+}
+
+function measure(pcm) {
+  const crossings = [];
+  for (let i = 1; i < pcm.length; i++) {
+    if (pcm[i - 1] < 0 && pcm[i] >= 0) crossings.push(i - 1 + pcm[i - 1] / (pcm[i - 1] - pcm[i]));
+  }
+  if (crossings.length < 3) return [0, 0, 0];
+  const hz = ((crossings.length - 1) * RATE) / (crossings.at(-1) - crossings[0]);
+  const angle = (i) => (2 * Math.PI * hz * i) / RATE;
+  const mean = (of) => pcm.reduce((sum, value, i) => sum + of(value, i), 0) / pcm.length;
+  const s = 2 * mean((value, i) => value * Math.sin(angle(i)));
+  const c = 2 * mean((value, i) => value * Math.cos(angle(i)));
+  const rest = mean((value, i) => (value - s * Math.sin(angle(i)) - c * Math.cos(angle(i))) ** 2);
+  const amplitude = Math.hypot(s, c);
+  return [hz, amplitude, 10 * Math.log10(Math.max(amplitude ** 2 / 2, 1e-9) / Math.max(rest, 1e-9))];
+}
+
+async function hear(track) {
+  let second = [];
+  for await (const frame of new AudioStream(track, RATE, 1)) {
+    second.push(...frame.data);
+    if (second.length >= RATE) {
+      say('heard', ...measure(second).map((value) => value.toFixed(2)));
+      second = [];
+    }
+  }
+}
+
+async function main(url, token, what, ...args) {
+  const room = new Room();
+  room.on(RoomEvent.TrackSubscribed, (track) => {
+    if (what === 'listen' && track.kind === TrackKind.KIND_AUDIO) hear(track);
+  });
+  await room.connect(url, token, { autoSubscribe: true, dynacast: false });
+  say('joined');
+  if (what === 'tone') await tone(room, Number(args[0]));
+}
+
+main(...process.argv.slice(2));
