@@ -36,41 +36,22 @@ const WINDOW: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["publish", url, rooms] => publish(url, rooms.parse().expect("a number")).await,
         ["listen", url, agents, rooms] => {
-            let report = listen(
-                url,
-                agents.parse().expect("a number"),
-                rooms.parse().expect("a number"),
-            )
-            .await;
+            let report =
+                listen(url, agents.parse().expect("a number"), rooms.parse().expect("a number")).await;
             say(&report.to_string());
         }
         ["joins", url, per_second, seconds] => {
-            let report = joins(
-                url,
-                per_second.parse().expect("a number"),
-                seconds.parse().expect("a number"),
-            )
-            .await;
+            let report =
+                joins(url, per_second.parse().expect("a number"), seconds.parse().expect("a number")).await;
             say(&report.to_string());
         }
         [] => compare(&[1, 10, 20, 100, 300]).await,
-        _ => {
-            compare(
-                &words
-                    .iter()
-                    .map(|n| n.parse().expect("a number of agents"))
-                    .collect::<Vec<_>>(),
-            )
-            .await
-        }
+        _ => compare(&words.iter().map(|n| n.parse().expect("a number of agents")).collect::<Vec<_>>()).await,
     }
 }
 
@@ -85,28 +66,18 @@ async fn compare(sizes: &[u32]) {
     let _publishers = server.publishers(rooms).await;
     for agents in sizes {
         let run = server
-            .run(&[
-                "listen",
-                &server.url(),
-                &agents.to_string(),
-                &rooms.min(*agents).to_string(),
-            ])
+            .run(&["listen", &server.url(), &agents.to_string(), &rooms.min(*agents).to_string()])
             .await;
         say(&format!("{agents} agents: {run}"));
-        report.insert(
-            format!("cpu_s_per_agent_s_n{agents}"),
-            run["cpu_s_per_agent_s"].clone(),
-        );
+        report.insert(format!("cpu_s_per_agent_s_n{agents}"), run["cpu_s_per_agent_s"].clone());
         runs.insert(*agents, run);
     }
     if let Some(python) = std::env::var_os("JUNE_PYTHON").filter(|_| runs.contains_key(&20)) {
         let sdk = server.run_python(&PathBuf::from(python), 20).await;
         say(&format!("20 agents of the Python SDK: {sdk}"));
         let ours = &runs[&20];
-        for (key, figure) in [
-            ("sdk_cpu_ratio_n20", "cpu_s_per_agent_s"),
-            ("sdk_memory_ratio_n20", "rss_kb"),
-        ] {
+        for (key, figure) in [("sdk_cpu_ratio_n20", "cpu_s_per_agent_s"), ("sdk_memory_ratio_n20", "rss_kb")]
+        {
             report.insert(key.to_owned(), ratio(&sdk[figure], &ours[figure]));
         }
     }
@@ -124,12 +95,7 @@ async fn compare(sizes: &[u32]) {
         report.insert(key.to_owned(), joins[key].clone());
     }
     let path = std::env::var_os("BENCH_OUT").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../target/bench/media.json"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/media.json")),
         PathBuf::from,
     );
     std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
@@ -153,12 +119,7 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
         .map(|agent| async move {
             // A steady trickle of joins: what is measured here is what comes after.
             tokio::time::sleep(Duration::from_millis(25) * agent).await;
-            join(
-                url,
-                &format!("bench-{}", agent % rooms),
-                &format!("agent-{agent}"),
-            )
-            .await
+            join(url, &format!("bench-{}", agent % rooms), &format!("agent-{agent}")).await
         })
         .collect();
     let mut listeners = Vec::new();
@@ -239,9 +200,8 @@ async fn join(url: &str, room: &str, identity: &str) -> Agent {
         can_publish: Some(false),
         ..VideoGrants::default()
     };
-    let (room, events) = Room::connect(url, &token(identity, grants), RoomOptions::default())
-        .await
-        .expect("joining works");
+    let (room, events) =
+        Room::connect(url, &token(identity, grants), RoomOptions::default()).await.expect("joining works");
     Agent { room, events }
 }
 
@@ -249,11 +209,7 @@ impl Agent {
     async fn stream(&mut self) -> NativeAudioStream {
         loop {
             let event = self.events.recv().await.expect("the room stays");
-            if let RoomEvent::TrackSubscribed {
-                track: RemoteTrack::Audio(track),
-                ..
-            } = event
-            {
+            if let RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } = event {
                 return NativeAudioStream::new(track.rtc_track(), 16_000, 1);
             }
         }
@@ -262,10 +218,7 @@ impl Agent {
     /// Hears its track until it is over, and reads its events, as any agent does.
     async fn listen(mut self, mut over: tokio::sync::watch::Receiver<bool>) -> Heard {
         let mut stream = self.stream().await;
-        let mut heard = Heard {
-            frames: 0,
-            worst_gap: Duration::ZERO,
-        };
+        let mut heard = Heard { frames: 0, worst_gap: Duration::ZERO };
         let mut last = Instant::now();
         loop {
             tokio::select! {
@@ -294,20 +247,15 @@ impl Agent {
 async fn publish(url: &str, rooms: u32) {
     let mut speakers = Vec::new();
     for number in 0..rooms {
-        let grants = VideoGrants {
-            room_join: true,
-            room: format!("bench-{number}"),
-            ..VideoGrants::default()
-        };
+        let grants =
+            VideoGrants { room_join: true, room: format!("bench-{number}"), ..VideoGrants::default() };
         let (room, events) = Room::connect(url, &token("speaker", grants), RoomOptions::default())
             .await
             .expect("joining works");
         let source = NativeAudioSource::new(AudioSourceOptions::default(), RATE, 1, 100);
         let track = LocalAudioTrack::create_audio_track("mic", RtcAudioSource::Native(source.clone()));
-        let options = TrackPublishOptions {
-            source: TrackSource::Microphone,
-            ..TrackPublishOptions::default()
-        };
+        let options =
+            TrackPublishOptions { source: TrackSource::Microphone, ..TrackPublishOptions::default() };
         room.local_participant()
             .publish_track(LocalTrack::Audio(track), options)
             .await
@@ -328,16 +276,12 @@ async fn speak(source: NativeAudioSource, number: u32) {
             let t = n as f64 / f64::from(RATE);
             let pitch = 120.0 + 20.0 * (2.0 * PI * 0.7 * t).sin();
             let syllable = (2.0 * PI * 3.0 * t).sin().max(0.0);
-            let voice: f64 = (1..12)
-                .map(|k| (2.0 * PI * pitch * f64::from(k) * t).sin() / f64::from(k))
-                .sum();
+            let voice: f64 =
+                (1..12).map(|k| (2.0 * PI * pitch * f64::from(k) * t).sin() / f64::from(k)).sum();
             *sample = (voice * syllable * 4_000.0) as i16;
             n += 1;
         }
-        source
-            .capture_frame(&frame)
-            .await
-            .expect("the frame fits the source");
+        source.capture_frame(&frame).await.expect("the frame fits the source");
     }
 }
 
@@ -354,16 +298,9 @@ impl Server {
         let binary =
             std::env::var_os("LIVEKIT_SERVER").expect("LIVEKIT_SERVER must name a livekit-server binary");
         let files = tempfile::TempDir::new().expect("a folder for the configuration");
-        let tcp = || {
-            TcpListener::bind("127.0.0.1:0")
-                .and_then(|s| s.local_addr())
-                .expect("a free port")
-                .port()
-        };
-        let udp = UdpSocket::bind("127.0.0.1:0")
-            .and_then(|s| s.local_addr())
-            .expect("a free port")
-            .port();
+        let tcp =
+            || TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
+        let udp = UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let (port, tcp_port) = (tcp(), tcp());
         let path = files.path().join("livekit.yaml");
         let config = format!(
@@ -383,11 +320,7 @@ impl Server {
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Self {
-            _process: process,
-            port,
-            _files: files,
-        }
+        Self { _process: process, port, _files: files }
     }
 
     fn url(&self) -> String {
@@ -397,11 +330,7 @@ impl Server {
     async fn publishers(&self, rooms: u32) -> Child {
         let mut process = this_program(&["publish", &self.url(), &rooms.to_string()]);
         let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        lines
-            .next_line()
-            .await
-            .expect("the publishers report")
-            .expect("the publishers publish");
+        lines.next_line().await.expect("the publishers report").expect("the publishers publish");
         process
     }
 
@@ -411,9 +340,7 @@ impl Server {
 
     async fn run_python(&self, python: &std::path::Path, agents: u32) -> Value {
         let mut command = Command::new(python);
-        command
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/agents.py"))
-            .arg(self.url());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/agents.py")).arg(self.url());
         for agent in 0..agents {
             let grants = VideoGrants {
                 room_join: true,
@@ -424,14 +351,7 @@ impl Server {
             };
             command.arg(token(&format!("python-{agent}"), grants));
         }
-        report_of(
-            command
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .expect("Python starts"),
-        )
-        .await
+        report_of(command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("Python starts")).await
     }
 }
 
@@ -447,11 +367,7 @@ fn this_program(arguments: &[&str]) -> Child {
 
 async fn report_of(mut process: Child) -> Value {
     let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-    let line = lines
-        .next_line()
-        .await
-        .expect("it reports")
-        .expect("it reports before it ends");
+    let line = lines.next_line().await.expect("it reports").expect("it reports before it ends");
     process.wait().await.expect("it ends");
     serde_json::from_str(&line).expect("the report is JSON")
 }
@@ -461,46 +377,27 @@ async fn report_of(mut process: Child) -> Value {
 /// CPU time of this process so far, user and system.
 fn cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has /proc");
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     // utime and stime are the 14th and 15th of proc(5), in ticks of 10 ms; the first two are cut off.
-    let ticks = |field: usize| {
-        fields
-            .get(field)
-            .and_then(|ticks| ticks.parse::<f64>().ok())
-            .unwrap_or(f64::NAN)
-    };
+    let ticks =
+        |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(f64::NAN);
     (ticks(11) + ticks(12)) / 100.0
 }
 
 fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has /proc");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .next()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0)
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 fn percentile(durations: &mut [Duration], of: f64) -> f64 {
     durations.sort_unstable();
     let place = ((durations.len().max(1) - 1) as f64 * of).round() as usize;
-    durations.get(place).map_or(f64::NAN, |duration| {
-        (duration.as_secs_f64() * 10_000.0).round() / 10.0
-    })
+    durations.get(place).map_or(f64::NAN, |duration| (duration.as_secs_f64() * 10_000.0).round() / 10.0)
 }
 
 fn token(identity: &str, grants: VideoGrants) -> String {
-    let token = AccessToken::with_api_key(KEY, SECRET)
-        .with_identity(identity)
-        .with_grants(grants);
+    let token = AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants);
     token.to_jwt().expect("the claims are well-formed")
 }
 

@@ -18,15 +18,10 @@ const RATE: u32 = 16_000;
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
 async fn main() -> RoomResult<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "libwebrtc-example".to_owned());
-    let seconds = arguments
-        .next()
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(u64::MAX);
+    let seconds = arguments.next().and_then(|seconds| seconds.parse().ok()).unwrap_or(u64::MAX);
 
     let (room, mut events) = support::join(&name, "listener").await?;
     println!("joined {name}");
@@ -98,8 +93,5 @@ fn level_and_snr(pcm: &[i16], rate: u32, hz: f64) -> (f64, f64) {
         .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
         .sum();
     let amplitude = s.hypot(c);
-    (
-        amplitude,
-        10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10(),
-    )
+    (amplitude, 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10())
 }

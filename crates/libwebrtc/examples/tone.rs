@@ -19,16 +19,11 @@ const AMPLITUDE: f64 = 10_000.0;
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
 async fn main() -> RoomResult<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "libwebrtc-example".to_owned());
     let hz: f64 = arguments.next().and_then(|hz| hz.parse().ok()).unwrap_or(660.0);
-    let seconds: u32 = arguments
-        .next()
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(u32::MAX);
+    let seconds: u32 = arguments.next().and_then(|seconds| seconds.parse().ok()).unwrap_or(u32::MAX);
 
     let (room, mut events) = support::join(&name, "tone").await?;
     tokio::spawn(async move {
@@ -38,13 +33,8 @@ async fn main() -> RoomResult<()> {
     });
     let source = NativeAudioSource::new(AudioSourceOptions::default(), RATE, 1, 200);
     let track = LocalAudioTrack::create_audio_track("tone", RtcAudioSource::Native(source.clone()));
-    let options = TrackPublishOptions {
-        source: TrackSource::Microphone,
-        ..TrackPublishOptions::default()
-    };
-    room.local_participant()
-        .publish_track(LocalTrack::Audio(track), options)
-        .await?;
+    let options = TrackPublishOptions { source: TrackSource::Microphone, ..TrackPublishOptions::default() };
+    room.local_participant().publish_track(LocalTrack::Audio(track), options).await?;
     println!("publishing {hz} Hz to {name}");
 
     let mut angle: f64 = 0.0;
@@ -54,10 +44,7 @@ async fn main() -> RoomResult<()> {
             *sample = (AMPLITUDE * angle.sin()) as i16;
             angle = (angle + 2.0 * PI * hz / f64::from(RATE)) % (2.0 * PI);
         }
-        source
-            .capture_frame(&frame)
-            .await
-            .map_err(livekit::rtc_engine::EngineError::from)?;
+        source.capture_frame(&frame).await.map_err(livekit::rtc_engine::EngineError::from)?;
     }
     room.close().await
 }

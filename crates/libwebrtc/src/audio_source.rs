@@ -93,13 +93,8 @@ pub mod native {
             num_channels: u32,
             queue_size_ms: u32,
         ) -> NativeAudioSource {
-            assert!(
-                queue_size_ms.is_multiple_of(10),
-                "queue_size_ms must be a multiple of 10"
-            );
-            Self {
-                shared: Source::new(options, sample_rate, num_channels, queue_size_ms),
-            }
+            assert!(queue_size_ms.is_multiple_of(10), "queue_size_ms must be a multiple of 10");
+            Self { shared: Source::new(options, sample_rate, num_channels, queue_size_ms) }
         }
 
         /// Drops what is queued: whoever speaks falls silent at once. A writer that waits for room is let

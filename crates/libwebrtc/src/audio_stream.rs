@@ -77,10 +77,7 @@ pub mod native {
                     sink.close();
                 }
             }
-            Self {
-                track: audio_track,
-                sink,
-            }
+            Self { track: audio_track, sink }
         }
 
         /// The track that is streamed.
@@ -110,9 +107,7 @@ pub mod native {
 
     impl Debug for NativeAudioStream {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("NativeAudioStream")
-                .field("track", &self.track)
-                .finish_non_exhaustive()
+            f.debug_struct("NativeAudioStream").field("track", &self.track).finish_non_exhaustive()
         }
     }
 }

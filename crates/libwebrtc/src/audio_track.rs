@@ -56,11 +56,7 @@ impl RtcAudioTrack {
 
     /// Whether it may still carry sound.
     pub fn state(&self) -> RtcTrackState {
-        if self.shared.ended.load(Ordering::Acquire) {
-            RtcTrackState::Ended
-        } else {
-            RtcTrackState::Live
-        }
+        if self.shared.ended.load(Ordering::Acquire) { RtcTrackState::Ended } else { RtcTrackState::Live }
     }
 
     pub(crate) fn new(id: String, feed: Feed) -> Self {
@@ -72,9 +68,7 @@ impl RtcAudioTrack {
             received: Mutex::default(),
             sent: Mutex::default(),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<AudioTrack> {

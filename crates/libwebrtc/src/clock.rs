@@ -9,13 +9,8 @@ pub(crate) fn now() -> Instant {
 }
 
 /// Microseconds since the Unix epoch: the unit of timestamps in statistics.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the calendar"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the calendar")]
 pub(crate) fn unix_us() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

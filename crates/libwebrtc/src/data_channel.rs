@@ -152,9 +152,7 @@ impl DataChannel {
     /// The bytes that are queued and not yet acknowledged.
     pub fn buffered_amount(&self) -> u64 {
         let connection = self.shared.connection.upgrade();
-        connection.map_or(0, |connection| {
-            connection.with(|peer, _| peer.buffered_amount(self.shared.key))
-        })
+        connection.map_or(0, |connection| connection.with(|peer, _| peer.buffered_amount(self.shared.key)))
     }
 
     /// Sets who is told each new state. It must not block: it runs on the connection's thread.
@@ -183,9 +181,7 @@ impl DataChannel {
             on_message: Mutex::new(None),
             on_buffered_amount_change: Mutex::new(None),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<ChannelShared> {

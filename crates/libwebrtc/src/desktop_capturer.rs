@@ -28,10 +28,7 @@ pub enum DesktopCaptureSourceType {
 impl DesktopCapturerOptions {
     /// Capture of a source of this type, without the cursor.
     pub fn new(source_type: DesktopCaptureSourceType) -> Self {
-        Self {
-            source_type,
-            cursor: false,
-        }
+        Self { source_type, cursor: false }
     }
 
     /// Whether the cursor is to be seen.
@@ -76,11 +73,7 @@ impl DesktopCapturer {
     /// A capturer: `None`, always.
     pub fn new(options: DesktopCapturerOptions) -> Option<Self> {
         let DesktopCapturerOptions { source_type, cursor } = options;
-        tracing::error!(
-            ?source_type,
-            cursor,
-            "desktop capture is not available in this libwebrtc"
-        );
+        tracing::error!(?source_type, cursor, "desktop capture is not available in this libwebrtc");
         None
     }
 

@@ -30,11 +30,7 @@ impl IceCandidate {
                 description: "expected candidate:".to_owned(),
             });
         }
-        Ok(Self {
-            sdp_mid: sdp_mid.to_owned(),
-            sdp_mline_index,
-            candidate: candidate.to_owned(),
-        })
+        Ok(Self { sdp_mid: sdp_mid.to_owned(), sdp_mline_index, candidate: candidate.to_owned() })
     }
 
     /// The `mid` of the media section it belongs to.
@@ -54,11 +50,7 @@ impl IceCandidate {
 
     pub(crate) fn new(sdp_mid: String, candidate: String) -> Self {
         // Everything is bundled on the transport of the first section.
-        Self {
-            sdp_mid,
-            sdp_mline_index: 0,
-            candidate,
-        }
+        Self { sdp_mid, sdp_mline_index: 0, candidate }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -74,9 +66,7 @@ impl Display for IceCandidate {
 
 impl Debug for IceCandidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IceCandidate")
-            .field("candidate", &self.candidate)
-            .finish()
+        f.debug_struct("IceCandidate").field("candidate", &self.candidate).finish()
     }
 }
 
@@ -90,10 +80,7 @@ mod tests {
 
         let candidate = IceCandidate::parse("0", 2, &format!("a={line}")).unwrap();
 
-        assert_eq!(
-            (candidate.sdp_mid().as_str(), candidate.sdp_mline_index()),
-            ("0", 2)
-        );
+        assert_eq!((candidate.sdp_mid().as_str(), candidate.sdp_mline_index()), ("0", 2));
         assert_eq!(candidate.candidate(), line);
     }
 

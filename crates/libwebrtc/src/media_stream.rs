@@ -48,9 +48,6 @@ impl MediaStream {
 
 impl Debug for MediaStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MediaStream")
-            .field("id", &self.id)
-            .field("tracks", &self.tracks)
-            .finish()
+        f.debug_struct("MediaStream").field("id", &self.id).field("tracks", &self.tracks).finish()
     }
 }

@@ -183,9 +183,7 @@ impl Drop for Handle {
 impl PeerConnection {
     pub(crate) fn start(configuration: RtcConfiguration) -> Result<Self, RtcError> {
         let connection = Connection::start(configuration)?;
-        Ok(Self {
-            handle: Arc::new(Handle { connection }),
-        })
+        Ok(Self { handle: Arc::new(Handle { connection }) })
     }
 
     fn connection(&self) -> &Arc<Connection> {
@@ -213,11 +211,8 @@ impl PeerConnection {
         if self.connection_state() == PeerConnectionState::Closed {
             return Err(RtcError::closed());
         }
-        let BitrateSettings {
-            min_bitrate_bps: min,
-            start_bitrate_bps: start,
-            max_bitrate_bps: max,
-        } = settings;
+        let BitrateSettings { min_bitrate_bps: min, start_bitrate_bps: start, max_bitrate_bps: max } =
+            settings;
         let below = |one: Option<u64>, other: Option<u64>| matches!((one, other), (Some(one), Some(other)) if one < other);
         if below(start, min) {
             return Err(RtcError::invalid_state("start_bitrate_bps < min_bitrate_bps"));
@@ -237,8 +232,7 @@ impl PeerConnection {
     /// `InvalidState` while another negotiation is pending, when there is nothing to offer, or when the
     /// connection is closed.
     pub async fn create_offer(&self, options: OfferOptions) -> Result<SessionDescription, RtcError> {
-        self.connection()
-            .with(|peer, now| peer.create_offer(&options, now))
+        self.connection().with(|peer, now| peer.create_offer(&options, now))
     }
 
     /// Makes the answer to the peer's offer.
@@ -254,8 +248,7 @@ impl PeerConnection {
     /// # Errors
     /// `InvalidState` when it has no place in the present [`SignalingState`].
     pub async fn set_local_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
-        self.connection()
-            .with(|peer, now| peer.set_local_description(desc, now))
+        self.connection().with(|peer, now| peer.set_local_description(desc, now))
     }
 
     /// Applies a description of the peer's.
@@ -264,8 +257,7 @@ impl PeerConnection {
     /// `InvalidSdp` when it can't be read or contradicts what was agreed on; `InvalidState` when it has no place
     /// in the present [`SignalingState`].
     pub async fn set_remote_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
-        self.connection()
-            .with(|peer, now| peer.set_remote_description(desc, now))
+        self.connection().with(|peer, now| peer.set_remote_description(desc, now))
     }
 
     /// Adds an address of the peer's. One of a kind that can't be used is passed over.
@@ -273,8 +265,7 @@ impl PeerConnection {
     /// # Errors
     /// `InvalidState` before the description that it belongs to, and when the connection is closed.
     pub async fn add_ice_candidate(&self, candidate: IceCandidate) -> Result<(), RtcError> {
-        self.connection()
-            .with(|peer, now| peer.add_remote_candidate(&candidate, now))
+        self.connection().with(|peer, now| peer.add_remote_candidate(&candidate, now))
     }
 
     /// Makes a data channel. It opens when the peers are connected.
@@ -331,9 +322,7 @@ impl PeerConnection {
             MediaStreamTrack::Audio(_) => MediaType::Audio,
             MediaStreamTrack::Video(_) => MediaType::Video,
         };
-        let id = self
-            .connection()
-            .with(|peer, _| peer.add_transceiver(media, Some(track), init))?;
+        let id = self.connection().with(|peer, _| peer.add_transceiver(media, Some(track), init))?;
         Ok(self.connection().transceiver(id))
     }
 
@@ -346,9 +335,7 @@ impl PeerConnection {
         media_type: MediaType,
         init: RtpTransceiverInit,
     ) -> Result<RtpTransceiver, RtcError> {
-        let id = self
-            .connection()
-            .with(|peer, _| peer.add_transceiver(media_type, None, init))?;
+        let id = self.connection().with(|peer, _| peer.add_transceiver(media_type, None, init))?;
         Ok(self.connection().transceiver(id))
     }
 
@@ -389,8 +376,7 @@ impl PeerConnection {
 
     /// The peer's last description that both sides agreed on.
     pub fn current_remote_description(&self) -> Option<SessionDescription> {
-        self.connection()
-            .with(|peer, _| peer.current_remote_description())
+        self.connection().with(|peer, _| peer.current_remote_description())
     }
 
     /// The sending halves of all transceivers.
@@ -406,9 +392,7 @@ impl PeerConnection {
     /// All transceivers, in the order they were added.
     pub fn transceivers(&self) -> Vec<RtpTransceiver> {
         let ids = self.connection().with(|peer, _| peer.transceiver_ids());
-        ids.into_iter()
-            .map(|id| self.connection().transceiver(id))
-            .collect()
+        ids.into_iter().map(|id| self.connection().transceiver(id)).collect()
     }
 
     /// Sets who is told each state of the connection.

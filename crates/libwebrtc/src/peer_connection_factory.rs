@@ -82,9 +82,7 @@ impl PeerConnectionFactory {
     /// A factory with options of video (`zero_playout_delay`) and of the handshake (`enable_warp`: DTLS within
     /// STUN). Both are negotiated, and left out here.
     pub fn with_options(_zero_playout_delay: bool, _enable_warp: bool) -> Self {
-        Self {
-            _engine: Engine::shared().ok(),
-        }
+        Self { _engine: Engine::shared().ok() }
     }
 
     /// Opens a connection.
@@ -129,10 +127,7 @@ fn audio_capabilities() -> RtpCapabilities {
         direction: RtpTransceiverDirection::SendRecv,
     };
     RtpCapabilities {
-        codecs: vec![
-            opus("audio/opus", Some("minptime=10;useinbandfec=1")),
-            opus("audio/red", None),
-        ],
+        codecs: vec![opus("audio/opus", Some("minptime=10;useinbandfec=1")), opus("audio/red", None)],
         header_extensions: vec![
             extension("urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
             extension("urn:ietf:params:rtp-hdrext:sdes:mid"),
@@ -141,10 +136,7 @@ fn audio_capabilities() -> RtpCapabilities {
 }
 
 fn no_capabilities() -> RtpCapabilities {
-    RtpCapabilities {
-        codecs: Vec::new(),
-        header_extensions: Vec::new(),
-    }
+    RtpCapabilities { codecs: Vec::new(), header_extensions: Vec::new() }
 }
 
 /// What factories of native platforms can do.

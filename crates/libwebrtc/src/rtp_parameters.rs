@@ -34,10 +34,7 @@ pub enum DegradationPreference {
 impl DegradationPreference {
     /// The old name of [`Self::MaintainFramerateAndResolution`].
     #[deprecated(since = "0.8.0", note = "use MaintainFramerateAndResolution")]
-    #[expect(
-        non_upper_case_globals,
-        reason = "it was a variant once and is spelt like one"
-    )]
+    #[expect(non_upper_case_globals, reason = "it was a variant once and is spelt like one")]
     pub const Disabled: Self = Self::MaintainFramerateAndResolution;
 }
 

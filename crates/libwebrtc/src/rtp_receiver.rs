@@ -23,17 +23,13 @@ impl RtpReceiver {
     /// The track that arrives. LiveKit gives a media section to one participant after the other: each time
     /// there is a new track here and the old one has ended.
     pub fn track(&self) -> Option<MediaStreamTrack> {
-        self.connection
-            .upgrade()?
-            .with(|peer, _| peer.receiver_track(self.id))
+        self.connection.upgrade()?.with(|peer, _| peer.receiver_track(self.id))
     }
 
     /// The ids of the streams that the track belongs to.
     pub fn stream_ids(&self) -> Vec<String> {
         let connection = self.connection.upgrade();
-        connection
-            .map(|connection| connection.with(|peer, _| peer.stream_ids(self.id)))
-            .unwrap_or_default()
+        connection.map(|connection| connection.with(|peer, _| peer.stream_ids(self.id))).unwrap_or_default()
     }
 
     /// The streams that the track belongs to.
@@ -43,9 +39,7 @@ impl RtpReceiver {
         };
         let (ids, track) =
             connection.with(|peer, _| (peer.stream_ids(self.id), peer.receiver_track(self.id)));
-        ids.into_iter()
-            .map(|id| MediaStream::new(id, track.iter().cloned().collect()))
-            .collect()
+        ids.into_iter().map(|id| MediaStream::new(id, track.iter().cloned().collect())).collect()
     }
 
     /// What it received so far, as of a moment ago.
@@ -72,8 +66,6 @@ impl RtpReceiver {
 
 impl Debug for RtpReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RtpReceiver")
-            .field("track", &self.track())
-            .finish_non_exhaustive()
+        f.debug_struct("RtpReceiver").field("track", &self.track()).finish_non_exhaustive()
     }
 }

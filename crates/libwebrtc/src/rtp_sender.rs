@@ -49,9 +49,7 @@ pub struct RtpSender {
 impl RtpSender {
     /// The track it sends.
     pub fn track(&self) -> Option<MediaStreamTrack> {
-        self.connection
-            .upgrade()?
-            .with(|peer, _| peer.sender_track(self.id))
+        self.connection.upgrade()?.with(|peer, _| peer.sender_track(self.id))
     }
 
     /// What it sent so far, as of a moment ago.
@@ -110,8 +108,6 @@ impl RtpSender {
 
 impl Debug for RtpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RtpSender")
-            .field("track", &self.track())
-            .finish_non_exhaustive()
+        f.debug_struct("RtpSender").field("track", &self.track()).finish_non_exhaustive()
     }
 }

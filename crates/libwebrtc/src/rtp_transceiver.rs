@@ -84,17 +84,15 @@ impl RtpTransceiver {
 
     /// The direction that both sides agreed on, once they did.
     pub fn current_direction(&self) -> Option<RtpTransceiverDirection> {
-        self.connection
-            .upgrade()?
-            .with(|peer, _| peer.current_direction(self.id))
+        self.connection.upgrade()?.with(|peer, _| peer.current_direction(self.id))
     }
 
     /// The direction that this side wants; `Stopped` when the connection is gone.
     pub fn direction(&self) -> RtpTransceiverDirection {
         let gone = RtpTransceiverDirection::Stopped;
-        self.connection.upgrade().map_or(gone, |connection| {
-            connection.with(|peer, _| peer.direction(self.id))
-        })
+        self.connection
+            .upgrade()
+            .map_or(gone, |connection| connection.with(|peer, _| peer.direction(self.id)))
     }
 
     /// Its sending half.

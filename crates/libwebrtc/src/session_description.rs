@@ -70,10 +70,7 @@ impl SessionDescription {
     /// When a line is not of the form `x=…`, or the text does not begin with `v=0` (RFC 8866 §5). A rollback
     /// has no text of its own and is never refused.
     pub fn parse(sdp: &str, sdp_type: SdpType) -> Result<Self, SdpParseError> {
-        let parsed = Self {
-            sdp_type,
-            sdp: sdp.to_owned(),
-        };
+        let parsed = Self { sdp_type, sdp: sdp.to_owned() };
         if sdp_type == SdpType::Rollback {
             return Ok(parsed);
         }
@@ -118,9 +115,7 @@ impl Display for SessionDescription {
 // The text holds addresses and the keys' fingerprints: it stays out of logs.
 impl Debug for SessionDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionDescription")
-            .field("sdp_type", &self.sdp_type)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionDescription").field("sdp_type", &self.sdp_type).finish_non_exhaustive()
     }
 }
 
@@ -149,12 +144,7 @@ mod tests {
 
     #[test]
     fn every_type_reads_back_from_its_name() {
-        for sdp_type in [
-            SdpType::Offer,
-            SdpType::PrAnswer,
-            SdpType::Answer,
-            SdpType::Rollback,
-        ] {
+        for sdp_type in [SdpType::Offer, SdpType::PrAnswer, SdpType::Answer, SdpType::Rollback] {
             assert_eq!(sdp_type.to_string().parse(), Ok(sdp_type));
         }
         assert!("proposal".parse::<SdpType>().is_err());

@@ -140,12 +140,7 @@ where
 impl<T: AsRef<dyn VideoBuffer>> VideoFrame<T> {
     /// A picture of these pixels, captured at 0.
     pub fn new(rotation: VideoRotation, buffer: T) -> Self {
-        Self {
-            rotation,
-            timestamp_us: 0,
-            frame_metadata: None,
-            buffer,
-        }
+        Self { rotation, timestamp_us: 0, frame_metadata: None, buffer }
     }
 }
 
@@ -220,23 +215,13 @@ struct Plane<S> {
 impl<S: Copy> Plane<S> {
     fn new(width: u32, height: u32, stride: u32, value: S) -> Self {
         let stride = stride.max(width);
-        Self {
-            width,
-            height,
-            stride,
-            samples: vec![value; stride as usize * height as usize],
-        }
+        Self { width, height, stride, samples: vec![value; stride as usize * height as usize] }
     }
 
     /// The sample at a place, or at the nearest there is.
     fn at(&self, x: u32, y: u32) -> Option<S> {
-        let (x, y) = (
-            x.min(self.width.saturating_sub(1)),
-            y.min(self.height.saturating_sub(1)),
-        );
-        self.samples
-            .get(y as usize * self.stride as usize + x as usize)
-            .copied()
+        let (x, y) = (x.min(self.width.saturating_sub(1)), y.min(self.height.saturating_sub(1)));
+        self.samples.get(y as usize * self.stride as usize + x as usize).copied()
     }
 
     /// Another plane with the sample that `pick` finds for each place.
@@ -244,10 +229,9 @@ impl<S: Copy> Plane<S> {
         let mut plane = Plane::new(width, height, width, empty);
         for y in 0..height {
             for x in 0..width {
-                if let (Some(sample), Some(place)) = (
-                    pick(x, y),
-                    plane.samples.get_mut(y as usize * width as usize + x as usize),
-                ) {
+                if let (Some(sample), Some(place)) =
+                    (pick(x, y), plane.samples.get_mut(y as usize * width as usize + x as usize))
+                {
                     *place = sample;
                 }
             }
@@ -502,15 +486,9 @@ impl NV12Buffer {
         let (to_width, to_height) = (half(width), half(height));
         let from = |at: u32, of: u32, to: u32| (u64::from(at) * u64::from(of) / u64::from(to.max(1))) as u32;
         let uv = Plane::<u8>::map(to_width * 2, to_height, 128, |x, y| {
-            self.uv.at(
-                from(x / 2, from_width, to_width) * 2 + x % 2,
-                from(y, from_height, to_height),
-            )
+            self.uv.at(from(x / 2, from_width, to_width) * 2 + x % 2, from(y, from_height, to_height))
         });
-        Self {
-            luma: self.luma.scaled(width, height, 0),
-            uv,
-        }
+        Self { luma: self.luma.scaled(width, height, 0), uv }
     }
 }
 
@@ -523,11 +501,7 @@ fn thinned(luma: &Plane<u8>, u: &Plane<u8>, v: &Plane<u8>, across: u32, down: u3
     let (width, height) = (half(luma.width), half(luma.height));
     let thin =
         |plane: &Plane<u8>| Plane::<u8>::map(width, height, 128, |x, y| plane.at(x * across, y * down));
-    I420Buffer {
-        luma: luma.clone(),
-        u: thin(u),
-        v: thin(v),
-    }
+    I420Buffer { luma: luma.clone(), u: thin(u), v: thin(v) }
 }
 
 impl internal::BufferSealed for I420Buffer {
@@ -561,11 +535,7 @@ impl internal::BufferSealed for I010Buffer {
                 plane.at(x, y).map(|s| (s >> 2).min(255) as u8)
             })
         };
-        I420Buffer {
-            luma: eight(&self.luma),
-            u: eight(&self.u),
-            v: eight(&self.v),
-        }
+        I420Buffer { luma: eight(&self.luma), u: eight(&self.u), v: eight(&self.v) }
     }
 }
 
@@ -576,11 +546,7 @@ impl internal::BufferSealed for NV12Buffer {
                 self.uv.at(x * 2 + first, y)
             })
         };
-        I420Buffer {
-            luma: self.luma.clone(),
-            u: every_other(0),
-            v: every_other(1),
-        }
+        I420Buffer { luma: self.luma.clone(), u: every_other(0), v: every_other(1) }
     }
 }
 
@@ -621,15 +587,7 @@ pub mod native {
             _pixel_format: DmaBufPixelFormat,
         ) -> Self {
             let VideoResolution { width, height } = resolution;
-            Self {
-                luma: Plane {
-                    width,
-                    height,
-                    stride: width,
-                    samples: Vec::new(),
-                },
-                fd: dmabuf_fd,
-            }
+            Self { luma: Plane { width, height, stride: width, samples: Vec::new() }, fd: dmabuf_fd }
         }
 
         /// The DMA buffer.
@@ -691,16 +649,9 @@ impl I420Buffer {
     fn pixel(&self, x: u32, y: u32, format: VideoFormatType) -> [u8; 4] {
         let sample = |plane: &Plane<u8>, x, y, zero: i32| i32::from(plane.at(x, y).unwrap_or(0)) - zero;
         let luma = 298 * sample(&self.luma, x, y, 16);
-        let (u, v) = (
-            sample(&self.u, x / 2, y / 2, 128),
-            sample(&self.v, x / 2, y / 2, 128),
-        );
+        let (u, v) = (sample(&self.u, x / 2, y / 2, 128), sample(&self.v, x / 2, y / 2, 128));
         let byte = |value: i32| ((value + 128) >> 8).clamp(0, 255) as u8;
-        let (red, green, blue) = (
-            byte(luma + 409 * v),
-            byte(luma - 100 * u - 208 * v),
-            byte(luma + 516 * u),
-        );
+        let (red, green, blue) = (byte(luma + 409 * v), byte(luma - 100 * u - 208 * v), byte(luma + 516 * u));
         match format {
             VideoFormatType::ARGB => [blue, green, red, 255],
             VideoFormatType::BGRA => [255, red, green, blue],
@@ -745,10 +696,7 @@ mod tests {
 
         let scaled = picture.scale(7, 3);
 
-        assert_eq!(
-            (scaled.width(), scaled.height(), scaled.chroma_width()),
-            (7, 3, 4)
-        );
+        assert_eq!((scaled.width(), scaled.height(), scaled.chroma_width()), (7, 3, 4));
         assert!(scaled.data().0.iter().all(|sample| *sample == 100));
         assert_eq!(picture.scale(0, -1).width(), 0);
     }

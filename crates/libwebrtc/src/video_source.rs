@@ -13,10 +13,7 @@ pub struct VideoResolution {
 
 impl Default for VideoResolution {
     fn default() -> Self {
-        Self {
-            width: 1280,
-            height: 720,
-        }
+        Self { width: 1280, height: 720 }
     }
 }
 
@@ -130,9 +127,7 @@ pub mod native {
 
     impl Debug for NativeVideoSource {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("NativeVideoSource")
-                .field("resolution", &self.resolution)
-                .finish()
+            f.debug_struct("NativeVideoSource").field("resolution", &self.resolution).finish()
         }
     }
 }

@@ -40,11 +40,7 @@ impl RtcVideoTrack {
 
     /// Whether its sender still has it.
     pub fn state(&self) -> RtcTrackState {
-        if self.shared.ended.load(Ordering::Acquire) {
-            RtcTrackState::Ended
-        } else {
-            RtcTrackState::Live
-        }
+        if self.shared.ended.load(Ordering::Acquire) { RtcTrackState::Ended } else { RtcTrackState::Live }
     }
 
     /// Keeps a handler for the trailers of its frames.
@@ -64,9 +60,7 @@ impl RtcVideoTrack {
             ended: AtomicBool::new(false),
             trailers: Mutex::new(None),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn end(&self) {

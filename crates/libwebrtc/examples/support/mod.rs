@@ -15,11 +15,7 @@ pub async fn join(room: &str, identity: &str) -> RoomResult<(Room, UnboundedRece
         &setting("LIVEKIT_API_SECRET", "secret-secret-secret-secret-secret"),
     )
     .with_identity(identity)
-    .with_grants(VideoGrants {
-        room_join: true,
-        room: room.to_owned(),
-        ..VideoGrants::default()
-    })
+    .with_grants(VideoGrants { room_join: true, room: room.to_owned(), ..VideoGrants::default() })
     .to_jwt()
     .expect("the claims are well-formed");
     let mut options = RoomOptions::default();

@@ -30,10 +30,7 @@ pub(crate) struct UnknownFormat {
 
 impl Format {
     /// What speech recognition takes.
-    pub(crate) const SPEECH: Self = Self {
-        rate: 16_000,
-        channels: 1,
-    };
+    pub(crate) const SPEECH: Self = Self { rate: 16_000, channels: 1 };
 
     pub(crate) fn new(rate: impl Into<i64>, channels: impl Into<i64>) -> Result<Self, UnknownFormat> {
         let (rate, channels) = (rate.into(), channels.into());
@@ -68,23 +65,14 @@ impl Format {
         if channels == coded_channels {
             return pcm.to_vec();
         }
-        pcm.iter()
-            .step_by(coded_channels)
-            .flat_map(|sample| std::iter::repeat_n(*sample, channels))
-            .collect()
+        pcm.iter().step_by(coded_channels).flat_map(|sample| std::iter::repeat_n(*sample, channels)).collect()
     }
 
     /// What the codec works at for PCM of this format: the same where Opus has it, else the next rate above,
     /// and one or two channels.
     pub(crate) fn coded(self) -> Coded {
-        let rate = OPUS_RATES
-            .into_iter()
-            .find(|rate| *rate >= self.rate)
-            .unwrap_or(OPUS_CLOCK);
-        Coded {
-            rate,
-            stereo: self.channels == 2,
-        }
+        let rate = OPUS_RATES.into_iter().find(|rate| *rate >= self.rate).unwrap_or(OPUS_CLOCK);
+        Coded { rate, stereo: self.channels == 2 }
     }
 }
 
@@ -105,10 +93,7 @@ impl Coded {
     }
 
     pub(crate) fn mono(self) -> Self {
-        Self {
-            stereo: false,
-            ..self
-        }
+        Self { stereo: false, ..self }
     }
 
     /// Samples of all channels in `ticks` of the RTP clock.
@@ -127,11 +112,7 @@ impl Coded {
     }
 
     pub(crate) fn opus_channels(self) -> Channels {
-        if self.stereo {
-            Channels::Stereo
-        } else {
-            Channels::Mono
-        }
+        if self.stereo { Channels::Stereo } else { Channels::Mono }
     }
 }
 
@@ -141,31 +122,18 @@ mod tests {
 
     #[test]
     fn rates_that_opus_has_are_coded_as_they_are_and_others_at_the_next_above() {
-        for (rate, coded) in [
-            (16_000, 16_000),
-            (24_000, 24_000),
-            (22_050, 24_000),
-            (44_100, 48_000),
-            (96_000, 48_000),
-        ] {
+        for (rate, coded) in
+            [(16_000, 16_000), (24_000, 24_000), (22_050, 24_000), (44_100, 48_000), (96_000, 48_000)]
+        {
             assert_eq!(Format::new(rate, 1).unwrap().coded().rate(), coded);
         }
     }
 
     #[test]
     fn formats_that_make_no_sense_are_refused() {
-        for (rate, channels) in [
-            (0, 1),
-            (-16_000, 1),
-            (16_000, 0),
-            (16_000, -1),
-            (1_000_000, 1),
-            (16_000, 9),
-        ] {
-            assert!(
-                Format::new(rate, channels).is_err(),
-                "{rate} Hz, {channels} channels"
-            );
+        for (rate, channels) in [(0, 1), (-16_000, 1), (16_000, 0), (16_000, -1), (1_000_000, 1), (16_000, 9)]
+        {
+            assert!(Format::new(rate, channels).is_err(), "{rate} Hz, {channels} channels");
         }
     }
 

@@ -220,10 +220,7 @@ impl JitterBuffer {
         let Some(ticks) = opus::ticks(&packet.payload) else {
             return;
         };
-        if self
-            .left
-            .is_some_and(|(ssrc, at)| ssrc == packet.ssrc && now < at + STRAGGLERS)
-        {
+        if self.left.is_some_and(|(ssrc, at)| ssrc == packet.ssrc && now < at + STRAGGLERS) {
             self.counters.late += 1;
             return;
         }
@@ -255,20 +252,10 @@ impl JitterBuffer {
             }
         } else {
             source.newest = (seq, time);
-            source.last = Last {
-                at: now,
-                ticks,
-                dtx: opus::is_dtx(&packet.payload),
-            };
+            source.last = Last { at: now, ticks, dtx: opus::is_dtx(&packet.payload) };
         }
         source.fill_at = None;
-        let held = Held {
-            time,
-            ticks,
-            payload: packet.payload,
-            at: now,
-            red: false,
-        };
+        let held = Held { time, ticks, payload: packet.payload, at: now, red: false };
         self.held.insert(seq, held);
         self.skip_excess();
     }
@@ -297,16 +284,7 @@ impl JitterBuffer {
         if seq < source.next.seq || !fits || self.held.contains_key(&seq) {
             return;
         }
-        self.held.insert(
-            seq,
-            Held {
-                time,
-                ticks,
-                payload,
-                at: now,
-                red: true,
-            },
-        );
+        self.held.insert(seq, Held { time, ticks, payload, at: now, red: true });
     }
 
     /// The next step, if one is due. To be called until there is none, after each packet and at each
@@ -353,14 +331,10 @@ impl JitterBuffer {
 
     /// Unwraps the packet's numbers; starts over if they belong to another source.
     fn place(&mut self, packet: &Packet, now: Instant) -> (i64, i64) {
-        let known = self
-            .source
-            .as_ref()
-            .filter(|source| source.ssrc == packet.ssrc)
-            .map(|source| {
-                let place = source.unwrap(packet);
-                (place, place.0 - source.newest.0 <= MAX_SEQ_JUMP)
-            });
+        let known = self.source.as_ref().filter(|source| source.ssrc == packet.ssrc).map(|source| {
+            let place = source.unwrap(packet);
+            (place, place.0 - source.newest.0 <= MAX_SEQ_JUMP)
+        });
         match known {
             Some((place, true)) => place,
             _ => self.begin(packet, now),
@@ -370,10 +344,7 @@ impl JitterBuffer {
     /// Makes `packet` the first of its source. What waited of the one before is played first.
     fn begin(&mut self, packet: &Packet, now: Instant) -> (i64, i64) {
         for (_, held) in std::mem::take(&mut self.held) {
-            self.plays.push_back(Play::Packet {
-                payload: held.payload,
-                ticks: held.ticks,
-            });
+            self.plays.push_back(Play::Packet { payload: held.payload, ticks: held.ticks });
         }
         if let Some(before) = &self.source {
             self.plays.push_back(Play::Restart);
@@ -386,11 +357,7 @@ impl JitterBuffer {
             ssrc: packet.ssrc,
             newest: (seq, time),
             next: Place { seq, time },
-            last: Last {
-                at: now,
-                ticks: 0,
-                dtx: false,
-            },
+            last: Last { at: now, ticks: 0, dtx: false },
             played_at: now,
             hole_since: None,
             ahead: 0,
@@ -426,10 +393,7 @@ impl JitterBuffer {
             return;
         };
         let gap = held.time - source.next.time;
-        source.next = Place {
-            seq: seq + 1,
-            time: held.time + i64::from(held.ticks),
-        };
+        source.next = Place { seq: seq + 1, time: held.time + i64::from(held.ticks) };
         let passed = ticks_of(now.saturating_duration_since(source.played_at));
         let faded = std::mem::take(&mut source.faded);
         source.played_at = now;
@@ -445,24 +409,15 @@ impl JitterBuffer {
                 self.counters.concealments += 1;
                 conceal(&mut self.plays, owed, &held);
             } else if owed > 0 {
-                let rest = if faded {
-                    Play::Silence { ticks: owed }
-                } else {
-                    Play::Conceal { ticks: owed }
-                };
+                let rest = if faded { Play::Silence { ticks: owed } } else { Play::Conceal { ticks: owed } };
                 self.plays.push_back(rest);
             }
         }
         self.counters.from_red += u64::from(held.red);
         let waited_us = u64::try_from(now.saturating_duration_since(held.at).as_micros()).unwrap_or(u64::MAX);
-        self.counters.waited_tick_us = self
-            .counters
-            .waited_tick_us
-            .saturating_add(waited_us.saturating_mul(held.ticks.into()));
-        self.plays.push_back(Play::Packet {
-            payload: held.payload,
-            ticks: held.ticks,
-        });
+        self.counters.waited_tick_us =
+            self.counters.waited_tick_us.saturating_add(waited_us.saturating_mul(held.ticks.into()));
+        self.plays.push_back(Play::Packet { payload: held.payload, ticks: held.ticks });
     }
 
     /// Plays filler in real time while nothing waits.
@@ -476,24 +431,12 @@ impl JitterBuffer {
             return;
         }
         let old = now.saturating_duration_since(begins);
-        let step = if old >= OLD_PAUSE {
-            OLD_FILL_STEP
-        } else {
-            FILL_STEP
-        };
+        let step = if old >= OLD_PAUSE { OLD_FILL_STEP } else { FILL_STEP };
         let sounding = if source.last.dtx { COMFORT_NOISE } else { FADE };
         let ticks = u32::try_from(ticks_of(step)).unwrap_or(MIN_FRAME_TICKS);
-        let play = if old < sounding {
-            Play::Conceal { ticks }
-        } else {
-            Play::Silence { ticks }
-        };
+        let play = if old < sounding { Play::Conceal { ticks } } else { Play::Silence { ticks } };
         // A thread that slept through several steps makes them up, but not a whole suspend of the machine.
-        let next = if now.saturating_duration_since(at) > MAX_HELD {
-            now
-        } else {
-            at
-        };
+        let next = if now.saturating_duration_since(at) > MAX_HELD { now } else { at };
         if let Some(source) = &mut self.source {
             source.fill_at = Some(next + step);
             source.faded = old >= sounding;
@@ -517,10 +460,7 @@ impl JitterBuffer {
             if duration_of(source.newest.1 - first.time) <= MAX_HELD {
                 return;
             }
-            source.next = Place {
-                seq: seq + 1,
-                time: first.time + i64::from(first.ticks),
-            };
+            source.next = Place { seq: seq + 1, time: first.time + i64::from(first.ticks) };
             source.hole_since = None;
             self.counters.skipped += 1;
             self.held.pop_first();
@@ -541,21 +481,14 @@ fn conceal(plays: &mut VecDeque<Play>, ticks: u32, next: &Held) {
     if i64::from(ticks) > MAX_CONCEALED {
         let fading = whole_frames(ticks_of(FADE));
         plays.push_back(Play::Conceal { ticks: fading });
-        return plays.push_back(Play::Silence {
-            ticks: ticks - fading,
-        });
+        return plays.push_back(Play::Silence { ticks: ticks - fading });
     }
     // In-band FEC restores the one packet before `next`; what was lost before that is concealed.
     let restored = ticks.min(whole_frames(i64::from(next.ticks)));
     if ticks > restored {
-        plays.push_back(Play::Conceal {
-            ticks: ticks - restored,
-        });
+        plays.push_back(Play::Conceal { ticks: ticks - restored });
     }
-    plays.push_back(Play::Recover {
-        next: next.payload.clone(),
-        ticks: restored,
-    });
+    plays.push_back(Play::Recover { next: next.payload.clone(), ticks: restored });
 }
 
 impl Play {

@@ -34,8 +34,5 @@ pub(crate) fn snr_db(pcm: &[i16], rate: u32, hz: f64) -> Tone {
         .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
         .sum();
     let amplitude = s.hypot(c);
-    Tone {
-        amplitude,
-        snr_db: 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10(),
-    }
+    Tone { amplitude, snr_db: 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10() }
 }

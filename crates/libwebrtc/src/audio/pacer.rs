@@ -74,9 +74,7 @@ impl Pacer {
             Phase::Playing { at } => Phase::Playing { at },
             Phase::Idle | Phase::RunningDry { .. } if whole => Phase::Playing { at },
             Phase::RunningDry { until } => Phase::RunningDry { until },
-            Phase::Idle => Phase::RunningDry {
-                until: at + self.tick,
-            },
+            Phase::Idle => Phase::RunningDry { until: at + self.tick },
         };
         true
     }
@@ -107,9 +105,7 @@ impl Pacer {
                 self.not_before = Some(next);
                 self.phase = match self.queue.len() {
                     0 => Phase::Idle,
-                    queued if queued < self.tick_samples => Phase::RunningDry {
-                        until: next + self.tick,
-                    },
+                    queued if queued < self.tick_samples => Phase::RunningDry { until: next + self.tick },
                     _ => Phase::Playing { at: next },
                 };
                 Some(tick)
@@ -156,11 +152,7 @@ mod tests {
     #[test]
     fn sound_leaves_in_real_time_however_eagerly_it_is_written() {
         for queue_ms in [20, 40, 200] {
-            assert_eq!(
-                ticks_of_an_eager_writer(queue_ms, 4),
-                [0, 20, 40, 60],
-                "queue of {queue_ms} ms"
-            );
+            assert_eq!(ticks_of_an_eager_writer(queue_ms, 4), [0, 20, 40, 60], "queue of {queue_ms} ms");
         }
         assert_eq!(ticks_of_an_eager_writer(10, 4), [0, 10, 20, 30]);
     }
@@ -202,10 +194,7 @@ mod tests {
         assert_eq!(pacer.take(now), None);
         let tick = pacer.take(pacer.deadline().unwrap()).unwrap();
 
-        assert_eq!(
-            (tick[..80].to_vec(), tick[80..].to_vec()),
-            (vec![1; 80], vec![0; 80])
-        );
+        assert_eq!((tick[..80].to_vec(), tick[80..].to_vec()), (vec![1; 80], vec![0; 80]));
         assert_eq!(pacer.deadline(), None);
     }
 

@@ -59,14 +59,10 @@ impl Receiver {
                 let Some(unpacked) = red::unpack(&packet.payload, opus) else {
                     return;
                 };
-                let packet = Packet {
-                    payload: unpacked.primary,
-                    ..packet
-                };
+                let packet = Packet { payload: unpacked.primary, ..packet };
                 self.jitter.insert(packet.clone(), now);
                 for (before, copy) in (1..).zip(unpacked.earlier) {
-                    self.jitter
-                        .insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
+                    self.jitter.insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
                 }
             }
         }
@@ -113,10 +109,7 @@ impl Receiver {
             match self.voices.iter_mut().find(|voice| voice.format == format) {
                 Some(voice) => voice.sinks.push(weak),
                 None => match Voice::new(format) {
-                    Ok(voice) => self.voices.push(Voice {
-                        sinks: vec![weak],
-                        ..voice
-                    }),
+                    Ok(voice) => self.voices.push(Voice { sinks: vec![weak], ..voice }),
                     Err(error) => tracing::error!(%error, ?format, "no decoder for an audio stream"),
                 },
             }

@@ -35,15 +35,9 @@ pub(crate) fn unpack(payload: &[u8], opus: u8) -> Option<Unpacked> {
         .iter()
         .rev()
         .filter(|block| block.pt == opus && block.timestamp_offset > 0 && !block.payload.is_empty())
-        .map(|block| Earlier {
-            ticks_before: block.timestamp_offset,
-            payload: block.payload.into(),
-        })
+        .map(|block| Earlier { ticks_before: block.timestamp_offset, payload: block.payload.into() })
         .collect();
-    Some(Unpacked {
-        primary: primary.payload.into(),
-        earlier,
-    })
+    Some(Unpacked { primary: primary.payload.into(), earlier })
 }
 
 /// Packs packets together with a copy of the one before.
@@ -76,25 +70,16 @@ mod tests {
 
     #[test]
     fn a_red_packet_gives_its_payload_and_its_predecessors_nearest_first() {
-        let copy = |pt, timestamp_offset, byte| RedundantBlock {
-            pt,
-            timestamp_offset,
-            payload: vec![byte; 3],
-        };
-        let packet = RedEncoder::encode(
-            OPUS,
-            b"now",
-            &[copy(OPUS, 1920, 2), copy(0, 1440, 9), copy(OPUS, 960, 1)],
-        );
+        let copy =
+            |pt, timestamp_offset, byte| RedundantBlock { pt, timestamp_offset, payload: vec![byte; 3] };
+        let packet =
+            RedEncoder::encode(OPUS, b"now", &[copy(OPUS, 1920, 2), copy(0, 1440, 9), copy(OPUS, 960, 1)]);
 
         let unpacked = unpack(&packet, OPUS).unwrap();
 
         assert_eq!(&*unpacked.primary, b"now");
-        let earlier: Vec<_> = unpacked
-            .earlier
-            .iter()
-            .map(|copy| (copy.ticks_before, copy.payload[0]))
-            .collect();
+        let earlier: Vec<_> =
+            unpacked.earlier.iter().map(|copy| (copy.ticks_before, copy.payload[0])).collect();
         assert_eq!(earlier, [(960, 1), (1920, 2)]);
     }
 
@@ -106,13 +91,7 @@ mod tests {
         let unpacked = unpack(&packer.pack(b"second".to_vec(), 0, OPUS), OPUS).unwrap();
 
         assert_eq!(&*unpacked.primary, b"second");
-        assert_eq!(
-            unpacked.earlier,
-            [Earlier {
-                ticks_before: 960,
-                payload: b"first"[..].into()
-            }]
-        );
+        assert_eq!(unpacked.earlier, [Earlier { ticks_before: 960, payload: b"first"[..].into() }]);
     }
 
     #[test]

@@ -37,9 +37,7 @@ impl Resampler {
             at: 0.0,
             // Half a filter of silence before the first sample, so that it sounds where it should.
             history: vec![0; (TAPS / 2 - 1) * channels],
-            filters: (0..=PHASES)
-                .map(|phase| filter(phase as f64 / PHASES as f64, cutoff))
-                .collect(),
+            filters: (0..=PHASES).map(|phase| filter(phase as f64 / PHASES as f64, cutoff)).collect(),
         })
     }
 
@@ -52,21 +50,15 @@ impl Resampler {
             let phase = (self.at - first as f64) * PHASES as f64;
             let filter = &self.filters[phase.round() as usize];
             for channel in 0..self.channels {
-                let taps = self.history[first * self.channels + channel..]
-                    .iter()
-                    .step_by(self.channels);
-                let sum: f32 = filter
-                    .iter()
-                    .zip(taps)
-                    .map(|(weight, sample)| weight * f32::from(*sample))
-                    .sum();
+                let taps = self.history[first * self.channels + channel..].iter().step_by(self.channels);
+                let sum: f32 =
+                    filter.iter().zip(taps).map(|(weight, sample)| weight * f32::from(*sample)).sum();
                 out.push(sum.round().clamp(f32::from(i16::MIN), f32::from(i16::MAX)) as i16);
             }
             self.at += self.step;
         }
         let done = self.at as usize;
-        self.history
-            .drain(..(done * self.channels).min(self.history.len()));
+        self.history.drain(..(done * self.channels).min(self.history.len()));
         self.at -= done as f64;
     }
 }
@@ -78,11 +70,7 @@ fn filter(fraction: f64, cutoff: f64) -> [f32; TAPS] {
     let mut weights = [0.0; TAPS];
     for (tap, weight) in weights.iter_mut().enumerate() {
         let x = tap as f64 - (TAPS / 2 - 1) as f64 - fraction;
-        let sinc = if x.abs() < 1e-9 {
-            cutoff
-        } else {
-            (PI * cutoff * x).sin() / (PI * x)
-        };
+        let sinc = if x.abs() < 1e-9 { cutoff } else { (PI * cutoff * x).sin() / (PI * x) };
         // Blackman's window keeps what is not passed 58 dB and more below.
         let place = (x + TAPS as f64 / 2.0) / TAPS as f64;
         let window = 0.42 - 0.5 * (2.0 * PI * place).cos() + 0.08 * (4.0 * PI * place).cos();
@@ -108,21 +96,13 @@ mod tests {
 
     #[test]
     fn a_tone_keeps_its_pitch_level_and_cleanness() {
-        for (from, to) in [
-            (48_000, 44_100),
-            (44_100, 48_000),
-            (24_000, 22_050),
-            (22_050, 24_000),
-        ] {
+        for (from, to) in [(48_000, 44_100), (44_100, 48_000), (24_000, 22_050), (22_050, 24_000)] {
             let out = resampled(from, to, 440.0);
 
             let measured = snr_db(&out[2_000..20_000], to, 440.0);
 
             assert!(measured.snr_db > 50.0, "{from} to {to} Hz: {measured:?}");
-            assert!(
-                (measured.amplitude - 10_000.0).abs() < 50.0,
-                "{from} to {to} Hz: {measured:?}"
-            );
+            assert!((measured.amplitude - 10_000.0).abs() < 50.0, "{from} to {to} Hz: {measured:?}");
         }
     }
 
@@ -130,20 +110,14 @@ mod tests {
     fn a_second_in_is_a_second_out() {
         let out = resampled(22_050, 24_000, 440.0);
 
-        assert!(
-            (24_000 - 32..=24_000).contains(&out.len()),
-            "{} samples",
-            out.len()
-        );
+        assert!((24_000 - 32..=24_000).contains(&out.len()), "{} samples", out.len());
     }
 
     #[test]
     fn channels_stay_apart() {
         let mut resampler = Resampler::between(44_100, 48_000, 2).unwrap();
-        let stereo: Vec<i16> = sine(440.0, 10_000.0, 44_100, 4_410)
-            .into_iter()
-            .flat_map(|left| [left, 0])
-            .collect();
+        let stereo: Vec<i16> =
+            sine(440.0, 10_000.0, 44_100, 4_410).into_iter().flat_map(|left| [left, 0]).collect();
         let mut out = Vec::new();
 
         resampler.push(&stereo, &mut out);

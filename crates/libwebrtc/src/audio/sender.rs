@@ -90,11 +90,7 @@ impl Sender {
     /// libopus's, for coding it does not take.
     pub(crate) fn new(format: Format, coding: Coding, seq: u16, time: u32) -> Result<Self, audiopus::Error> {
         let format_coded = format.coded();
-        let coded = if coding.stereo {
-            format_coded
-        } else {
-            format_coded.mono()
-        };
+        let coded = if coding.stereo { format_coded } else { format_coded.mono() };
         let mut encoder = Encoder::new(coded.opus_rate(), coded.opus_channels(), Application::Voip)?;
         encoder.set_complexity(COMPLEXITY)?;
         encoder.set_packet_loss_perc(EXPECTED_LOSS)?;
@@ -126,20 +122,14 @@ impl Sender {
     }
 
     fn apply(&mut self, coding: Coding) -> Result<(), audiopus::Error> {
-        let bitrate = coding
-            .max_bitrate
-            .unwrap_or(DEFAULT_BITRATE)
-            .clamp(*BITRATES.start(), *BITRATES.end());
+        let bitrate = coding.max_bitrate.unwrap_or(DEFAULT_BITRATE).clamp(*BITRATES.start(), *BITRATES.end());
         self.encoder.set_bitrate(Bitrate::BitsPerSecond(bitrate as i32))?;
         self.encoder.set_inband_fec(coding.fec)?;
         self.encoder.set_dtx(coding.dtx)
     }
 
     pub(crate) fn report(&self) -> SendReport {
-        SendReport {
-            ticks: self.ticks,
-            levels: self.levels,
-        }
+        SendReport { ticks: self.ticks, levels: self.levels }
     }
 
     /// Takes interleaved PCM and hands each packet that is full to `send`.
@@ -176,9 +166,7 @@ impl Sender {
         let pause = now.saturating_duration_since(last_at).saturating_sub(PACKET);
         if pause > MAX_LATE {
             let packets = pause.as_millis() / u128::from(PACKET_MS);
-            self.time = self
-                .time
-                .wrapping_add((packets as u32).wrapping_mul(PACKET_TICKS));
+            self.time = self.time.wrapping_add((packets as u32).wrapping_mul(PACKET_TICKS));
             self.marker = true;
         }
     }

@@ -43,11 +43,7 @@ struct SinkList {
 
 impl Sink {
     pub(crate) fn new(format: Format, capacity: Option<usize>) -> Self {
-        Self {
-            format,
-            capacity,
-            queue: Mutex::default(),
-        }
+        Self { format, capacity, queue: Mutex::default() }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -61,9 +57,7 @@ impl Sink {
             return;
         }
         queue.frames.extend(frames);
-        let excess = self
-            .capacity
-            .map_or(0, |capacity| queue.frames.len().saturating_sub(capacity));
+        let excess = self.capacity.map_or(0, |capacity| queue.frames.len().saturating_sub(capacity));
         if excess > 0 {
             queue.frames.drain(..excess);
             // Once per overflow and then rarely: a reader that stopped must not flood the log.
@@ -138,13 +132,7 @@ impl Sinks {
 
     /// The sinks whose streams are still there.
     pub(crate) fn snapshot(&self) -> Vec<Weak<Sink>> {
-        self.list
-            .lock()
-            .sinks
-            .iter()
-            .filter(|sink| sink.strong_count() > 0)
-            .cloned()
-            .collect()
+        self.list.lock().sinks.iter().filter(|sink| sink.strong_count() > 0).cloned().collect()
     }
 
     /// Ends all streams once what is queued is read.
@@ -163,12 +151,7 @@ mod tests {
     use super::*;
 
     fn frame(marker: i16) -> AudioFrame<'static> {
-        AudioFrame {
-            data: vec![marker].into(),
-            sample_rate: 16_000,
-            num_channels: 1,
-            samples_per_channel: 1,
-        }
+        AudioFrame { data: vec![marker].into(), sample_rate: 16_000, num_channels: 1, samples_per_channel: 1 }
     }
 
     fn read(sink: &Sink) -> Option<Option<i16>> {
@@ -185,10 +168,7 @@ mod tests {
         sink.push([frame(1), frame(2)]);
         sink.push([frame(3)]);
 
-        assert_eq!(
-            [read(&sink), read(&sink), read(&sink)],
-            [Some(Some(1)), Some(Some(2)), Some(Some(3))]
-        );
+        assert_eq!([read(&sink), read(&sink), read(&sink)], [Some(Some(1)), Some(Some(2)), Some(Some(3))]);
         assert_eq!(read(&sink), None);
     }
 
@@ -198,10 +178,7 @@ mod tests {
 
         sink.push([frame(1), frame(2), frame(3)]);
 
-        assert_eq!(
-            [read(&sink), read(&sink), read(&sink)],
-            [Some(Some(2)), Some(Some(3)), None]
-        );
+        assert_eq!([read(&sink), read(&sink), read(&sink)], [Some(Some(2)), Some(Some(3)), None]);
     }
 
     #[test]

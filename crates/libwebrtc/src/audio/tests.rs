@@ -19,12 +19,7 @@ const RATE: u32 = 16_000;
 const OPUS: u8 = 111;
 const TICK: Duration = Duration::from_millis(10);
 const SAMPLES_PER_TICK: usize = RATE as usize / 100;
-const SPEECH: Coding = Coding {
-    max_bitrate: Some(32_000),
-    dtx: false,
-    fec: true,
-    stereo: false,
-};
+const SPEECH: Coding = Coding { max_bitrate: Some(32_000), dtx: false, fec: true, stereo: false };
 
 /// What came out at the other end.
 struct Heard {
@@ -42,11 +37,7 @@ fn carry(pcm: &[i16], coding: Coding, red: bool, lost: impl Fn(usize) -> bool) -
     let sinks = Sinks::default();
     let sink = Arc::new(Sink::new(Format::SPEECH, None));
     sinks.add(&sink);
-    let packing = if red {
-        Packing::Red { opus: OPUS }
-    } else {
-        Packing::Opus
-    };
+    let packing = if red { Packing::Red { opus: OPUS } } else { Packing::Opus };
 
     let (start, mut sent) = (now(), 0);
     for (tick, pcm) in (0..).zip(pcm.chunks(SAMPLES_PER_TICK)) {
@@ -69,11 +60,7 @@ fn carry(pcm: &[i16], coding: Coding, red: bool, lost: impl Fn(usize) -> bool) -
         });
         receiver.run(&sinks, true, now);
     }
-    Heard {
-        pcm: drain(&sink),
-        sent,
-        report: receiver.report(),
-    }
+    Heard { pcm: drain(&sink), sent, report: receiver.report() }
 }
 
 fn drain(sink: &Sink) -> Vec<i16> {
@@ -92,10 +79,7 @@ fn voice(seconds: usize) -> Vec<i16> {
         .map(|i| {
             let at = i as f64 / f64::from(RATE);
             phase += TAU * (160.0 + 60.0 * (TAU * 3.3 * at).sin()) / f64::from(RATE);
-            let buzz: f64 = (1..=20)
-                .map(f64::from)
-                .map(|n| (n * phase).sin() * 6_000.0 / n)
-                .sum();
+            let buzz: f64 = (1..=20).map(f64::from).map(|n| (n * phase).sin() * 6_000.0 / n).sum();
             (buzz * (0.55 + 0.45 * (TAU * 4.0 * at).sin())) as i16
         })
         .collect()
@@ -116,10 +100,7 @@ fn a_tone_comes_out_as_it_went_in_and_without_a_hole() {
     let heard = carry(&sine(440.0, 12_000.0, RATE, 48_000), SPEECH, false, |_| false);
 
     let tone = snr_db(&heard.pcm[16_000..40_000], RATE, 440.0);
-    assert!(
-        (tone.amplitude - 12_000.0).abs() < 120.0 && tone.snr_db > 25.0,
-        "{tone:?}"
-    );
+    assert!((tone.amplitude - 12_000.0).abs() < 120.0 && tone.snr_db > 25.0, "{tone:?}");
     assert!(heard.pcm.len() > 48_000 - 3_200, "{} samples", heard.pcm.len());
     assert_eq!(heard.report.counters.concealments, 0);
 }
@@ -139,10 +120,7 @@ fn a_lost_packet_comes_back_better_from_the_copy_in_the_next_one_than_made_up() 
 
     let (with, without) = (likeness(true), likeness(false));
 
-    assert!(
-        with > without + 3.0,
-        "{with:.1} dB with FEC, {without:.1} dB without"
-    );
+    assert!(with > without + 3.0, "{with:.1} dB with FEC, {without:.1} dB without");
 }
 
 #[test]
@@ -150,9 +128,8 @@ fn with_redundant_packets_single_losses_are_not_heard_at_all() {
     let voice = voice(6);
     let clean = carry(&voice, SPEECH, true, |_| false);
     // The first loss teaches the buffer to wait for copies; it may be heard.
-    let heard = carry(&voice, SPEECH, true, |number| {
-        number == 20 || number > 100 && number.is_multiple_of(7)
-    });
+    let heard =
+        carry(&voice, SPEECH, true, |number| number == 20 || number > 100 && number.is_multiple_of(7));
 
     let tail = |pcm: &[i16]| pcm[pcm.len() - 3 * RATE as usize..].to_vec();
     let (heard_tail, clean_tail) = (tail(&heard.pcm), tail(&clean.pcm));
@@ -185,10 +162,7 @@ fn while_nobody_speaks_little_is_sent_and_silence_is_played_on() {
     let middle = &heard.pcm[4 * RATE as usize..5 * RATE as usize];
     assert!(middle.iter().all(|sample| sample.abs() < 100), "it is not silent");
     let end = &heard.pcm[heard.pcm.len() - RATE as usize..];
-    assert!(
-        end.iter().any(|sample| *sample > 5_000),
-        "speech did not come back"
-    );
+    assert!(end.iter().any(|sample| *sample > 5_000), "speech did not come back");
 }
 
 #[test]

@@ -54,21 +54,15 @@ impl Engine {
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let (tasks, queue) = unbounded_channel();
-            let runtime = Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build()
-                .map_err(no_thread)?;
+            let runtime =
+                Builder::new_current_thread().enable_io().enable_time().build().map_err(no_thread)?;
             thread::Builder::new()
                 .name(format!("webrtc-{number}"))
                 .spawn(move || LocalSet::new().block_on(&runtime, serve(queue)))
                 .map_err(no_thread)?;
             threads.push(tasks);
         }
-        Ok(Self {
-            threads,
-            next: AtomicUsize::new(0),
-        })
+        Ok(Self { threads, next: AtomicUsize::new(0) })
     }
 
     /// Runs `task` on one of the threads, in turn.
@@ -108,17 +102,12 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 fn thread_count() -> usize {
-    let asked = std::env::var(THREADS_VARIABLE)
-        .ok()
-        .and_then(|count| count.parse::<NonZero<usize>>().ok());
+    let asked = std::env::var(THREADS_VARIABLE).ok().and_then(|count| count.parse::<NonZero<usize>>().ok());
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     asked.map_or(cores.min(DEFAULT_THREADS), NonZero::get)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn no_thread(error: std::io::Error) -> RtcError {
-    RtcError {
-        error_type: RtcErrorType::Internal,
-        message: format!("no thread for media: {error}"),
-    }
+    RtcError { error_type: RtcErrorType::Internal, message: format!("no thread for media: {error}") }
 }

@@ -28,20 +28,11 @@ struct Outgoing {
 
 impl Media {
     pub(super) fn new(connection: Weak<Connection>) -> Self {
-        Self {
-            connection,
-            receivers: Vec::new(),
-            senders: Vec::new(),
-            report_at: None,
-        }
+        Self { connection, receivers: Vec::new(), senders: Vec::new(), report_at: None }
     }
 
     pub(super) fn receive(&mut self, incoming: Incoming, now: Instant) {
-        let Incoming {
-            track,
-            packet,
-            packing,
-        } = incoming;
+        let Incoming { track, packet, packing } = incoming;
         let known = self.receivers.iter().position(|(known, _)| same(known, &track));
         let index = known.unwrap_or_else(|| {
             self.receivers.push((track, Receiver::default()));
@@ -81,10 +72,7 @@ impl Media {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.receivers
-            .iter()
-            .filter_map(|(_, receiver)| receiver.deadline())
-            .min()
+        self.receivers.iter().filter_map(|(_, receiver)| receiver.deadline()).min()
     }
 
     /// Starts, changes or stops what a transceiver sends.
@@ -105,20 +93,13 @@ impl Media {
         };
         let source = source.shared();
         let (seq, time) = random_start();
-        let sender = source
-            .format()
-            .and_then(|format| Sender::new(format, plan.coding, seq, time).ok());
+        let sender = source.format().and_then(|format| Sender::new(format, plan.coding, seq, time).ok());
         let Some(sender) = sender else {
             tracing::error!("no encoder for an audio track");
             return;
         };
         let outlet = source.open_outlet(self.connection.clone());
-        self.senders.push(Outgoing {
-            id,
-            track: plan.track,
-            sender,
-            outlet,
-        });
+        self.senders.push(Outgoing { id, track: plan.track, sender, outlet });
     }
 
     /// Encodes what came from the sources and hands it to the peer.
@@ -127,9 +108,7 @@ impl Media {
         for outgoing in &mut self.senders {
             while let Some(pcm) = outgoing.outlet.take() {
                 if outgoing.track.shared().enabled() {
-                    outgoing
-                        .sender
-                        .push(&pcm, now, |packet| packets.push((outgoing.id, packet)));
+                    outgoing.sender.push(&pcm, now, |packet| packets.push((outgoing.id, packet)));
                 } else {
                     outgoing.sender.mute();
                 }

@@ -186,11 +186,7 @@ impl Connection {
                     channel.state_changed(state);
                 }
             }
-            Notice::Message {
-                channel,
-                data,
-                binary,
-            } => {
+            Notice::Message { channel, data, binary } => {
                 if let Some(channel) = self.channel(channel) {
                     channel.received(&data, binary);
                 }
@@ -217,16 +213,8 @@ impl Connection {
             return;
         };
         let transceiver = self.transceiver(id);
-        let streams = ids
-            .into_iter()
-            .map(|id| MediaStream::new(id, vec![track.clone()]))
-            .collect();
-        let event = TrackEvent {
-            receiver: transceiver.receiver(),
-            streams,
-            track,
-            transceiver,
-        };
+        let streams = ids.into_iter().map(|id| MediaStream::new(id, vec![track.clone()])).collect();
+        let event = TrackEvent { receiver: transceiver.receiver(), streams, track, transceiver };
         call(&self.callbacks.track, |f| f(event));
     }
 
@@ -282,10 +270,7 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             break;
         }
 
-        let deadline = [deadline, media.deadline(), network.deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        let deadline = [deadline, media.deadline(), network.deadline()].into_iter().flatten().min();
         let at = deadline.unwrap_or(now + IDLE).min(now + IDLE);
         timer.as_mut().reset(at.into());
         tokio::select! {

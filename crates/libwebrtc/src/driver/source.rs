@@ -92,17 +92,12 @@ impl Source {
 
     /// Fails if its format is none that can be sent.
     pub(crate) fn check_format(&self) -> Result<(), RtcError> {
-        self.format
-            .map(|_| ())
-            .map_err(|error| RtcError::invalid_state(error.to_string()))
+        self.format.map(|_| ()).map_err(|error| RtcError::invalid_state(error.to_string()))
     }
 
     /// Hands this source's sound to `connection` from now on, until the outlet is dropped.
     pub(crate) fn open_outlet(&self, connection: Weak<Connection>) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet {
-            ticks: Mutex::default(),
-            connection,
-        });
+        let outlet = Arc::new(Outlet { ticks: Mutex::default(), connection });
         let mut outlets = self.outlets.lock();
         outlets.retain(|outlet| outlet.strong_count() > 0);
         outlets.push(Arc::downgrade(&outlet));
@@ -112,14 +107,10 @@ impl Source {
     pub(crate) async fn capture(self: &Arc<Self>, frame: &AudioFrame<'_>) -> Result<(), RtcError> {
         self.check_format()?;
         if frame.sample_rate != self.sample_rate || frame.num_channels != self.num_channels {
-            return Err(RtcError::invalid_state(
-                "the frame's rate or channels are not the source's",
-            ));
+            return Err(RtcError::invalid_state("the frame's rate or channels are not the source's"));
         }
         if !frame.data.len().is_multiple_of(self.num_channels as usize) {
-            return Err(RtcError::invalid_state(
-                "the frame ends within a sampling instant",
-            ));
+            return Err(RtcError::invalid_state("the frame ends within a sampling instant"));
         }
         match &self.pacer {
             Some(pacer) => self.queue(pacer, &frame.data).await,

@@ -122,9 +122,7 @@ pub struct KeyProvider {
 impl KeyProvider {
     /// A provider without keys.
     pub fn new(options: KeyProviderOptions) -> Self {
-        Self {
-            options: Arc::new(options),
-        }
+        Self { options: Arc::new(options) }
     }
 
     /// Sets the key that all share: fails.
@@ -163,9 +161,7 @@ impl KeyProvider {
 
 impl Debug for KeyProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyProvider")
-            .field("shared_key", &self.options.shared_key)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyProvider").field("shared_key", &self.options.shared_key).finish_non_exhaustive()
     }
 }
 
@@ -217,9 +213,7 @@ impl FrameCryptor {
             key_index: AtomicI32::new(0),
             on_state_change: Mutex::new(None),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Turns it on or off. A silenced sender stays silent either way.
@@ -281,9 +275,7 @@ impl DataPacketCryptor {
     /// A cryptor that refuses to work, and keeps peer connections from being made while it lives.
     pub fn new(_algorithm: EncryptionAlgorithm, _key_provider: KeyProvider) -> Self {
         ASKED_FOR.fetch_add(1, Ordering::AcqRel);
-        Self {
-            _asked: Arc::new(Asked),
-        }
+        Self { _asked: Arc::new(Asked) }
     }
 
     /// Encrypts a packet.

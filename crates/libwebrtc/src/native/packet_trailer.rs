@@ -103,17 +103,13 @@ impl PacketTrailerHandler {
     pub fn set_subscribe_timing_observer(&self, _observer: Option<SubscribeTimingObserver>) {}
 
     fn new() -> Self {
-        Self {
-            enabled: Arc::new(AtomicBool::new(true)),
-        }
+        Self { enabled: Arc::new(AtomicBool::new(true)) }
     }
 }
 
 impl Debug for PacketTrailerHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PacketTrailerHandler")
-            .field("enabled", &self.enabled())
-            .finish()
+        f.debug_struct("PacketTrailerHandler").field("enabled", &self.enabled()).finish()
     }
 }
 

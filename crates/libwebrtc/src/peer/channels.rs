@@ -115,10 +115,7 @@ impl Channels {
     /// The channel that an offer is to carry: any that waits. One that str0m numbers itself is preferred: its
     /// number can be given again should the offer come to nothing.
     pub(super) fn offer_one(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
-        let usable = self
-            .list
-            .iter_mut()
-            .filter(|channel| !channel.offered || channel.negotiated.is_none());
+        let usable = self.list.iter_mut().filter(|channel| !channel.offered || channel.negotiated.is_none());
         let waiting = usable.filter(|channel| matches!(channel.phase, Phase::Waiting(_)));
         let channel = waiting.min_by_key(|channel| channel.negotiated.is_some())?;
         channel.offered = true;
@@ -130,9 +127,7 @@ impl Channels {
 
     /// Whether a channel waits for SCTP to be agreed on.
     fn any_waiting(&self) -> bool {
-        self.list
-            .iter()
-            .any(|channel| matches!(channel.phase, Phase::Waiting(_)))
+        self.list.iter().any(|channel| matches!(channel.phase, Phase::Waiting(_)))
     }
 
     /// str0m starts over: it knows none of the channels that still wait.
@@ -146,20 +141,13 @@ impl Channels {
     pub(super) fn offered(&mut self, key: ChannelKey, id: ChannelId) {
         if let Some(channel) = self.get_mut(key) {
             let unwanted = matches!(channel.phase, Phase::Closed);
-            channel.phase = if unwanted {
-                Phase::Unwanted(id)
-            } else {
-                Phase::Opening(id)
-            };
+            channel.phase = if unwanted { Phase::Unwanted(id) } else { Phase::Opening(id) };
         }
     }
 
     /// Ends all; returns those that were not closed before.
     pub(super) fn close_all(&mut self) -> Vec<ChannelKey> {
-        let open = self
-            .list
-            .iter_mut()
-            .filter(|channel| channel.state() != DataChannelState::Closed);
+        let open = self.list.iter_mut().filter(|channel| channel.state() != DataChannelState::Closed);
         open.map(|channel| {
             channel.phase = Phase::Closed;
             channel.key
@@ -171,14 +159,9 @@ impl Channels {
     pub(super) fn survey(
         &self,
     ) -> impl Iterator<Item = (&str, Option<u16>, DataChannelState, ChannelCounters)> {
-        self.list.iter().map(|channel| {
-            (
-                &*channel.label,
-                channel.negotiated,
-                channel.state(),
-                channel.counters,
-            )
-        })
+        self.list
+            .iter()
+            .map(|channel| (&*channel.label, channel.negotiated, channel.state(), channel.counters))
     }
 }
 
@@ -194,19 +177,11 @@ impl Peer {
         let config = config(label, init)?;
         // str0m takes two channels on one stream for a bug of ours, and panics.
         let negotiated = config.negotiated;
-        if negotiated.is_some()
-            && self
-                .channels
-                .list
-                .iter()
-                .any(|channel| channel.negotiated == negotiated)
-        {
+        if negotiated.is_some() && self.channels.list.iter().any(|channel| channel.negotiated == negotiated) {
             return Err(RtcError::invalid_state("the SCTP stream has a channel already"));
         }
         let first = self.negotiation.app_mid().is_none() && !self.channels.any_waiting();
-        let key = self
-            .channels
-            .add(label.to_owned(), negotiated, Phase::Waiting(config));
+        let key = self.channels.add(label.to_owned(), negotiated, Phase::Waiting(config));
         self.open_waiting_channels(now);
         if first && self.negotiation.app_mid().is_none() {
             self.negotiation_needed();
@@ -230,15 +205,11 @@ impl Peer {
 
     /// The offer that carried this channel came to nothing. What was closed meanwhile is forgotten.
     pub(super) fn channel_not_offered(&mut self, key: ChannelKey) {
-        self.channels
-            .list
-            .retain(|channel| channel.key != key || !matches!(channel.phase, Phase::Closed));
+        self.channels.list.retain(|channel| channel.key != key || !matches!(channel.phase, Phase::Closed));
     }
 
     pub(crate) fn channel_state(&self, key: ChannelKey) -> DataChannelState {
-        self.channels
-            .get(key)
-            .map_or(DataChannelState::Closed, Channel::state)
+        self.channels.get(key).map_or(DataChannelState::Closed, Channel::state)
     }
 
     /// Its SCTP stream, once it has one.
@@ -252,10 +223,9 @@ impl Peer {
 
     pub(crate) fn buffered_amount(&mut self, key: ChannelKey) -> u64 {
         match self.channels.get(key).map(|channel| &channel.phase) {
-            Some(Phase::Open { id, .. }) => self
-                .rtc
-                .channel(*id)
-                .map_or(0, |mut channel| channel.buffered_amount() as u64),
+            Some(Phase::Open { id, .. }) => {
+                self.rtc.channel(*id).map_or(0, |mut channel| channel.buffered_amount() as u64)
+            }
             _ => 0,
         }
     }
@@ -312,11 +282,7 @@ impl Peer {
             }
             Phase::Unwanted(_) | Phase::Closing(_) | Phase::Closed => return,
         };
-        let state = if closed {
-            DataChannelState::Closed
-        } else {
-            DataChannelState::Closing
-        };
+        let state = if closed { DataChannelState::Closed } else { DataChannelState::Closing };
         self.notify(Notice::ChannelState(key, state));
         self.settle(now);
     }
@@ -333,9 +299,7 @@ impl Peer {
                 channel.key
             }
             None => {
-                let key = self
-                    .channels
-                    .add(label.clone(), None, Phase::Open { id, buffered: 0 });
+                let key = self.channels.add(label.clone(), None, Phase::Open { id, buffered: 0 });
                 self.notify(Notice::ChannelOpened(key, label));
                 key
             }
@@ -350,11 +314,7 @@ impl Peer {
         };
         channel.counters.messages_received += 1;
         channel.counters.bytes_received += message.data.len() as u64;
-        let notice = Notice::Message {
-            channel: channel.key,
-            data: message.data,
-            binary: message.binary,
-        };
+        let notice = Notice::Message { channel: channel.key, data: message.data, binary: message.binary };
         self.notify(notice);
     }
 
@@ -377,17 +337,11 @@ impl Peer {
             if *buffered == 0 {
                 continue;
             }
-            let left = self
-                .rtc
-                .channel(*id)
-                .map_or(0, |mut channel| channel.buffered_amount());
+            let left = self.rtc.channel(*id).map_or(0, |mut channel| channel.buffered_amount());
             let sent = buffered.saturating_sub(left) as u64;
             *buffered = left;
             if sent > 0 {
-                let notice = Notice::Drained {
-                    channel: channel.key,
-                    sent,
-                };
+                let notice = Notice::Drained { channel: channel.key, sent };
                 self.outputs.push_back(super::Output::Notify(notice));
             }
         }
@@ -399,12 +353,8 @@ fn config(label: &str, init: &DataChannelInit) -> Result<ChannelConfig, RtcError
         |value: i32| u16::try_from(value).map_err(|_| RtcError::invalid_state("a limit is out of range"));
     let reliability = match (init.max_retransmits, init.max_retransmit_time) {
         (None, None) => Reliability::Reliable,
-        (Some(retransmits), None) => Reliability::MaxRetransmits {
-            retransmits: limit(retransmits)?,
-        },
-        (None, Some(lifetime)) => Reliability::MaxPacketLifetime {
-            lifetime: limit(lifetime)?,
-        },
+        (Some(retransmits), None) => Reliability::MaxRetransmits { retransmits: limit(retransmits)? },
+        (None, Some(lifetime)) => Reliability::MaxPacketLifetime { lifetime: limit(lifetime)? },
         (Some(_), Some(_)) => return Err(RtcError::invalid_state("a channel has one limit at most")),
     };
     let negotiated = match (init.negotiated, init.id) {

@@ -222,10 +222,7 @@ impl Peer {
             return;
         }
         self.local_candidates.push(candidate.clone());
-        let accepted = self
-            .rtc
-            .add_local_candidate(candidate)
-            .map(Candidate::to_sdp_string);
+        let accepted = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
         if let Some(line) = accepted.filter(|_| trickle) {
             let candidate = IceCandidate::new(self.first_mid(), line);
             self.notify(Notice::Candidate(candidate));
@@ -267,10 +264,7 @@ impl Peer {
 
     /// Whether ICE has found a way.
     pub(crate) fn is_reached(&self) -> bool {
-        matches!(
-            self.ice,
-            IceConnectionState::Connected | IceConnectionState::Completed
-        )
+        matches!(self.ice, IceConnectionState::Connected | IceConnectionState::Completed)
     }
 
     pub(crate) fn gathering_state(&self) -> IceGatheringState {
@@ -309,11 +303,7 @@ impl Peer {
 
     /// Fails if the connection is closed.
     fn open(&self) -> Result<(), RtcError> {
-        if self.is_closed() {
-            Err(RtcError::closed())
-        } else {
-            Ok(())
-        }
+        if self.is_closed() { Err(RtcError::closed()) } else { Ok(()) }
     }
 
     fn enter(&mut self, phase: ConnectionPhase) {
@@ -427,9 +417,7 @@ impl Peer {
                 self.enter(ConnectionPhase::Connected);
             }
             (ConnectionPhase::Connected, Ice::Disconnected) => {
-                self.enter(ConnectionPhase::Disconnected {
-                    fails_at: now + DISCONNECTED_GRACE,
-                });
+                self.enter(ConnectionPhase::Disconnected { fails_at: now + DISCONNECTED_GRACE });
             }
             // An ICE restart checks anew while media still flows on the old pair, and before the first
             // connection more candidates may come: both have their own deadlines.
@@ -438,10 +426,7 @@ impl Peer {
     }
 
     fn first_mid(&self) -> String {
-        self.transceivers
-            .first_mid()
-            .or_else(|| self.negotiation.app_mid())
-            .unwrap_or_default()
+        self.transceivers.first_mid().or_else(|| self.negotiation.app_mid()).unwrap_or_default()
     }
 }
 
@@ -466,10 +451,7 @@ impl RtcError {
     }
 
     pub(crate) fn invalid_state(message: impl Into<String>) -> Self {
-        Self {
-            error_type: RtcErrorType::InvalidState,
-            message: message.into(),
-        }
+        Self { error_type: RtcErrorType::InvalidState, message: message.into() }
     }
 
     /// What was asked for is not in this crate.
@@ -480,10 +462,7 @@ impl RtcError {
     }
 
     fn invalid_sdp(error: impl std::fmt::Display) -> Self {
-        Self {
-            error_type: RtcErrorType::InvalidSdp,
-            message: error.to_string(),
-        }
+        Self { error_type: RtcErrorType::InvalidSdp, message: error.to_string() }
     }
 }
 

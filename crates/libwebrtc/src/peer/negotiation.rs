@@ -81,9 +81,7 @@ impl Negotiation {
             Phase::HaveLocalOffer { offer, .. } => Some(offer),
             Phase::Stable | Phase::HaveRemoteOffer { .. } | Phase::Closed => self.draft.as_ref(),
         };
-        pending
-            .and_then(|draft| draft.channel)
-            .is_some_and(|(offered, _)| offered == key)
+        pending.and_then(|draft| draft.channel).is_some_and(|(offered, _)| offered == key)
     }
 
     pub(super) fn close(&mut self) {
@@ -140,20 +138,13 @@ impl Peer {
                 return Err(RtcError::invalid_state("an offer is waiting for its answer"));
             }
             Phase::HaveRemoteOffer { .. } => {
-                return Err(RtcError::invalid_state(
-                    "the peer's offer is to be answered first",
-                ));
+                return Err(RtcError::invalid_state("the peer's offer is to be answered first"));
             }
             Phase::Closed => return Err(RtcError::closed()),
         }
         let restart = options.ice_restart || self.negotiation.restart_ice;
         let made_for = (self.negotiation.changes, restart);
-        if let Some(draft) = self
-            .negotiation
-            .draft
-            .as_ref()
-            .filter(|draft| draft.made_for == made_for)
-        {
+        if let Some(draft) = self.negotiation.draft.as_ref().filter(|draft| draft.made_for == made_for) {
             return Ok(SessionDescription::new(SdpType::Offer, draft.sdp.clone()));
         }
         self.drop_draft();
@@ -188,9 +179,7 @@ impl Peer {
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Offer, Phase::Stable) => {
                 let Some(offer) = self.negotiation.draft.take() else {
-                    return Err(RtcError::invalid_state(
-                        "the offer was not made by this connection",
-                    ));
+                    return Err(RtcError::invalid_state("the offer was not made by this connection"));
                 };
                 for (transceiver, mid) in &offer.added {
                     self.transceivers.assign(*transceiver, Some(*mid));
@@ -271,9 +260,7 @@ impl Peer {
         if self.negotiation.current_remote.is_none()
             && !matches!(self.negotiation.phase, Phase::HaveRemoteOffer { .. })
         {
-            return Err(RtcError::invalid_state(
-                "a candidate before the description it belongs to",
-            ));
+            return Err(RtcError::invalid_state("a candidate before the description it belongs to"));
         }
         // The empty one says that no more come. One that can't be read is of a kind that can't be used.
         let Ok(candidate) = Candidate::from_sdp_string(candidate.as_str()) else {
@@ -305,31 +292,16 @@ impl Peer {
         }
         let channel = match self.negotiation.app_mid {
             Some(_) => None,
-            None => self
-                .channels
-                .offer_one()
-                .map(|(key, config)| (key, api.add_channel_with_config(config))),
+            None => self.channels.offer_one().map(|(key, config)| (key, api.add_channel_with_config(config))),
         };
         if restart && self.negotiation.current_remote.is_some() {
             api.ice_restart(true);
         }
         if !api.has_changes() {
-            match self
-                .transceivers
-                .assigned()
-                .find(|(_, wanted)| *wanted != Direction::Stopped)
-            {
+            match self.transceivers.assigned().find(|(_, wanted)| *wanted != Direction::Stopped) {
                 Some((mid, wanted)) => {
-                    let other = if wanted.receives() {
-                        wanted.with_sending()
-                    } else {
-                        Direction::RecvOnly
-                    };
-                    let other = if other == wanted {
-                        Direction::RecvOnly
-                    } else {
-                        other
-                    };
+                    let other = if wanted.receives() { wanted.with_sending() } else { Direction::RecvOnly };
+                    let other = if other == wanted { Direction::RecvOnly } else { other };
                     api.set_direction(mid, to_str0m(other));
                     api.set_direction(mid, to_str0m(wanted));
                 }
@@ -339,17 +311,10 @@ impl Peer {
                 None => return Err(RtcError::invalid_state("there is nothing to offer")),
             }
         }
-        let (offer, pending) = api
-            .apply()
-            .ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
+        let (offer, pending) =
+            api.apply().ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
         self.negotiation.drafted = true;
-        Ok(Draft {
-            sdp: offer.to_sdp_string(),
-            pending,
-            added,
-            channel,
-            made_for,
-        })
+        Ok(Draft { sdp: offer.to_sdp_string(), pending, added, channel, made_for })
     }
 
     fn accept_answer(
@@ -359,10 +324,7 @@ impl Peer {
         now: Instant,
     ) -> Result<(), RtcError> {
         let answer = SdpAnswer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
-        self.rtc
-            .sdp_api()
-            .accept_answer(offer.pending, answer)
-            .map_err(RtcError::invalid_sdp)?;
+        self.rtc.sdp_api().accept_answer(offer.pending, answer).map_err(RtcError::invalid_sdp)?;
         if let Some((key, id)) = offer.channel {
             self.channels.offered(key, id);
         }
@@ -372,11 +334,7 @@ impl Peer {
 
     fn accept_offer(&mut self, text: &SessionDescription, now: Instant) -> Result<String, RtcError> {
         let offer = SdpOffer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
-        let answer = self
-            .rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .map_err(RtcError::invalid_sdp)?;
+        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(RtcError::invalid_sdp)?;
         self.described(text, now);
         Ok(answer.to_sdp_string())
     }
@@ -384,17 +342,13 @@ impl Peer {
     /// The peer described itself.
     fn described(&mut self, text: &SessionDescription, now: Instant) {
         let sections = sdp::sections(text.sdp());
-        let app = sections
-            .iter()
-            .find(|section| section.kind == SectionKind::Application);
+        let app = sections.iter().find(|section| section.kind == SectionKind::Application);
         if let Some(app) = app {
             self.negotiation.app_mid.get_or_insert_with(|| app.mid.clone());
         }
         self.take_sections(&sections);
         if self.connection == ConnectionPhase::New {
-            self.enter(ConnectionPhase::Connecting {
-                fails_at: now + CONNECT_TIMEOUT,
-            });
+            self.enter(ConnectionPhase::Connecting { fails_at: now + CONNECT_TIMEOUT });
             self.enter_ice(IceConnectionState::Checking);
         }
         let candidates = sections.iter().flat_map(|section| &section.candidates);

@@ -88,9 +88,7 @@ fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, 
             let mut ids = value.split_whitespace();
             // `-` stands for no stream (RFC 8830 §3).
             if let Some(stream) = ids.next().filter(|stream| *stream != "-") {
-                section
-                    .msids
-                    .push((stream.to_owned(), ids.next().map(str::to_owned)));
+                section.msids.push((stream.to_owned(), ids.next().map(str::to_owned)));
             }
         }
         "ssrc" => {
@@ -113,10 +111,7 @@ fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, 
             if let Some((payload_type, parameters)) = value.split_once(' ')
                 && Some(payload_type) == *opus_type
             {
-                section.opus = OpusParameters {
-                    red: section.opus.red,
-                    ..opus(parameters)
-                };
+                section.opus = OpusParameters { red: section.opus.red, ..opus(parameters) };
             }
         }
         _ => {}
@@ -177,10 +172,7 @@ mod tests {
     fn each_section_gives_its_kind_mid_direction_and_track() {
         let sections = sections(ANSWER);
 
-        let heads: Vec<_> = sections
-            .iter()
-            .map(|s| (s.kind, s.mid.as_str(), s.direction))
-            .collect();
+        let heads: Vec<_> = sections.iter().map(|s| (s.kind, s.mid.as_str(), s.direction)).collect();
         assert_eq!(
             heads,
             [
@@ -189,23 +181,15 @@ mod tests {
                 (SectionKind::Video, "2", Direction::Inactive),
             ]
         );
-        assert_eq!(
-            sections[1].msids,
-            [("PA_1|TR_1".to_owned(), Some("TR_1".to_owned()))]
-        );
+        assert_eq!(sections[1].msids, [("PA_1|TR_1".to_owned(), Some("TR_1".to_owned()))]);
         assert_eq!(sections[1].ssrcs, [1234]);
         assert_eq!(sections[2].msids, []);
     }
 
     #[test]
     fn what_the_peer_asks_of_opus_is_read_and_not_what_it_says_of_red() {
-        let asked = OpusParameters {
-            dtx: true,
-            fec: true,
-            stereo: false,
-            max_bitrate: Some(24_000),
-            red: true,
-        };
+        let asked =
+            OpusParameters { dtx: true, fec: true, stereo: false, max_bitrate: Some(24_000), red: true };
 
         assert_eq!(sections(ANSWER)[1].opus, asked);
     }

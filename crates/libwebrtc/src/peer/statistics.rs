@@ -75,10 +75,7 @@ impl Peer {
         };
         let report = track.shared().received();
         let sums = self.statistics.ingress.get(&mid);
-        let head = |id: String| of::RtcStats {
-            id,
-            timestamp: unix_us,
-        };
+        let head = |id: String| of::RtcStats { id, timestamp: unix_us };
         let stream = of::RtpStreamStats {
             ssrc: report.ssrc,
             kind: "audio".to_owned(),
@@ -109,10 +106,7 @@ impl Peer {
             RtcStats::RemoteOutboundRtp(RemoteOutboundRtpStats {
                 rtc: head(format!("RO-{mid}")),
                 stream,
-                sent: of::SentRtpStreamStats {
-                    packets_sent: remote.packets,
-                    bytes_sent: remote.bytes,
-                },
+                sent: of::SentRtpStreamStats { packets_sent: remote.packets, bytes_sent: remote.bytes },
                 remote_outbound: of::RemoteOutboundRtpStreamStats {
                     local_id: format!("I-{mid}"),
                     round_trip_time: rtt,
@@ -132,10 +126,7 @@ impl Peer {
         };
         let report = track.shared().sent();
         let sums = self.statistics.egress.get(&mid);
-        let head = |id: String| of::RtcStats {
-            id,
-            timestamp: unix_us,
-        };
+        let head = |id: String| of::RtcStats { id, timestamp: unix_us };
         let stream = of::RtpStreamStats {
             ssrc: 0,
             kind: "audio".to_owned(),
@@ -161,10 +152,7 @@ impl Peer {
         });
         let source = RtcStats::MediaSource(MediaSourceStats {
             rtc: head(format!("S-{mid}")),
-            source: of::MediaSourceStats {
-                track_identifier: track.id(),
-                kind: "audio".to_owned(),
-            },
+            source: of::MediaSourceStats { track_identifier: track.id(), kind: "audio".to_owned() },
             audio: source(&report),
             video: of::VideoSourceStats::default(),
         });
@@ -194,15 +182,9 @@ impl Peer {
     fn codec_stats(&self, id: TransceiverId, unix_us: i64) -> RtcStats {
         let parameters = self.receiver_parameters(id);
         RtcStats::Codec(CodecStats {
-            rtc: of::RtcStats {
-                id: CODEC.to_owned(),
-                timestamp: unix_us,
-            },
+            rtc: of::RtcStats { id: CODEC.to_owned(), timestamp: unix_us },
             codec: of::CodecStats {
-                payload_type: parameters
-                    .codecs
-                    .first()
-                    .map_or(0, |codec| codec.payload_type.into()),
+                payload_type: parameters.codecs.first().map_or(0, |codec| codec.payload_type.into()),
                 transport_id: TRANSPORT.to_owned(),
                 mime_type: "audio/opus".to_owned(),
                 clock_rate: OPUS_CLOCK,
@@ -215,14 +197,8 @@ impl Peer {
     fn connection_stats(&self, unix_us: i64) -> RtcStats {
         let (data_channels_opened, data_channels_closed) = (self.channels.opened, self.channels.closed);
         RtcStats::PeerConnection(PeerConnectionStats {
-            rtc: of::RtcStats {
-                id: "P".to_owned(),
-                timestamp: unix_us,
-            },
-            pc: of::PeerConnectionStats {
-                data_channels_opened,
-                data_channels_closed,
-            },
+            rtc: of::RtcStats { id: "P".to_owned(), timestamp: unix_us },
+            pc: of::PeerConnectionStats { data_channels_opened, data_channels_closed },
         })
     }
 
@@ -247,10 +223,7 @@ impl Peer {
             IceConnectionState::Closed => IceTransportState::Closed,
         };
         RtcStats::Transport(TransportStats {
-            rtc: of::RtcStats {
-                id: TRANSPORT.to_owned(),
-                timestamp: unix_us,
-            },
+            rtc: of::RtcStats { id: TRANSPORT.to_owned(), timestamp: unix_us },
             transport: of::TransportStats {
                 bytes_sent: sums.map_or(0, |sums| sums.peer_bytes_tx),
                 bytes_received: sums.map_or(0, |sums| sums.peer_bytes_rx),
@@ -272,10 +245,7 @@ impl Peer {
             (&str, Option<u16>, _, super::channels::ChannelCounters),
         )| {
             RtcStats::DataChannel(DataChannelStats {
-                rtc: of::RtcStats {
-                    id: format!("D-{number}"),
-                    timestamp: unix_us,
-                },
+                rtc: of::RtcStats { id: format!("D-{number}"), timestamp: unix_us },
                 dc: of::DataChannelStats {
                     label: label.to_owned(),
                     protocol: String::new(),
@@ -323,15 +293,8 @@ fn source(report: &SendReport) -> of::AudioSourceStats {
 }
 
 fn pair_stats(pair: &SelectedPair, unix_us: i64) -> [RtcStats; 3] {
-    let head = |id: &str| of::RtcStats {
-        id: id.to_owned(),
-        timestamp: unix_us,
-    };
-    let protocol = if pair.protocol == Protocol::Udp {
-        "udp"
-    } else {
-        "tcp"
-    };
+    let head = |id: &str| of::RtcStats { id: id.to_owned(), timestamp: unix_us };
+    let protocol = if pair.protocol == Protocol::Udp { "udp" } else { "tcp" };
     let candidate = |addr: std::net::SocketAddr| of::IceCandidateStats {
         transport_id: TRANSPORT.to_owned(),
         address: addr.ip().to_string(),

@@ -48,21 +48,9 @@ impl World {
             let mut peer = Peer::new(now);
             let address = SocketAddr::from(([192, 0, 2, number], 5_000));
             peer.add_local_candidate(Candidate::host(address, Protocol::Udp).unwrap(), false, now);
-            Side {
-                peer,
-                notices: vec![],
-                packets: vec![],
-                plans: vec![],
-                ended: vec![],
-            }
+            Side { peer, notices: vec![], packets: vec![], plans: vec![], ended: vec![] }
         };
-        Self {
-            start: now,
-            now,
-            sides: [side(1), side(2)],
-            flying: vec![],
-            up: true,
-        }
+        Self { start: now, now, sides: [side(1), side(2)], flying: vec![], up: true }
     }
 
     fn peer(&mut self, side: usize) -> &mut Peer {
@@ -86,9 +74,7 @@ impl World {
         let now = self.now;
         self.peer(side).set_remote_description(offer, now).unwrap();
         let answer = self.peer(side).create_answer().unwrap();
-        self.peer(side)
-            .set_local_description(answer.clone(), now)
-            .unwrap();
+        self.peer(side).set_local_description(answer.clone(), now).unwrap();
         answer
     }
 
@@ -100,17 +86,10 @@ impl World {
                 return;
             }
             let arrivals = self.flying.iter().map(|(at, _)| *at);
-            let next = arrivals
-                .chain(self.sides.iter().filter_map(|side| side.peer.deadline()))
-                .min();
+            let next = arrivals.chain(self.sides.iter().filter_map(|side| side.peer.deadline())).min();
             // A deadline that is due must not come again at once, for ever.
-            self.now = next
-                .unwrap_or(self.now)
-                .max(self.now + Duration::from_micros(100));
-            assert!(
-                self.now < self.start + Duration::from_secs(60),
-                "{what} did not come"
-            );
+            self.now = next.unwrap_or(self.now).max(self.now + Duration::from_micros(100));
+            assert!(self.now < self.start + Duration::from_secs(60), "{what} did not come");
             self.step();
         }
     }
@@ -122,16 +101,10 @@ impl World {
 
     fn step(&mut self) {
         let now = self.now;
-        let (arrived, flying) = std::mem::take(&mut self.flying)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
+        let (arrived, flying) = std::mem::take(&mut self.flying).into_iter().partition(|(at, _)| *at <= now);
         self.flying = flying;
         for (_, transmit) in arrived as Vec<(Instant, Transmit)> {
-            let to = if transmit.destination.ip().to_string().ends_with(".1") {
-                A
-            } else {
-                B
-            };
+            let to = if transmit.destination.ip().to_string().ends_with(".1") { A } else { B };
             self.peer(to).handle_packet(
                 transmit.proto,
                 transmit.source,
@@ -206,25 +179,11 @@ impl World {
         let ids: Vec<_> = self.sides[side]
             .notices
             .iter()
-            .filter_map(|notice| {
-                if let Notice::Track(id) = notice {
-                    Some(*id)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|notice| if let Notice::Track(id) = notice { Some(*id) } else { None })
             .collect();
-        let tracks = ids
-            .into_iter()
-            .filter_map(|id| self.peer(side).receiver_track(id));
+        let tracks = ids.into_iter().filter_map(|id| self.peer(side).receiver_track(id));
         tracks
-            .filter_map(|track| {
-                if let MediaStreamTrack::Audio(track) = track {
-                    Some(track)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|track| if let MediaStreamTrack::Audio(track) = track { Some(track) } else { None })
             .collect()
     }
 
@@ -246,11 +205,7 @@ impl World {
 }
 
 fn negotiated(id: i32) -> DataChannelInit {
-    DataChannelInit {
-        negotiated: true,
-        id,
-        ..DataChannelInit::default()
-    }
+    DataChannelInit { negotiated: true, id, ..DataChannelInit::default() }
 }
 
 fn local_track(id: &str) -> MediaStreamTrack {
@@ -259,11 +214,7 @@ fn local_track(id: &str) -> MediaStreamTrack {
 }
 
 fn transceiver(direction: Direction) -> RtpTransceiverInit {
-    RtpTransceiverInit {
-        direction,
-        stream_ids: vec![],
-        send_encodings: vec![],
-    }
+    RtpTransceiverInit { direction, stream_ids: vec![], send_encodings: vec![] }
 }
 
 // --- Channels -----------------------------------------------------------------------------------------------
@@ -272,14 +223,8 @@ fn transceiver(direction: Direction) -> RtpTransceiverInit {
 fn messages_go_both_ways_over_a_channel_that_one_side_opened() {
     let mut world = World::new();
     let now = world.now;
-    let ours = world
-        .peer(A)
-        .create_channel("chat", &DataChannelInit::default(), now)
-        .unwrap();
-    assert!(matches!(
-        world.peer(A).send_message(ours, b"early", false, now),
-        Err(DataChannelError::Send)
-    ));
+    let ours = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    assert!(matches!(world.peer(A).send_message(ours, b"early", false, now), Err(DataChannelError::Send)));
     world.negotiate(A);
     world.run_until_open(A, ours);
     world.run_until("the other end", |world| !world.opened(B).is_empty());
@@ -287,13 +232,8 @@ fn messages_go_both_ways_over_a_channel_that_one_side_opened() {
 
     let now = world.now;
     world.peer(A).send_message(ours, b"hello", false, now).unwrap();
-    world
-        .peer(B)
-        .send_message(theirs, b"good day", false, now)
-        .unwrap();
-    world.run_until("the messages", |world| {
-        !world.messages(A).is_empty() && !world.messages(B).is_empty()
-    });
+    world.peer(B).send_message(theirs, b"good day", false, now).unwrap();
+    world.run_until("the messages", |world| !world.messages(A).is_empty() && !world.messages(B).is_empty());
 
     assert_eq!(label, "chat");
     assert_eq!(
@@ -318,15 +258,7 @@ fn what_leaves_the_send_buffer_is_reported_to_the_last_byte() {
     }
     let sent = |world: &mut World| {
         let drained = world.sides[A].notices.iter();
-        drained
-            .map(|notice| {
-                if let Notice::Drained { sent, .. } = notice {
-                    *sent
-                } else {
-                    0
-                }
-            })
-            .sum::<u64>()
+        drained.map(|notice| if let Notice::Drained { sent, .. } = notice { *sent } else { 0 }).sum::<u64>()
     };
     world.run_until("the last byte", |world| sent(world) == 20 * 50_000);
 
@@ -343,9 +275,8 @@ fn a_send_buffer_that_is_full_refuses_and_takes_again_when_it_has_drained() {
     world.run_until_open(A, channel);
     let (now, message) = (world.now, vec![7; 60_000]);
 
-    let taken = (0..200)
-        .take_while(|_| world.peer(A).send_message(channel, &message, true, now).is_ok())
-        .count();
+    let taken =
+        (0..200).take_while(|_| world.peer(A).send_message(channel, &message, true, now).is_ok()).count();
     world.run_for(Duration::from_secs(20));
     let now = world.now;
 
@@ -361,29 +292,16 @@ fn offers_that_come_to_nothing_leave_negotiated_channels_usable() {
     world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
     // LiveKit, when the server turns out to be an old one: close what was offered, make it anew.
     world.peer(A).close_channel(first, now);
-    let again = world
-        .peer(A)
-        .create_channel("one", &DataChannelInit::default(), now)
-        .unwrap();
+    let again = world.peer(A).create_channel("one", &DataChannelInit::default(), now).unwrap();
     world.peer(A).create_channel("two", &negotiated(3), now).unwrap();
     world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
-    world
-        .peer(A)
-        .create_channel("three", &negotiated(5), now)
-        .unwrap();
+    world.peer(A).create_channel("three", &negotiated(5), now).unwrap();
 
     world.negotiate(A);
     world.run_until_open(A, again);
 
     assert_eq!(world.peer(A).channel_state(first), DataChannelState::Closed);
-    assert_eq!(
-        world
-            .opened(B)
-            .into_iter()
-            .map(|(_, label)| label)
-            .collect::<Vec<_>>(),
-        ["one"]
-    );
+    assert_eq!(world.opened(B).into_iter().map(|(_, label)| label).collect::<Vec<_>>(), ["one"]);
 }
 
 #[test]
@@ -393,12 +311,7 @@ fn two_channels_on_one_stream_are_refused() {
     world.peer(A).create_channel("one", &negotiated(1), now).unwrap();
 
     assert!(world.peer(A).create_channel("two", &negotiated(1), now).is_err());
-    assert!(
-        world
-            .peer(A)
-            .create_channel("three", &negotiated(-1), now)
-            .is_err()
-    );
+    assert!(world.peer(A).create_channel("three", &negotiated(-1), now).is_err());
     let contradiction = DataChannelInit {
         max_retransmits: Some(1),
         max_retransmit_time: Some(1),
@@ -411,10 +324,7 @@ fn two_channels_on_one_stream_are_refused() {
 fn a_closed_channel_closes_on_both_sides() {
     let mut world = World::new();
     let now = world.now;
-    let ours = world
-        .peer(A)
-        .create_channel("chat", &DataChannelInit::default(), now)
-        .unwrap();
+    let ours = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
     world.negotiate(A);
     world.run_until("the other end", |world| !world.opened(B).is_empty());
     world.run_until_open(A, ours);
@@ -436,11 +346,7 @@ fn a_track_arrives_under_the_names_it_was_sent_with_and_its_packets_with_it() {
     let mut world = World::new();
     let id = world
         .peer(A)
-        .add_transceiver(
-            MediaType::Audio,
-            Some(local_track("TR_1")),
-            transceiver(Direction::SendOnly),
-        )
+        .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
     world.negotiate(A);
     world.connect();
@@ -450,18 +356,9 @@ fn a_track_arrives_under_the_names_it_was_sent_with_and_its_packets_with_it() {
 
     let tracks = world.tracks(B);
     assert_eq!(tracks.iter().map(RtcAudioTrack::id).collect::<Vec<_>>(), ["TR_1"]);
-    let heard: Vec<_> = world.sides[B]
-        .packets
-        .iter()
-        .map(|incoming| incoming.packet.seq)
-        .collect();
+    let heard: Vec<_> = world.sides[B].packets.iter().map(|incoming| incoming.packet.seq).collect();
     assert_eq!(heard, (100..110).collect::<Vec<_>>());
-    assert!(
-        world.sides[B]
-            .packets
-            .iter()
-            .all(|incoming| incoming.track.id() == "TR_1")
-    );
+    assert!(world.sides[B].packets.iter().all(|incoming| incoming.track.id() == "TR_1"));
 }
 
 #[test]
@@ -469,11 +366,7 @@ fn packets_go_as_red_because_both_sides_have_it_and_carry_the_one_before() {
     let mut world = World::new();
     let id = world
         .peer(A)
-        .add_transceiver(
-            MediaType::Audio,
-            Some(local_track("TR_1")),
-            transceiver(Direction::SendOnly),
-        )
+        .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
     world.negotiate(A);
     world.connect();
@@ -497,11 +390,7 @@ fn a_track_that_is_taken_away_ends_at_the_other_side_and_another_can_follow() {
     world.peer(A).remove_track(first).unwrap();
     world.negotiate(A);
     world.collect();
-    let ended: Vec<_> = world.sides[B]
-        .ended
-        .iter()
-        .map(|track| (track.id(), track.state()))
-        .collect();
+    let ended: Vec<_> = world.sides[B].ended.iter().map(|track| (track.id(), track.state())).collect();
     assert_eq!(ended, [("first".to_owned(), RtcTrackState::Ended)]);
 
     let second = world.peer(A).add_track(local_track("second")).unwrap();
@@ -518,10 +407,7 @@ fn what_can_not_be_sent_is_refused_with_the_reason() {
     let mut world = World::new();
     let video = crate::video_track::RtcVideoTrack::new("video".to_owned());
     let microphone = RtcAudioTrack::new("microphone".to_owned(), Feed::Device);
-    let remote = RtcAudioTrack::new(
-        "remote".to_owned(),
-        Feed::Remote(crate::audio::sink::Sinks::default()),
-    );
+    let remote = RtcAudioTrack::new("remote".to_owned(), Feed::Remote(crate::audio::sink::Sinks::default()));
 
     for (track, reason) in [
         (MediaStreamTrack::Video(video), "video is not available"),
@@ -541,24 +427,15 @@ fn encodings_limit_the_bitrate_and_turn_sending_off() {
     let mut parameters = world.peer(A).sender_parameters(id);
 
     parameters.encodings[0].max_bitrate = Some(12_000);
-    world
-        .peer(A)
-        .set_sender_parameters(id, parameters.clone())
-        .unwrap();
+    world.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
     parameters.encodings[0].active = false;
-    world
-        .peer(A)
-        .set_sender_parameters(id, parameters.clone())
-        .unwrap();
+    world.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
     parameters.encodings.clear();
     assert!(world.peer(A).set_sender_parameters(id, parameters).is_err());
 
     world.collect();
-    let plans: Vec<_> = world.sides[A]
-        .plans
-        .iter()
-        .map(|(_, plan)| plan.as_ref().map(|p| p.coding.max_bitrate))
-        .collect();
+    let plans: Vec<_> =
+        world.sides[A].plans.iter().map(|(_, plan)| plan.as_ref().map(|p| p.coding.max_bitrate)).collect();
     assert_eq!(plans, [Some(None), Some(Some(12_000)), None]);
 }
 
@@ -567,10 +444,7 @@ fn encodings_limit_the_bitrate_and_turn_sending_off() {
 #[test]
 fn an_offer_can_always_be_made_again_even_if_nothing_changed() {
     let mut world = World::new();
-    world
-        .peer(A)
-        .add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly))
-        .unwrap();
+    world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
     world.negotiate(A);
     world.connect();
 
@@ -584,10 +458,7 @@ fn an_offer_can_always_be_made_again_even_if_nothing_changed() {
 fn a_connection_of_channels_alone_can_negotiate_again_too() {
     let mut world = World::new();
     let now = world.now;
-    let channel = world
-        .peer(A)
-        .create_channel("chat", &DataChannelInit::default(), now)
-        .unwrap();
+    let channel = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
     world.negotiate(A);
     world.run_until_open(A, channel);
 
@@ -600,19 +471,12 @@ fn a_connection_of_channels_alone_can_negotiate_again_too() {
 #[test]
 fn the_peers_last_description_applied_again_takes_the_pending_offer_back() {
     let mut world = World::new();
-    world
-        .peer(A)
-        .add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly))
-        .unwrap();
+    world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
     world.negotiate(A);
     let now = world.now;
     let added = world
         .peer(A)
-        .add_transceiver(
-            MediaType::Audio,
-            Some(local_track("TR_1")),
-            transceiver(Direction::SendOnly),
-        )
+        .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
     let offer = world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
     world.peer(A).set_local_description(offer, now).unwrap();
@@ -633,13 +497,7 @@ fn an_ice_restart_leaves_the_sound_flowing() {
     world.connect();
     world.speak(A, id, 0..5);
 
-    world.negotiate_with(
-        A,
-        &OfferOptions {
-            ice_restart: true,
-            ..OfferOptions::default()
-        },
-    );
+    world.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
     world.speak(A, id, 5..60);
 
     assert_eq!(world.sides[B].packets.len(), 60);
@@ -653,21 +511,12 @@ fn descriptions_that_have_no_place_or_no_sense_are_refused_and_change_nothing() 
     let peer = world.peer(A);
     let made_up = SessionDescription::new(SdpType::Offer, "v=0\r\n".to_owned());
 
-    assert!(
-        peer.create_offer(&OfferOptions::default(), now).is_err(),
-        "there is nothing to offer"
-    );
+    assert!(peer.create_offer(&OfferOptions::default(), now).is_err(), "there is nothing to offer");
     assert!(peer.create_answer().is_err());
     assert!(peer.set_local_description(made_up.clone(), now).is_err());
-    assert_eq!(
-        peer.set_remote_description(made_up, now).unwrap_err().error_type,
-        RtcErrorType::InvalidSdp
-    );
+    assert_eq!(peer.set_remote_description(made_up, now).unwrap_err().error_type, RtcErrorType::InvalidSdp);
     let candidate = IceCandidate::parse("0", 0, "candidate:1 1 udp 1 192.0.2.9 9 typ host").unwrap();
-    assert!(
-        peer.add_remote_candidate(&candidate, now).is_err(),
-        "before the description it belongs to"
-    );
+    assert!(peer.add_remote_candidate(&candidate, now).is_err(), "before the description it belongs to");
 
     assert_eq!(peer.signaling_state(), SignalingState::Stable);
 }
@@ -688,10 +537,7 @@ fn an_outage_of_seconds_is_no_event() {
     world.speak(A, id, 0..3);
 
     assert_eq!(world.sides[B].packets.len(), 3);
-    let states = world.sides[A]
-        .notices
-        .iter()
-        .filter(|notice| matches!(notice, Notice::Connection(_)));
+    let states = world.sides[A].notices.iter().filter(|notice| matches!(notice, Notice::Connection(_)));
     assert_eq!(states.count(), 2, "connecting and connected");
 }
 
@@ -708,13 +554,7 @@ fn a_network_that_is_gone_fails_the_connection_and_an_ice_restart_brings_it_back
     world.run_until("the failure", |world| state(world) == PeerConnectionState::Failed);
     assert!(world.now - cut < Duration::from_secs(25), "{:?}", world.now - cut);
     world.up = true;
-    world.negotiate_with(
-        A,
-        &OfferOptions {
-            ice_restart: true,
-            ..OfferOptions::default()
-        },
-    );
+    world.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
     world.connect();
     world.speak(A, id, 0..3);
 
@@ -726,15 +566,10 @@ fn a_peer_that_never_answers_fails_the_connection() {
     let mut world = World::new();
     let now = world.now;
     world.up = false;
-    world
-        .peer(A)
-        .create_channel("chat", &DataChannelInit::default(), now)
-        .unwrap();
+    world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
     world.negotiate(A);
 
-    world.run_until("the failure", |world| {
-        world.peer(A).connection_state() == PeerConnectionState::Failed
-    });
+    world.run_until("the failure", |world| world.peer(A).connection_state() == PeerConnectionState::Failed);
 
     assert!(world.now - world.start >= CONNECT_TIMEOUT);
 }
@@ -744,10 +579,7 @@ fn a_closed_peer_says_goodbye_and_is_done() {
     let mut world = World::new();
     let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
     let now = world.now;
-    let channel = world
-        .peer(A)
-        .create_channel("chat", &DataChannelInit::default(), now)
-        .unwrap();
+    let channel = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
     world.negotiate(A);
     world.connect();
     world.run_until_open(A, channel);
@@ -755,19 +587,13 @@ fn a_closed_peer_says_goodbye_and_is_done() {
     let now = world.now;
     world.peer(A).close(now);
     // The goodbye makes the other side reconnect at once instead of waiting for ICE.
-    world.run_until("the goodbye", |world| {
-        world.peer(B).connection_state() == PeerConnectionState::Failed
-    });
+    world.run_until("the goodbye", |world| world.peer(B).connection_state() == PeerConnectionState::Failed);
 
     assert!(world.peer(A).is_done());
     assert_eq!(world.peer(A).channel_state(channel), DataChannelState::Closed);
     assert!(world.peer(A).remove_track(id).is_err());
     assert!(world.peer(A).create_offer(&OfferOptions::default(), now).is_err());
-    let last = world.sides[A]
-        .notices
-        .iter()
-        .rev()
-        .find(|notice| matches!(notice, Notice::ChannelState(..)));
+    let last = world.sides[A].notices.iter().rev().find(|notice| matches!(notice, Notice::ChannelState(..)));
     assert!(matches!(last, Some(Notice::ChannelState(key, DataChannelState::Closed)) if *key == channel));
 }
 
@@ -777,17 +603,12 @@ fn datagrams_of_strangers_change_nothing() {
     let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
     world.negotiate(A);
     world.connect();
-    let (from, to) = (
-        "203.0.113.9:9".parse().unwrap(),
-        "192.0.2.2:5000".parse().unwrap(),
-    );
+    let (from, to) = ("203.0.113.9:9".parse().unwrap(), "192.0.2.2:5000".parse().unwrap());
 
     for first in 0..=255_u8 {
         let now = world.now;
         world.peer(B).handle_packet(Protocol::Udp, from, to, &[], now);
-        world
-            .peer(B)
-            .handle_packet(Protocol::Udp, from, to, &[first; 60], now);
+        world.peer(B).handle_packet(Protocol::Udp, from, to, &[first; 60], now);
     }
     world.speak(A, id, 0..3);
 

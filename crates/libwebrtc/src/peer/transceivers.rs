@@ -118,13 +118,10 @@ impl Transceivers {
     pub(super) fn unassigned(
         &self,
     ) -> impl Iterator<Item = (TransceiverId, MediaKind, Direction, Option<String>)> {
-        self.list
-            .iter()
-            .filter(|t| t.mid.is_none() && t.wanted != Direction::Stopped)
-            .map(|t| {
-                let track_id = t.sender.track.as_ref().map(MediaStreamTrack::id);
-                (t.id, t.kind, t.wanted, track_id)
-            })
+        self.list.iter().filter(|t| t.mid.is_none() && t.wanted != Direction::Stopped).map(|t| {
+            let track_id = t.sender.track.as_ref().map(MediaStreamTrack::id);
+            (t.id, t.kind, t.wanted, track_id)
+        })
     }
 
     /// Those with a media section: its id and the direction that is wanted of it.
@@ -144,11 +141,7 @@ impl Transceivers {
 
     /// Ends all; returns the tracks that arrived.
     pub(super) fn close_all(&mut self) -> Vec<MediaStreamTrack> {
-        let tracks = self
-            .list
-            .iter_mut()
-            .filter_map(|t| Some(t.receiver.take()?.track))
-            .collect();
+        let tracks = self.list.iter_mut().filter_map(|t| Some(t.receiver.take()?.track)).collect();
         for transceiver in &mut self.list {
             transceiver.agreed = Some(Direction::Stopped);
             transceiver.wanted = Direction::Stopped;
@@ -261,18 +254,13 @@ impl Peer {
     ) -> Result<(), RtcError> {
         self.open()?;
         let transceiver = self.transceivers.get(id).ok_or_else(unknown)?;
-        let ours = if transceiver.kind.is_audio() {
-            &["audio/opus"][..]
-        } else {
-            &["video/vp8", "video/h264"]
-        };
+        let ours =
+            if transceiver.kind.is_audio() { &["audio/opus"][..] } else { &["video/vp8", "video/h264"] };
         let known = |codec: &RtpCodecCapability| ours.contains(&&*codec.mime_type.to_ascii_lowercase());
         if codecs.is_empty() || codecs.iter().any(known) {
             return Ok(());
         }
-        Err(RtcError::invalid_state(
-            "none of the preferred codecs is available",
-        ))
+        Err(RtcError::invalid_state("none of the preferred codecs is available"))
     }
 
     pub(crate) fn set_sender_parameters(
@@ -283,9 +271,7 @@ impl Peer {
         self.open()?;
         let sender = &mut self.transceivers.get_mut(id).ok_or_else(unknown)?.sender;
         if parameters.encodings.len() != sender.encodings.len() {
-            return Err(RtcError::invalid_state(
-                "the number of encodings can't be changed",
-            ));
+            return Err(RtcError::invalid_state("the number of encodings can't be changed"));
         }
         sender.encodings = parameters.encodings;
         self.plan_sending(id);
@@ -333,9 +319,7 @@ impl Peer {
     }
 
     pub(crate) fn direction(&self, id: TransceiverId) -> Direction {
-        self.transceivers
-            .get(id)
-            .map_or(Direction::Stopped, |transceiver| transceiver.wanted)
+        self.transceivers.get(id).map_or(Direction::Stopped, |transceiver| transceiver.wanted)
     }
 
     pub(crate) fn current_direction(&self, id: TransceiverId) -> Option<Direction> {
@@ -347,21 +331,12 @@ impl Peer {
     }
 
     pub(crate) fn receiver_track(&self, id: TransceiverId) -> Option<MediaStreamTrack> {
-        self.transceivers
-            .get(id)?
-            .receiver
-            .as_ref()
-            .map(|receiver| receiver.track.clone())
+        self.transceivers.get(id)?.receiver.as_ref().map(|receiver| receiver.track.clone())
     }
 
     pub(crate) fn stream_ids(&self, id: TransceiverId) -> Vec<String> {
-        let receiver = self
-            .transceivers
-            .get(id)
-            .and_then(|transceiver| transceiver.receiver.as_ref());
-        receiver
-            .map(|r| r.msids.iter().map(|(stream, _)| stream.clone()).collect())
-            .unwrap_or_default()
+        let receiver = self.transceivers.get(id).and_then(|transceiver| transceiver.receiver.as_ref());
+        receiver.map(|r| r.msids.iter().map(|(stream, _)| stream.clone()).collect()).unwrap_or_default()
     }
 
     pub(crate) fn sender_parameters(&self, id: TransceiverId) -> RtpParameters {
@@ -383,10 +358,7 @@ impl Peer {
         });
         let mut parameters = RtpParameters::default();
         parameters.codecs.extend(codec);
-        parameters.rtcp = RtcpParameters {
-            cname: String::new(),
-            reduced_size: true,
-        };
+        parameters.rtcp = RtcpParameters { cname: String::new(), reduced_size: true };
         parameters
     }
 
@@ -402,12 +374,7 @@ impl Peer {
     /// The track that is sent on this transceiver, if it is of sound and being sent.
     pub(super) fn sending_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
         let transceiver = self.transceivers.get(id)?;
-        match transceiver
-            .sender
-            .track
-            .as_ref()
-            .filter(|_| transceiver.sender.running)?
-        {
+        match transceiver.sender.track.as_ref().filter(|_| transceiver.sender.running)? {
             MediaStreamTrack::Audio(track) => Some((track, transceiver.mid?)),
             MediaStreamTrack::Video(_) => None,
         }
@@ -444,33 +411,20 @@ impl Peer {
 
     fn take_section(&mut self, id: TransceiverId, section_mid: Mid, section: &Section) {
         // What str0m made of it is what holds, and it is from our side already.
-        let agreed = self
-            .rtc
-            .media(section_mid)
-            .map_or(Direction::Inactive, |media| from_str0m(media.direction()));
+        let agreed =
+            self.rtc.media(section_mid).map_or(Direction::Inactive, |media| from_str0m(media.direction()));
         let Some(transceiver) = self.transceivers.get_mut(id) else {
             return;
         };
         transceiver.agreed = Some(agreed);
         transceiver.sender.opus = section.opus;
         let arrives = agreed.receives() && !section.msids.is_empty();
-        let same = transceiver
-            .receiver
-            .as_ref()
-            .is_some_and(|receiver| receiver.msids == section.msids);
-        let ended = if arrives && same {
-            None
-        } else {
-            transceiver.receiver.take()
-        };
+        let same = transceiver.receiver.as_ref().is_some_and(|receiver| receiver.msids == section.msids);
+        let ended = if arrives && same { None } else { transceiver.receiver.take() };
         if arrives && !same {
             let track = remote_track(transceiver.kind, &section.msids);
             let msids = section.msids.clone();
-            transceiver.receiver = Some(Receiving {
-                track,
-                msids,
-                ssrcs: section.ssrcs.clone(),
-            });
+            transceiver.receiver = Some(Receiving { track, msids, ssrcs: section.ssrcs.clone() });
         } else if let Some(receiver) = &mut transceiver.receiver {
             receiver.ssrcs.clone_from(&section.ssrcs);
         }
@@ -488,10 +442,7 @@ impl Peer {
         for ssrc in &receiving.ssrcs {
             self.transceivers.sources.remove(ssrc);
             let announced = self.transceivers.list.iter().filter_map(|t| t.receiver.as_ref());
-            if !announced
-                .flat_map(|receiver| &receiver.ssrcs)
-                .any(|other| other == ssrc)
-            {
+            if !announced.flat_map(|receiver| &receiver.ssrcs).any(|other| other == ssrc) {
                 self.rtc.direct_api().remove_stream_rx((*ssrc).into());
             }
         }
@@ -510,13 +461,8 @@ impl Peer {
         let Some(transceiver) = self.transceivers.get(id) else {
             return;
         };
-        let (
-            Some(mid),
-            Some(Receiving {
-                track: MediaStreamTrack::Audio(track),
-                ..
-            }),
-        ) = (transceiver.mid, &transceiver.receiver)
+        let (Some(mid), Some(Receiving { track: MediaStreamTrack::Audio(track), .. })) =
+            (transceiver.mid, &transceiver.receiver)
         else {
             return;
         };
@@ -543,12 +489,7 @@ impl Peer {
 
     fn learn_source(&mut self, ssrc: u32) -> Option<TransceiverId> {
         let mid = self.rtc.direct_api().stream_rx(&ssrc.into())?.mid();
-        let id = self
-            .transceivers
-            .list
-            .iter()
-            .find(|transceiver| transceiver.mid == Some(mid))?
-            .id;
+        let id = self.transceivers.list.iter().find(|transceiver| transceiver.mid == Some(mid))?.id;
         self.transceivers.sources.insert(ssrc, id);
         Some(id)
     }
@@ -583,13 +524,8 @@ impl Peer {
     fn opus_types(&self, mid: Mid) -> Option<OpusTypes> {
         let agreed = self.rtc.media(mid)?.remote_pts();
         let params = self.rtc.codec_config().params();
-        let opus = params
-            .iter()
-            .find(|p| p.spec().codec == Codec::Opus && agreed.contains(&p.pt()))?;
-        Some(OpusTypes {
-            opus: opus.pt(),
-            red: opus.red(),
-        })
+        let opus = params.iter().find(|p| p.spec().codec == Codec::Opus && agreed.contains(&p.pt()))?;
+        Some(OpusTypes { opus: opus.pt(), red: opus.red() })
     }
 }
 

@@ -3,13 +3,7 @@
 //! Compiled against this crate as part of its tests, and against the crate whose place it takes by the test beside
 //! this file: neither can drift away unnoticed. Nothing here is run.
 
-#![allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    unused_variables,
-    clippy::type_complexity
-)]
+#![allow(dead_code, deprecated, missing_docs, unused_variables, clippy::type_complexity)]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,11 +77,8 @@ fn errors() {
 
 fn factory() {
     let mut configuration = RtcConfiguration::default();
-    configuration.ice_servers = vec![IceServer {
-        urls: vec![],
-        username: String::new(),
-        password: String::new(),
-    }];
+    configuration.ice_servers =
+        vec![IceServer { urls: vec![], username: String::new(), password: String::new() }];
     configuration.continual_gathering_policy = ContinualGatheringPolicy::GatherOnce;
     configuration.continual_gathering_policy = ContinualGatheringPolicy::GatherContinually;
     configuration.ice_transport_type = IceTransportsType::All;
@@ -144,11 +135,8 @@ fn factory() {
 }
 
 async fn negotiation(pc: &PeerConnection, candidate: IceCandidate) -> Result<(), RtcError> {
-    let options = OfferOptions {
-        ice_restart: false,
-        offer_to_receive_audio: true,
-        offer_to_receive_video: false,
-    };
+    let options =
+        OfferOptions { ice_restart: false, offer_to_receive_audio: true, offer_to_receive_video: false };
     let offer: SessionDescription = pc.create_offer(options).await?;
     let answer: SessionDescription = pc.create_answer(AnswerOptions {}).await?;
     let (): () = pc.set_local_description(offer.clone()).await?;
@@ -453,12 +441,7 @@ fn audio() {
         AudioSourceOptions { echo_cancellation: bool, noise_suppression: bool, auto_gain_control: bool }
         NativeAudioStreamOptions { queue_size_frames: Option<usize> }
     }
-    let _ = AudioFrame {
-        data: vec![0_i16].into(),
-        sample_rate: 1,
-        num_channels: 1,
-        samples_per_channel: 1,
-    };
+    let _ = AudioFrame { data: vec![0_i16].into(), sample_rate: 1, num_channels: 1, samples_per_channel: 1 };
 }
 
 fn video() {
@@ -700,29 +683,13 @@ impl Pets {
 
 fn reports() {
     let _ = |stats: RtcStats| match stats {
-        RtcStats::Codec(CodecStats {
-            rtc: of::RtcStats { .. },
-            codec: of::CodecStats { .. },
-        })
-        | RtcStats::MediaPlayout(MediaPlayoutStats {
-            audio_playout: of::AudioPlayoutStats { .. },
-            ..
-        })
-        | RtcStats::PeerConnection(PeerConnectionStats {
-            pc: of::PeerConnectionStats { .. },
-            ..
-        })
-        | RtcStats::DataChannel(DataChannelStats {
-            dc: of::DataChannelStats { .. },
-            ..
-        })
-        | RtcStats::Transport(TransportStats {
-            transport: of::TransportStats { .. },
-            ..
-        })
+        RtcStats::Codec(CodecStats { rtc: of::RtcStats { .. }, codec: of::CodecStats { .. } })
+        | RtcStats::MediaPlayout(MediaPlayoutStats { audio_playout: of::AudioPlayoutStats { .. }, .. })
+        | RtcStats::PeerConnection(PeerConnectionStats { pc: of::PeerConnectionStats { .. }, .. })
+        | RtcStats::DataChannel(DataChannelStats { dc: of::DataChannelStats { .. }, .. })
+        | RtcStats::Transport(TransportStats { transport: of::TransportStats { .. }, .. })
         | RtcStats::CandidatePair(CandidatePairStats {
-            candidate_pair: of::CandidatePairStats { .. },
-            ..
+            candidate_pair: of::CandidatePairStats { .. }, ..
         })
         | RtcStats::LocalCandidate(LocalCandidateStats {
             local_candidate: of::IceCandidateStats { .. },
@@ -732,45 +699,14 @@ fn reports() {
             remote_candidate: of::IceCandidateStats { .. },
             ..
         })
-        | RtcStats::Certificate(CertificateStats {
-            certificate: of::CertificateStats { .. },
-            ..
-        })
-        | RtcStats::Stream(StreamStats {
-            stream: of::StreamStats { .. },
-            ..
-        })
+        | RtcStats::Certificate(CertificateStats { certificate: of::CertificateStats { .. }, .. })
+        | RtcStats::Stream(StreamStats { stream: of::StreamStats { .. }, .. })
         | RtcStats::Track => {}
-        RtcStats::InboundRtp(InboundRtpStats {
-            rtc,
-            stream,
-            received,
-            inbound,
-        }) => {}
-        RtcStats::OutboundRtp(OutboundRtpStats {
-            rtc,
-            stream,
-            sent,
-            outbound,
-        }) => {}
-        RtcStats::RemoteInboundRtp(RemoteInboundRtpStats {
-            rtc,
-            stream,
-            received,
-            remote_inbound,
-        }) => {}
-        RtcStats::RemoteOutboundRtp(RemoteOutboundRtpStats {
-            rtc,
-            stream,
-            sent,
-            remote_outbound,
-        }) => {}
-        RtcStats::MediaSource(MediaSourceStats {
-            rtc,
-            source,
-            audio,
-            video,
-        }) => {}
+        RtcStats::InboundRtp(InboundRtpStats { rtc, stream, received, inbound }) => {}
+        RtcStats::OutboundRtp(OutboundRtpStats { rtc, stream, sent, outbound }) => {}
+        RtcStats::RemoteInboundRtp(RemoteInboundRtpStats { rtc, stream, received, remote_inbound }) => {}
+        RtcStats::RemoteOutboundRtp(RemoteOutboundRtpStats { rtc, stream, sent, remote_outbound }) => {}
+        RtcStats::MediaSource(MediaSourceStats { rtc, source, audio, video }) => {}
     };
     fields! {
         of::RtcStats {

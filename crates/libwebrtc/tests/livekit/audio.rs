@@ -79,10 +79,7 @@ async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
         let left: Vec<i16> = pcm.iter().step_by(channels as usize).copied().collect();
         let tone = Tone::of(&left[left.len() / 3..], rate as u32);
 
-        assert!(
-            tone.is_clean(440.0, 12_000.0),
-            "{rate} Hz, {channels} channels: {tone:?}"
-        );
+        assert!(tone.is_clean(440.0, 12_000.0), "{rate} Hz, {channels} channels: {tone:?}");
     }
 }
 
@@ -123,17 +120,12 @@ async fn a_muted_track_streams_silence_and_comes_back() {
     read(&mut stream, RATE, 1.0).await;
 
     publication.mute();
-    event(&mut events, "the mute", |event| {
-        matches!(event, RoomEvent::TrackMuted { .. }).then_some(())
-    })
-    .await;
+    event(&mut events, "the mute", |event| matches!(event, RoomEvent::TrackMuted { .. }).then_some(())).await;
     read(&mut stream, RATE, 0.5).await;
     let muted = read(&mut stream, RATE, 1.0).await;
     publication.unmute();
-    event(&mut events, "the unmute", |event| {
-        matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(())
-    })
-    .await;
+    event(&mut events, "the unmute", |event| matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(()))
+        .await;
     read(&mut stream, RATE, 0.5).await;
     let back = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
 
@@ -175,10 +167,7 @@ async fn a_cleared_source_falls_silent_at_once() {
     publish(&sender, &source).await;
     let (_receiver, mut events) = server.join("clear", "receiver", Mode::Single).await;
     let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
-    source
-        .capture_frame(&tone_frame(48_000, 440.0, 4_800 * 40, &mut 0.0))
-        .await
-        .unwrap();
+    source.capture_frame(&tone_frame(48_000, 440.0, 4_800 * 40, &mut 0.0)).await.unwrap();
     read(&mut stream, RATE, 0.5).await;
 
     source.clear_buffer();
@@ -200,18 +189,12 @@ async fn a_writer_is_held_to_real_time() {
     let start = tokio::time::Instant::now();
 
     for _ in 0..100 {
-        source
-            .capture_frame(&AudioFrame::new(48_000, 1, 480))
-            .await
-            .unwrap();
+        source.capture_frame(&AudioFrame::new(48_000, 1, 480)).await.unwrap();
     }
 
     // One second was written, of which 200 ms are queued.
     let passed = start.elapsed();
-    assert!(
-        passed > Duration::from_millis(700) && passed < Duration::from_secs(5),
-        "{passed:?}"
-    );
+    assert!(passed > Duration::from_millis(700) && passed < Duration::from_secs(5), "{passed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,10 +208,7 @@ async fn what_is_not_in_the_crate_says_so() {
         .publish_track(LocalTrack::Audio(microphone), TrackPublishOptions::default())
         .await
         .unwrap_err();
-    assert!(
-        causes(&error).contains("microphones is not available"),
-        "{error:?}"
-    );
+    assert!(causes(&error).contains("microphones is not available"), "{error:?}");
 
     let options = livekit::e2ee::E2eeOptions {
         encryption_type: livekit::e2ee::EncryptionType::Gcm,
@@ -248,10 +228,7 @@ async fn what_is_not_in_the_crate_says_so() {
         let Err(error) = server.join_with("encrypted", "rust", encrypted).await else {
             panic!("{mode:?}: a room that is to be encrypted was joined without encryption");
         };
-        assert!(
-            causes(&error).contains("end-to-end encryption is not available"),
-            "{error:?}"
-        );
+        assert!(causes(&error).contains("end-to-end encryption is not available"), "{error:?}");
     }
 }
 
@@ -271,15 +248,8 @@ async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<
 
 async fn publish(room: &Room, source: &NativeAudioSource) -> TrackSid {
     let track = LocalAudioTrack::create_audio_track("tone", RtcAudioSource::Native(source.clone()));
-    let options = TrackPublishOptions {
-        source: TrackSource::Microphone,
-        ..TrackPublishOptions::default()
-    };
-    room.local_participant()
-        .publish_track(LocalTrack::Audio(track), options)
-        .await
-        .unwrap()
-        .sid()
+    let options = TrackPublishOptions { source: TrackSource::Microphone, ..TrackPublishOptions::default() };
+    room.local_participant().publish_track(LocalTrack::Audio(track), options).await.unwrap().sid()
 }
 
 fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'static> {
@@ -293,11 +263,7 @@ fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'
 
 fn heard(words: &[String]) -> Tone {
     let value = |place: usize| words[place].parse().unwrap();
-    Tone {
-        hz: value(0),
-        amplitude: value(1),
-        snr_db: value(2),
-    }
+    Tone { hz: value(0), amplitude: value(1), snr_db: value(2) }
 }
 
 /// What an error says, and what its causes say.

@@ -49,11 +49,7 @@ async fn a_burst_larger_than_any_send_buffer_arrives_whole() {
     for number in 0..COUNT {
         let mut payload = vec![0; 10_000];
         payload[..4].copy_from_slice(&number.to_be_bytes());
-        let packet = DataPacket {
-            payload,
-            reliable: true,
-            ..DataPacket::default()
-        };
+        let packet = DataPacket { payload, reliable: true, ..DataPacket::default() };
         sender.local_participant().publish_data(packet).await.unwrap();
     }
 
@@ -79,19 +75,13 @@ async fn a_long_text_comes_back_as_a_stream() {
         python.says("joined").await;
         let text = "Grüß Gott! ".repeat(5_000);
 
-        room.local_participant()
-            .send_text(&text, SendTextOptions::new_with_topic("echo"))
-            .await
-            .unwrap();
+        room.local_participant().send_text(&text, SendTextOptions::new_with_topic("echo")).await.unwrap();
         let reader = event(&mut events, "the echo", |event| match event {
             RoomEvent::TextStreamOpened { reader, .. } => reader.take(),
             _ => None,
         })
         .await;
 
-        assert!(
-            reader.read_all().await.unwrap() == text,
-            "{mode:?}: another text came back"
-        );
+        assert!(reader.read_all().await.unwrap() == text, "{mode:?}: another text came back");
     }
 }

@@ -34,11 +34,7 @@ async fn hundreds_of_connects_leave_no_task_no_socket_and_no_thread() {
     python.says("published").await;
     // The first round starts what stays: the runtime's own threads, the resolver.
     round(&server, 0).await;
-    let before = Left::settled(&Left {
-        tasks: 0,
-        ..Left::now()
-    })
-    .await;
+    let before = Left::settled(&Left { tasks: 0, ..Left::now() }).await;
 
     for number in 1..=50 {
         round(&server, number).await;
@@ -52,9 +48,7 @@ async fn hundreds_of_connects_leave_no_task_no_socket_and_no_thread() {
 async fn round(server: &Server, number: u32) {
     let joins = (0..10).map(|place| async move {
         let mode = MODES[place % 2];
-        let (room, mut events) = server
-            .join("leaks", &format!("rust-{number}-{place}"), mode)
-            .await;
+        let (room, mut events) = server.join("leaks", &format!("rust-{number}-{place}"), mode).await;
         let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), 16_000, 1);
         read(&mut stream, 16_000, 0.1).await;
         room.close().await.unwrap();
@@ -95,8 +89,6 @@ impl Left {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, settle)
-            .await
-            .unwrap_or_else(|_| Self::now())
+        tokio::time::timeout(PATIENCE, settle).await.unwrap_or_else(|_| Self::now())
     }
 }

@@ -26,11 +26,7 @@ async fn where_the_server_wants_tcp_sound_comes_by_tcp() {
         read(&mut stream, RATE, 0.5).await;
         let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
         assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
-        assert_eq!(
-            established_tcp(server.tcp_port()),
-            1,
-            "{mode:?}: the sound did not come by TCP"
-        );
+        assert_eq!(established_tcp(server.tcp_port()), 1, "{mode:?}: the sound did not come by TCP");
         room.close().await.unwrap();
     }
 }
@@ -50,10 +46,7 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
         let mut options = RoomOptions::default();
         options.single_peer_connection = mode == Mode::Single;
         options.rtc_config.ice_transport_type = IceTransportsType::Relay;
-        let (room, mut events) = server
-            .join_with(&name, "rust", options)
-            .await
-            .expect("joining failed");
+        let (room, mut events) = server.join_with(&name, "rust", options).await.expect("joining failed");
         let track = subscribed(&mut events).await;
 
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
@@ -69,12 +62,7 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
 fn established_tcp(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
-    let fields = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     // proc(5): the remote address is the third field, the state the fourth, and 01 is established.
-    fields
-        .filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01")
-        .count()
+    fields.filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01").count()
 }

@@ -22,17 +22,13 @@ async fn sound_goes_on_while_the_signal_connection_is_resumed() {
         let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
         read(&mut stream, RATE, 1.0).await;
 
-        room.simulate_scenario(SimulateScenario::SignalReconnect)
-            .await
-            .unwrap();
+        room.simulate_scenario(SimulateScenario::SignalReconnect).await.unwrap();
         let listening = tokio::spawn(async move {
             let pcm = read(&mut stream, RATE, 5.0).await;
             (pcm, stream)
         });
-        event(&mut events, "the reconnect", |event| {
-            matches!(event, RoomEvent::Reconnected).then_some(())
-        })
-        .await;
+        event(&mut events, "the reconnect", |event| matches!(event, RoomEvent::Reconnected).then_some(()))
+            .await;
         let (pcm, _stream) = listening.await.unwrap();
 
         for second in pcm.chunks(RATE as usize) {
@@ -52,9 +48,7 @@ async fn sound_comes_back_on_a_new_connection_when_the_node_fails() {
         let (room, mut events) = server.join(&name, "rust", mode).await;
         subscribed(&mut events).await;
 
-        room.simulate_scenario(SimulateScenario::NodeFailure)
-            .await
-            .unwrap();
+        room.simulate_scenario(SimulateScenario::NodeFailure).await.unwrap();
         let track = subscribed(&mut events).await;
 
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
@@ -88,9 +82,6 @@ async fn a_server_that_freezes_for_seconds_is_bridged_by_silence() {
 }
 
 fn signal(server: &Server, name: &str) {
-    let done = Command::new("kill")
-        .args([format!("-{name}"), server.pid().to_string()])
-        .status()
-        .unwrap();
+    let done = Command::new("kill").args([format!("-{name}"), server.pid().to_string()]).status().unwrap();
     assert!(done.success());
 }

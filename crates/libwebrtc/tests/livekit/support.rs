@@ -71,23 +71,13 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
-        let server = Self {
-            process,
-            port,
-            tcp_port,
-            _files: files,
-        };
-        timeout(PATIENCE, server.answers())
-            .await
-            .expect("the livekit-server did not start");
+        let server = Self { process, port, tcp_port, _files: files };
+        timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
         server
     }
 
     async fn answers(&self) {
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-            .await
-            .is_err()
-        {
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -110,9 +100,7 @@ impl Server {
     pub async fn join(&self, room: &str, identity: &str, mode: Mode) -> (Room, Events) {
         let mut options = RoomOptions::default();
         options.single_peer_connection = mode == Mode::Single;
-        self.join_with(room, identity, options)
-            .await
-            .expect("joining failed")
+        self.join_with(room, identity, options).await.expect("joining failed")
     }
 
     pub async fn join_with(
@@ -122,9 +110,7 @@ impl Server {
         options: RoomOptions,
     ) -> RoomResult<(Room, Events)> {
         let (url, token) = (self.url(), token(room, identity));
-        timeout(PATIENCE, Room::connect(&url, &token, options))
-            .await
-            .expect("joining took too long")
+        timeout(PATIENCE, Room::connect(&url, &token, options)).await.expect("joining took too long")
     }
 
     /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
@@ -158,10 +144,7 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("the other participant did not start: {error}"));
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        Peer {
-            _process: process,
-            lines,
-        }
+        Peer { _process: process, lines }
     }
 }
 
@@ -183,66 +166,40 @@ impl Peer {
             }
             panic!("the other participant left without saying {word:?}")
         };
-        timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("the other participant did not say {word:?}"))
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the other participant did not say {word:?}"))
     }
 }
 
 fn token(room: &str, identity: &str) -> String {
-    let grants = VideoGrants {
-        room_join: true,
-        room: room.to_owned(),
-        ..VideoGrants::default()
-    };
-    AccessToken::with_api_key(KEY, SECRET)
-        .with_identity(identity)
-        .with_grants(grants)
-        .to_jwt()
-        .unwrap()
+    let grants = VideoGrants { room_join: true, room: room.to_owned(), ..VideoGrants::default() };
+    AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
 }
 
 pub fn free_tcp_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 pub fn free_udp_port() -> u16 {
-    UdpSocket::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// The first event that `pick` takes.
 pub async fn event<T>(events: &mut Events, what: &str, mut pick: impl FnMut(RoomEvent) -> Option<T>) -> T {
     let wait = async {
         loop {
-            let event = events
-                .recv()
-                .await
-                .unwrap_or_else(|| panic!("the room ended without {what}"));
+            let event = events.recv().await.unwrap_or_else(|| panic!("the room ended without {what}"));
             if let Some(picked) = pick(event) {
                 return picked;
             }
         }
     };
-    timeout(PATIENCE, wait)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not come"))
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come"))
 }
 
 /// The next audio track that is subscribed.
 pub async fn subscribed(events: &mut Events) -> RemoteAudioTrack {
     event(events, "an audio track", |event| match event {
-        RoomEvent::TrackSubscribed {
-            track: RemoteTrack::Audio(track),
-            ..
-        } => Some(track),
+        RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } => Some(track),
         _ => None,
     })
     .await
@@ -288,11 +245,7 @@ impl Tone {
             .sum();
         let amplitude = s.hypot(c);
         let snr_db = 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10();
-        Self {
-            hz,
-            amplitude,
-            snr_db,
-        }
+        Self { hz, amplitude, snr_db }
     }
 
     /// Whether it is the tone that was sent, hardly changed by the codec.

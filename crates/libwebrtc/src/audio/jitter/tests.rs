@@ -43,12 +43,7 @@ impl Chance {
 /// A packet of 20 ms that carries its number.
 fn packet(number: usize) -> Packet {
     let payload = [&[TOC][..], &(number as u32).to_be_bytes()].concat();
-    Packet {
-        ssrc: 1,
-        seq: number as u16,
-        time: (number as u32).wrapping_mul(TICKS),
-        payload: payload.into(),
-    }
+    Packet { ssrc: 1, seq: number as u16, time: (number as u32).wrapping_mul(TICKS), payload: payload.into() }
 }
 
 fn number(payload: &[u8]) -> usize {
@@ -93,11 +88,8 @@ fn play(
     let mut played = Vec::new();
     loop {
         let arrival = arrivals.peek().map(|(at, _)| start + *at);
-        let Some(now) = [arrival, buffer.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|now| *now <= start + end)
+        let Some(now) =
+            [arrival, buffer.deadline()].into_iter().flatten().min().filter(|now| *now <= start + end)
         else {
             return played;
         };
@@ -117,13 +109,11 @@ fn play(
 fn numbers(played: &[(Duration, Play)]) -> Vec<usize> {
     played
         .iter()
-        .filter_map(|(_, play)| {
-            if let Play::Packet { payload, .. } = play {
-                Some(number(payload))
-            } else {
-                None
-            }
-        })
+        .filter_map(
+            |(_, play)| {
+                if let Play::Packet { payload, .. } = play { Some(number(payload)) } else { None }
+            },
+        )
         .collect()
 }
 
@@ -142,15 +132,9 @@ fn covers(played: &[(Duration, Play)]) -> Vec<Play> {
 
 /// The longest that a packet waited after it could have been played, were nothing lost or late.
 fn worst_delay(played: &[(Duration, Play)]) -> Duration {
-    let packets = played
-        .iter()
-        .filter(|(_, play)| matches!(play, Play::Packet { .. }));
+    let packets = played.iter().filter(|(_, play)| matches!(play, Play::Packet { .. }));
     let sent = numbers(played).into_iter().map(|number| PACKET * number as u32);
-    packets
-        .zip(sent)
-        .map(|((at, _), sent)| at.saturating_sub(sent))
-        .max()
-        .unwrap_or_default()
+    packets.zip(sent).map(|((at, _), sent)| at.saturating_sub(sent)).max().unwrap_or_default()
 }
 
 // --- Networks -----------------------------------------------------------------------------------------------
@@ -166,21 +150,12 @@ fn packets_in_order_are_played_when_they_arrive() {
     );
 
     assert_eq!(numbers(&played), (0..100).collect::<Vec<_>>());
-    assert!(
-        played
-            .iter()
-            .enumerate()
-            .all(|(i, (at, _))| *at == PACKET * i as u32)
-    );
+    assert!(played.iter().enumerate().all(|(i, (at, _))| *at == PACKET * i as u32));
 }
 
 #[test]
 fn jitter_and_duplication_change_neither_order_nor_number() {
-    let network = Impairment {
-        jitter: Duration::from_millis(35),
-        duplication: 0.1,
-        ..Impairment::default()
-    };
+    let network = Impairment { jitter: Duration::from_millis(35), duplication: 0.1, ..Impairment::default() };
     for seed in SEEDS {
         let mut buffer = JitterBuffer::default();
         let arrivals = through(network, seed, (0..500).map(packet));
@@ -197,30 +172,11 @@ fn jitter_and_duplication_change_neither_order_nor_number() {
 #[test]
 fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
     let networks = [
-        (
-            "5 % at random",
-            Impairment {
-                loss: 0.05,
-                burst: 1,
-                ..Impairment::default()
-            },
-        ),
-        (
-            "10 % in bursts of 3",
-            Impairment {
-                loss: 0.035,
-                burst: 3,
-                ..Impairment::default()
-            },
-        ),
+        ("5 % at random", Impairment { loss: 0.05, burst: 1, ..Impairment::default() }),
+        ("10 % in bursts of 3", Impairment { loss: 0.035, burst: 3, ..Impairment::default() }),
         (
             "both, with jitter",
-            Impairment {
-                loss: 0.05,
-                burst: 2,
-                jitter: Duration::from_millis(15),
-                duplication: 0.05,
-            },
+            Impairment { loss: 0.05, burst: 2, jitter: Duration::from_millis(15), duplication: 0.05 },
         ),
     ];
     for (name, network) in networks {
@@ -230,21 +186,15 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
             let mut arrivals = through(network, seed, (0..1_000).map(packet));
             arrivals.push((PACKET * 1_000, packet(1_000)));
             let first = number(&arrivals[0].1.payload);
-            let mut arrived: Vec<usize> = arrivals
-                .iter()
-                .map(|(_, p)| number(&p.payload))
-                .filter(|n| *n >= first)
-                .collect();
+            let mut arrived: Vec<usize> =
+                arrivals.iter().map(|(_, p)| number(&p.payload)).filter(|n| *n >= first).collect();
             arrived.sort_unstable();
             arrived.dedup();
 
             let played = play(&mut buffer, now(), arrivals, PACKET * 1_010);
 
             let heard = numbers(&played);
-            assert_eq!(
-                heard, arrived,
-                "{name}, seed {seed}: packets that arrived were not played in order"
-            );
+            assert_eq!(heard, arrived, "{name}, seed {seed}: packets that arrived were not played in order");
             let sent = (1_001 - first) as u64 * u64::from(TICKS);
             // A pause behind the last packet is filled in real time.
             let slack = ticks_of(Duration::from_millis(200)) as u64;
@@ -268,41 +218,18 @@ fn a_hole_is_covered_by_concealment_and_the_fec_of_the_packet_behind_it() {
 
     assert_eq!(numbers(&played), [0, 1, 4, 5]);
     let next = packet(4).payload;
-    assert_eq!(
-        covers(&played),
-        [
-            Play::Conceal { ticks: TICKS },
-            Play::Recover { next, ticks: TICKS }
-        ]
-    );
+    assert_eq!(covers(&played), [Play::Conceal { ticks: TICKS }, Play::Recover { next, ticks: TICKS }]);
 }
 
 #[test]
 fn a_hole_longer_than_concealment_reaches_is_faded_and_then_silent() {
     let arrivals = [0, 10, 11]
-        .map(|n| {
-            (
-                if n == 0 {
-                    Duration::ZERO
-                } else {
-                    PACKET * (n as u32 - 8)
-                },
-                packet(n),
-            )
-        })
+        .map(|n| (if n == 0 { Duration::ZERO } else { PACKET * (n as u32 - 8) }, packet(n)))
         .to_vec();
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 7);
 
     let fade = 2_880;
-    assert_eq!(
-        covers(&played),
-        [
-            Play::Conceal { ticks: fade },
-            Play::Silence {
-                ticks: 9 * TICKS - fade
-            }
-        ]
-    );
+    assert_eq!(covers(&played), [Play::Conceal { ticks: fade }, Play::Silence { ticks: 9 * TICKS - fade }]);
 }
 
 #[test]
@@ -311,15 +238,9 @@ fn the_wait_behind_holes_follows_the_network() {
 
     // Every tenth packet is 45 ms late, for a while.
     let late = |n: usize| {
-        if n % 10 == 9 {
-            Duration::from_millis(45)
-        } else {
-            Duration::ZERO
-        }
+        if n % 10 == 9 { Duration::from_millis(45) } else { Duration::ZERO }
     };
-    let mut arrivals: Vec<_> = (0..300)
-        .map(|n| (PACKET * n as u32 + late(n), packet(n)))
-        .collect();
+    let mut arrivals: Vec<_> = (0..300).map(|n| (PACKET * n as u32 + late(n), packet(n))).collect();
     arrivals.sort_by_key(|(at, _)| *at);
     play(&mut buffer, start, arrivals, PACKET * 299);
     let learnt = buffer.network.hold;
@@ -329,10 +250,7 @@ fn the_wait_behind_holes_follows_the_network() {
     play(&mut buffer, start, calm, PACKET * 1_499);
 
     assert!(learnt > Duration::from_millis(45), "{learnt:?}");
-    assert!(
-        given_up <= 3,
-        "{given_up} packets came after they had been given up"
-    );
+    assert!(given_up <= 3, "{given_up} packets came after they had been given up");
     assert_eq!(buffer.network.hold, MIN_HOLD);
 }
 
@@ -348,9 +266,8 @@ fn a_copy_fills_its_hole_at_once_and_only_its_hole() {
     buffer.insert(carrier.clone(), now + PACKET * 2);
     buffer.insert_copy(&carrier, 1, TICKS, packet(1).payload, now + PACKET * 2);
     buffer.insert_copy(&carrier, 2, 2 * TICKS, packet(0).payload, now + PACKET * 2);
-    let played: Vec<_> = std::iter::from_fn(|| buffer.poll(now + PACKET * 2))
-        .map(|play| (PACKET * 2, play))
-        .collect();
+    let played: Vec<_> =
+        std::iter::from_fn(|| buffer.poll(now + PACKET * 2)).map(|play| (PACKET * 2, play)).collect();
 
     assert_eq!(numbers(&played), [1, 2]);
     assert_eq!((buffer.counters().from_red, buffer.counters().lost), (1, 0));
@@ -380,10 +297,7 @@ fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
     // The sender is silent for 3 s, by its clock too.
     let mut arrivals: Vec<_> = (0..50).map(|n| (PACKET * n as u32, packet(n))).collect();
     arrivals.extend((50..100).map(|n| {
-        let resumed = Packet {
-            time: packet(n + 150).time,
-            ..packet(n)
-        };
+        let resumed = Packet { time: packet(n + 150).time, ..packet(n) };
         (PACKET * (n as u32 + 150), resumed)
     }));
 
@@ -393,31 +307,20 @@ fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
     // Silence comes steadily: a reader never waits longer than until it is sure that this is a pause.
     let gaps = played.windows(2).map(|pair| pair[1].0 - pair[0].0);
     assert!(gaps.max().unwrap() <= MIN_IDLE + PACKET, "a reader had to wait");
-    let silent: u32 = covers(&played)
-        .iter()
-        .filter(|play| matches!(play, Play::Silence { .. }))
-        .map(Play::ticks)
-        .sum();
+    let silent: u32 =
+        covers(&played).iter().filter(|play| matches!(play, Play::Silence { .. })).map(Play::ticks).sum();
     assert!(silent > 140 * TICKS, "{silent} ticks of silence");
 }
 
 #[test]
 fn comfort_noise_covers_the_time_between_dtx_packets() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
-    let dtx = |n: usize| Packet {
-        time: (n as u32 * 20) * TICKS,
-        payload: [TOC].into(),
-        ..packet(n)
-    };
+    let dtx = |n: usize| Packet { time: (n as u32 * 20) * TICKS, payload: [TOC].into(), ..packet(n) };
     let arrivals = (0..5).map(|n| (PACKET * 20 * n as u32, dtx(n))).collect();
 
     let played = play(&mut buffer, start, arrivals, PACKET * 80);
 
-    assert!(
-        covers(&played)
-            .iter()
-            .all(|play| matches!(play, Play::Conceal { .. }))
-    );
+    assert!(covers(&played).iter().all(|play| matches!(play, Play::Conceal { .. })));
     assert_eq!(total_ticks(&played), 81 * u64::from(TICKS));
 }
 
@@ -431,13 +334,7 @@ fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
     // Later it does, twice, for a second each.
     let after = |pause: u32| {
         move |n: usize| {
-            (
-                PACKET * (n as u32 + pause),
-                Packet {
-                    time: packet(n + pause as usize).time,
-                    ..packet(n)
-                },
-            )
+            (PACKET * (n as u32 + pause), Packet { time: packet(n + pause as usize).time, ..packet(n) })
         }
     };
     arrivals.extend((40..60).map(after(50)));
@@ -446,11 +343,7 @@ fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
     let played = play(&mut buffer, start, arrivals, PACKET * 179);
 
     assert_eq!(numbers(&played), (0..80).collect::<Vec<_>>());
-    assert_eq!(
-        total_ticks(&played),
-        180 * u64::from(TICKS),
-        "the stream is not as long as the sender's"
-    );
+    assert_eq!(total_ticks(&played), 180 * u64::from(TICKS), "the stream is not as long as the sender's");
 }
 
 #[test]
@@ -461,12 +354,7 @@ fn a_burst_leaves_at_twice_real_time_so_that_a_short_queue_holds_it() {
 
     let played = play(&mut buffer, start, arrivals, Duration::from_secs(1) / 2);
 
-    let left_by = |ms: u64| {
-        played
-            .iter()
-            .filter(|(at, _)| *at <= Duration::from_millis(ms))
-            .count()
-    };
+    let left_by = |ms: u64| played.iter().filter(|(at, _)| *at <= Duration::from_millis(ms)).count();
     assert_eq!(left_by(70), 1 + 5, "80 ms leave at once, and one more begins");
     assert!(left_by(170) <= 1 + 5 + 10 && left_by(170) >= 1 + 5 + 9);
     assert_eq!(numbers(&played), (0..26).collect::<Vec<_>>());
@@ -484,15 +372,7 @@ fn a_clock_that_drifts_makes_the_stream_neither_longer_nor_shorter() {
         let arrivals = sent
             .clone()
             .enumerate()
-            .map(|(i, n)| {
-                (
-                    drifting(n),
-                    Packet {
-                        seq: i as u16,
-                        ..packet(n)
-                    },
-                )
-            })
+            .map(|(i, n)| (drifting(n), Packet { seq: i as u16, ..packet(n) }))
             .collect();
         let end = drifting(179_000 - 1_000);
 
@@ -500,10 +380,7 @@ fn a_clock_that_drifts_makes_the_stream_neither_longer_nor_shorter() {
 
         let sender = end.as_secs_f64() / (1.0 + ppm as f64 / 1e6);
         let ours = total_ticks(&played) as f64 / f64::from(OPUS_CLOCK);
-        assert!(
-            (sender - ours).abs() < 0.2,
-            "{ppm} ppm: sent {sender} s, played {ours} s"
-        );
+        assert!((sender - ours).abs() < 0.2, "{ppm} ppm: sent {sender} s, played {ours} s");
         assert_eq!(buffer.counters().lost, 0);
     }
 }
@@ -540,15 +417,7 @@ fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
         let time = (u32::MAX - 1_000_000).wrapping_add((n as u32).wrapping_mul(2_880));
         // 0x18 is one frame of 60 ms.
         let payload = [&[0x18][..], &(n as u32).to_be_bytes()].concat().into();
-        buffer.insert(
-            Packet {
-                ssrc: 1,
-                seq: n as u16,
-                time,
-                payload,
-            },
-            now,
-        );
+        buffer.insert(Packet { ssrc: 1, seq: n as u16, time, payload }, now);
         while let Some(play) = buffer.poll(now) {
             assert!(matches!(play, Play::Packet { .. }), "packet {n}: {play:?}");
             played += 1;
@@ -561,26 +430,14 @@ fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
 #[test]
 fn another_source_starts_over_after_what_waits_of_the_first() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
-    let other = |n: usize| Packet {
-        ssrc: 2,
-        seq: 7_000 + n as u16,
-        time: 99,
-        ..packet(n)
-    };
+    let other = |n: usize| Packet { ssrc: 2, seq: 7_000 + n as u16, time: 99, ..packet(n) };
     // Packet 1 is missing, so 2 waits when the other source begins; then a straggler of the first comes.
     let arrivals = vec![
         (Duration::ZERO, packet(0)),
         (PACKET, packet(2)),
         (PACKET, other(100)),
         (PACKET * 2, packet(3)),
-        (
-            PACKET * 2,
-            Packet {
-                seq: 7_101,
-                time: 99 + TICKS,
-                ..other(101)
-            },
-        ),
+        (PACKET * 2, Packet { seq: 7_101, time: 99 + TICKS, ..other(101) }),
     ];
 
     let played = play(&mut buffer, start, arrivals, PACKET * 3);
@@ -602,18 +459,13 @@ fn a_sender_that_begins_anew_with_lower_numbers_is_heard_again() {
 
     let heard = numbers(&played);
     assert_eq!(heard.iter().filter(|n| **n >= 400).count(), 50);
-    assert!(
-        heard.contains(&49) && heard.contains(&(MAX_LATE_RUN as usize)),
-        "{heard:?}"
-    );
+    assert!(heard.contains(&49) && heard.contains(&(MAX_LATE_RUN as usize)), "{heard:?}");
 }
 
 #[test]
 fn a_jump_of_the_senders_clock_plays_on_at_once() {
     let jumped = |n: usize| Packet {
-        time: packet(n)
-            .time
-            .wrapping_add(if n < 10 { 0 } else { 48_000 * 3_600 }),
+        time: packet(n).time.wrapping_add(if n < 10 { 0 } else { 48_000 * 3_600 }),
         ..packet(n)
     };
     let arrivals = (0..20).map(|n| (PACKET * n as u32, jumped(n))).collect();
@@ -627,13 +479,7 @@ fn a_jump_of_the_senders_clock_plays_on_at_once() {
 #[test]
 fn what_is_no_opus_is_dropped_and_too_much_is_skipped() {
     let (now, mut buffer) = (now(), JitterBuffer::default());
-    buffer.insert(
-        Packet {
-            payload: [].into(),
-            ..packet(0)
-        },
-        now,
-    );
+    buffer.insert(Packet { payload: [].into(), ..packet(0) }, now);
     assert_eq!(buffer.deadline(), None);
 
     buffer.insert(packet(0), now);

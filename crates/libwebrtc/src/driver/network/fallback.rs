@@ -42,11 +42,7 @@ impl Fallback {
             _ => {}
         }
         if self.dial_at.is_none() && !self.passive.is_empty() {
-            let patience = if self.udp_named {
-                WHILE_UDP_IS_TRIED
-            } else {
-                WHILE_UDP_MAY_BE_NAMED
-            };
+            let patience = if self.udp_named { WHILE_UDP_IS_TRIED } else { WHILE_UDP_MAY_BE_NAMED };
             self.dial_at = Some(now + patience);
         } else if candidate.proto() == Protocol::Udp && self.dial_at.is_some() {
             self.dial_at = Some(now + WHILE_UDP_IS_TRIED);
@@ -118,10 +114,7 @@ mod tests {
         let (now, mut fallback) = (now(), Fallback::default());
         fallback.named(&candidate(TCP), now);
 
-        assert_eq!(
-            fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial,
-            [address()]
-        );
+        assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial, [address()]);
     }
 
     #[test]

@@ -45,9 +45,7 @@ impl Deframer {
 
 /// Appends `packet` behind its length. One that is longer than any is left out, and the answer is false.
 pub(super) fn frame(packet: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(length) = u16::try_from(packet.len())
-        .ok()
-        .filter(|length| usize::from(*length) <= MAX_PACKET)
+    let Some(length) = u16::try_from(packet.len()).ok().filter(|length| usize::from(*length) <= MAX_PACKET)
     else {
         return false;
     };

@@ -194,13 +194,9 @@ impl Network {
         let version = connection.configured();
         let again = std::mem::take(&mut self.gather_again);
         if std::mem::replace(&mut self.configured, version) != version || again {
-            let servers = configuration
-                .ice_servers
-                .iter()
-                .any(|server| !server.urls.is_empty());
+            let servers = configuration.ice_servers.iter().any(|server| !server.urls.is_empty());
             if servers {
-                self.fallback
-                    .servers(configuration.ice_transport_type != IceTransportsType::All, now);
+                self.fallback.servers(configuration.ice_transport_type != IceTransportsType::All, now);
             }
         }
         let hosts = configuration.ice_transport_type == IceTransportsType::All;
@@ -260,11 +256,8 @@ impl Network {
                     stream.local() == transmit.source && stream.remote() == transmit.destination
                 };
                 // The error shows again when the stream is read, and is dealt with there.
-                if let Some(Err(error)) = self
-                    .streams
-                    .iter_mut()
-                    .find(fits)
-                    .map(|s| s.send(&transmit.contents))
+                if let Some(Err(error)) =
+                    self.streams.iter_mut().find(fits).map(|s| s.send(&transmit.contents))
                 {
                     tracing::debug!(%error, destination = %transmit.destination, "packet not written");
                 }
@@ -275,10 +268,7 @@ impl Network {
     }
 
     fn send_datagram(&mut self, transmit: &Transmit) {
-        let Some(socket) = self
-            .sockets
-            .iter_mut()
-            .find(|socket| socket.candidate.addr() == transmit.source)
+        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.candidate.addr() == transmit.source)
         else {
             tracing::debug!(source = %transmit.source, "no socket to send from");
             return;
@@ -296,11 +286,7 @@ impl Network {
             });
             let streams = self.streams.iter().any(|stream| stream.poll_ready(cx).is_ready());
             let relays = self.relays.iter().any(|relay| relay.poll_ready(cx).is_ready());
-            if sockets || streams || relays {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if sockets || streams || relays { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -341,11 +327,7 @@ impl Network {
     // --- Sockets ------------------------------------------------------------------------------------------
 
     fn open_and_tell(&mut self, address: IpAddr, connection: &Connection, now: Instant) {
-        if self
-            .sockets
-            .iter()
-            .any(|socket| socket.candidate.addr().ip() == address)
-        {
+        if self.sockets.iter().any(|socket| socket.candidate.addr().ip() == address) {
             return;
         }
         match self.open(address) {
@@ -366,10 +348,7 @@ impl Network {
         let socket = StdUdpSocket::bind((address, 0))?;
         socket.set_nonblocking(true)?;
         let candidate = Candidate::host(socket.local_addr()?, Protocol::Udp).map_err(io::Error::other)?;
-        self.sockets.push(Socket {
-            state: SocketState::Bound(socket),
-            candidate: candidate.clone(),
-        });
+        self.sockets.push(Socket { state: SocketState::Bound(socket), candidate: candidate.clone() });
         Ok(candidate)
     }
 
@@ -448,11 +427,8 @@ impl Network {
         match opened {
             Opened::Stream(stream) if self.streams.len() < MAX_EACH => match PacketStream::new(stream) {
                 Ok(stream) => {
-                    let candidate = Candidate::builder()
-                        .tcp()
-                        .host(stream.local())
-                        .tcptype(TcpType::Active)
-                        .build();
+                    let candidate =
+                        Candidate::builder().tcp().host(stream.local()).tcptype(TcpType::Active).build();
                     // The peer needs not be told: it sees where the stream comes from.
                     add_candidate(connection, candidate, false, now);
                     self.streams.push(stream);
@@ -466,8 +442,7 @@ impl Network {
             Opened::Stun(server, url) => {
                 let locals = self.sockets.iter().map(|socket| socket.candidate.addr());
                 let fitting = locals.filter(|local| local.is_ipv4() == server.is_ipv4());
-                self.questions
-                    .extend(fitting.map(|local| Question::new(server, local, url.clone(), now)));
+                self.questions.extend(fitting.map(|local| Question::new(server, local, url.clone(), now)));
             }
             Opened::Failed(error) => connection.tell_candidate_error(error),
         }
@@ -597,9 +572,7 @@ fn add_candidate<E: std::fmt::Display>(
 /// Sends at once. tokio's own `try_send_to` would say that a new socket is not ready before its reactor has looked at
 /// it, and lose the first packets of each connection.
 fn send_datagram(socket: &UdpSocket, bytes: &[u8], destination: SocketAddr) -> io::Result<()> {
-    SockRef::from(socket)
-        .send_to(bytes, &destination.into())
-        .map(drop)
+    SockRef::from(socket).send_to(bytes, &destination.into()).map(drop)
 }
 
 fn failed(url: &str, error: impl std::fmt::Display) -> Opened {
@@ -618,11 +591,8 @@ fn failure(url: &str, error: impl std::fmt::Display) -> IceCandidateError {
 
 /// The local address that the system would reach `destination` from. Connecting a UDP socket sends nothing.
 fn address_towards(destination: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if destination.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
+    let any: IpAddr =
+        if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = StdUdpSocket::bind((any, 0)).ok()?;
     socket.connect(destination).ok()?;
     let address = socket.local_addr().ok()?.ip();

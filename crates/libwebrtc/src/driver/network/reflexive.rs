@@ -29,14 +29,7 @@ pub(super) struct Question {
 
 impl Question {
     pub(super) fn new(server: SocketAddr, local: SocketAddr, url: String, now: Instant) -> Self {
-        Self {
-            server,
-            local,
-            url,
-            transaction: TransactionId::generate(),
-            asked: 0,
-            ask_at: Some(now),
-        }
+        Self { server, local, url, transaction: TransactionId::generate(), asked: 0, ask_at: Some(now) }
     }
 
     /// When [`Self::ask`] is due; `None` once the server has been given up.
@@ -65,12 +58,7 @@ impl Question {
         if message.transaction_id() != self.transaction || message.class() != MessageClass::Success {
             return None;
         }
-        Some(
-            message
-                .attribute::<XorMappedAddress>()
-                .ok()?
-                .addr(self.transaction),
-        )
+        Some(message.attribute::<XorMappedAddress>().ok()?.addr(self.transaction))
     }
 }
 
@@ -82,10 +70,7 @@ mod tests {
     use crate::clock::now;
 
     fn question(now: Instant) -> Question {
-        let (server, local) = (
-            "192.0.2.1:3478".parse().unwrap(),
-            "192.0.2.2:5000".parse().unwrap(),
-        );
+        let (server, local) = ("192.0.2.1:3478".parse().unwrap(), "192.0.2.2:5000".parse().unwrap());
         Question::new(server, local, "stun:192.0.2.1".to_owned(), now)
     }
 
@@ -93,9 +78,7 @@ mod tests {
     fn answer(request: &[u8], seen: SocketAddr) -> Vec<u8> {
         let request = Message::from_bytes(request).unwrap();
         let mut answer = Message::builder_success(&request, MessageWriteVec::new());
-        answer
-            .add_attribute(&XorMappedAddress::new(seen, request.transaction_id()))
-            .unwrap();
+        answer.add_attribute(&XorMappedAddress::new(seen, request.transaction_id())).unwrap();
         answer.finish()
     }
 

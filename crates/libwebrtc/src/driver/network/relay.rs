@@ -29,12 +29,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// How long a server may take to be found and reached.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-turn_client_proto::impl_client!(
-    Client,
-    (Udp, TurnClientUdp),
-    (Tcp, TurnClientTcp),
-    (Tls, TurnClientRustls)
-);
+turn_client_proto::impl_client!(Client, (Udp, TurnClientUdp), (Tcp, TurnClientTcp), (Tls, TurnClientRustls));
 
 /// See the module.
 pub(super) struct Relay {
@@ -63,11 +58,7 @@ pub(super) enum News {
     /// The server does not.
     Refused,
     /// A packet of the peer's, to the relayed address.
-    Packet {
-        relayed: SocketAddr,
-        from: SocketAddr,
-        bytes: Vec<u8>,
-    },
+    Packet { relayed: SocketAddr, from: SocketAddr, bytes: Vec<u8> },
 }
 
 impl Relay {
@@ -90,9 +81,7 @@ impl Relay {
         let Kind::Turn(transport) = server.kind else {
             return Err(io::Error::other("not a TURN server"));
         };
-        let found = tokio::net::lookup_host((&*server.host, server.port))
-            .await?
-            .next();
+        let found = tokio::net::lookup_host((&*server.host, server.port)).await?.next();
         let remote = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let config = TurnConfig::new(TurnCredentials::new(user, password));
         let (client, io, local) = match transport {
@@ -111,19 +100,10 @@ impl Relay {
                     Client::Tcp(TurnClientTcp::allocate(local, remote, config))
                 } else {
                     let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
-                    let tls = TLS
-                        .clone()
-                        .ok_or_else(|| io::Error::other("no root certificates"))?;
+                    let tls = TLS.clone().ok_or_else(|| io::Error::other("no root certificates"))?;
                     Client::Tls(TurnClientRustls::allocate(local, remote, config, name, tls))
                 };
-                (
-                    client,
-                    Io::Stream {
-                        stream,
-                        waiting: Vec::new(),
-                    },
-                    local,
-                )
+                (client, Io::Stream { stream, waiting: Vec::new() }, local)
             }
         };
         Ok(Self {
@@ -200,23 +180,13 @@ impl Relay {
         self.io.flush()?;
         let transport = self.client.transport();
         while let Some((bytes, from)) = self.io.read(self.client.remote_addr())? {
-            let received = self
-                .client
-                .recv(TurnTransmit::new(bytes, transport, from, self.local), at);
+            let received = self.client.recv(TurnTransmit::new(bytes, transport, from, self.local), at);
             if let (TurnRecvRet::PeerData(data), Some(relayed)) = (received, self.relayed) {
-                tell(News::Packet {
-                    relayed,
-                    from: data.peer,
-                    bytes: data.data().to_vec(),
-                });
+                tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
             }
             while let Some(data) = self.client.poll_recv(at) {
                 if let Some(relayed) = self.relayed {
-                    tell(News::Packet {
-                        relayed,
-                        from: data.peer,
-                        bytes: data.data().to_vec(),
-                    });
+                    tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
                 }
             }
         }
@@ -240,11 +210,7 @@ impl Relay {
                 | TurnEvent::TcpConnectFailed(_) => {}
             }
         }
-        if closed {
-            Err(io::ErrorKind::ConnectionAborted.into())
-        } else {
-            Ok(())
-        }
+        if closed { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// Tells the server that the address is no longer needed.

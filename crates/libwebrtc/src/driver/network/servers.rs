@@ -54,23 +54,14 @@ fn parse(url: &str) -> Option<ServerAddress> {
         ("turns", None | Some("tcp")) => Kind::Turn(Transport::Tls),
         _ => return None,
     };
-    let default = if kind == Kind::Turn(Transport::Tls) {
-        TLS_PORT
-    } else {
-        PORT
-    };
+    let default = if kind == Kind::Turn(Transport::Tls) { TLS_PORT } else { PORT };
     let (host, port) = match place.rsplit_once(':') {
         // An IPv6 address is in brackets; what is behind its last colon is no port.
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
         _ => (place, default),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    (!host.is_empty()).then(|| ServerAddress {
-        url: url.to_owned(),
-        host: host.to_owned(),
-        port,
-        kind,
-    })
+    (!host.is_empty()).then(|| ServerAddress { url: url.to_owned(), host: host.to_owned(), port, kind })
 }
 
 #[cfg(test)]
@@ -81,10 +72,7 @@ mod tests {
     fn each_form_of_address_is_understood() {
         let address = |host: &str, port, kind| Some((host.to_owned(), port, kind));
         for (url, expected) in [
-            (
-                "stun:stun.example.org",
-                address("stun.example.org", 3478, Kind::Stun),
-            ),
+            ("stun:stun.example.org", address("stun.example.org", 3478, Kind::Stun)),
             ("stun:192.0.2.1:19302", address("192.0.2.1", 19302, Kind::Stun)),
             (
                 "turn:turn.example.org?transport=udp",
@@ -98,28 +86,15 @@ mod tests {
                 "turns:turn.example.org:443?transport=tcp",
                 address("turn.example.org", 443, Kind::Turn(Transport::Tls)),
             ),
-            (
-                "turns:turn.example.org",
-                address("turn.example.org", 5349, Kind::Turn(Transport::Tls)),
-            ),
-            (
-                "turn:[2001:db8::1]:3479",
-                address("2001:db8::1", 3479, Kind::Turn(Transport::Udp)),
-            ),
-            (
-                "turn:[2001:db8::1]",
-                address("2001:db8::1", 3478, Kind::Turn(Transport::Udp)),
-            ),
+            ("turns:turn.example.org", address("turn.example.org", 5349, Kind::Turn(Transport::Tls))),
+            ("turn:[2001:db8::1]:3479", address("2001:db8::1", 3479, Kind::Turn(Transport::Udp))),
+            ("turn:[2001:db8::1]", address("2001:db8::1", 3478, Kind::Turn(Transport::Udp))),
             ("https://example.org", None),
             ("turn:", None),
             ("turn:example.org:port", None),
             ("nonsense", None),
         ] {
-            assert_eq!(
-                parse(url).map(|parsed| (parsed.host, parsed.port, parsed.kind)),
-                expected,
-                "{url}"
-            );
+            assert_eq!(parse(url).map(|parsed| (parsed.host, parsed.port, parsed.kind)), expected, "{url}");
         }
     }
 }

@@ -29,13 +29,7 @@ impl PacketStream {
         // A packet is to leave at once, not when more come.
         stream.set_nodelay(true)?;
         let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-        Ok(Self {
-            stream,
-            local,
-            remote,
-            incoming: Deframer::default(),
-            waiting: Vec::new(),
-        })
+        Ok(Self { stream, local, remote, incoming: Deframer::default(), waiting: Vec::new() })
     }
 
     pub(super) fn local(&self) -> SocketAddr {
@@ -59,11 +53,7 @@ impl PacketStream {
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let readable = self.stream.poll_read_ready(cx).is_ready();
         let writable = !self.waiting.is_empty() && self.stream.poll_write_ready(cx).is_ready();
-        if readable || writable {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if readable || writable { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Writes what waits and hands what arrived to `take`.
