@@ -6,7 +6,8 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a benchmark prints, and stops where something is missing"
+    clippy::wildcard_enum_match_arm,
+    reason = "a benchmark prints, stops where something is missing, and waits for one message of many"
 )]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -16,7 +17,7 @@ mod figures;
 mod load;
 #[path = "support/process.rs"]
 mod process;
-#[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
 #[path = "../tests/e2e/support/mod.rs"]
 mod support;
 
@@ -124,12 +125,12 @@ async fn sessions_per_second(june: &June) -> load::Load {
 async fn idle_session_kb(june: &June) -> f64 {
     // The first one pays for what all share.
     let _first = idle(june, "first").await;
-    let before = process::resident_kb(june.pid());
+    let before = process::resident_kb(june.process.0.id());
     let mut sessions = Vec::new();
     for n in 0..SESSIONS {
         sessions.push(idle(june, &format!("idle-{n}")).await);
     }
-    (process::resident_kb(june.pid()) - before) / SESSIONS as f64
+    (process::resident_kb(june.process.0.id()) - before) / SESSIONS as f64
 }
 
 async fn idle(june: &June, user: &str) -> Glasses {
@@ -193,7 +194,7 @@ struct Cost {
 
 /// Several streams of the same sound over control channels, in real time.
 async fn stream_cost(june: &June, sound: &[i16]) -> Cost {
-    let pid = june.pid();
+    let pid = june.process.0.id();
     let memory = process::resident_kb(pid);
     let mut listeners = Vec::new();
     for n in 0..STREAMS {

@@ -8,7 +8,7 @@
     reason = "a benchmark prints, and stops where something is missing"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 

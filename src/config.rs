@@ -167,13 +167,6 @@ impl Config {
             notes: env.notes(auth.api_keys.is_empty()),
             auth,
         };
-        if env.text("LIVEKIT_WEBHOOK_SECRET").is_some() {
-            // Seed 003 has it, LiveKit doesn't: webhooks are signed with the API secret. Set or not, it
-            // changes nothing, so it is no problem either.
-            tracing::warn!(
-                "LIVEKIT_WEBHOOK_SECRET is ignored: LiveKit signs webhooks with LIVEKIT_API_SECRET"
-            );
-        }
         if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
     }
 }

@@ -79,12 +79,13 @@ impl Disk {
             |error: &io::Error| DiskError::Unwritable { path: folder.into(), cause: error.to_string() };
         std::fs::create_dir_all(folder).map_err(|error| unwritable(&error))?;
         let db = sled::Config::new().path(folder.join("sled")).cache_capacity(CACHE_BYTES).open().map_err(
-            |error| match error {
-                sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            |error| {
+                let sled::Error::Io(error) = error else { return error.into() };
+                if error.to_string().contains("could not acquire lock") {
                     DiskError::Locked { path: folder.into() }
+                } else {
+                    unwritable(&error)
                 }
-                sled::Error::Io(error) => unwritable(&error),
-                other => other.into(),
             },
         )?;
         // fdatasync works on the file, whichever descriptor it is called on.

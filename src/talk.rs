@@ -353,6 +353,7 @@ fn save(path: &Path, samples: &[i16], rate_hz: u32) -> Result<(), String> {
     writer.finalize().map_err(at)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
 fn sentence(error: ClientError) -> String {
     error.to_string()
 }

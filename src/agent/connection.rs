@@ -172,24 +172,21 @@ impl Ear<'_> {
                 if self.is_microphone(&participant, &publication) =>
             {
                 self.lose_microphone().await;
-                let options = NativeAudioStreamOptions {
-                    queue_size_frames: Some(QUEUE_FRAMES),
-                    ..NativeAudioStreamOptions::default()
-                };
+                let options = NativeAudioStreamOptions { queue_size_frames: Some(QUEUE_FRAMES) };
                 let sound =
                     NativeAudioStream::with_options(track.rtc_track(), LISTEN_RATE_HZ as i32, 1, options);
                 self.microphone = Some((publication.sid().to_string(), sound));
             }
             RoomEvent::TrackUnsubscribed { publication, .. }
-            | RoomEvent::TrackUnpublished { publication, .. } => {
-                if self.is_open(&publication.sid().to_string()) {
-                    self.lose_microphone().await;
-                }
+            | RoomEvent::TrackUnpublished { publication, .. }
+                if self.is_open(&publication.sid().to_string()) =>
+            {
+                self.lose_microphone().await;
             }
-            RoomEvent::TrackMuted { participant: Participant::Remote(_), publication } => {
-                if self.is_open(&publication.sid().to_string()) {
-                    self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
-                }
+            RoomEvent::TrackMuted { participant: Participant::Remote(_), publication }
+                if self.is_open(&publication.sid().to_string()) =>
+            {
+                self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
             }
             _ => {}
         }

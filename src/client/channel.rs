@@ -84,7 +84,8 @@ impl Channel {
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
         request.headers_mut().insert(AUTHORIZATION, bearer);
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(EDGE_V1));
-        let (socket, _) = connect_async(request).await.map_err(refusal)?;
+        // A TLS handshake's state is larger than a caller's future should be.
+        let (socket, _) = Box::pin(connect_async(request)).await.map_err(refusal)?;
         let (sink, reader) = socket.split();
         Ok(Self { reader, writer: Writer { sink, audio_seq: 0 }, last_seq: 0 })
     }

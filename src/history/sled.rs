@@ -1,8 +1,8 @@
 //! History in the embedded database.
 //!
 //! ```text
-//!   tree "history"   <user> 0x00 <seq: u64 BE>          → Entry as JSON
-//!   tree "sessions-history"  <session: 16 bytes> <seq: u64 BE>  → nothing: the session's lines, by place
+//!   tree "history"             <user> 0x00 <seq: u64 BE>          → Entry as JSON
+//!   tree "history-of-session"  <session: 16 bytes> <seq: u64 BE>  → nothing: the session's lines, by place
 //! ```
 //! A user's name has no control characters, so the 0x00 ends it; big-endian numbers sort as they count.
 
@@ -30,10 +30,7 @@ pub struct SledHistory {
 
 impl From<DiskError> for HistoryError {
     fn from(error: DiskError) -> Self {
-        match error {
-            DiskError::Full => Self::Full,
-            other => Self::Failed(other.to_string()),
-        }
+        if matches!(error, DiskError::Full) { Self::Full } else { Self::Failed(error.to_string()) }
     }
 }
 

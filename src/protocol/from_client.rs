@@ -305,10 +305,7 @@ impl Said {
             "unsubscribe:participants" => FromClient::UnsubscribeParticipants(parse(text)?),
             other => FromClient::Other { kind: other.to_owned() },
         };
-        let id = head.id.map(|id| match id {
-            serde_json::Value::String(text) => text,
-            other => other.to_string(),
-        });
+        let id = head.id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
         Ok(Self { id, message })
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// The decoder of one session's binary frames.
+#[derive(Default)]
 pub struct Uplink {
     format: AudioConfig,
     bytes: PcmBytes,
@@ -22,12 +23,6 @@ pub struct Uplink {
     resampler: Option<Resampler>,
     /// The number of the last frame.
     last_seq: Option<u32>,
-}
-
-impl Default for Uplink {
-    fn default() -> Self {
-        Self { format: AudioConfig::default(), bytes: PcmBytes::default(), resampler: None, last_seq: None }
-    }
 }
 
 impl Uplink {

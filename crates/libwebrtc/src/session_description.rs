@@ -1,6 +1,6 @@
 //! Session descriptions (SDP, RFC 8866) as offered and answered (RFC 8829).
 //!
-//! A description is its text: it is read where it is applied, by [`crate::peer`]. Parsing here checks only
+//! A description is its text: it is read where it is applied, by `crate::peer`. Parsing here checks only
 //! what every description must have.
 
 use std::fmt::{self, Debug, Display};

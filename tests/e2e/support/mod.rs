@@ -63,7 +63,7 @@ pub fn tool(variable: &str) -> PathBuf {
 }
 
 /// A process that is killed when the test is over.
-pub struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
@@ -89,7 +89,7 @@ impl Drop for Process {
 
 /// A gateway in a process of its own.
 pub struct June {
-    process: Process,
+    pub process: Process,
     pub port: u16,
     pub api: Api,
     pub http: reqwest::Client,
@@ -152,11 +152,6 @@ impl June {
     pub async fn history(&self, session: &SessionInfo) -> Vec<serde_json::Value> {
         let history = self.api.history(session.session_id).await.unwrap();
         history["lines"].as_array().unwrap().clone()
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.0.id()
     }
 
     pub fn url(&self) -> String {

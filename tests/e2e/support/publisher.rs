@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use super::{Clip, Process, repository, soon, tool};
 
 pub struct Publisher {
-    process: Process,
+    /// Ends with this.
+    _process: Process,
     commands: ChildStdin,
     answers: mpsc::UnboundedReceiver<String>,
 }
@@ -32,7 +33,7 @@ impl Publisher {
                 }
             }
         });
-        let mut publisher = Self { process, commands, answers };
+        let mut publisher = Self { _process: process, commands, answers };
         publisher.expect("published").await;
         publisher
     }
@@ -46,11 +47,6 @@ impl Publisher {
     /// Begins to speak a clip.
     pub fn begin(&mut self, clip: &Clip) {
         writeln!(self.commands, "{}", clip.path.display()).unwrap();
-    }
-
-    /// Dies without a good-bye.
-    pub fn kill(&mut self) {
-        self.process.kill();
     }
 
     async fn expect(&mut self, word: &str) {
