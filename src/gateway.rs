@@ -98,8 +98,12 @@ impl Gateway {
         let keys = Keys::new(&config.auth, &control_secret, issuer.clone());
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
         let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
+        let speech_rate_hz =
+            minds.speaker.ready().filter(|_| speech_in_room).map(|speaker| speaker.sample_rate_hz());
         let agents = match (&config.livekit, issuer, &media) {
-            (Some(livekit), Some(issuer), Some(media)) => Some(Agents::new(livekit, issuer, media.handle())),
+            (Some(livekit), Some(issuer), Some(media)) => {
+                Some(Agents::new(livekit, issuer, media.handle(), speech_rate_hz))
+            }
             _ => None,
         };
         let rooms = Rooms::new(handles.clone(), livekit.clone());

@@ -27,6 +27,8 @@ pub const AGENT_AUDIO_DROPPED: &str = "june_agent_audio_dropped_total";
 pub const AGENT_LOST: &str = "june_agent_lost_total";
 /// Runs of sound that the transcriber had no room for.
 pub const STT_AUDIO_DROPPED: &str = "june_stt_audio_dropped_total";
+/// Frames of speech that a room had no room for.
+pub const SPEECH_DROPPED: &str = "june_speech_dropped_total";
 /// Updates that a watcher of a room had no room for.
 pub const WATCHERS_BEHIND: &str = "june_room_watchers_behind_total";
 /// Webhooks by what became of them.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AgentEvent,
+    mouth::Mouth,
     token::{MICROPHONE_TRACK, TokenIssuer},
 };
 use crate::{
@@ -43,6 +44,8 @@ pub(super) struct Place {
     pub room: RoomName,
     /// The shortest wait between two attempts.
     pub backoff: Duration,
+    /// What answers are spoken with, where the room hears them.
+    pub mouth: Option<Mouth>,
 }
 
 /// Why a visit ended.
@@ -116,6 +119,11 @@ async fn visit(
         Err(error) => return Left::Lost(sentence(&error)),
     };
     *joined = true;
+    if let Some(mouth) = &place.mouth
+        && let Err(error) = mouth.open(&room).await
+    {
+        return Left::Lost(sentence(&error));
+    }
     tracing::info!(room.name = %place.room, "agent joined");
     let mut ear = Ear { user: Identity::from(&place.user), events, microphone: None, samples: Vec::new() };
     if events.send(AgentEvent::News(AgentNews::Joined)).await.is_err() {

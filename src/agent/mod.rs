@@ -1,4 +1,5 @@
-//! The gateway's own participant in a user's LiveKit room: it hears the microphone.
+//! The gateway's own participant in a user's LiveKit room: it hears the microphone, and speaks where
+//! answers are delivered in the room.
 //!
 //! A session asks [`Agents`] to be in its room and gets an [`Agent`] to hold and events to hear. The
 //! agent joins with a fresh token, comes back by itself when LiveKit was away, and leaves when it is
@@ -6,6 +7,7 @@
 //! worker delays sound.
 
 mod connection;
+mod mouth;
 pub mod token;
 
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{connection::Place, token::TokenIssuer};
+use self::{connection::Place, mouth::Mouth, token::TokenIssuer};
 use crate::{
     ai::Pcm,
     config::LivekitConfig,
@@ -46,6 +48,8 @@ pub struct Agents {
     issuer: TokenIssuer,
     url: String,
     backoff: Duration,
+    /// The rate of speech in Hz; none where rooms are only listened to.
+    speech_rate_hz: Option<u32>,
 }
 
 /// Our participant in one room. Dropping it makes it leave.
@@ -53,31 +57,59 @@ pub struct Agent {
     /// Its end is what makes the task leave the room.
     _dismiss: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    mouth: Option<Mouth>,
 }
 
 impl Agents {
-    /// Agents for this LiveKit, running on `runtime`.
-    pub fn new(livekit: &LivekitConfig, issuer: TokenIssuer, runtime: Handle) -> Self {
-        Self { runtime, issuer, url: livekit.internal_url.clone(), backoff: livekit.rejoin_backoff }
+    /// Agents for this LiveKit, running on `runtime`. They speak where there is a rate to speak at, in Hz.
+    pub fn new(
+        livekit: &LivekitConfig,
+        issuer: TokenIssuer,
+        runtime: Handle,
+        speech_rate_hz: Option<u32>,
+    ) -> Self {
+        Self {
+            runtime,
+            issuer,
+            url: livekit.internal_url.clone(),
+            backoff: livekit.rejoin_backoff,
+            speech_rate_hz,
+        }
     }
 
     /// Goes into a user's room, and stays.
     pub fn join(&self, user: &UserId, room: &RoomName) -> (Agent, mpsc::Receiver<AgentEvent>) {
         let (events, heard) = mpsc::channel(QUEUE);
         let (dismiss, dismissed) = oneshot::channel();
+        let mouth = self.speech_rate_hz.map(Mouth::new);
         let place = Place {
             url: self.url.clone(),
             issuer: self.issuer.clone(),
             user: user.clone(),
             room: room.clone(),
             backoff: self.backoff,
+            mouth: mouth.clone(),
         };
         let task = self.runtime.spawn(connection::keep(place, events, dismissed));
-        (Agent { _dismiss: dismiss, task }, heard)
+        (Agent { _dismiss: dismiss, task, mouth }, heard)
     }
 }
 
 impl Agent {
+    /// Says samples in the room: mono, at the rate of speech. They are dropped where it does not speak.
+    pub fn say(&self, samples: &[i16]) {
+        if let Some(mouth) = &self.mouth {
+            mouth.say(samples);
+        }
+    }
+
+    /// Falls silent at once.
+    pub fn hush(&self) {
+        if let Some(mouth) = &self.mouth {
+            mouth.hush();
+        }
+    }
+
     /// Whether it will not come back by itself.
     pub fn has_given_up(&self) -> bool {
         self.task.is_finished()

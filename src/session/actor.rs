@@ -177,7 +177,17 @@ impl SessionActor {
             }
             Effect::StopThinking => cancel(&mut self.thinking, ctx),
             Effect::Speak(generation, sentence) => self.speak(generation, sentence, ctx),
-            Effect::StopSpeaking => cancel(&mut self.speaking, ctx),
+            Effect::StopSpeaking => {
+                cancel(&mut self.speaking, ctx);
+                if let Some(agent) = &self.agent {
+                    agent.hush();
+                }
+            }
+            Effect::SayInRoom(samples) => {
+                if let Some(agent) = &self.agent {
+                    agent.say(&samples);
+                }
+            }
             Effect::Remember(line, turn) => self.remember(line, turn, ctx),
             Effect::JoinRoom => self.join_room(ctx),
             Effect::WatchRoom(room) => self.watch(&room),

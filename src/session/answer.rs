@@ -53,6 +53,8 @@ pub enum Effect {
     Tell(ToClient),
     /// Send a frame of sound.
     Sound(Bytes),
+    /// Say samples in the room.
+    SayInRoom(Vec<i16>),
     /// Let the speaker speak this; [`Answer::sentence_spoken`] says when it is through.
     Speak(String),
     /// The model need not go on.
@@ -287,8 +289,12 @@ impl Answer {
                         }));
                         effects.push(Effect::Noticed);
                     }
-                    let frame = Down::encode_pcm(self.turn.generation, position, end, &samples);
-                    effects.push(Effect::Sound(frame));
+                    effects.push(match voice.delivery {
+                        Delivery::Ws => {
+                            Effect::Sound(Down::encode_pcm(self.turn.generation, position, end, &samples))
+                        }
+                        Delivery::Room => Effect::SayInRoom(samples),
+                    });
                     if end && !self.finished {
                         self.finished = true;
                         effects.push(Effect::Tell(ToClient::SpeechFinish {
@@ -396,7 +402,7 @@ mod tests {
                 Effect::StopThinking => "stop thinking".into(),
                 Effect::Noticed => "noticed".into(),
                 Effect::Over(outcome) => format!("over {:?} {}", outcome.finish, outcome.heard),
-                Effect::Sound(_) => unreachable!("counted above"),
+                Effect::Sound(_) | Effect::SayInRoom(_) => unreachable!("counted above"),
             });
         }
         flush(&mut brief, &mut frames);

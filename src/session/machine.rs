@@ -39,8 +39,8 @@ use crate::{
         audio::Codec,
         from_client::{ConnectionInit, LivekitMode},
         to_client::{
-            AudioFormat, ConnectionAck, EndReason, Finish, LivekitInfo, MediaOffer, MediaReason, MediaSource,
-            MicrophoneData, PartState, StreamData, UserSession,
+            AudioFormat, ConnectionAck, Delivery, EndReason, Finish, LivekitInfo, MediaOffer, MediaReason,
+            MediaSource, MicrophoneData, PartState, StreamData, UserSession,
         },
     },
     speech::{
@@ -213,7 +213,9 @@ pub enum Effect {
     StopThinking,
     /// Speak a sentence.
     Speak(u32, String),
-    /// Speak nothing more of this answer.
+    /// Say samples in the room.
+    SayInRoom(Vec<i16>),
+    /// Speak nothing more of this answer, and let nothing more of it be heard in the room.
     StopSpeaking,
     /// Keep a line; tell the client when the turn, if there is one, is on disk.
     Remember(history::Line, Option<TurnId>),
@@ -935,11 +937,20 @@ impl Session {
         lines.push(Line { role: Role::User, text: turn.text.clone() });
         let prompt = Prompt { system: self.settings.system_prompt.clone(), lines };
         effects.push(Effect::Think(turn.generation, prompt));
-        let mut answer = Answer::new(turn, self.settings.voice, waterfall);
+        let mut answer = Answer::new(turn, self.voice(), waterfall);
         if self.socket().is_none() {
             answer.pause(now);
         }
         self.answer = Some(answer);
+    }
+
+    /// How an answer is spoken now: in the room only while we are there to say it.
+    fn voice(&self) -> Option<Voice> {
+        let in_room = self.agent == Some(AgentNews::Joined);
+        self.settings.voice.map(|voice| match voice.delivery {
+            Delivery::Room if !in_room => Voice { delivery: Delivery::Ws, ..voice },
+            Delivery::Room | Delivery::Ws => voice,
+        })
     }
 
     /// Gives the answer up. Where its words come back in the next turn, nothing of it is kept.
@@ -1009,6 +1020,7 @@ impl Session {
                     effects.push(Effect::SendBinary(socket, frame));
                 }
             }
+            answer::Effect::SayInRoom(samples) => effects.push(Effect::SayInRoom(samples)),
             answer::Effect::Speak(sentence) => {
                 if let Some(generation) = self.turns.answering() {
                     effects.push(Effect::Speak(generation, sentence));

@@ -12,5 +12,6 @@ mod conversation;
 mod crash;
 mod livekit_away;
 mod roster;
+mod speech_in_room;
 mod support;
 mod talk;

@@ -70,9 +70,22 @@ fn history_is_on_the_volume() {
 
 #[test]
 fn no_setting_of_fly_is_misspelt() {
-    let known = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config.rs")).unwrap();
+    let known = repository("src/config.rs");
     for name in environment(&fly()).keys() {
         assert!(known.contains(&format!("\"{name}\"")), "the gateway reads no {name}");
+    }
+}
+
+#[test]
+fn the_readme_has_every_setting() {
+    let (readme, code) = (repository("README.md"), repository("src/config.rs"));
+    let settings: Vec<&str> = code
+        .split('"')
+        .filter(|word| word.len() > 2 && word.chars().all(|mark| mark.is_ascii_uppercase() || mark == '_'))
+        .collect();
+    assert!(settings.len() > 30, "{settings:?}");
+    for name in settings {
+        assert!(readme.contains(&format!("`{name}`")), "README.md lacks {name}");
     }
 }
 

@@ -23,6 +23,10 @@ struct Rig {
 
 impl Rig {
     fn new(voice: bool) -> Self {
+        Self::with(voice.then_some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }))
+    }
+
+    fn with(voice: Option<Voice>) -> Self {
         let now = clock::now();
         let settings = Settings {
             grace: GRACE,
@@ -31,7 +35,7 @@ impl Rig {
             language: "en-US".into(),
             system_prompt: "Be brief.".into(),
             transcriber: Ok("test"),
-            voice: voice.then_some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }),
+            voice,
             livekit: true,
         };
         let user = UserId::parse("john").unwrap();
@@ -444,5 +448,22 @@ proptest! {
         sorted.dedup();
         prop_assert_eq!(seqs.len(), sorted.len(), "a number was told twice");
         prop_assert!(seqs.is_sorted());
+    }
+}
+
+#[test]
+fn an_answer_is_spoken_in_the_room_only_while_somebody_is_there_to_say_it() {
+    for (news, in_room) in [(AgentNews::Joined, true), (AgentNews::Unreachable, false)] {
+        let mut rig = Rig::with(Some(Voice { rate_hz: 16_000, delivery: Delivery::Room }));
+        rig.attach(1, None).input(Input::Agent(news)).speak("Hello.");
+        rig.effects.clear();
+
+        rig.input(Input::Thought(1, "Hi there.".into())).input(Input::ThoughtOver(1, Ok(())));
+        rig.input(Input::Spoken(1, vec![1; 320]));
+
+        assert_eq!(rig.has(|effect| matches!(effect, Effect::SayInRoom(_))), in_room);
+        assert_eq!(rig.has(|effect| matches!(effect, Effect::SendBinary(..))), !in_room);
+        let begin = rig.told(1).into_iter().find(|message| message["type"] == "speech_begin").unwrap();
+        assert_eq!(begin["delivery"], if in_room { "room" } else { "ws" });
     }
 }
