@@ -48,7 +48,7 @@ fn main() {
         let port = free_port();
         let livekit = LivekitServer::start(port).await;
         let data = tempfile::tempdir().unwrap();
-        let june = June::start(&livekit, data.path(), port).await;
+        let june = June::with(&livekit, data.path(), port, &[("RUST_LOG", "error")]).await;
         let mut figures = Vec::new();
 
         let created = sessions_per_second(&june).await;
@@ -88,7 +88,7 @@ fn main() {
         println!("One stream, in percent of a core and KiB    quiet            speech");
         for vad in ["two-stage", "silero"] {
             let data = tempfile::tempdir().unwrap();
-            let june = June::with(&livekit, data.path(), port, &[("VAD", vad)]).await;
+            let june = June::with(&livekit, data.path(), port, &[("VAD", vad), ("RUST_LOG", "error")]).await;
             let quiet = stream_cost(&june, &quiet_room()).await;
             let speech = stream_cost(&june, &clips()[0].samples).await;
             println!(
