@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench bench-turns bench-vad setup
+.PHONY: help run test check fmt bench bench-turns bench-vad bench-media setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -28,7 +28,7 @@ check: ## Formatting, lints and documentation
 fmt: ## Formats the code
 	cargo fmt --all
 
-bench: bench-turns bench-vad ## Runs every benchmark
+bench: bench-turns bench-vad bench-media ## Runs every benchmark
 
 bench-turns: ## From the end of speech to the answer; what a session costs
 	@scripts/setup build-tools models livekit
@@ -37,6 +37,11 @@ bench-turns: ## From the end of speech to the answer; what a session costs
 bench-vad: ## What voice detection costs, and what its first stage misses
 	@scripts/setup build-tools models
 	$(where) && cargo bench --locked --bench vad
+
+bench-media: ## What agents cost in LiveKit rooms, beside the official SDKs, and what losses do to words
+	@scripts/setup build-tools models livekit e2e
+	$(where) && cargo bench --locked --workspace --bench media
+	$(where) && cargo bench --locked --bench loss
 
 setup: ## Installs everything that the commands above need
 	@scripts/setup all

@@ -25,11 +25,19 @@ impl LivekitServer {
 
     /// A server that is not there yet.
     pub fn prepare(gateway_port: u16) -> Self {
-        let (port, udp, tcp) = (free_port(), free_port(), free_port());
+        Self::configure(gateway_port, "127.0.0.1", free_port())
+    }
+
+    /// A server that is not there yet, takes media at a UDP port and tells clients to send it to an address.
+    pub fn configure(gateway_port: u16, address: &str, udp: u16) -> Self {
+        // Behind an address of somebody else's, there is no other way in and none out.
+        let extra =
+            if address == "127.0.0.1" { "" } else { ", use_ice_lite: true, interfaces: {includes: [lo]}" };
+        let (port, tcp) = (free_port(), free_port());
         let config = tempfile::tempdir().unwrap();
         let yaml = format!(
             "port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\n\
-             rtc: {{node_ip: 127.0.0.1, use_external_ip: false, enable_loopback_candidate: true, udp_port: {udp}, tcp_port: {tcp}}}\n\
+             rtc: {{node_ip: {address}, use_external_ip: false, enable_loopback_candidate: true, udp_port: {udp}, tcp_port: {tcp}{extra}}}\n\
              webhook: {{api_key: {KEY}, urls: ['http://127.0.0.1:{gateway_port}/api/livekit/webhook']}}\n\
              logging: {{level: warn}}\n"
         );
