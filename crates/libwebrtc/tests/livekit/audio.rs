@@ -35,7 +35,6 @@ async fn a_published_tone_is_heard_as_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Node.js, and NODE_PATH with @livekit/rtc-node"]
 async fn a_tone_goes_both_ways_between_this_crate_and_the_sdk_for_node() {
     let server = Server::start().await;
     for mode in MODES {
