@@ -1,15 +1,16 @@
 //! What listening agents cost: CPU, memory, threads, and how fast they join.
 //!
 //! ```text
-//! LIVEKIT_SERVER=… JUNE_PYTHON=… cargo bench -p libwebrtc --bench media
+//! LIVEKIT_SERVER=… JUNE_PYTHON=… NODE_PATH=… cargo bench -p libwebrtc --bench media
 //! ```
 //! Starts a livekit-server, a process of publishers and a process of agents, each of which is in a room with one
 //! publisher and decodes its microphone to 16 kHz mono. Only the agents' process is measured, from `/proc`. The
-//! Python SDK's agents (Google's libwebrtc) run in the same rooms right after. Writes
+//! agents of the SDKs for Python and Node.js (Google's libwebrtc) run in the same rooms right after. Writes
 //! `target/bench/media.json`. All figures are of this machine and of whatever else runs on it.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::ffi::OsStr;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -72,13 +73,17 @@ async fn compare(sizes: &[u32]) {
         report.insert(format!("cpu_s_per_agent_s_n{agents}"), run["cpu_s_per_agent_s"].clone());
         runs.insert(*agents, run);
     }
-    if let Some(python) = std::env::var_os("JUNE_PYTHON").filter(|_| runs.contains_key(&20)) {
-        let sdk = server.run_python(&PathBuf::from(python), 20).await;
-        say(&format!("20 agents of the Python SDK: {sdk}"));
-        let ours = &runs[&20];
-        for (key, figure) in [("sdk_cpu_ratio_n20", "cpu_s_per_agent_s"), ("sdk_memory_ratio_n20", "rss_kb")]
-        {
-            report.insert(key.to_owned(), ratio(&sdk[figure], &ours[figure]));
+    if let Some(ours) = runs.get(&20) {
+        for (name, prefix, program, script) in [
+            ("Python", "sdk", std::env::var_os("JUNE_PYTHON"), "agents.py"),
+            ("Node.js", "node_sdk", std::env::var_os("NODE_PATH").map(|_| "node".into()), "agents.cjs"),
+        ] {
+            let Some(program) = program else { continue };
+            let sdk = server.run_sdk(&program, script, 20).await;
+            say(&format!("20 agents of the SDK for {name}: {sdk}"));
+            for (key, figure) in [("cpu_ratio_n20", "cpu_s_per_agent_s"), ("memory_ratio_n20", "rss_kb")] {
+                report.insert(format!("{prefix}_{key}"), ratio(&sdk[figure], &ours[figure]));
+            }
         }
     }
     if let (Some((few, one)), Some((many, other))) = (runs.first_key_value(), runs.last_key_value())
@@ -338,9 +343,9 @@ impl Server {
         report_of(this_program(arguments)).await
     }
 
-    async fn run_python(&self, python: &std::path::Path, agents: u32) -> Value {
-        let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/agents.py")).arg(self.url());
+    async fn run_sdk(&self, program: &OsStr, script: &str, agents: u32) -> Value {
+        let mut command = Command::new(program);
+        command.arg(format!("{}/benches/{script}", env!("CARGO_MANIFEST_DIR"))).arg(self.url());
         for agent in 0..agents {
             let grants = VideoGrants {
                 room_join: true,
@@ -349,9 +354,9 @@ impl Server {
                 can_publish: Some(false),
                 ..VideoGrants::default()
             };
-            command.arg(token(&format!("python-{agent}"), grants));
+            command.arg(token(&format!("sdk-{agent}"), grants));
         }
-        report_of(command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("Python starts")).await
+        report_of(command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the SDK starts")).await
     }
 }
 

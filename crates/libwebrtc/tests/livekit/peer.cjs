@@ -16,6 +16,7 @@ const {
   TrackPublishOptions,
   TrackSource,
 } = require('@livekit/rtc-node');
+const { measure } = require('./tone.cjs');
 
 const RATE = 48000;
 
@@ -35,28 +36,12 @@ async function tone(room, hz) {
   }
 }
 
-function measure(pcm) {
-  const crossings = [];
-  for (let i = 1; i < pcm.length; i++) {
-    if (pcm[i - 1] < 0 && pcm[i] >= 0) crossings.push(i - 1 + pcm[i - 1] / (pcm[i - 1] - pcm[i]));
-  }
-  if (crossings.length < 3) return [0, 0, 0];
-  const hz = ((crossings.length - 1) * RATE) / (crossings.at(-1) - crossings[0]);
-  const angle = (i) => (2 * Math.PI * hz * i) / RATE;
-  const mean = (of) => pcm.reduce((sum, value, i) => sum + of(value, i), 0) / pcm.length;
-  const s = 2 * mean((value, i) => value * Math.sin(angle(i)));
-  const c = 2 * mean((value, i) => value * Math.cos(angle(i)));
-  const rest = mean((value, i) => (value - s * Math.sin(angle(i)) - c * Math.cos(angle(i))) ** 2);
-  const amplitude = Math.hypot(s, c);
-  return [hz, amplitude, 10 * Math.log10(Math.max(amplitude ** 2 / 2, 1e-9) / Math.max(rest, 1e-9))];
-}
-
 async function hear(track) {
   let second = [];
   for await (const frame of new AudioStream(track, RATE, 1)) {
     second.push(...frame.data);
     if (second.length >= RATE) {
-      say('heard', ...measure(second).map((value) => value.toFixed(2)));
+      say('heard', ...measure(second, RATE).map((value) => value.toFixed(2)));
       second = [];
     }
   }

@@ -40,7 +40,7 @@ pub struct Server {
     process: Child,
     port: u16,
     tcp_port: u16,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Server {
@@ -71,7 +71,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
-        let server = Self { process, port, tcp_port, _files: files };
+        let server = Self { process, port, tcp_port, files };
         timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
         server
     }
@@ -124,13 +124,24 @@ impl Server {
 
     /// Joins a room by the official SDK for Node.js, which does what `script` says; see `peer.cjs`.
     pub fn node(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
+        self.peer(Self::javascript("peer.cjs"), room, identity, script)
+    }
+
+    /// Joins a room by livekit-client in Chromium, which does what `script` says; see `browser.cjs`.
+    pub fn browser(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
+        let mut command = Self::javascript("browser.cjs");
+        command.env("TMPDIR", self.files.path());
+        self.peer(command, room, identity, script)
+    }
+
+    fn javascript(file: &str) -> Command {
         assert!(
             std::env::var_os("NODE_PATH").is_some(),
-            "NODE_PATH must name a node_modules directory with @livekit/rtc-node"
+            "NODE_PATH must name a node_modules directory with @livekit/rtc-node, livekit-client and playwright-core"
         );
         let mut command = Command::new("node");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/livekit/peer.cjs"));
-        self.peer(command, room, identity, script)
+        command.arg(format!("{}/tests/livekit/{file}", env!("CARGO_MANIFEST_DIR")));
+        command
     }
 
     fn peer(&self, mut command: Command, room: &str, identity: &str, script: &[&str]) -> Peer {
