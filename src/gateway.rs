@@ -30,7 +30,7 @@ use crate::{
     livekit::LivekitApi,
     outlet::Connection,
     protocol::to_client::Delivery,
-    room::Rooms,
+    room::{Rooms, passes::Passes},
     session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
     telemetry,
 };
@@ -102,7 +102,8 @@ impl Gateway {
             (Some(livekit), Some(issuer), Some(media)) => Some(Agents::new(livekit, issuer, media.handle())),
             _ => None,
         };
-        let rooms = Rooms::new(handles.clone(), livekit.clone());
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone());
+        let passes = config.livekit.as_ref().map(Passes::new);
         let parts = parts(&config, &minds);
 
         let services = Arc::new(Services {
@@ -110,6 +111,7 @@ impl Gateway {
             keys: keys.clone(),
             agents,
             rooms: rooms.clone(),
+            passes: passes.clone(),
             history: history.clone(),
             detectors: minds.detectors.clone(),
             transcriber: minds.transcriber.ready().cloned(),
@@ -122,6 +124,7 @@ impl Gateway {
             rooms,
             history,
             livekit,
+            passes,
             webhooks: config.livekit.as_ref().map(Webhooks::new),
             public_url: config.public_url.clone(),
             parts,
@@ -153,6 +156,7 @@ impl Gateway {
     pub async fn stop(self) {
         self.site.draining.store(true, Ordering::Relaxed);
         self.site.directory.shut_down().await;
+        self.site.rooms.shut_down().await;
         for server in self.servers {
             server.handle.stop(true).await;
             if let Err(error) = server.serving.await {

@@ -64,7 +64,7 @@ struct State {
 }
 
 impl Outlet {
-    /// An outlet that queues at most `limit` bytes.
+    /// An outlet that queues at most `limit` bytes, or one message that is larger.
     pub fn new(limit: usize, connection: Option<Connection>) -> (Self, OutletStream) {
         let shared = Arc::new(Shared { state: Mutex::default(), limit, connection });
         (Self { shared: shared.clone() }, OutletStream { shared })
@@ -115,7 +115,8 @@ impl Outlet {
             if state.finished {
                 return Err(Refused::Closed);
             }
-            if state.queued + bytes.len() > self.shared.limit {
+            // What is larger than the limit goes when nothing else waits: else it would never go.
+            if !state.queue.is_empty() && state.queued + bytes.len() > self.shared.limit {
                 return Err(Refused::Full);
             }
             state.queued += bytes.len();
@@ -174,6 +175,15 @@ mod tests {
         assert_eq!(outlet.send("123".into()), Err(Refused::Full));
         assert_eq!(stream.next().now_or_never(), Some(Some("12345678".into())));
         assert_eq!(outlet.send("123".into()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_limit_goes_alone() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        assert_eq!(outlet.send("123456789012".into()), Ok(()));
+        assert_eq!(outlet.send("1".into()), Err(Refused::Full));
+        assert_eq!(stream.next().now_or_never(), Some(Some("123456789012".into())));
+        assert_eq!(outlet.send("1".into()), Ok(()));
     }
 
     #[test]

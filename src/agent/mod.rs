@@ -8,11 +8,11 @@
 mod connection;
 pub mod token;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -22,6 +22,7 @@ use crate::{
     config::LivekitConfig,
     ids::{RoomName, UserId},
     protocol::to_client::MediaSource,
+    room::roster,
     session::machine::AgentNews,
 };
 
@@ -35,6 +36,8 @@ pub enum AgentEvent {
     Sound(MediaSource, Pcm),
     /// A source ended, or was muted.
     Gone(MediaSource),
+    /// It saw something of the other participants.
+    Sight(roster::Event),
     /// How it stands with the room.
     News(AgentNews),
 }
@@ -52,6 +55,8 @@ pub struct Agents {
 pub struct Agent {
     /// Its end is what makes the task leave the room.
     _dismiss: oneshot::Sender<()>,
+    /// Ends the wait before it tries again.
+    hurry: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -71,13 +76,20 @@ impl Agents {
             user: user.clone(),
             room: room.clone(),
             backoff: self.backoff,
+            hurry: Arc::default(),
         };
+        let hurry = place.hurry.clone();
         let task = self.runtime.spawn(connection::keep(place, events, dismissed));
-        (Agent { _dismiss: dismiss, task }, heard)
+        (Agent { _dismiss: dismiss, hurry, task }, heard)
     }
 }
 
 impl Agent {
+    /// Where it waits before it tries again to join: it waits no longer.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+
     /// Whether it will not come back by itself.
     pub fn has_given_up(&self) -> bool {
         self.task.is_finished()
