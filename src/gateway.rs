@@ -211,12 +211,12 @@ fn serve(
     Ok((bound, Server { handle, serving: actix_web::rt::spawn(server) }))
 }
 
-/// Bounds what a client that is gone, or does not read, can hold; and keeps a second handle to end it.
+/// Bounds what a client that is gone, or does not read, can hold; and keeps the way to end it.
 fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
     let socket = socket2::SockRef::from(tcp);
     socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    Ok(Arc::new(socket.try_clone()?))
+    Connection::of(tcp)
 }
 
 /// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.

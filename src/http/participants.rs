@@ -76,7 +76,7 @@ pub async fn stream(
     let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let resume = header.or(last_event_id.as_deref()).and_then(position);
 
-    let (outlet, events) = Outlet::new(QUEUE_BYTES, request.conn_data::<Connection>().cloned());
+    let (outlet, events) = Outlet::new(QUEUE_BYTES, request.conn_data::<Connection>().copied());
     let id = site.directory.next_socket();
     // The queue is empty: there is room.
     let _ = outlet.send(RETRY);

@@ -407,14 +407,16 @@ impl Roster {
         let sid = participant.sid.clone();
         self.before.entry(sid.clone()).or_insert(None);
         let mut present = Present { participant, room_sid, told_at, ended_tracks: VecDeque::new() };
-        present.participant.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
-        for (track_sid, track) in self.unknown.remove(&sid).map(|unknown| unknown.tracks).unwrap_or_default()
-        {
-            match track {
-                Some(track) => present.set_track(track),
-                None => present.end_track(&track_sid),
+        if let Some(unknown) = self.unknown.remove(&sid) {
+            present.told_at = present.told_at.max(Some(unknown.heard_at));
+            for (track_sid, track) in unknown.tracks {
+                match track {
+                    Some(track) => present.set_track(track),
+                    None => present.end_track(&track_sid),
+                }
             }
         }
+        present.participant.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
         self.present.insert(sid, present);
     }
 
@@ -500,7 +502,8 @@ impl Roster {
 
         let there: BTreeSet<&str> = listed.iter().map(|participant| participant.sid.as_str()).collect();
         self.unsighted.retain(|_, at| !settled(Some(*at)));
-        self.unknown.retain(|sid, unknown| there.contains(sid.as_str()) || !settled(Some(unknown.heard_at)));
+        // What is listed of them is newer than what was heard.
+        self.unknown.retain(|_, unknown| !settled(Some(unknown.heard_at)));
         let missing: Vec<(String, Option<Instant>)> = self
             .present
             .iter()
