@@ -4,8 +4,8 @@
 //! the body. It sends the events of a room one after the other, and tries one again only after a 5xx, so
 //! that is what it gets when *we* failed.
 //!
-//! The signature is checked before the body is read, so that a stranger costs an HMAC of a short text.
-//! Only what failed is counted and limited: no flood of invalid webhooks takes the place of a valid one,
+//! The signature is checked before the body is kept, hashed and parsed, so that a stranger costs an HMAC
+//! of a short text. Only what failed is counted and limited: no flood of invalid webhooks takes the place of a valid one,
 //! though both may come from the address of one proxy. Valid ones wait for their room, and LiveKit for
 //! them.
 
@@ -17,6 +17,8 @@ use std::{
 
 use actix_web::{HttpRequest, HttpResponse, http::header::AUTHORIZATION, web};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::BytesMut;
+use futures::StreamExt;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use livekit_protocol as proto;
 use parking_lot::Mutex;
@@ -156,11 +158,14 @@ fn read(body: &[u8], signed: &[u8]) -> Result<proto::WebhookEvent, ApiError> {
 pub async fn receive(
     site: web::Data<Site>,
     request: HttpRequest,
-    body: web::Payload,
+    mut body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let outcome = match check(&site, &request, body).await {
+    let outcome = match check(&site, &request, &mut body).await {
         Ok(event) => take(&site, event).await,
-        Err(error) => Err(slower(&site, &request, error)),
+        Err(error) => {
+            discard(&mut body).await;
+            Err(slower(&site, &request, error))
+        }
     };
     let label = match &outcome {
         Ok(outcome) => outcome,
@@ -174,7 +179,7 @@ pub async fn receive(
 async fn check(
     site: &Site,
     request: &HttpRequest,
-    body: web::Payload,
+    body: &mut web::Payload,
 ) -> Result<proto::WebhookEvent, ApiError> {
     let Some(webhooks) = &site.webhooks else {
         return Err(ApiError::new(Code::NotFound, "this gateway has no LiveKit"));
@@ -185,12 +190,27 @@ async fn check(
         .and_then(|header| header.to_str().ok())
         .ok_or_else(|| ApiError::new(Code::MissingToken, "the webhook is not signed"))?;
     let signed = webhooks.signed_hash(authorization)?;
-    let body = body
-        .to_bytes_limited(MAX_BODY)
-        .await
-        .map_err(|_| ApiError::new(Code::TooLarge, format!("a webhook may have at most {MAX_BODY} bytes")))?
-        .map_err(|error| ApiError::invalid("body", error))?;
-    read(&body, &signed)
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| ApiError::invalid("body", error))?;
+        if whole.len() + chunk.len() > MAX_BODY {
+            let message = format!("a webhook may have at most {MAX_BODY} bytes");
+            return Err(ApiError::new(Code::TooLarge, message));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    read(&whole, &signed)
+}
+
+/// Lets the rest of a body pass, so that its connection can be used again; one that is too long ends it.
+async fn discard(body: &mut web::Payload) {
+    let mut passed = 0;
+    while let Some(Ok(chunk)) = body.next().await {
+        passed += chunk.len();
+        if passed > MAX_BODY {
+            return;
+        }
+    }
 }
 
 /// What a request that failed is told: one of too many, to slow down.
