@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench bench-turns bench-vad bench-media setup
+.PHONY: help run test check fmt bench bench-turns bench-rooms bench-vad bench-media setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -29,11 +29,15 @@ check: ## Formatting, lints and documentation
 fmt: ## Formats the code
 	cargo fmt --all
 
-bench: bench-turns bench-vad bench-media ## Runs every benchmark
+bench: bench-turns bench-rooms bench-vad bench-media ## Runs every benchmark
 
 bench-turns: ## From the end of speech to the answer; what a session costs
 	@scripts/setup build-tools models livekit
 	$(where) && cargo bench --locked --bench turns
+
+bench-rooms: ## Webhooks taken a second; one change told to 1,000 and to 10,000 watchers
+	@scripts/setup build-tools
+	cargo bench --locked --bench rooms
 
 bench-vad: ## What voice detection costs, and what its first stage misses
 	@scripts/setup build-tools models

@@ -35,6 +35,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Sessions and their timers.
     pub session: SessionConfig,
+    /// Who is in which room.
+    pub rooms: RoomConfig,
     /// Models and providers.
     pub ai: AiConfig,
     /// How logs are written.
@@ -85,6 +87,13 @@ pub struct SessionConfig {
     pub language: String,
     /// `SPEECH_DELIVERY`
     pub delivery: Delivery,
+}
+
+/// Who is in which room.
+#[derive(Clone, Debug)]
+pub struct RoomConfig {
+    /// How often LiveKit is asked who is in a room that somebody watches (`ROSTER_RECONCILE_MS`).
+    pub reconcile: Duration,
 }
 
 /// Models and providers.
@@ -159,6 +168,7 @@ impl Config {
                     .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
                     .unwrap_or_default(),
             },
+            rooms: RoomConfig { reconcile: env.millis("ROSTER_RECONCILE_MS", 30_000) },
             ai: env.ai(),
             log: LogConfig {
                 filter: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG_FILTER.into()),

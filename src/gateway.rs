@@ -30,7 +30,7 @@ use crate::{
     livekit::LivekitApi,
     outlet::Connection,
     protocol::to_client::Delivery,
-    room::Rooms,
+    room::{Rooms, passes::Passes},
     session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
     telemetry,
 };
@@ -106,7 +106,8 @@ impl Gateway {
             }
             _ => None,
         };
-        let rooms = Rooms::new(handles.clone(), livekit.clone());
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone());
+        let passes = config.livekit.as_ref().map(Passes::new);
         let parts = parts(&config, &minds);
 
         let services = Arc::new(Services {
@@ -114,6 +115,7 @@ impl Gateway {
             keys: keys.clone(),
             agents,
             rooms: rooms.clone(),
+            passes: passes.clone(),
             history: history.clone(),
             detectors: minds.detectors.clone(),
             transcriber: minds.transcriber.ready().cloned(),
@@ -126,6 +128,7 @@ impl Gateway {
             rooms,
             history,
             livekit,
+            passes,
             webhooks: config.livekit.as_ref().map(Webhooks::new),
             public_url: config.public_url.clone(),
             parts,
@@ -157,6 +160,7 @@ impl Gateway {
     pub async fn stop(self) {
         self.site.draining.store(true, Ordering::Relaxed);
         self.site.directory.shut_down().await;
+        self.site.rooms.shut_down().await;
         for server in self.servers {
             server.handle.stop(true).await;
             if let Err(error) = server.serving.await {
@@ -211,12 +215,12 @@ fn serve(
     Ok((bound, Server { handle, serving: actix_web::rt::spawn(server) }))
 }
 
-/// Bounds what a client that is gone, or does not read, can hold; and keeps a second handle to end it.
+/// Bounds what a client that is gone, or does not read, can hold; and keeps the way to end it.
 fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
     let socket = socket2::SockRef::from(tcp);
     socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    Ok(Arc::new(socket.try_clone()?))
+    Connection::of(tcp)
 }
 
 /// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.

@@ -9,7 +9,7 @@ use crate::{
     config::LivekitConfig,
     error::{ApiError, Code},
     ids::{Identity, RoomName},
-    room::roster::{Participant, Track},
+    room::roster::{LeaveReason, Participant, Track},
 };
 
 /// How long a call may take. A person waits for most of them.
@@ -72,7 +72,30 @@ pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
         metadata: info.metadata.clone(),
         joined_at: if info.joined_at_ms > 0 { info.joined_at_ms } else { info.joined_at * 1000 },
         tracks: info.tracks.iter().map(track).collect(),
+        version: info.version,
     })
+}
+
+/// Why a participant left, in fewer words than LiveKit has for it.
+pub fn leave_reason(info: &proto::ParticipantInfo) -> LeaveReason {
+    use proto::DisconnectReason as Livekit;
+    match info.disconnect_reason() {
+        Livekit::UnknownReason
+        | Livekit::ClientInitiated
+        | Livekit::UserUnavailable
+        | Livekit::UserRejected
+        | Livekit::AgentError => LeaveReason::Left,
+        Livekit::DuplicateIdentity => LeaveReason::DuplicateIdentity,
+        Livekit::ParticipantRemoved => LeaveReason::Removed,
+        Livekit::RoomDeleted | Livekit::RoomClosed => LeaveReason::RoomFinished,
+        Livekit::JoinFailure => LeaveReason::Aborted,
+        Livekit::StateMismatch
+        | Livekit::SignalClose
+        | Livekit::SipTrunkFailure
+        | Livekit::ConnectionTimeout
+        | Livekit::MediaFailure => LeaveReason::ConnectionLost,
+        Livekit::ServerShutdown | Livekit::Migration => LeaveReason::ServerShutdown,
+    }
 }
 
 /// A track as LiveKit describes it.

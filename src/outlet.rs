@@ -10,7 +10,9 @@
 
 use std::{
     collections::VecDeque,
+    io,
     net::Shutdown,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -19,6 +21,7 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
+use socket2::{SockRef, Socket};
 
 /// Why bytes were not taken.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -49,9 +52,40 @@ struct Shared {
     connection: Option<Connection>,
 }
 
-/// A second handle of a TCP connection: actix keeps the first, and gives no way to end a connection
-/// whose client does not read.
-pub type Connection = Arc<socket2::Socket>;
+/// The way to end a TCP connection whose client does not read: actix keeps the socket, and has none.
+///
+/// It holds no second descriptor, of which a process has only so many, but the number of the first and
+/// the kernel's own name for the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    number: RawFd,
+    /// `SO_COOKIE` (socket(7)): no other socket ever has it.
+    cookie: u64,
+}
+
+impl Connection {
+    /// The connection of a socket.
+    pub fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let number = socket.as_fd().as_raw_fd();
+        let cookie = SockRef::from(socket).cookie()?;
+        Ok(Self { number, cookie })
+    }
+
+    /// Ends it in both directions, if it is still there.
+    #[expect(unsafe_code, reason = "there is no safe way to look at a descriptor that may be closed")]
+    fn end(self) {
+        // SAFETY: the number is only duplicated, which fails where it is closed. Where it is another
+        // file's by now, the duplicate is that file's; its cookie tells, and it is let go untouched.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.number) };
+        let Ok(duplicate) = borrowed.try_clone_to_owned().map(Socket::from) else {
+            return;
+        };
+        if duplicate.cookie().is_ok_and(|cookie| cookie == self.cookie) {
+            // The peer may be gone already: then there is nothing to shut down, which is as well.
+            let _ = duplicate.shutdown(Shutdown::Both);
+        }
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -64,7 +98,7 @@ struct State {
 }
 
 impl Outlet {
-    /// An outlet that queues at most `limit` bytes.
+    /// An outlet that queues at most `limit` bytes, or one message that is larger.
     pub fn new(limit: usize, connection: Option<Connection>) -> (Self, OutletStream) {
         let shared = Arc::new(Shared { state: Mutex::default(), limit, connection });
         (Self { shared: shared.clone() }, OutletStream { shared })
@@ -98,9 +132,8 @@ impl Outlet {
             state.queued = 0;
         }
         self.finish();
-        if let Some(connection) = &self.shared.connection {
-            // The peer may be gone already: then there is nothing to shut down, which is as well.
-            let _ = connection.shutdown(Shutdown::Both);
+        if let Some(connection) = self.shared.connection {
+            connection.end();
         }
     }
 
@@ -115,7 +148,8 @@ impl Outlet {
             if state.finished {
                 return Err(Refused::Closed);
             }
-            if state.queued + bytes.len() > self.shared.limit {
+            // What is larger than the limit goes when nothing else waits: else it would never go.
+            if !state.queue.is_empty() && state.queued + bytes.len() > self.shared.limit {
                 return Err(Refused::Full);
             }
             state.queued += bytes.len();
@@ -163,6 +197,11 @@ impl Drop for OutletStream {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
     use futures::{FutureExt, StreamExt};
 
     use super::*;
@@ -174,6 +213,15 @@ mod tests {
         assert_eq!(outlet.send("123".into()), Err(Refused::Full));
         assert_eq!(stream.next().now_or_never(), Some(Some("12345678".into())));
         assert_eq!(outlet.send("123".into()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_limit_goes_alone() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        assert_eq!(outlet.send("123456789012".into()), Ok(()));
+        assert_eq!(outlet.send("1".into()), Err(Refused::Full));
+        assert_eq!(stream.next().now_or_never(), Some(Some("123456789012".into())));
+        assert_eq!(outlet.send("1".into()), Ok(()));
     }
 
     #[test]
@@ -200,6 +248,25 @@ mod tests {
         drop(stream);
         assert_eq!(outlet.send("x".into()), Err(Refused::Closed));
         assert!(!outlet.is_open());
+    }
+
+    #[test]
+    fn a_connection_is_ended_by_its_number_and_no_other_that_has_the_number_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let connection = Connection::of(&server).unwrap();
+        let another = Connection { cookie: connection.cookie + 1_000_000, ..connection };
+
+        another.end();
+        (&server).write_all(b"x").unwrap();
+        connection.end();
+
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).unwrap();
+        assert_eq!(read, b"x");
+        drop(server);
+        connection.end();
     }
 
     #[tokio::test]

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A key, password or token on its way from the settings to where it is used. `Debug` leaves it out.
-#[derive(Clone, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A key, password or token on its way from the settings, or from a client, to where it is used. `Debug` leaves it out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {

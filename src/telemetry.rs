@@ -31,6 +31,14 @@ pub const STT_AUDIO_DROPPED: &str = "june_stt_audio_dropped_total";
 pub const SPEECH_DROPPED: &str = "june_speech_dropped_total";
 /// Updates that a watcher of a room had no room for.
 pub const WATCHERS_BEHIND: &str = "june_room_watchers_behind_total";
+/// Participants and tracks that a room had wrong until LiveKit's list put them right.
+pub const ROSTER_DRIFT: &str = "june_roster_drift_total";
+/// Times that LiveKit was asked who is in a room, by what came of it.
+pub const ROSTER_LISTS: &str = "june_roster_lists_total";
+/// Event streams that are open (gauge).
+pub const EVENT_STREAMS: &str = "june_event_streams";
+/// Rooms in memory (gauge).
+pub const ROOMS: &str = "june_rooms";
 /// Webhooks by what became of them.
 pub const WEBHOOKS: &str = "june_webhooks_total";
 

@@ -1,7 +1,7 @@
 //! Keeps our participant in a room: joins, listens to the user's microphone, comes back when LiveKit
 //! was away.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use livekit::{
@@ -10,7 +10,7 @@ use livekit::{
     webrtc::audio_stream::native::{NativeAudioStream, NativeAudioStreamOptions},
 };
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     AgentEvent,
@@ -21,6 +21,7 @@ use crate::{
     ai::LISTEN_RATE_HZ,
     ids::{Identity, RoomName, UserId},
     protocol::to_client::MediaSource,
+    room::roster,
     session::machine::AgentNews,
     telemetry,
 };
@@ -46,6 +47,8 @@ pub(super) struct Place {
     pub backoff: Duration,
     /// What answers are spoken with, where the room hears them.
     pub mouth: Option<Mouth>,
+    /// Ends the wait before the next attempt.
+    pub hurry: Arc<Notify>,
 }
 
 /// Why a visit ended.
@@ -86,6 +89,7 @@ pub(super) async fn keep(
         let wait = backoff(place.backoff, failures, rand::rng().random());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = place.hurry.notified() => {}
             _ = &mut dismissed => return,
         }
     }
@@ -134,7 +138,14 @@ async fn visit(
             event = news.recv() => match event {
                 Some(RoomEvent::Disconnected { reason: DisconnectReason::DuplicateIdentity }) => break Left::Displaced,
                 Some(RoomEvent::Disconnected { reason }) => break Left::Lost(format!("disconnected: {reason:?}")),
-                Some(event) => ear.room_event(event).await,
+                Some(event) => {
+                    if let Some(sight) = sight(&event)
+                        && events.try_send(AgentEvent::Sight(sight)).is_err()
+                    {
+                        tracing::trace!("a sight of the room is lost: webhooks and lists tell, too");
+                    }
+                    ear.room_event(event).await;
+                }
                 None => break Left::Lost("the room's events ended".into()),
             },
             frame = ear.frame() => ear.hear(frame).await,
@@ -251,6 +262,29 @@ impl Ear<'_> {
         // The session is gone: we are dismissed in a moment.
         let _ = self.events.send(event).await;
     }
+}
+
+/// What an event says about who is in the room.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a room has many events that are not about who is there")]
+fn sight(event: &RoomEvent) -> Option<roster::Event> {
+    let sighted = |participant: &RemoteParticipant, there| {
+        Some(roster::Event::Sighted { sid: participant.sid().to_string(), there })
+    };
+    match event {
+        RoomEvent::ParticipantActive(participant) => sighted(participant, true),
+        RoomEvent::ParticipantDisconnected(participant) => sighted(participant, false),
+        RoomEvent::TrackMuted { participant: Participant::Remote(participant), publication } => {
+            muted(participant, publication.sid().to_string(), true)
+        }
+        RoomEvent::TrackUnmuted { participant: Participant::Remote(participant), publication } => {
+            muted(participant, publication.sid().to_string(), false)
+        }
+        _ => None,
+    }
+}
+
+fn muted(participant: &RemoteParticipant, track_sid: String, muted: bool) -> Option<roster::Event> {
+    Some(roster::Event::Muted { sid: participant.sid().to_string(), track_sid, muted })
 }
 
 /// The cause of a failed join, in a line: LiveKit's errors nest.

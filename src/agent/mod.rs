@@ -10,11 +10,11 @@ mod connection;
 mod mouth;
 pub mod token;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -24,6 +24,7 @@ use crate::{
     config::LivekitConfig,
     ids::{RoomName, UserId},
     protocol::to_client::MediaSource,
+    room::roster,
     session::machine::AgentNews,
 };
 
@@ -37,6 +38,8 @@ pub enum AgentEvent {
     Sound(MediaSource, Pcm),
     /// A source ended, or was muted.
     Gone(MediaSource),
+    /// It saw something of the other participants.
+    Sight(roster::Event),
     /// How it stands with the room.
     News(AgentNews),
 }
@@ -56,6 +59,8 @@ pub struct Agents {
 pub struct Agent {
     /// Its end is what makes the task leave the room.
     _dismiss: oneshot::Sender<()>,
+    /// Ends the wait before it tries again.
+    hurry: Arc<Notify>,
     task: JoinHandle<()>,
     mouth: Option<Mouth>,
 }
@@ -89,9 +94,11 @@ impl Agents {
             room: room.clone(),
             backoff: self.backoff,
             mouth: mouth.clone(),
+            hurry: Arc::default(),
         };
+        let hurry = place.hurry.clone();
         let task = self.runtime.spawn(connection::keep(place, events, dismissed));
-        (Agent { _dismiss: dismiss, task, mouth }, heard)
+        (Agent { _dismiss: dismiss, hurry, task, mouth }, heard)
     }
 }
 
@@ -108,6 +115,11 @@ impl Agent {
         if let Some(mouth) = &self.mouth {
             mouth.hush();
         }
+    }
+
+    /// Where it waits before it tries again to join: it waits no longer.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
     }
 
     /// Whether it will not come back by itself.

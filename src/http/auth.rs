@@ -93,7 +93,7 @@ fn site(request: &HttpRequest) -> Result<&web::Data<Site>, ApiError> {
 }
 
 /// The token of a request: the header before the query.
-fn token(request: &HttpRequest) -> Option<String> {
+pub(super) fn token(request: &HttpRequest) -> Option<String> {
     if let Some(header) = request.headers().get(AUTHORIZATION) {
         let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());

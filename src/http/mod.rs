@@ -4,6 +4,7 @@ pub mod auth;
 mod health;
 mod history;
 mod pages;
+mod participants;
 mod sessions;
 mod webhook;
 mod ws;
@@ -25,7 +26,7 @@ use crate::{
     error::{ApiError, Code},
     history::HistoryStore,
     livekit::LivekitApi,
-    room::Rooms,
+    room::{Rooms, passes::Passes},
     session::directory::Directory,
 };
 
@@ -46,6 +47,8 @@ pub struct Site {
     pub history: Arc<dyn HistoryStore>,
     /// LiveKit's API, for what a token cannot do.
     pub livekit: Option<Arc<LivekitApi>>,
+    /// Reads LiveKit tokens that prove membership of a room.
+    pub passes: Option<Passes>,
     /// LiveKit's webhooks.
     pub webhooks: Option<Webhooks>,
     /// The address clients reach the gateway at, where it is configured.
@@ -86,7 +89,6 @@ pub fn routes(config: &mut ServiceConfig) {
         )
         .app_data(web::PathConfig::default().error_handler(|error, _| path_error(&error).into()))
         .app_data(web::QueryConfig::default().error_handler(|error, _| query_error(&error).into()))
-        .app_data(web::PayloadConfig::new(webhook::MAX_BODY))
         // Sessions and tokens (seeds 001, 002)
         .route("/api/sessions", web::post().to(sessions::create))
         .route("/api/sessions/{id}", web::get().to(sessions::show))
@@ -95,6 +97,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/sessions/{id}/participants", web::get().to(sessions::participants))
         .route("/api/sessions/{id}/history", web::get().to(history::of_session))
         // LiveKit (seeds 001, 003)
+        .route("/api/livekit/participants", web::get().to(participants::list))
+        .route("/api/livekit/participants/stream", web::get().to(participants::stream))
         .route("/api/livekit/webhook", web::post().to(webhook::receive))
         .route("/api/livekit-webhooks", web::post().to(webhook::receive))
         // The control channel (protocol.md §7)

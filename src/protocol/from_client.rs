@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{DecodeError, audio::Codec};
-use crate::ids::{DeviceId, RoomName, SessionId};
+use crate::{
+    ids::{DeviceId, RoomName, SessionId},
+    secret::Secret,
+};
 
 /// A message and the client's own id for it, which the answer echoes as `replyTo`.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,6 +269,9 @@ pub struct ParticipantsOf {
     /// Whose participants; where absent, the session's own room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
+    /// A LiveKit token for the room, where it is not the session's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 impl Said {

@@ -1,24 +1,29 @@
-//! Runs one [`Roster`]: takes events, tells watchers.
+//! Runs one [`Roster`]: takes events, tells watchers, asks LiveKit where events are not enough.
 //!
-//! An update is encoded once and its bytes are shared by all watchers. A watcher whose queue is full
-//! misses updates; the next one it gets is a snapshot.
+//! Changes gather for one [`TICK`] and leave as one update, which is encoded once; its bytes are shared
+//! by all watchers. The first change after a quiet tick leaves at once. A watcher whose queue is full
+//! delays nobody: it misses updates, gets a snapshot when it reads again, and is cut when it does not.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture,
-    WrapFuture,
+    SpawnHandle, WrapFuture,
 };
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::Value;
+use rand::Rng;
+use tokio::sync::oneshot;
 
 use super::{
     Rooms,
+    recent::Recent,
+    reconciler::Reconciler,
     roster::{Event, Participant, Roster},
+    update::{Content, Encoded, Face, Update},
 };
 use crate::{
     clock,
@@ -26,12 +31,37 @@ use crate::{
     ids::RoomName,
     livekit::LivekitApi,
     outlet::{Outlet, Refused},
-    protocol::{ToClient, frame, to_client::ParticipantsUpdate},
     telemetry,
 };
 
+/// How long changes gather.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How often those who are behind are tried again, and streams get their heartbeats.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// A stream hears something at least once in so many rounds: proxies close what is silent.
+const HEARTBEAT_ROUNDS: u64 = 15;
+
+/// A watcher that took nothing for this long is cut.
+const LONGEST_BEHIND: Duration = Duration::from_secs(30);
+
+/// How long a watcher of a room that is not known waits for LiveKit's list before it gets what there is.
+const COLD_WAIT: Duration = Duration::from_secs(1);
+
+/// For how long a list may be answered from memory after a webhook, and after a list (seed 003).
+const FRESH_AFTER_EVENT: Duration = Duration::from_secs(60);
+const FRESH_AFTER_LIST: Duration = Duration::from_secs(10);
+
 /// A room that nobody watches and where nothing happens is forgotten after this long.
 const IDLE: Duration = Duration::from_secs(300);
+
+/// Diffs that are kept for streams that come back.
+const RECENT: usize = 64;
+const RECENT_BYTES: usize = 32 * 1024;
+
+/// Messages that wait for a room. Whoever brings a webhook waits for a place; then LiveKit waits.
+const MAILBOX: usize = 1024;
 
 // --- State ------------------------------------------------------------------------------------
 
@@ -39,134 +69,317 @@ const IDLE: Duration = Duration::from_secs(300);
 pub struct RoomActor {
     name: RoomName,
     roster: Roster,
+    reconciler: Reconciler,
     /// When this actor began, in milliseconds since the Unix epoch: no two of a room have the same.
     epoch: u64,
-    /// LiveKit has told us everybody who is there, or every event since the room began has.
-    complete: bool,
-    watchers: Vec<Watcher>,
+    watchers: HashMap<u64, Watcher>,
+    /// Of the watchers, those that an update did not reach.
+    behind: BTreeSet<u64>,
+    recent: Recent<Bytes>,
+    /// Everybody as of a version, for all who come before the next one.
+    snapshot: Option<(u64, Encoded)>,
+    /// Those who asked who is there while LiveKit is being asked.
+    asking: Vec<oneshot::Sender<Result<(), ApiError>>>,
+    /// Until when the roster may be given as the answer to who is there.
+    fresh_until: Option<Instant>,
+    /// When changes last left.
+    flushed_at: Option<Instant>,
+    /// Until when watchers of a room that is not known wait for the list.
+    cold_until: Option<Instant>,
+    /// When the next round is due, while there is a reason for one.
+    round_at: Option<Instant>,
+    rounds: u64,
+    /// When something last happened.
+    active_at: Instant,
+    /// The one timer.
+    wake: Option<(Instant, SpawnHandle)>,
     /// Where to sign off.
     rooms: Rooms,
     api: Option<Arc<LivekitApi>>,
-    /// When something last happened.
-    active_at: Instant,
 }
 
 struct Watcher {
-    id: u64,
     outlet: Outlet,
-    /// It missed an update: only a snapshot is of use to it.
-    behind: bool,
+    face: Face,
+    /// Where it wants to go on: an epoch and a version.
+    resume: Option<(u64, u64)>,
+    /// Since when updates do not reach it.
+    behind_since: Option<Instant>,
 }
 
 impl RoomActor {
-    /// A room that nothing is known of yet.
-    pub fn new(name: RoomName, rooms: Rooms, api: Option<Arc<LivekitApi>>) -> Self {
+    /// A room that nothing is known of yet, listed so often while it is watched.
+    pub fn new(name: RoomName, reconcile: Duration, rooms: Rooms, api: Option<Arc<LivekitApi>>) -> Self {
+        let now = clock::now();
         Self {
             name,
             roster: Roster::default(),
+            reconciler: Reconciler::new(reconcile, now),
             epoch: clock::unix_ms(),
-            complete: false,
-            watchers: Vec::new(),
+            watchers: HashMap::new(),
+            behind: BTreeSet::new(),
+            recent: Recent::new(RECENT, RECENT_BYTES),
+            snapshot: None,
+            asking: Vec::new(),
+            fresh_until: None,
+            flushed_at: None,
+            cold_until: None,
+            round_at: None,
+            rounds: 0,
+            active_at: now,
+            wake: None,
             rooms,
             api,
-            active_at: clock::now(),
         }
     }
+
+    // --- Time ---
+
+    /// When something is to be done although nothing happens.
+    fn deadline(&self) -> Instant {
+        let flush = self.roster.has_changes().then(|| self.flushed_at.map_or(self.active_at, |at| at + TICK));
+        [flush, self.cold_until, self.round_at, self.list_at()]
+            .into_iter()
+            .flatten()
+            .fold(self.active_at + IDLE, Instant::min)
+    }
+
+    fn list_at(&self) -> Option<Instant> {
+        let watched = !self.watchers.is_empty() && self.api.is_some();
+        watched.then(|| self.reconciler.deadline(&self.roster)).flatten()
+    }
+
+    /// Does what is due, and sets the timer for what is next.
+    fn step(&mut self, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        if self.flushed_at.is_none_or(|at| now >= at + TICK) {
+            self.flush();
+        }
+        if due(self.list_at()) {
+            self.list(ctx);
+        }
+        if due(self.cold_until) {
+            self.cold_until = None;
+            self.catch_up();
+        }
+        if due(self.round_at) {
+            self.round(now);
+        }
+        let quiet = self.watchers.is_empty() && self.asking.is_empty() && !self.reconciler.is_under_way();
+        if quiet && now >= self.active_at + IDLE {
+            self.rooms.forget(&self.name, &ctx.address());
+            ctx.stop();
+            return;
+        }
+        if !quiet && now >= self.active_at + IDLE {
+            self.active_at = now;
+        }
+        self.rearm(ctx);
+    }
+
+    fn rearm(&mut self, ctx: &mut Context<Self>) {
+        let deadline = self.deadline();
+        match self.wake.take() {
+            // It wakes too early, then, and is set again.
+            Some((at, handle)) if at <= deadline => self.wake = Some((at, handle)),
+            earlier => {
+                if let Some((_, handle)) = earlier {
+                    ctx.cancel_future(handle);
+                }
+                let handle = ctx.run_later(deadline.saturating_duration_since(clock::now()), |actor, ctx| {
+                    actor.wake = None;
+                    actor.step(ctx);
+                });
+                self.wake = Some((deadline, handle));
+            }
+        }
+    }
+
+    /// Tries those who are behind again, gives streams their heartbeats, and lets go of the dead.
+    fn round(&mut self, now: Instant) {
+        self.rounds += 1;
+        self.snapshot = None;
+        self.catch_up();
+        for id in &self.behind {
+            let watcher = &self.watchers[id];
+            if watcher.behind_since.is_some_and(|since| now >= since + LONGEST_BEHIND) {
+                metrics::counter!(telemetry::SLOW_CLIENTS).increment(1);
+                watcher.outlet.cut();
+            }
+        }
+        // Each in a round of its own, so that thousands are not woken at once.
+        let turn = self.rounds % HEARTBEAT_ROUNDS;
+        let dead: Vec<u64> = self
+            .watchers
+            .iter()
+            .filter(|(id, _)| *id % HEARTBEAT_ROUNDS == turn)
+            .filter(|(_, watcher)| match watcher.face {
+                Face::Stream => watcher.outlet.send(Bytes::from_static(b":\n\n")) == Err(Refused::Closed),
+                Face::Channel => !watcher.outlet.is_open(),
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dead {
+            self.remove(id);
+        }
+        self.round_at = (!self.watchers.is_empty()).then_some(now + ROUND);
+    }
+
+    // --- Telling ---
 
     fn take(&mut self, event: Event) {
-        self.active_at = clock::now();
-        let Some(diff) = self.roster.handle(event) else {
+        let now = clock::now();
+        self.active_at = now;
+        self.roster.handle(event, now);
+    }
+
+    /// Makes a version of what changed and sends it to everybody.
+    fn flush(&mut self) {
+        let Some(diff) = self.roster.flush() else {
             return;
         };
-        let update = self.update(None, Some(json(&diff)));
-        self.watchers.retain_mut(|watcher| {
-            if watcher.behind {
-                return watcher.outlet.is_open();
-            }
-            watcher.tell(&update)
-        });
-        self.catch_up();
-    }
-
-    /// Sends a snapshot to those who are behind.
-    fn catch_up(&mut self) {
-        if !self.watchers.iter().any(|watcher| watcher.behind) {
-            return;
-        }
-        let snapshot = self.snapshot();
-        self.watchers.retain_mut(|watcher| !watcher.behind || watcher.tell(&snapshot));
-    }
-
-    fn snapshot(&self) -> Bytes {
-        self.update(Some(json(&self.roster.snapshot())), None)
-    }
-
-    fn update(&self, snapshot: Option<Value>, diff: Option<Value>) -> Bytes {
-        let update = ToClient::ParticipantsUpdate(ParticipantsUpdate {
-            room: self.name.clone(),
+        let mut encoded = Encoded::new(&Update {
+            room: &self.name,
             epoch: self.epoch,
             version: self.roster.version(),
-            snapshot,
-            diff,
+            content: Content::Diff(&diff),
         });
-        frame::text(&update.encode(None))
+        let for_streams = encoded.bytes(Face::Stream);
+        self.recent.push(self.roster.version(), for_streams.clone(), for_streams.len());
+        let mut closed = Vec::new();
+        for (id, watcher) in &mut self.watchers {
+            if watcher.behind_since.is_some() {
+                continue;
+            }
+            match watcher.outlet.send(encoded.bytes(watcher.face)) {
+                Ok(()) => {}
+                Err(Refused::Full) => {
+                    metrics::counter!(telemetry::WATCHERS_BEHIND).increment(1);
+                    watcher.behind_since = Some(clock::now());
+                    self.behind.insert(*id);
+                }
+                Err(Refused::Closed) => closed.push(*id),
+            }
+        }
+        for id in closed {
+            self.remove(id);
+        }
+        self.flushed_at = Some(clock::now());
     }
 
-    /// Asks LiveKit who is there, unless it is known.
-    fn complete(&self) -> ResponseActFuture<Self, Result<(), ApiError>> {
-        let api = self.api.clone().filter(|_| !self.complete);
-        let name = self.name.clone();
-        let listed = async move {
-            match api {
-                Some(api) => api.participants(&name).await.map(Some),
-                None => Ok(None),
+    /// Sends those who are behind what they missed, where that is known and they have room for it, else
+    /// everybody.
+    fn catch_up(&mut self) {
+        if self.behind.is_empty() || self.cold_until.is_some() {
+            return;
+        }
+        // What is not a version yet is no part of a snapshot.
+        self.flush();
+        let version = self.roster.version();
+        let mut snapshot = self.snapshot.take().filter(|(of, _)| *of == version).map(|(_, encoded)| encoded);
+        let mut closed = Vec::new();
+        self.behind.retain(|id| {
+            let Some(watcher) = self.watchers.get_mut(id) else {
+                return false;
+            };
+            let resumed = watcher
+                .resume
+                .take()
+                .filter(|(epoch, _)| *epoch == self.epoch)
+                .and_then(|(_, has)| self.recent.after(has, version));
+            let told = match resumed {
+                Some(missed) => missed.into_iter().try_for_each(|diff| watcher.outlet.send(diff.clone())),
+                None => {
+                    let snapshot = snapshot.get_or_insert_with(|| {
+                        Encoded::new(&Update {
+                            room: &self.name,
+                            epoch: self.epoch,
+                            version,
+                            content: Content::Snapshot(self.roster.snapshot()),
+                        })
+                    });
+                    watcher.outlet.send(snapshot.bytes(watcher.face))
+                }
+            };
+            match told {
+                Ok(()) => watcher.behind_since = None,
+                Err(Refused::Full) => {}
+                Err(Refused::Closed) => closed.push(*id),
             }
-        };
-        Box::pin(listed.into_actor(self).map(|listed, actor, _| {
-            if let Some(listed) = listed? {
-                actor.complete = true;
-                actor.take(Event::Listed(listed));
-            }
-            Ok(())
-        }))
-    }
-}
-
-impl Watcher {
-    /// Sends an update; false where the watcher is gone.
-    fn tell(&mut self, update: &Bytes) -> bool {
-        match self.outlet.send(update.clone()) {
-            Ok(()) => {
-                self.behind = false;
-                true
-            }
-            Err(Refused::Full) => {
-                metrics::counter!(telemetry::WATCHERS_BEHIND).increment(1);
-                self.behind = true;
-                true
-            }
-            Err(Refused::Closed) => false,
+            told == Err(Refused::Full)
+        });
+        self.snapshot = snapshot.map(|encoded| (version, encoded));
+        for id in closed {
+            self.remove(id);
         }
     }
-}
 
-fn json(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).expect("rosters have only JSON fields")
+    fn remove(&mut self, id: u64) {
+        self.behind.remove(&id);
+        self.watchers.remove(&id);
+    }
+
+    // --- LiveKit's list ---
+
+    /// Asks LiveKit who is there, unless it is being asked.
+    fn list(&mut self, ctx: &mut Context<Self>) {
+        let Some(api) = self.api.clone().filter(|_| !self.reconciler.is_under_way()) else {
+            return;
+        };
+        let (name, asked_at) = (self.name.clone(), clock::now());
+        self.reconciler.asked(asked_at, rand::rng().random());
+        let listed = async move { api.participants(&name).await };
+        ctx.spawn(listed.into_actor(self).map(move |listed, actor, ctx| actor.listed(asked_at, listed, ctx)));
+    }
+
+    fn listed(
+        &mut self,
+        asked_at: Instant,
+        listed: Result<Vec<Participant>, ApiError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = clock::now();
+        let outcome = match listed {
+            Ok(participants) => {
+                let corrections = self.roster.handle(Event::Listed { asked_at, participants }, now);
+                self.reconciler.answered(corrections);
+                self.fresh_until = self.fresh_until.max(Some(now + FRESH_AFTER_LIST));
+                if corrections > 0 {
+                    metrics::counter!(telemetry::ROSTER_DRIFT).increment(corrections);
+                    tracing::info!(room.name = %self.name, corrections, "webhooks had left the roster wrong");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.reconciler.failed();
+                tracing::debug!(room.name = %self.name, %error, "told by what webhooks say");
+                Err(error)
+            }
+        };
+        let label = if outcome.is_ok() { "answered" } else { "failed" };
+        metrics::counter!(telemetry::ROSTER_LISTS, "outcome" => label).increment(1);
+        for asking in self.asking.drain(..) {
+            // Who does not wait any more need not know.
+            let _ = asking.send(outcome.clone());
+        }
+        self.cold_until = None;
+        self.catch_up();
+        self.step(ctx);
+    }
 }
 
 impl Actor for RoomActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1024);
-        ctx.run_interval(IDLE / 5, |actor, ctx| {
-            actor.watchers.retain(|watcher| watcher.outlet.is_open());
-            actor.catch_up();
-            if actor.watchers.is_empty() && clock::now() - actor.active_at >= IDLE {
-                actor.rooms.forget(&actor.name, &ctx.address());
-                ctx.stop();
-            }
-        });
+        ctx.set_mailbox_capacity(MAILBOX);
+        metrics::gauge!(telemetry::ROOMS).increment(1);
+        self.rearm(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        metrics::gauge!(telemetry::ROOMS).decrement(1);
     }
 }
 
@@ -180,6 +393,10 @@ pub struct Watch {
     pub id: u64,
     /// Where it is told.
     pub outlet: Outlet,
+    /// How it is connected.
+    pub face: Face,
+    /// The epoch and version it has.
+    pub resume: Option<(u64, u64)>,
 }
 
 /// Somebody wants to know no longer.
@@ -191,30 +408,43 @@ pub struct Unwatch {
 }
 
 /// Something happened in the room; from LiveKit's webhooks.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct Happened(pub Event);
 
-/// Asks who is there; from REST.
+/// Something was seen in the room; from our own agent.
 #[derive(Message)]
+#[rtype(result = "()")]
+pub struct Seen(pub Event);
+
+/// Asks who is there; from REST.
+#[derive(Clone, Message)]
 #[rtype(result = "Result<Vec<Participant>, ApiError>")]
 pub struct Present;
+
+/// The gateway goes down: event streams end, so that their clients look for another machine.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EndStreams;
 
 // --- Handlers ---------------------------------------------------------------------------------
 
 impl Handler<Watch> for RoomActor {
-    type Result = ResponseActFuture<Self, ()>;
+    type Result = ();
 
-    fn handle(&mut self, Watch { id, outlet }: Watch, _: &mut Self::Context) -> Self::Result {
-        self.active_at = clock::now();
-        self.watchers.retain(|watcher| watcher.id != id);
-        Box::pin(self.complete().map(move |completed, actor, _| {
-            if let Err(error) = completed {
-                tracing::debug!(room.name = %actor.name, %error, "watched by what webhooks told so far");
-            }
-            actor.watchers.push(Watcher { id, outlet, behind: true });
-            actor.catch_up();
-        }))
+    fn handle(&mut self, watch: Watch, ctx: &mut Self::Context) {
+        let Watch { id, outlet, face, resume } = watch;
+        let now = clock::now();
+        self.active_at = now;
+        self.remove(id);
+        self.watchers.insert(id, Watcher { outlet, face, resume, behind_since: Some(now) });
+        self.behind.insert(id);
+        self.round_at.get_or_insert(now + ROUND);
+        if !self.roster.is_complete() && self.api.is_some() && self.roster.version() == 0 {
+            self.cold_until.get_or_insert(now + COLD_WAIT);
+        }
+        self.catch_up();
+        self.step(ctx);
     }
 }
 
@@ -222,25 +452,56 @@ impl Handler<Unwatch> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, Unwatch { id }: Unwatch, _: &mut Self::Context) {
-        self.watchers.retain(|watcher| watcher.id != id);
+        self.remove(id);
     }
 }
 
 impl Handler<Happened> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, Happened(event): Happened, _: &mut Self::Context) {
+    fn handle(&mut self, Happened(event): Happened, ctx: &mut Self::Context) {
         self.take(event);
+        self.fresh_until = Some(self.active_at + FRESH_AFTER_EVENT);
+        self.step(ctx);
+    }
+}
+
+impl Handler<Seen> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, Seen(event): Seen, ctx: &mut Self::Context) {
+        self.take(event);
+        self.step(ctx);
     }
 }
 
 impl Handler<Present> for RoomActor {
     type Result = ResponseActFuture<Self, Result<Vec<Participant>, ApiError>>;
 
-    fn handle(&mut self, _: Present, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.complete().map(|completed, actor, _| {
-            completed?;
+    fn handle(&mut self, _: Present, ctx: &mut Self::Context) -> Self::Result {
+        let now = clock::now();
+        let fresh = self.roster.is_complete() && self.fresh_until.is_some_and(|until| now < until);
+        let (answer, answered) = oneshot::channel();
+        if fresh || self.api.is_none() {
+            // The receiver is in this function.
+            let _ = answer.send(Ok(()));
+        } else {
+            self.asking.push(answer);
+            self.list(ctx);
+        }
+        Box::pin(answered.into_actor(self).map(|answered, actor, _| {
+            answered.unwrap_or_else(|gone| Err(ApiError::internal(gone)))?;
             Ok(actor.roster.snapshot().into_iter().cloned().collect())
         }))
+    }
+}
+
+impl Handler<EndStreams> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, _: EndStreams, _: &mut Self::Context) {
+        for watcher in self.watchers.values().filter(|watcher| watcher.face == Face::Stream) {
+            watcher.outlet.finish();
+        }
     }
 }

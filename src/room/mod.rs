@@ -8,17 +8,27 @@
 //!   version 5  diff      left [ann]            → [bob, eve]
 //! ```
 //! `epoch` changes when the gateway forgot the room in between; then only a snapshot counts.
+//!
+//! ```text
+//!   webhook ─────────────┐                      ┌─▶ control channels
+//!   agent's sight ───────┼─▶ RoomActor ─ bytes ─┤
+//!   LiveKit's list ◀─────┘   (Roster, Reconciler)└─▶ event streams
+//! ```
 
 pub mod actor;
+pub mod passes;
+pub mod recent;
+pub mod reconciler;
 pub mod roster;
+mod update;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, ArbiterHandle};
-use dashmap::DashMap;
+use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, dev::ToEnvelope};
+use dashmap::{DashMap, Entry};
 
 use self::{
-    actor::{Happened, Present, RoomActor, Unwatch, Watch},
+    actor::{EndStreams, Happened, Present, RoomActor, Seen, Unwatch, Watch},
     roster::{Event, Participant},
 };
 use crate::{
@@ -27,6 +37,12 @@ use crate::{
     livekit::LivekitApi,
     outlet::Outlet,
 };
+
+pub use update::Face;
+
+/// How long a webhook waits for a room with a full mailbox. LiveKit tries again later, and keeps the
+/// events behind it in order.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Finds a room's actor, or starts it. Cheap to clone.
 #[derive(Clone)]
@@ -37,21 +53,25 @@ pub struct Rooms {
 struct Shared {
     rooms: DashMap<RoomName, Addr<RoomActor>>,
     arbiters: Vec<ArbiterHandle>,
+    /// How often a watched room is listed where all is well.
+    reconcile: Duration,
     api: Option<Arc<LivekitApi>>,
 }
 
 impl Rooms {
-    /// Rooms whose actors run on these arbiters.
-    pub fn new(arbiters: Vec<ArbiterHandle>, api: Option<Arc<LivekitApi>>) -> Self {
+    /// Rooms whose actors run on these arbiters, listed so often while they are watched.
+    pub fn new(arbiters: Vec<ArbiterHandle>, reconcile: Duration, api: Option<Arc<LivekitApi>>) -> Self {
         assert!(!arbiters.is_empty(), "actors need somewhere to run");
-        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, api }) }
+        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, api }) }
     }
 
-    /// Sends who is in `room` to `outlet`, from now on. `id` tells the watcher apart.
-    pub fn watch(&self, room: &RoomName, id: u64, outlet: Outlet) {
-        if self.actor(room).try_send(Watch { id, outlet }).is_err() {
-            tracing::warn!(room.name = %room, "the room is too busy to be watched");
-        }
+    /// Sends who is in `room` to `outlet`, from now on. `id` tells the watcher apart; one that has a
+    /// version of an epoch goes on from there.
+    pub fn watch(&self, room: &RoomName, id: u64, outlet: &Outlet, face: Face, resume: Option<(u64, u64)>) {
+        let watch = || Watch { id, outlet: outlet.clone(), face, resume };
+        // A room that ends at this moment has a successor. None is ever full for a new address of it
+        // (actix keeps a place for each): those who wait are as many as there are connections.
+        let _ = self.actor(room).try_send(watch()).or_else(|_| self.actor(room).try_send(watch()));
     }
 
     /// No longer.
@@ -64,13 +84,32 @@ impl Rooms {
 
     /// Something happened in a room; an error where it could not be taken, so that LiveKit tries again.
     pub async fn happened(&self, room: &RoomName, event: Event) -> Result<(), ApiError> {
-        let taken = self.actor(room).send(Happened(event)).await;
-        taken.map_err(|_| ApiError::new(Code::Overloaded, "the room is ending; try again"))
+        let taken = tokio::time::timeout(PATIENCE, self.ask(room, || Happened(event.clone()))).await;
+        taken.unwrap_or_else(|_| Err(ApiError::new(Code::Overloaded, "the room is too busy; try again")))
+    }
+
+    /// Our agent saw something in a room. Only of use where somebody wants to know.
+    pub fn seen(&self, room: &RoomName, event: Event) {
+        if let Some(actor) = self.shared.rooms.get(room) {
+            // A room that is too busy hears of it by webhook.
+            let _ = actor.try_send(Seen(event));
+        }
     }
 
     /// Who is in a room.
     pub async fn present(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
-        self.actor(room).send(Present).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+        self.ask(room, || Present).await?
+    }
+
+    /// Ends every event stream.
+    pub async fn shut_down(&self) {
+        let actors: Vec<_> = self.shared.rooms.iter().map(|entry| entry.value().clone()).collect();
+        futures::future::join_all(actors.iter().map(|actor| actor.send(EndStreams))).await;
+    }
+
+    /// How many rooms are in memory.
+    pub fn count(&self) -> usize {
+        self.shared.rooms.len()
     }
 
     /// The room's actor ends: forgets it, unless a newer one took its place.
@@ -78,17 +117,38 @@ impl Rooms {
         self.shared.rooms.remove_if(room, |_, known| known == actor);
     }
 
-    fn actor(&self, room: &RoomName) -> Addr<RoomActor> {
-        let start = || {
-            let at = self.shared.rooms.len() % self.shared.arbiters.len();
-            let (name, rooms, api) = (room.clone(), self.clone(), self.shared.api.clone());
-            RoomActor::start_in_arbiter(&self.shared.arbiters[at], move |_| RoomActor::new(name, rooms, api))
+    /// Tells the room's actor, and once more its successor where it ends at this moment.
+    async fn ask<M>(&self, room: &RoomName, message: impl Fn() -> M) -> Result<M::Result, ApiError>
+    where
+        M: Message<Result: Send> + Send + 'static,
+        RoomActor: Handler<M>,
+        actix::Context<RoomActor>: ToEnvelope<RoomActor, M>,
+    {
+        let answer = match self.actor(room).send(message()).await {
+            Err(MailboxError::Closed) => self.actor(room).send(message()).await,
+            answer => answer,
         };
+        answer.map_err(|_| ApiError::new(Code::Overloaded, "the room is ending; try again"))
+    }
+
+    fn actor(&self, room: &RoomName) -> Addr<RoomActor> {
         if let Some(actor) = self.shared.rooms.get(room).filter(|actor| actor.connected()) {
             return actor.clone();
         }
-        let fresh = start();
-        self.shared.rooms.insert(room.clone(), fresh.clone());
-        fresh
+        let start = |at: usize| {
+            let (name, rooms, reconcile, api) =
+                (room.clone(), self.clone(), self.shared.reconcile, self.shared.api.clone());
+            let arbiter = &self.shared.arbiters[at % self.shared.arbiters.len()];
+            RoomActor::start_in_arbiter(arbiter, move |_| RoomActor::new(name, reconcile, rooms, api))
+        };
+        let at = self.shared.rooms.len();
+        match self.shared.rooms.entry(room.clone()) {
+            Entry::Occupied(known) if known.get().connected() => known.get().clone(),
+            Entry::Occupied(mut dead) => {
+                dead.insert(start(at));
+                dead.get().clone()
+            }
+            Entry::Vacant(vacant) => vacant.insert(start(at)).clone(),
+        }
     }
 }

@@ -1,19 +1,42 @@
 //! Who is in a room, versioned: events go in, a new version and what changed come out.
 //!
 //! Participants are kept by **sid**, one per connection: a phone that reconnects joins under a new sid
-//! before its old one leaves (livekit#2399), and both are true for a moment. A sid that has left never
-//! comes back, however late or often its other events arrive.
+//! before its old one leaves (livekit#2399), and both are true for a moment. What each source is worth:
 //!
-//! Pure: LiveKit's webhooks, its ListParticipants and our own agent's sight all end up here.
+//! | source | says | and is believed |
+//! |---|---|---|
+//! | webhook | joined, left, track on, track off | at once; a leave is the last word about its sid |
+//! | LiveKit's list | everybody | except about what an event told less than [`SETTLE`] before it was asked for: it may be older |
+//! | our agent's sight | a track is muted | at once |
+//! | | somebody came, or went | as a reason to ask for a list: an agent that reconnects sees everybody go |
+//!
+//! LiveKit's own order fields are used where there are any: a participant's `version` counts its changes,
+//! so a join that was overtaken by a list changes nothing. Webhooks about tracks have none, and no
+//! name, metadata or permission either: a track of somebody unknown waits until they are introduced.
+//!
+//! Pure. Changes gather until [`Roster::flush`] makes a version of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Identity;
 
+/// How old an event must be before a list may contradict it. LiveKit writes what it lists beside what
+/// it tells, in no order of its own.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
 /// Sids that left and are remembered, so that a late event does not bring them back.
 const REMEMBERED_LEAVES: usize = 1024;
+
+/// Sids that were heard of but never introduced; beyond that the room is listed anyway.
+const MOST_UNKNOWN: usize = 256;
+
+/// Tracks of one participant that ended and are remembered.
+const REMEMBERED_TRACKS: usize = 32;
 
 /// One connection of somebody to a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +53,9 @@ pub struct Participant {
     pub joined_at: i64,
     /// What they publish.
     pub tracks: Vec<Track>,
+    /// LiveKit's count of changes of this participant: the higher is the newer.
+    #[serde(skip)]
+    pub version: u32,
 }
 
 /// Something that is published.
@@ -49,12 +75,20 @@ pub struct Track {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
-    /// LiveKit said so.
+    /// By their own wish, or LiveKit does not say.
     Left,
+    /// They joined again, from somewhere else.
+    DuplicateIdentity,
+    /// Somebody removed them.
+    Removed,
+    /// Their connection broke and did not come back.
+    ConnectionLost,
     /// Their join never became a connection.
     Aborted,
-    /// The room ended.
+    /// The room ended, or was deleted.
     RoomFinished,
+    /// The LiveKit server went down, or handed them to another one.
+    ServerShutdown,
     /// No event came, but they are not there any more.
     Missed,
 }
@@ -62,8 +96,15 @@ pub enum LeaveReason {
 /// What happened in the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody joined, or is there.
-    Joined(Participant),
+    /// The room began, and nobody is in it: from here on the events are the whole story.
+    Began,
+    /// Somebody joined.
+    Joined {
+        /// Who.
+        participant: Participant,
+        /// Which of the rooms that had this name one after the other.
+        room_sid: String,
+    },
     /// Somebody left.
     Left {
         /// Which connection.
@@ -74,7 +115,7 @@ pub enum Event {
     /// A track was published, or changed.
     TrackPublished {
         /// Whose.
-        participant: Participant,
+        sid: String,
         /// Which.
         track: Track,
     },
@@ -85,10 +126,36 @@ pub enum Event {
         /// Which.
         track_sid: String,
     },
+    /// A track went silent, or came back; only our own agent tells.
+    Muted {
+        /// Whose.
+        sid: String,
+        /// Which.
+        track_sid: String,
+        /// Silent.
+        muted: bool,
+    },
+    /// Our agent sees somebody; or no longer.
+    Sighted {
+        /// Whom.
+        sid: String,
+        /// Whether they are there.
+        there: bool,
+    },
+    /// Something told that it, and so perhaps others, was late or lost.
+    Doubted,
     /// Everybody who is there, by LiveKit's own list.
-    Listed(Vec<Participant>),
+    Listed {
+        /// When LiveKit was asked.
+        asked_at: Instant,
+        /// What it answered.
+        participants: Vec<Participant>,
+    },
     /// The room ended.
-    Finished,
+    Finished {
+        /// Which of the rooms that had this name one after the other.
+        room_sid: String,
+    },
 }
 
 /// Somebody who left.
@@ -102,6 +169,17 @@ pub struct Leave {
     pub reason: LeaveReason,
 }
 
+/// What somebody publishes now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracks {
+    /// Which connection.
+    pub sid: String,
+    /// Who.
+    pub identity: Identity,
+    /// All of it.
+    pub tracks: Vec<Track>,
+}
+
 /// What changed from one version to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diff {
@@ -109,23 +187,93 @@ pub struct Diff {
     pub joined: Vec<Participant>,
     /// Who is gone.
     pub left: Vec<Leave>,
-    /// Who is there but changed, as they are now.
+    /// Who has another name or metadata, as they are now.
     pub updated: Vec<Participant>,
-}
-
-impl Diff {
-    fn is_empty(&self) -> bool {
-        self.joined.is_empty() && self.left.is_empty() && self.updated.is_empty()
-    }
+    /// Who publishes something else than before.
+    pub tracks: Vec<Tracks>,
 }
 
 /// The roster.
 #[derive(Debug, Default)]
 pub struct Roster {
-    present: BTreeMap<String, Participant>,
+    present: BTreeMap<String, Present>,
+    gone: Gone,
+    /// Sids that were heard of before LiveKit introduced them.
+    unknown: BTreeMap<String, Unknown>,
+    /// Those who are there and whom our agent saw go, and when.
+    unsighted: BTreeMap<String, Instant>,
+    /// When a list left something undecided, or an event was doubted.
+    recheck: Option<Instant>,
+    /// When the newest list that was taken was asked for.
+    listed_at: Option<Instant>,
+    /// Everybody who is there is known: the room was listed, or followed from its beginning.
+    complete: bool,
     version: u64,
-    /// Sids that left, oldest first.
-    gone: VecDeque<String>,
+    /// Who changed since the last version, as they were in it; none for those who were not there.
+    before: BTreeMap<String, Option<Participant>>,
+}
+
+/// Somebody who is there.
+#[derive(Debug)]
+struct Present {
+    participant: Participant,
+    room_sid: Option<String>,
+    /// When an event last told of them.
+    told_at: Option<Instant>,
+    /// Tracks that ended, oldest first.
+    ended_tracks: VecDeque<String>,
+}
+
+/// Somebody who was not introduced.
+#[derive(Debug)]
+struct Unknown {
+    heard_at: Instant,
+    /// What they publish; none for what they published.
+    tracks: BTreeMap<String, Option<Track>>,
+}
+
+/// Those who left, a bounded number of them.
+#[derive(Debug, Default)]
+struct Gone {
+    sids: HashMap<String, Parting>,
+    order: VecDeque<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Parting {
+    reason: LeaveReason,
+    at: Instant,
+}
+
+impl Parting {
+    /// Whether LiveKit itself said so: a list that only lacked them may have been wrong.
+    fn is_final(self) -> bool {
+        self.reason != LeaveReason::Missed
+    }
+}
+
+impl Gone {
+    fn insert(&mut self, sid: &str, reason: LeaveReason, at: Instant) {
+        if self.sids.insert(sid.to_owned(), Parting { reason, at }).is_some() {
+            return;
+        }
+        self.order.push_back(sid.to_owned());
+        if self.order.len() > REMEMBERED_LEAVES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.sids.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, sid: &str) {
+        if self.sids.remove(sid).is_some() {
+            self.order.retain(|gone| gone != sid);
+        }
+    }
+
+    fn get(&self, sid: &str) -> Option<Parting> {
+        self.sids.get(sid).copied()
+    }
 }
 
 impl Roster {
@@ -136,7 +284,7 @@ impl Roster {
 
     /// Everybody, oldest connection first.
     pub fn snapshot(&self) -> Vec<&Participant> {
-        let mut everybody: Vec<_> = self.present.values().collect();
+        let mut everybody: Vec<_> = self.present.values().map(|present| &present.participant).collect();
         everybody.sort_by(|a, b| (a.joined_at, &a.sid).cmp(&(b.joined_at, &b.sid)));
         everybody
     }
@@ -146,214 +294,327 @@ impl Roster {
         self.present.is_empty()
     }
 
-    /// Takes an event. What changed is one version newer; where nothing did, there is nothing.
-    pub fn handle(&mut self, event: Event) -> Option<Diff> {
+    /// Whether everybody who is there is known.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Since when there is something that only a list can decide.
+    pub fn doubtful_since(&self) -> Option<Instant> {
+        let unknown = self.unknown.values().map(|unknown| unknown.heard_at);
+        unknown.chain(self.unsighted.values().copied()).chain(self.recheck).min()
+    }
+
+    /// Whether something changed since the last version.
+    pub fn has_changes(&self) -> bool {
+        !self.before.is_empty()
+    }
+
+    /// Makes a version of what changed; none where it all came to nothing.
+    pub fn flush(&mut self) -> Option<Diff> {
         let mut diff = Diff::default();
-        match event {
-            Event::Joined(participant) => self.joined(participant, &mut diff),
-            Event::Left { sid, reason } => self.left(&sid, reason, &mut diff),
-            Event::TrackPublished { participant, track } => {
-                let sid = participant.sid.clone();
-                self.joined(participant, &mut diff);
-                self.change(&sid, &mut diff, |present| {
-                    present.tracks.retain(|other| other.sid != track.sid);
-                    present.tracks.push(track);
-                    present.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
-                });
-            }
-            Event::TrackUnpublished { sid, track_sid } => {
-                self.change(&sid, &mut diff, |present| present.tracks.retain(|track| track.sid != track_sid));
-            }
-            Event::Listed(listed) => {
-                let missing: Vec<String> = self
-                    .present
-                    .keys()
-                    .filter(|sid| !listed.iter().any(|there| there.sid == **sid))
-                    .cloned()
-                    .collect();
-                for sid in missing {
-                    self.left(&sid, LeaveReason::Missed, &mut diff);
+        for (sid, before) in std::mem::take(&mut self.before) {
+            let now = self.present.get(&sid).map(|present| &present.participant);
+            match (before, now) {
+                (None, None) => {}
+                (None, Some(joined)) => diff.joined.push(joined.clone()),
+                (Some(left), None) => {
+                    let reason = self.gone.get(&sid).map_or(LeaveReason::Left, |parting| parting.reason);
+                    diff.left.push(Leave { sid, identity: left.identity, reason });
                 }
-                for there in listed {
-                    let sid = there.sid.clone();
-                    self.joined(there.clone(), &mut diff);
-                    self.change(&sid, &mut diff, |present| *present = there);
-                }
-            }
-            Event::Finished => {
-                for sid in self.present.keys().cloned().collect::<Vec<_>>() {
-                    self.left(&sid, LeaveReason::RoomFinished, &mut diff);
-                }
+                (Some(before), Some(now)) if !before.has_face_of(now) => diff.updated.push(now.clone()),
+                (Some(before), Some(now)) if before.tracks != now.tracks => diff.tracks.push(Tracks {
+                    sid,
+                    identity: now.identity.clone(),
+                    tracks: now.tracks.clone(),
+                }),
+                (Some(_), Some(_)) => {}
             }
         }
-        if diff.is_empty() {
+        if diff == Diff::default() {
             return None;
         }
         self.version += 1;
         Some(diff)
     }
 
-    fn joined(&mut self, participant: Participant, diff: &mut Diff) {
-        if self.present.contains_key(&participant.sid) || self.gone.contains(&participant.sid) {
-            return;
-        }
-        diff.joined.push(participant.clone());
-        self.present.insert(participant.sid.clone(), participant);
-    }
-
-    fn left(&mut self, sid: &str, reason: LeaveReason, diff: &mut Diff) {
-        if !self.gone.iter().any(|gone| gone == sid) {
-            self.gone.push_back(sid.to_owned());
-            if self.gone.len() > REMEMBERED_LEAVES {
-                self.gone.pop_front();
+    /// Takes an event. Gives how much of what was believed it put right: only a list can.
+    pub fn handle(&mut self, event: Event, now: Instant) -> u64 {
+        match event {
+            Event::Began => self.complete |= self.present.is_empty() && self.unknown.is_empty(),
+            Event::Joined { participant, room_sid } => self.joined(participant, room_sid, now),
+            Event::Left { sid, reason } => self.left(&sid, reason, now),
+            Event::TrackPublished { sid, track } => self.track(&sid, &track.sid.clone(), Some(track), now),
+            Event::TrackUnpublished { sid, track_sid } => self.track(&sid, &track_sid, None, now),
+            Event::Muted { sid, track_sid, muted } => {
+                self.change(&sid, |present| {
+                    present.told_at = Some(now);
+                    let track = present.participant.tracks.iter_mut().find(|track| track.sid == track_sid);
+                    track.map(|track| track.muted = muted);
+                });
+            }
+            Event::Sighted { sid, there } => self.sighted(&sid, there, now),
+            Event::Doubted => self.doubt(now),
+            Event::Listed { asked_at, participants } => return self.listed(asked_at, participants, now),
+            Event::Finished { room_sid } => {
+                // Who is known to be in the room that has the name now stays.
+                let of_that_room = |present: &Present| {
+                    room_sid.is_empty() || present.room_sid.as_ref().is_none_or(|sid| *sid == room_sid)
+                };
+                let leaving: Vec<String> = self
+                    .present
+                    .iter()
+                    .filter(|(_, present)| of_that_room(present))
+                    .map(|(sid, _)| sid.clone())
+                    .collect();
+                for sid in leaving {
+                    self.left(&sid, LeaveReason::RoomFinished, now);
+                }
             }
         }
-        if let Some(participant) = self.present.remove(sid) {
-            diff.left.push(Leave { sid: participant.sid, identity: participant.identity, reason });
+        0
+    }
+
+    fn joined(&mut self, participant: Participant, room_sid: String, now: Instant) {
+        match self.gone.get(&participant.sid) {
+            Some(parting) if parting.is_final() => return,
+            // It was there, and a list lacked it: whether the list or this is late, another list tells.
+            Some(_) => return self.doubt(now),
+            None => {}
+        }
+        let sid = participant.sid.clone();
+        if self.present.contains_key(&sid) {
+            self.change(&sid, |present| {
+                present.told_at = Some(now);
+                present.room_sid = Some(room_sid);
+                if participant.version < present.participant.version {
+                    return;
+                }
+                // Of its tracks, those that events told of meanwhile stand.
+                let Participant { tracks, .. } = std::mem::replace(&mut present.participant, participant);
+                for track in tracks {
+                    present.set_track(track);
+                }
+                let ended = &present.ended_tracks;
+                present.participant.tracks.retain(|track| !ended.contains(&track.sid));
+            });
+        } else {
+            self.introduce(participant, Some(room_sid), Some(now));
         }
     }
 
-    fn change(&mut self, sid: &str, diff: &mut Diff, change: impl FnOnce(&mut Participant)) {
+    fn introduce(&mut self, participant: Participant, room_sid: Option<String>, told_at: Option<Instant>) {
+        let sid = participant.sid.clone();
+        self.before.entry(sid.clone()).or_insert(None);
+        let mut present = Present { participant, room_sid, told_at, ended_tracks: VecDeque::new() };
+        if let Some(unknown) = self.unknown.remove(&sid) {
+            present.told_at = present.told_at.max(Some(unknown.heard_at));
+            for (track_sid, track) in unknown.tracks {
+                match track {
+                    Some(track) => present.set_track(track),
+                    None => present.end_track(&track_sid),
+                }
+            }
+        }
+        present.participant.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
+        self.present.insert(sid, present);
+    }
+
+    fn left(&mut self, sid: &str, reason: LeaveReason, now: Instant) {
+        self.unknown.remove(sid);
+        self.unsighted.remove(sid);
+        if self.gone.get(sid).is_none_or(|parting| !parting.is_final()) {
+            self.gone.insert(sid, reason, now);
+        }
+        if let Some(Present { participant, .. }) = self.present.remove(sid) {
+            self.before.entry(sid.to_owned()).or_insert(Some(participant));
+        }
+    }
+
+    fn track(&mut self, sid: &str, track_sid: &str, track: Option<Track>, now: Instant) {
+        if self.present.contains_key(sid) {
+            self.change(sid, |present| {
+                present.told_at = Some(now);
+                match track {
+                    Some(track) => present.set_track(track),
+                    None => present.end_track(track_sid),
+                }
+            });
+            return;
+        }
+        match self.gone.get(sid) {
+            Some(parting) if parting.is_final() => {}
+            Some(_) => self.doubt(now),
+            None => {
+                if let Some(unknown) = self.heard_of(sid, now) {
+                    let ended = unknown.tracks.get(track_sid).is_some_and(Option::is_none);
+                    if !ended {
+                        unknown.tracks.insert(track_sid.to_owned(), track);
+                    }
+                }
+            }
+        }
+    }
+
+    fn sighted(&mut self, sid: &str, there: bool, now: Instant) {
+        if there {
+            self.unsighted.remove(sid);
+        }
+        if self.present.contains_key(sid) {
+            if !there {
+                self.unsighted.insert(sid.to_owned(), now);
+            }
+        } else if !there {
+            self.unknown.remove(sid);
+        } else {
+            match self.gone.get(sid) {
+                Some(parting) if parting.is_final() => {}
+                Some(_) => self.doubt(now),
+                None => {
+                    self.heard_of(sid, now);
+                }
+            }
+        }
+    }
+
+    fn heard_of(&mut self, sid: &str, now: Instant) -> Option<&mut Unknown> {
+        if self.unknown.len() >= MOST_UNKNOWN && !self.unknown.contains_key(sid) {
+            self.doubt(now);
+            return None;
+        }
+        let unknown = Unknown { heard_at: now, tracks: BTreeMap::new() };
+        Some(self.unknown.entry(sid.to_owned()).or_insert(unknown))
+    }
+
+    fn doubt(&mut self, now: Instant) {
+        self.recheck.get_or_insert(now);
+    }
+
+    fn listed(&mut self, asked_at: Instant, listed: Vec<Participant>, now: Instant) -> u64 {
+        if self.listed_at.is_some_and(|newer| asked_at < newer) {
+            return 0;
+        }
+        let was_complete = std::mem::replace(&mut self.complete, true);
+        self.listed_at = Some(asked_at);
+        self.recheck = self.recheck.filter(|at| *at > asked_at);
+        let settled = |at: Option<Instant>| at.is_none_or(|at| at + SETTLE <= asked_at);
+        let mut corrections = 0;
+
+        let there: BTreeSet<&str> = listed.iter().map(|participant| participant.sid.as_str()).collect();
+        self.unsighted.retain(|_, at| !settled(Some(*at)));
+        // What is listed of them is newer than what was heard.
+        self.unknown.retain(|_, unknown| !settled(Some(unknown.heard_at)));
+        let missing: Vec<(String, Option<Instant>)> = self
+            .present
+            .iter()
+            .filter(|(sid, _)| !there.contains(sid.as_str()))
+            .map(|(sid, present)| (sid.clone(), present.told_at))
+            .collect();
+        for (sid, told_at) in missing {
+            if settled(told_at) {
+                corrections += 1;
+                self.left(&sid, LeaveReason::Missed, now);
+            } else {
+                self.undecided(told_at);
+            }
+        }
+        for participant in listed {
+            corrections += self.listed_one(participant, asked_at, settled);
+        }
+        if was_complete { corrections } else { 0 }
+    }
+
+    fn listed_one(
+        &mut self,
+        participant: Participant,
+        asked_at: Instant,
+        settled: impl Fn(Option<Instant>) -> bool,
+    ) -> u64 {
+        let sid = participant.sid.clone();
+        let Some(present) = self.present.get_mut(&sid) else {
+            return match self.gone.get(&sid) {
+                Some(parting) if parting.is_final() || parting.at >= asked_at => 0,
+                Some(_) | None => {
+                    self.gone.forget(&sid);
+                    self.introduce(participant, None, None);
+                    1
+                }
+            };
+        };
+        let (told_at, same) = (present.told_at, present.participant.is(&participant));
+        if same {
+            present.participant.version = participant.version;
+            return 0;
+        }
+        if !settled(told_at) {
+            self.undecided(told_at);
+            return 0;
+        }
+        let tracks =
+            |of: &Participant| of.tracks.iter().map(|track| track.sid.clone()).collect::<BTreeSet<_>>();
+        // Names, metadata and silence have no webhooks: to learn of them by a list is as it should be.
+        let drifted = tracks(&present.participant) != tracks(&participant);
+        self.change(&sid, |present| {
+            present.participant = participant;
+            present.ended_tracks.clear();
+        });
+        u64::from(drifted)
+    }
+
+    /// A list contradicts an event that is hardly older: the next one decides.
+    fn undecided(&mut self, told_at: Option<Instant>) {
+        self.recheck = [self.recheck, told_at].into_iter().flatten().max();
+    }
+
+    fn change(&mut self, sid: &str, change: impl FnOnce(&mut Present)) {
         let Some(present) = self.present.get_mut(sid) else {
             return;
         };
-        let before = present.clone();
+        if !self.before.contains_key(sid) {
+            self.before.insert(sid.to_owned(), Some(present.participant.clone()));
+        }
         change(present);
-        if *present == before {
+        present.participant.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
+    }
+}
+
+impl Present {
+    fn set_track(&mut self, track: Track) {
+        if self.ended_tracks.contains(&track.sid) {
             return;
         }
-        match diff.joined.iter_mut().find(|joined| joined.sid == sid) {
-            Some(joined) => *joined = present.clone(),
-            None => diff.updated.push(present.clone()),
+        self.participant.tracks.retain(|other| other.sid != track.sid);
+        self.participant.tracks.push(track);
+    }
+
+    fn end_track(&mut self, track_sid: &str) {
+        self.participant.tracks.retain(|track| track.sid != track_sid);
+        if !self.ended_tracks.iter().any(|ended| ended == track_sid) {
+            self.ended_tracks.push_back(track_sid.to_owned());
         }
+        if self.ended_tracks.len() > REMEMBERED_TRACKS {
+            self.ended_tracks.pop_front();
+        }
+    }
+}
+
+impl Participant {
+    /// The same but for tracks and LiveKit's count.
+    fn has_face_of(&self, other: &Self) -> bool {
+        (&self.identity, &self.name, &self.metadata, self.joined_at)
+            == (&other.identity, &other.name, &other.metadata, other.joined_at)
+    }
+
+    /// The same for everybody who looks.
+    fn is(&self, other: &Self) -> bool {
+        let by_sid = |of: &Self| {
+            let mut tracks = of.tracks.clone();
+            tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
+            tracks
+        };
+        self.has_face_of(other) && by_sid(self) == by_sid(other)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn participant(sid: &str) -> Participant {
-        Participant {
-            sid: sid.into(),
-            identity: Identity::parse("john").unwrap(),
-            name: String::new(),
-            metadata: String::new(),
-            joined_at: 1,
-            tracks: Vec::new(),
-        }
-    }
-
-    fn track(sid: &str, muted: bool) -> Track {
-        Track { sid: sid.into(), name: "mic".into(), source: "microphone".into(), muted }
-    }
-
-    fn left(sid: &str) -> Event {
-        Event::Left { sid: sid.into(), reason: LeaveReason::Left }
-    }
-
-    #[test]
-    fn a_reconnect_is_a_new_participant_though_the_old_one_leaves_later() {
-        let mut roster = Roster::default();
-        roster.handle(Event::Joined(participant("PA_1")));
-        roster.handle(Event::Joined(participant("PA_2")));
-        let diff = roster.handle(left("PA_1")).unwrap();
-        assert_eq!(diff.left[0].sid, "PA_1");
-        assert_eq!(roster.snapshot(), [&participant("PA_2")]);
-        assert_eq!(roster.version(), 3);
-    }
-
-    #[test]
-    fn an_event_that_comes_twice_changes_nothing() {
-        let mut roster = Roster::default();
-        assert!(roster.handle(Event::Joined(participant("PA_1"))).is_some());
-        assert_eq!(roster.handle(Event::Joined(participant("PA_1"))), None);
-        assert!(roster.handle(left("PA_1")).is_some());
-        assert_eq!(roster.handle(left("PA_1")), None);
-        assert_eq!(roster.version(), 2);
-    }
-
-    #[test]
-    fn a_join_that_arrives_after_the_leave_brings_nobody_back() {
-        let mut roster = Roster::default();
-        roster.handle(left("PA_1"));
-        assert_eq!(roster.handle(Event::Joined(participant("PA_1"))), None);
-        assert!(roster.is_empty());
-    }
-
-    #[test]
-    fn a_track_of_somebody_unknown_makes_them_known() {
-        let mut roster = Roster::default();
-        let event = Event::TrackPublished { participant: participant("PA_1"), track: track("TR_1", false) };
-        let diff = roster.handle(event).unwrap();
-        assert_eq!(diff.joined[0].tracks, [track("TR_1", false)]);
-        assert!(diff.updated.is_empty());
-    }
-
-    #[test]
-    fn a_list_sets_right_what_the_events_got_wrong() {
-        let mut roster = Roster::default();
-        roster.handle(Event::Joined(participant("PA_1")));
-        roster.handle(Event::Joined(participant("PA_2")));
-        let mut changed = participant("PA_2");
-        changed.tracks = vec![track("TR_1", true)];
-        let diff = roster.handle(Event::Listed(vec![changed.clone(), participant("PA_3")])).unwrap();
-        assert_eq!(diff.joined, [participant("PA_3")]);
-        assert_eq!(diff.left[0].reason, LeaveReason::Missed);
-        assert_eq!(diff.updated, [changed]);
-    }
-
-    fn any_event() -> impl Strategy<Value = Event> {
-        let sid = || (0..5u8).prop_map(|n| format!("PA_{n}"));
-        prop_oneof![
-            sid().prop_map(|sid| Event::Joined(participant(&sid))),
-            sid().prop_map(|sid| left(&sid)),
-            (sid(), 0..3u8, any::<bool>()).prop_map(|(sid, n, muted)| Event::TrackPublished {
-                participant: participant(&sid),
-                track: track(&format!("TR_{n}"), muted),
-            }),
-            (sid(), 0..3u8)
-                .prop_map(|(sid, n)| Event::TrackUnpublished { sid, track_sid: format!("TR_{n}") }),
-            proptest::collection::btree_set(0..5u8, 0..5).prop_map(|sids| Event::Listed(
-                sids.iter().map(|n| participant(&format!("PA_{n}"))).collect()
-            )),
-            Just(Event::Finished),
-        ]
-    }
-
-    proptest! {
-        /// Whoever takes a snapshot at any time and applies the diffs from there has the roster.
-        #[test]
-        fn a_snapshot_and_the_diffs_after_it_are_the_roster(
-            events in proptest::collection::vec(any_event(), 0..60), joins_at in 0..60usize,
-        ) {
-            let mut roster = Roster::default();
-            let mut view: Option<BTreeMap<String, Participant>> = None;
-            let mut version = 0;
-            for (n, event) in events.into_iter().enumerate() {
-                if n == joins_at {
-                    view = Some(roster.snapshot().into_iter().map(|p| (p.sid.clone(), p.clone())).collect());
-                }
-                let diff = roster.handle(event);
-                version += u64::from(diff.is_some());
-                prop_assert_eq!(roster.version(), version);
-                if let (Some(view), Some(diff)) = (&mut view, diff) {
-                    for leave in diff.left {
-                        prop_assert!(view.remove(&leave.sid).is_some());
-                    }
-                    for joined in diff.joined {
-                        prop_assert!(view.insert(joined.sid.clone(), joined).is_none());
-                    }
-                    for updated in diff.updated {
-                        prop_assert!(view.insert(updated.sid.clone(), updated).is_some());
-                    }
-                }
-            }
-            if let Some(view) = view {
-                prop_assert_eq!(view, roster.present);
-            }
-        }
-    }
-}
+mod tests;

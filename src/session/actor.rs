@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     directory::Directory,
     machine::{self, Effect, Facts, Input, Session, Settings, SocketId},
-    messages::{Attach, End, FromSocket, SocketHandle, SocketNews},
+    messages::{Attach, End, FromSocket, MicrophonePublished, SocketHandle, SocketNews},
     uplink::Uplink,
 };
 use crate::{
@@ -31,9 +31,10 @@ use crate::{
     outlet::Refused,
     protocol::{
         FromClient, ToClient, frame,
+        from_client::ParticipantsOf,
         to_client::{EndReason, MediaSource},
     },
-    room::Rooms,
+    room::{Face, Rooms, passes::Passes},
     speech::{self, Heard, Listener, gate::GateSettings},
     telemetry,
 };
@@ -58,6 +59,8 @@ pub struct Services {
     pub agents: Option<Agents>,
     /// Who is in which room.
     pub rooms: Rooms,
+    /// Reads LiveKit tokens that prove membership of a room.
+    pub passes: Option<Passes>,
     /// Keeps what was said.
     pub history: Arc<dyn HistoryStore>,
     /// Tell speech from everything else.
@@ -190,6 +193,11 @@ impl SessionActor {
             }
             Effect::Remember(line, turn) => self.remember(line, turn, ctx),
             Effect::JoinRoom => self.join_room(ctx),
+            Effect::HurryAgent => {
+                if let Some(agent) = &self.agent {
+                    agent.hurry();
+                }
+            }
             Effect::WatchRoom(room) => self.watch(&room),
             Effect::UnwatchRoom(room) => {
                 if let Some(socket) = self.session.socket() {
@@ -327,8 +335,14 @@ impl SessionActor {
     fn watch(&self, room: &RoomName) {
         let current = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == current) {
-            self.services.rooms.watch(room, handle.id, handle.outlet().clone());
+            self.services.rooms.watch(room, handle.id, handle.outlet(), Face::Channel, None);
         }
+    }
+
+    /// The room that a subscription's LiveKit token is for, if it is the one that is asked for.
+    fn opened(&self, of: &ParticipantsOf) -> Option<RoomName> {
+        let pass = self.services.passes.as_ref()?.read(of.token.as_ref()?.expose())?;
+        of.room.as_ref().is_none_or(|room| *room == pass.room).then_some(pass.room)
     }
 
     fn ended(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
@@ -420,6 +434,11 @@ impl Handler<FromSocket> for SessionActor {
                 {
                     return self.step(Input::Malformed(id, error), ctx);
                 }
+                if let FromClient::SubscribeParticipants(of) = &said.message
+                    && let Some(room) = self.opened(of)
+                {
+                    return self.step(Input::MayWatch(id, room, said.id), ctx);
+                }
                 self.step(Input::Said(id, said), ctx);
             }
             SocketNews::Audio(_) if self.session.socket() != Some(id) => {}
@@ -444,6 +463,14 @@ impl Handler<FromSocket> for SessionActor {
     }
 }
 
+impl Handler<MicrophonePublished> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: MicrophonePublished, ctx: &mut Self::Context) {
+        self.step(Input::MicrophonePublished, ctx);
+    }
+}
+
 impl Handler<End> for SessionActor {
     type Result = ();
 
@@ -457,6 +484,7 @@ impl StreamHandler<AgentEvent> for SessionActor {
         match event {
             AgentEvent::Sound(source, samples) => self.step(Input::Sound(source, samples), ctx),
             AgentEvent::Gone(source) => self.step(Input::SourceGone(source), ctx),
+            AgentEvent::Sight(event) => self.services.rooms.seen(&self.session.facts().room, event),
             AgentEvent::News(news) => self.step(Input::Agent(news), ctx),
         }
     }

@@ -89,6 +89,11 @@ impl Directory {
         record.filter(|record| record.ended.is_none()).ok_or_else(ApiError::no_such_session)
     }
 
+    /// The session of a room, also one that has ended.
+    pub fn of_room(&self, room: &RoomName) -> Result<Option<Record>, DiskError> {
+        self.shared.records.of_room(room)
+    }
+
     /// A session, also one that has ended.
     pub fn get_any(&self, id: SessionId) -> Result<Record, ApiError> {
         self.shared.records.get(id)?.ok_or_else(ApiError::no_such_session)

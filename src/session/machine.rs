@@ -62,6 +62,9 @@ const STALL: Duration = Duration::from_millis(1500);
 const DIALOGUE_LINES: usize = 24;
 const DIALOGUE_BYTES: usize = 6_000;
 
+/// Rooms a client may watch at once.
+const MOST_WATCHED: usize = 16;
+
 /// The longest line a client may type.
 const LONGEST_TYPED: usize = 4_000;
 
@@ -112,6 +115,8 @@ pub enum Input {
     Alive(SocketId),
     /// A client said something.
     Said(SocketId, Said),
+    /// A client wants to know who is in a room, and showed that it may; the id is its message's.
+    MayWatch(SocketId, RoomName, Option<String>),
     /// A client sent something that could not be read.
     Malformed(SocketId, DecodeError),
     /// Sound came from a source: 16 kHz mono.
@@ -120,6 +125,8 @@ pub enum Input {
     SourceGone(MediaSource),
     /// News of our participant in the room.
     Agent(AgentNews),
+    /// The user's microphone is in the room, as LiveKit says.
+    MicrophonePublished,
     /// The gate opened at this time of the session, in milliseconds.
     SpeechStarted {
         /// When the first sample was heard.
@@ -221,6 +228,8 @@ pub enum Effect {
     Remember(history::Line, Option<TurnId>),
     /// Be in the room.
     JoinRoom,
+    /// Where our participant waits before it tries again to be in the room: wait no longer.
+    HurryAgent,
     /// Tell the client who is in a room, from now on.
     WatchRoom(RoomName),
     /// No longer.
@@ -273,6 +282,8 @@ pub struct Session {
     sources: Sources,
     microphone: Microphone,
     agent: Option<AgentNews>,
+    /// The client brings its microphone over LiveKit, or said that it may.
+    brings_livekit: bool,
     /// The streams the client wants.
     subscriptions: Vec<String>,
     /// The rooms whose participants the client wants to know.
@@ -305,6 +316,7 @@ impl Session {
             sources: Sources::default(),
             microphone: Microphone::default(),
             agent: None,
+            brings_livekit: false,
             subscriptions: vec![format!("transcription:{}", settings.language)],
             watched: BTreeSet::new(),
             open: None,
@@ -367,10 +379,17 @@ impl Session {
                     self.said(socket, said, now, &mut effects);
                 }
             }
+            Input::MayWatch(socket, room, id) => {
+                if self.socket() == Some(socket) {
+                    self.alive(socket, now);
+                    self.watch(room, id, now, &mut effects);
+                }
+            }
             Input::Malformed(socket, error) => self.malformed(socket, &error, now, &mut effects),
             Input::Sound(source, samples) => self.sound(source, samples, now, &mut effects),
             Input::SourceGone(source) => self.source_gone(source, now, &mut effects),
             Input::Agent(news) => self.agent_news(news, now, &mut effects),
+            Input::MicrophonePublished => self.microphone_published(&mut effects),
             Input::SpeechStarted { at_ms } => self.speech_started(at_ms, now, &mut effects),
             Input::SpeechEnded { reason, at_ms } => self.speech_ended(reason, at_ms, now, &mut effects),
             Input::Interim(utterance, text) => self.interim(utterance, text, now, &mut effects),
@@ -451,7 +470,9 @@ impl Session {
         }
         self.ask_microphone(now, effects);
         effects.extend(self.watched.iter().cloned().map(Effect::WatchRoom));
-        if self.settings.livekit && init.capabilities.media.iter().any(|media| media == "livekit") {
+        self.brings_livekit =
+            self.settings.livekit && init.capabilities.media.iter().any(|media| media == "livekit");
+        if self.brings_livekit {
             effects.push(Effect::JoinRoom);
         }
         if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
@@ -596,6 +617,7 @@ impl Session {
             FromClient::MicrophoneStateAck(ack) => self.microphone.acknowledged(ack.version),
             FromClient::LivekitInit(init) => {
                 if self.settings.livekit {
+                    self.brings_livekit = true;
                     effects.push(Effect::SendLivekitInfo(socket, init.mode));
                     effects.push(Effect::JoinRoom);
                 } else {
@@ -627,17 +649,18 @@ impl Session {
                 }
             }
             FromClient::Say(say) => self.typed(&say.text, id, now, effects),
-            FromClient::SubscribeParticipants(of) => match self.own_room(of.room) {
-                Ok(room) => {
-                    self.watched.insert(room.clone());
-                    effects.push(Effect::WatchRoom(room));
+            FromClient::SubscribeParticipants(of) => {
+                let room = of.room.unwrap_or_else(|| self.facts.room.clone());
+                if room == self.facts.room {
+                    self.watch(room, id, now, effects);
+                } else {
+                    let message = "another room than the session's own takes a LiveKit token for it";
+                    self.tell(ToClient::error(Code::Forbidden, message, id), now, effects);
                 }
-                Err(message) => self.tell(ToClient::error(Code::Forbidden, message, id), now, effects),
-            },
+            }
             FromClient::UnsubscribeParticipants(of) => {
-                if let Ok(room) = self.own_room(of.room)
-                    && self.watched.remove(&room)
-                {
+                let room = of.room.unwrap_or_else(|| self.facts.room.clone());
+                if self.watched.remove(&room) {
                     effects.push(Effect::UnwatchRoom(room));
                 }
             }
@@ -671,13 +694,15 @@ impl Session {
         self.take_turn(turn::Input::Typed(text.to_owned()), now, effects);
     }
 
-    fn own_room(&self, room: Option<RoomName>) -> Result<RoomName, String> {
-        match room {
-            Some(room) if room != self.facts.room => {
-                Err("only the session's own room can be watched with this token".into())
-            }
-            Some(_) | None => Ok(self.facts.room.clone()),
+    /// Watches a room that the client may see.
+    fn watch(&mut self, room: RoomName, id: Option<String>, now: Instant, effects: &mut Vec<Effect>) {
+        if self.watched.len() >= MOST_WATCHED && !self.watched.contains(&room) {
+            let message = format!("at most {MOST_WATCHED} rooms can be watched at once");
+            self.tell(ToClient::error(Code::RateLimited, message, id), now, effects);
+            return;
         }
+        self.watched.insert(room.clone());
+        effects.push(Effect::WatchRoom(room));
     }
 
     fn ask_microphone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -735,6 +760,18 @@ impl Session {
         }
         self.agent = Some(news);
         self.tell_media_state(self.media_reason(), now, effects);
+    }
+
+    /// Somebody is to be heard in the room. An agent whose identity another one took stays away.
+    fn microphone_published(&self, effects: &mut Vec<Effect>) {
+        let absent = match &self.agent {
+            None | Some(AgentNews::Unreachable) => true,
+            Some(AgentNews::Joined | AgentNews::Displaced) => false,
+        };
+        if self.brings_livekit && absent {
+            effects.push(Effect::JoinRoom);
+            effects.push(Effect::HurryAgent);
+        }
     }
 
     /// Why the media are as they are, when nothing has just changed.

@@ -69,6 +69,11 @@ pub enum SocketNews {
     Closed,
 }
 
+/// The user's microphone is in the session's room; from LiveKit's webhooks.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct MicrophonePublished;
+
 /// The session is to end; from REST, or because the gateway goes down.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -61,7 +61,7 @@ pub fn upgrade(
     directory: Directory,
 ) -> Result<HttpResponse, Error> {
     let mut response = ws::handshake_with_protocols(request, &[EDGE_V1])?;
-    let connection = request.conn_data::<Connection>().cloned();
+    let connection = request.conn_data::<Connection>().copied();
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, connection);
     let id = directory.next_socket();
     let incoming = guarded(payload, outlet.clone());

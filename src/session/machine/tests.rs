@@ -388,6 +388,51 @@ fn another_room_than_ones_own_cannot_be_watched() {
 }
 
 #[test]
+fn a_room_that_the_client_showed_a_token_for_is_watched_until_it_says_otherwise() {
+    let mut rig = Rig::attached();
+    let other = RoomName::parse("room-other").unwrap();
+    rig.input(Input::MayWatch(1, other.clone(), None));
+    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room) if *room == other)));
+    rig.effects.clear();
+
+    rig.attach(2, None);
+    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room) if *room == other)));
+    rig.say(r#"{"type":"unsubscribe:participants","room":"room-other"}"#);
+    assert!(rig.has(|effect| matches!(effect, Effect::UnwatchRoom(room) if *room == other)));
+}
+
+#[test]
+fn only_so_many_rooms_are_watched_at_once() {
+    let mut rig = Rig::attached();
+    for n in 0..=MOST_WATCHED {
+        let room = RoomName::parse(&format!("room-{n}")).unwrap();
+        rig.input(Input::MayWatch(1, room, None));
+    }
+    assert_eq!(
+        rig.effects.iter().filter(|effect| matches!(effect, Effect::WatchRoom(_))).count(),
+        MOST_WATCHED
+    );
+    assert_eq!(rig.told(1)[0]["code"], "RATE_LIMITED");
+}
+
+#[test]
+fn a_microphone_in_the_room_hurries_an_agent_that_is_not_there() {
+    let mut rig = Rig::attached();
+    let hurried = |rig: &Rig| rig.has(|effect| matches!(effect, Effect::HurryAgent));
+    for (news, wanted) in [
+        (AgentNews::Unreachable, true),
+        (AgentNews::Joined, false),
+        // Another gateway's agent is there: this one does not fight for the place.
+        (AgentNews::Displaced, false),
+    ] {
+        rig.input(Input::Agent(news.clone()));
+        rig.effects.clear();
+        rig.input(Input::MicrophonePublished);
+        assert_eq!(hurried(&rig), wanted, "{news:?}");
+    }
+}
+
+#[test]
 fn a_restarted_gateway_does_not_reuse_numbers_and_does_not_pretend_to_know_what_was_missed() {
     let mut rig = Rig::attached();
     let seen = rig.session.outbox.last_seq();

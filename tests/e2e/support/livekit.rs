@@ -2,9 +2,13 @@
 
 use std::process::{Command, Stdio};
 
+use livekit_api::{
+    access_token::{AccessToken, VideoGrants},
+    services::room::RoomClient,
+};
 use tempfile::TempDir;
 
-use super::{Process, free_port, tool, until};
+use super::{Everybody, Face, Process, free_port, tool, until};
 
 pub const KEY: &str = "devkey";
 pub const SECRET: &str = "devsecret-devsecret-devsecret-32";
@@ -53,6 +57,37 @@ impl LivekitServer {
         self.process = Some(Process::start(&mut command));
         let url = format!("http://127.0.0.1:{}", self.port);
         until(async || reqwest::get(&url).await.ok()).await;
+    }
+
+    /// A token that joins a room, publishes and hears.
+    pub fn token(&self, room: &str, identity: &str) -> String {
+        let grants = VideoGrants { room_join: true, room: room.into(), ..VideoGrants::default() };
+        AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
+    }
+
+    /// Everybody in a room whom others can see, by LiveKit's own list.
+    pub async fn participants(&self, room: &str) -> Everybody {
+        let listed = match self.rooms().list_participants(room).await {
+            Ok(listed) => listed,
+            Err(error) => panic!("{error}"),
+        };
+        let visible =
+            listed.into_iter().filter(|them| !them.permission.as_ref().is_some_and(|may| may.hidden));
+        visible
+            .map(|them| {
+                let tracks = them.tracks.into_iter().map(|track| track.sid).collect();
+                (them.sid, Face { identity: them.identity, tracks })
+            })
+            .collect()
+    }
+
+    /// Removes somebody from a room.
+    pub async fn remove(&self, room: &str, identity: &str) {
+        self.rooms().remove_participant(room, identity).await.unwrap();
+    }
+
+    fn rooms(&self) -> RoomClient {
+        RoomClient::with_api_key(&self.url(), KEY, SECRET)
     }
 
     pub fn url(&self) -> String {

@@ -2,6 +2,7 @@
 
 mod livekit;
 mod publisher;
+mod watcher;
 mod words;
 
 use std::{
@@ -18,8 +19,9 @@ use june_edge::{
 };
 
 pub use self::{
-    livekit::LivekitServer,
+    livekit::{LivekitServer, SECRET},
     publisher::Publisher,
+    watcher::{Everybody, Face, Watcher},
     words::{Clip, clips, word_errors, words},
 };
 
@@ -110,7 +112,7 @@ impl June {
             ("DATA_DIR".into(), data.display().to_string()),
             ("LIVEKIT_URL".into(), livekit.url()),
             ("LIVEKIT_API_KEY".into(), livekit::KEY.into()),
-            ("LIVEKIT_API_SECRET".into(), livekit::SECRET.into()),
+            ("LIVEKIT_API_SECRET".into(), SECRET.into()),
             ("LIVEKIT_REJOIN_BACKOFF_MS".into(), "200".into()),
             ("THINKER".into(), "parrot".into()),
         ];

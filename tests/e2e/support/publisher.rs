@@ -7,11 +7,11 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Clip, Process, repository, soon, tool};
+use super::{Clip, Process, repository, soon, tool, until};
 
 pub struct Publisher {
-    /// Ends with this.
-    _process: Process,
+    /// Ends with this, as a crash does.
+    process: Process,
     commands: ChildStdin,
     answers: mpsc::UnboundedReceiver<String>,
 }
@@ -33,9 +33,17 @@ impl Publisher {
                 }
             }
         });
-        let mut publisher = Self { _process: process, commands, answers };
+        let mut publisher = Self { process, commands, answers };
         publisher.expect("published").await;
         publisher
+    }
+
+    /// Leaves the room as one should; back when it has.
+    pub async fn leave(self) {
+        let Self { mut process, commands, answers } = self;
+        drop(commands);
+        until(async || process.child().try_wait().unwrap().map(|_| ())).await;
+        drop(answers);
     }
 
     /// Speaks a clip in real time; back when its last sample has left.

@@ -1,0 +1,268 @@
+//! Watchers of a room as plain sockets, thousands of them on one thread: what they read is looked at as
+//! little as can be, so that the load takes little of the machine.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc as tokio_mpsc,
+    task::LocalSet,
+};
+
+/// How watchers are connected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// A control channel, with a session of its own.
+    Channel,
+    /// An event stream.
+    Stream,
+}
+
+impl Face {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Channel => "WebSockets",
+            Self::Stream => "event streams",
+        }
+    }
+
+    /// As it stands in the names of figures.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Channel => "ws",
+            Self::Stream => "sse",
+        }
+    }
+}
+
+/// The watchers, on a thread of their own. They end with this.
+pub struct Watchers {
+    orders: tokio_mpsc::UnboundedSender<Order>,
+}
+
+enum Order {
+    Add(usize, mpsc::Sender<()>),
+    Expect(usize, mpsc::Sender<Vec<Instant>>),
+    Behind(u64, mpsc::Sender<usize>),
+}
+
+/// What is awaited of all watchers together.
+#[derive(Default)]
+struct Shared {
+    arrivals: Vec<Instant>,
+    expected: usize,
+    told: Option<mpsc::Sender<Vec<Instant>>>,
+    /// The last version each was told.
+    versions: Vec<u64>,
+}
+
+#[derive(Clone)]
+struct Place {
+    face: Face,
+    port: u16,
+    room: String,
+    token: String,
+}
+
+/// An update is longer, whatever else comes is shorter.
+const SHORTEST_UPDATE: usize = 100;
+
+impl Watchers {
+    pub fn start(face: Face, port: u16, room: &str, token: &str) -> Self {
+        let (orders, mut taken) = tokio_mpsc::unbounded_channel();
+        let place = Place { face, port, room: room.to_owned(), token: token.to_owned() };
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let shared = Rc::<RefCell<Shared>>::default();
+            LocalSet::new().block_on(&runtime, async move {
+                while let Some(order) = taken.recv().await {
+                    match order {
+                        Order::Add(count, done) => {
+                            add(&place, count, &shared).await;
+                            done.send(()).unwrap();
+                        }
+                        Order::Expect(count, told) => {
+                            let mut shared = shared.borrow_mut();
+                            shared.expected = count;
+                            shared.told = Some(told);
+                            shared.arrivals = Vec::with_capacity(count);
+                        }
+                        Order::Behind(version, answer) => {
+                            let behind =
+                                shared.borrow().versions.iter().filter(|has| **has != version).count();
+                            answer.send(behind).unwrap();
+                        }
+                    }
+                }
+            });
+        });
+        Self { orders }
+    }
+
+    /// Connects more watchers; back when each has been told who is there.
+    pub fn add(&self, count: usize) {
+        let (done, is_done) = mpsc::channel();
+        self.orders.send(Order::Add(count, done)).ok().unwrap();
+        is_done.recv().unwrap();
+    }
+
+    /// Gives when each of so many was told of the next change, once all were.
+    pub fn expect(&self, count: usize) -> mpsc::Receiver<Vec<Instant>> {
+        let (told, is_told) = mpsc::channel();
+        self.orders.send(Order::Expect(count, told)).ok().unwrap();
+        // The order is taken before the change is sent.
+        thread::sleep(Duration::from_millis(5));
+        is_told
+    }
+
+    /// How many were last told of another version.
+    pub fn behind(&self, version: u64) -> usize {
+        let (answer, answered) = mpsc::channel();
+        self.orders.send(Order::Behind(version, answer)).ok().unwrap();
+        answered.recv().unwrap()
+    }
+}
+
+async fn add(place: &Place, count: usize, shared: &Rc<RefCell<Shared>>) {
+    // A few at a time: connections that wait to be accepted are only so many.
+    const AT_ONCE: usize = 50;
+    let first = shared.borrow().versions.len();
+    shared.borrow_mut().versions.resize(first + count, 0);
+    let numbers: Vec<usize> = (first..first + count).collect();
+    for some in numbers.chunks(AT_ONCE) {
+        let opening = some.iter().map(|number| open(place, *number));
+        let opened = futures::future::join_all(opening).await;
+        for (number, connection) in some.iter().zip(opened) {
+            tokio::task::spawn_local(watch(connection, *number, shared.clone()));
+        }
+    }
+}
+
+/// Reads updates for ever.
+async fn watch(connection: TcpStream, number: usize, shared: Rc<RefCell<Shared>>) {
+    let mut buffer = [0; 2048];
+    while connection.readable().await.is_ok() {
+        let length = match connection.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(_) => return,
+        };
+        if length < SHORTEST_UPDATE {
+            continue;
+        }
+        let now = Instant::now();
+        let mut shared = shared.borrow_mut();
+        shared.versions[number] = version(&buffer[..length]);
+        shared.arrivals.push(now);
+        if shared.arrivals.len() == shared.expected {
+            let arrivals = std::mem::take(&mut shared.arrivals);
+            if let Some(told) = shared.told.take() {
+                let _ = told.send(arrivals);
+            }
+        }
+    }
+}
+
+/// The number after `"version":`, which stands near the beginning.
+fn version(update: &[u8]) -> u64 {
+    const KEY: &[u8] = b"\"version\":";
+    let Some(at) = update.windows(KEY.len()).position(|window| window == KEY) else { return 0 };
+    let digits = update[at + KEY.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+async fn open(place: &Place, number: usize) -> TcpStream {
+    match place.face {
+        Face::Channel => open_channel(place, number).await,
+        Face::Stream => open_stream(place).await,
+    }
+}
+
+async fn connect(port: u16) -> TcpStream {
+    let connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connection.set_nodelay(true).unwrap();
+    connection
+}
+
+async fn open_stream(place: &Place) -> TcpStream {
+    let mut connection = connect(place.port).await;
+    let request = format!(
+        "GET /api/livekit/participants/stream?room={} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        place.room, place.token
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut connection, "\n\n\r\n", "event: snapshot").await;
+    connection
+}
+
+async fn open_channel(place: &Place, number: usize) -> TcpStream {
+    let mut connection = connect(place.port).await;
+    let body = format!("{{\"user_id\":\"user-{number}\"}}");
+    let request = format!(
+        "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_until(&mut connection, "}", "\"control_token\"").await;
+    let session: serde_json::Value = serde_json::from_str(&answer[answer.find('{').unwrap()..]).unwrap();
+    let token = session["control_token"].as_str().unwrap();
+    // The connection goes on as the control channel.
+    let upgrade = format!(
+        "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    connection.write_all(upgrade.as_bytes()).await.unwrap();
+    read_until(&mut connection, "\r\n\r\n", "101 Switching").await;
+    let init = r#"{"type":"connection_init","capabilities":{"media":["ws"]}}"#;
+    connection.write_all(&frame(init)).await.unwrap();
+    let subscribe =
+        format!(r#"{{"type":"subscribe:participants","room":"{}","token":"{}"}}"#, place.room, place.token);
+    connection.write_all(&frame(&subscribe)).await.unwrap();
+    read_until(&mut connection, "}", "\"snapshot\":").await;
+    // Nothing is wanted of a microphone that is not there: it is asked for no more.
+    connection
+        .write_all(&frame(r#"{"type":"microphone_state_ack","version":1,"isMicrophoneEnabled":true}"#))
+        .await
+        .unwrap();
+    connection
+}
+
+/// Reads until the text ends so and has this in it.
+async fn read_until(connection: &mut TcpStream, end: &str, part: &str) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if text.ends_with(end) && text.contains(part) {
+            return text.into_owned();
+        }
+        let read = tokio::time::timeout(Duration::from_secs(20), connection.read_buf(&mut bytes)).await;
+        assert!(
+            read.expect("an answer within 20 s").unwrap() > 0,
+            "closed: {}",
+            String::from_utf8_lossy(&bytes)
+        );
+    }
+}
+
+/// A text frame of a client, masked with zeros (RFC 6455 §5.3 wants a mask, and not a secret one).
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        length @ ..126 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(text.as_bytes());
+    frame
+}

@@ -1,0 +1,109 @@
+//! A LiveKit token for a room is proof enough that its holder may know who is in it: joining would tell
+//! them the same.
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use livekit_api::access_token::VideoGrants;
+use serde::Deserialize;
+
+use crate::{
+    config::LivekitConfig,
+    ids::{Identity, RoomName},
+};
+
+/// Reads LiveKit tokens that were signed with our API secret, by whomever.
+#[derive(Clone)]
+pub struct Passes {
+    api_key: String,
+    key: DecodingKey,
+}
+
+/// What a LiveKit token proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The room it lets its holder join.
+    pub room: RoomName,
+    /// Who they are there.
+    pub identity: Identity,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    video: VideoGrants,
+}
+
+impl Passes {
+    /// Tokens of this LiveKit.
+    pub fn new(livekit: &LivekitConfig) -> Self {
+        Self {
+            api_key: livekit.api_key.clone(),
+            key: DecodingKey::from_secret(livekit.api_secret.expose().as_bytes()),
+        }
+    }
+
+    /// What a token proves; nothing where it is not one of LiveKit's, has ended, or is for no room.
+    pub fn read(&self, token: &str) -> Option<Pass> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[&self.api_key]);
+        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = 5;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).ok()?.claims;
+        let room = RoomName::parse(&claims.video.room).ok()?;
+        let identity = Identity::parse(&claims.sub).ok()?;
+        claims.video.room_join.then_some(Pass { room, identity })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{clock, secret::Secret};
+
+    fn read(secret: &str, claims: &Value) -> Option<Pass> {
+        let passes = Passes::new(&LivekitConfig {
+            url: "ws://livekit".into(),
+            internal_url: "ws://livekit".into(),
+            api_key: "devkey".into(),
+            api_secret: Secret::new("secret"),
+            rejoin_backoff: Duration::from_secs(2),
+        });
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        passes.read(&jsonwebtoken::encode(&Header::default(), claims, &key).unwrap())
+    }
+
+    fn claims(video: &Value) -> Value {
+        json!({"iss": "devkey", "sub": "ann", "exp": clock::unix_s() + 60, "video": video})
+    }
+
+    #[test]
+    fn a_token_that_joins_a_room_opens_that_room() {
+        let pass = read("secret", &claims(&json!({"room": "room-a", "roomJoin": true}))).unwrap();
+        assert_eq!((pass.room.as_str(), pass.identity.as_str()), ("room-a", "ann"));
+    }
+
+    #[test]
+    fn a_token_that_joins_none_or_has_ended_or_is_anothers_opens_nothing() {
+        let room_a = claims(&json!({"room": "room-a", "roomJoin": true}));
+        let with = |field: &str, value: Value| {
+            let mut claims = room_a.clone();
+            claims[field] = value;
+            claims
+        };
+        assert_eq!(read("other", &room_a), None);
+        for claims in [
+            with("exp", json!(clock::unix_s() - 60)),
+            with("nbf", json!(clock::unix_s() + 60)),
+            with("iss", json!("otherkey")),
+            with("video", json!({"room": "room-a"})),
+            with("video", json!({"roomJoin": true})),
+        ] {
+            assert_eq!(read("secret", &claims), None, "{claims}");
+        }
+    }
+}
