@@ -29,6 +29,8 @@ pub const AGENT_LOST: &str = "june_agent_lost_total";
 pub const STT_AUDIO_DROPPED: &str = "june_stt_audio_dropped_total";
 /// Updates that a watcher of a room had no room for.
 pub const WATCHERS_BEHIND: &str = "june_room_watchers_behind_total";
+/// People who were removed from a room, came back, and were removed again.
+pub const TURNED_AWAY: &str = "june_turned_away_total";
 /// Webhooks by what became of them.
 pub const WEBHOOKS: &str = "june_webhooks_total";
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Site;
+use super::{Site, door};
 use crate::{
     config::LivekitConfig,
     error::{ApiError, Code},
@@ -104,8 +104,9 @@ impl Webhooks {
 pub async fn receive(
     site: web::Data<Site>,
     request: HttpRequest,
-    body: Bytes,
+    body: Result<Bytes, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
+    let body = body.map_err(|error| ApiError::new(Code::TooLarge, format!("body: {error}")))?;
     let outcome = take(&site, &request, &body).await;
     let label = match &outcome {
         Ok(outcome) => outcome,
@@ -128,6 +129,7 @@ async fn take(site: &Site, request: &HttpRequest, body: &[u8]) -> Result<&'stati
     if !event.id.is_empty() && !webhooks.seen.lock().insert(&event.id) {
         return Ok("duplicate");
     }
+    door::seen(site, &event);
     let Some((room, happened)) = roster_event(&event) else { return Ok("ignored") };
     if let Err(error) = site.rooms.happened(&room, happened).await {
         // LiveKit sends it again; then it must not look like one that was taken.

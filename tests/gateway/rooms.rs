@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::support::{Glasses, LIVEKIT_SECRET, TestGateway, answer};
 
 /// Sends a webhook as LiveKit does.
-async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
+pub async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
     let body = event.to_string();
     let claims = json!({
         "iss": "devkey",
@@ -22,7 +22,7 @@ async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
     answer(request.header("Content-Type", "application/webhook+json").body(body)).await.0
 }
 
-fn event(kind: &str, id: &str, room: &str, sid: &str) -> Value {
+pub fn event(kind: &str, id: &str, room: &str, sid: &str) -> Value {
     json!({
         "event": kind, "id": id, "room": {"name": room},
         "participant": {"sid": sid, "identity": "bob", "name": "Bob", "joinedAtMs": "7"},
