@@ -21,8 +21,8 @@ use crate::{
     livekit::{answered, unreachable},
 };
 
-/// How long a call may take. LiveKit waits for an egress service to take the job, for seconds.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call may take. LiveKit itself waits up to 24 s for an egress service to take a job.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks LiveKit for recordings.
 pub struct Recordings {
@@ -86,6 +86,9 @@ impl Recordings {
             filepath: path,
             ..proto::EncodedFileOutput::default()
         };
+        // A LiveKit without Redis has no way to an egress service, and says so here at once; a start would
+        // find it out by waiting.
+        self.list(Some(room)).await?;
         let options = RoomCompositeOptions { audio_only, ..RoomCompositeOptions::default() };
         let started = self
             .egress
@@ -150,8 +153,8 @@ fn refused(error: &ServiceError) -> ApiError {
         ServerErrorCode::INVALID_ARGUMENT => ApiError::new(Code::InvalidRequest, format!("LiveKit: {msg}")),
         // A recording that is over cannot be stopped.
         ServerErrorCode::FAILED_PRECONDITION => ApiError::new(Code::SessionError, format!("LiveKit: {msg}")),
-        // Without Redis LiveKit has no way to an egress service, and says `internal`; with it, but with
-        // none that listens or has capacity, `unavailable` or `resource_exhausted`.
+        // `internal`: no Redis, and so no way to an egress service. `unavailable`, `resource_exhausted`:
+        // none that listens, or none that has capacity.
         ServerErrorCode::INTERNAL
         | ServerErrorCode::UNAVAILABLE
         | ServerErrorCode::DEADLINE_EXCEEDED
