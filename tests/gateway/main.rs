@@ -16,6 +16,7 @@ mod livekit;
 mod process;
 mod refusals;
 mod removal;
+mod rest_page;
 mod resume;
 mod rooms;
 mod sessions;

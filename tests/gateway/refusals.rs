@@ -9,7 +9,7 @@ use crate::support::{TestGateway, key, soon, user_id};
 const UNKNOWN: &str = "018f0000-0000-7000-8000-000000000000";
 
 /// Every route, as src/http/mod.rs has it.
-fn routes() -> Vec<(Method, &'static str)> {
+pub fn routes() -> Vec<(Method, &'static str)> {
     let source = include_str!("../../src/http/mod.rs");
     let table = source.split("pub fn routes(").nth(1).unwrap().split("\n}").next().unwrap();
     let flat = table.replace('\n', " ");
