@@ -13,11 +13,12 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::{
-    agent::token::TokenIssuer,
+    agent::token::{Token, TokenIssuer},
     clock,
     config::AuthConfig,
+    deny::Deny,
     error::{ApiError, Code},
-    ids::{RoomName, SessionId, UserId},
+    ids::{GuestName, Identity, RoomName, SessionId, UserId},
     protocol::to_client::LivekitInfo,
 };
 
@@ -67,12 +68,54 @@ pub struct Keys {
     users: Option<DecodingKey>,
     /// Hashes of the API keys: equally long, so that comparing them tells nothing.
     api_keys: Vec<[u8; 32]>,
-    livekit: Option<TokenIssuer>,
+    livekit: Option<RoomKeys>,
+}
+
+/// What opens LiveKit rooms, and for whom it does not.
+#[derive(Clone)]
+pub struct RoomKeys {
+    /// Signs.
+    pub issuer: TokenIssuer,
+    /// Who gets none.
+    pub deny: Deny,
+}
+
+/// Why somebody gets no LiveKit token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// The gateway has no LiveKit.
+    NoLivekit,
+    /// They were removed from the room.
+    Denied {
+        /// Until when, in seconds since the Unix epoch.
+        until: u64,
+    },
+}
+
+impl NoToken {
+    /// A denial from the deny-list's own milliseconds.
+    fn denied(until_ms: u64) -> Self {
+        Self::Denied { until: until_ms.div_ceil(1000) }
+    }
+}
+
+impl From<NoToken> for ApiError {
+    fn from(why: NoToken) -> Self {
+        match why {
+            NoToken::NoLivekit => Self::new(
+                Code::MediaUnavailable,
+                "this gateway has no LiveKit; the control channel still works",
+            ),
+            NoToken::Denied { .. } => {
+                Self::new(Code::Forbidden, "removed from the room: there is no token for it for a while")
+            }
+        }
+    }
 }
 
 impl Keys {
     /// The keys of this configuration; `control_secret` where it names none.
-    pub fn new(auth: &AuthConfig, control_secret: &[u8], livekit: Option<TokenIssuer>) -> Self {
+    pub fn new(auth: &AuthConfig, control_secret: &[u8], livekit: Option<RoomKeys>) -> Self {
         let secret = auth.control_secret.as_ref().map_or(control_secret, |secret| secret.expose().as_bytes());
         Self {
             control: (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret)),
@@ -97,14 +140,30 @@ impl Keys {
         self.api_keys.iter().fold(false, |found, known| found | bool::from(known.ct_eq(&hash)))
     }
 
-    /// Signs tokens for LiveKit, where the gateway has one.
-    pub fn livekit(&self) -> Option<&TokenIssuer> {
-        self.livekit.as_ref()
+    /// What a user's client needs to join their room, with a fresh token.
+    pub fn livekit_info(&self, user: &UserId, room: &RoomName) -> Result<LivekitInfo, NoToken> {
+        let RoomKeys { issuer, deny } = self.livekit.as_ref().ok_or(NoToken::NoLivekit)?;
+        match deny.until(room, &Identity::from(user)) {
+            Some(until) => Err(NoToken::denied(until)),
+            None => Ok(issuer.client_info(user, room)),
+        }
     }
 
-    /// What a user's client needs to join their room, with a fresh token.
-    pub fn livekit_info(&self, user: &UserId, room: &RoomName) -> Option<LivekitInfo> {
-        self.livekit.as_ref().map(|issuer| issuer.client_info(user, room))
+    /// What a guest needs to join a room: their token, and LiveKit's address. `suffix` tells guests of one
+    /// name apart.
+    pub fn guest(
+        &self,
+        name: &GuestName,
+        suffix: &str,
+        room: &RoomName,
+    ) -> Result<(Identity, Token, String), NoToken> {
+        let RoomKeys { issuer, deny } = self.livekit.as_ref().ok_or(NoToken::NoLivekit)?;
+        if let Some(until) = deny.guest_until(room, name) {
+            return Err(NoToken::denied(until));
+        }
+        let identity = Identity::guest(name, suffix);
+        let token = issuer.guest(&identity, name, room);
+        Ok((identity, token, issuer.url().to_owned()))
     }
 
     /// A control token for one session.

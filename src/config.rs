@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    agent::token::LONGEST_TOKEN,
     ai::minds::{GeminiSettings, MindSettings, OpenAiSettings, cache_folder},
     protocol::to_client::Delivery,
     secret::Secret,
@@ -39,6 +40,9 @@ pub struct Config {
     pub rooms: RoomConfig,
     /// Models and providers.
     pub ai: AiConfig,
+    /// Where LiveKit's egress service puts recordings: the beginning of their paths
+    /// (`EGRESS_FILE_PREFIX`).
+    pub egress_file_prefix: String,
     /// How logs are written.
     pub log: LogConfig,
     /// What is no problem, but worth a line in the log.
@@ -83,6 +87,8 @@ pub struct SessionConfig {
     pub dead_after: Duration,
     /// How long a session that nobody attached to is kept (`SESSION_TTL_MS`).
     pub ttl: Duration,
+    /// How long somebody who was removed from a room is kept out (`DENY_TTL_MS`).
+    pub deny_ttl: Duration,
     /// `SESSION_LANGUAGE`
     pub language: String,
     /// `SPEECH_DELIVERY`
@@ -163,6 +169,7 @@ impl Config {
                 heartbeat: env.millis("SESSION_HEARTBEAT_MS", 10_000),
                 dead_after: env.millis("SESSION_DEAD_AFTER_MS", 30_000),
                 ttl: env.millis("SESSION_TTL_MS", 3_600_000),
+                deny_ttl: env.deny_ttl(),
                 language: env.text("SESSION_LANGUAGE").unwrap_or_else(|| "en-US".into()),
                 delivery: env
                     .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
@@ -170,6 +177,7 @@ impl Config {
             },
             rooms: RoomConfig { reconcile: env.millis("ROSTER_RECONCILE_MS", 30_000) },
             ai: env.ai(),
+            egress_file_prefix: env.text("EGRESS_FILE_PREFIX").unwrap_or_else(|| "recordings/".into()),
             log: LogConfig {
                 filter: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG_FILTER.into()),
                 json: env.choice("LOG_FORMAT", &[("text", false), ("json", true)]).unwrap_or_default(),
@@ -225,6 +233,16 @@ impl Reader<'_> {
             self.problem(name, "must be more than 0 milliseconds");
         }
         Duration::from_millis(millis)
+    }
+
+    /// An entry that ended before the last token of whom it is about would let them back in.
+    fn deny_ttl(&mut self) -> Duration {
+        let ttl = self.millis("DENY_TTL_MS", 900_000);
+        if ttl < LONGEST_TOKEN {
+            let least = LONGEST_TOKEN.as_millis();
+            self.problem("DENY_TTL_MS", format!("must be at least {least}: tokens live that long"));
+        }
+        ttl
     }
 
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
@@ -394,6 +412,13 @@ mod tests {
         .unwrap_err();
         let names: Vec<_> = problems.0.iter().map(|line| line.split(':').next().unwrap()).collect();
         assert_eq!(names, ["PORT", "LIVEKIT_URL", "SESSION_GRACE_MS", "THINKER", "LOG_FORMAT"]);
+    }
+
+    #[test]
+    fn an_entry_of_the_deny_list_outlives_every_token() {
+        assert_eq!(read(&[("DENY_TTL_MS", "660000")]).unwrap().session.deny_ttl, LONGEST_TOKEN);
+        let problem = read(&[("DENY_TTL_MS", "659999")]).unwrap_err();
+        assert_eq!(problem.to_string(), "DENY_TTL_MS: must be at least 660000: tokens live that long");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Code {
     NotFound,
     /// The body or frame is larger than the limit.
     TooLarge,
+    /// The body is not of a type that is read here.
+    UnsupportedMediaType,
     /// The message could not be read.
     MalformedMessage,
     /// The message is good but this gateway, or this profile, does not do that.
@@ -39,6 +41,8 @@ pub enum Code {
     RateLimited,
     /// LiveKit is out of reach, or not configured.
     MediaUnavailable,
+    /// LiveKit has nobody who records.
+    RecordingUnavailable,
     /// Speech recognition, thinking or speaking is off or failed.
     AiUnavailable,
     /// The gateway is full, or going down: another try, or another machine, may work.
@@ -59,11 +63,13 @@ impl Code {
             Self::SessionNotFound => "SESSION_NOT_FOUND",
             Self::NotFound => "NOT_FOUND",
             Self::TooLarge => "TOO_LARGE",
+            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::MalformedMessage => "MALFORMED_MESSAGE",
             Self::Unsupported => "UNSUPPORTED",
             Self::SessionError => "SESSION_ERROR",
             Self::RateLimited => "RATE_LIMITED",
             Self::MediaUnavailable => "MEDIA_UNAVAILABLE",
+            Self::RecordingUnavailable => "RECORDING_UNAVAILABLE",
             Self::AiUnavailable => "AI_UNAVAILABLE",
             Self::Overloaded => "OVERLOADED",
             Self::InternalError => "INTERNAL_ERROR",
@@ -78,10 +84,13 @@ impl Code {
             Self::InvalidRequest | Self::MalformedMessage | Self::Unsupported => StatusCode::BAD_REQUEST,
             Self::SessionNotFound | Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SessionError => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::MediaUnavailable => StatusCode::BAD_GATEWAY,
-            Self::AiUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -92,6 +101,7 @@ impl Code {
             self,
             Self::RateLimited
                 | Self::MediaUnavailable
+                | Self::RecordingUnavailable
                 | Self::AiUnavailable
                 | Self::Overloaded
                 | Self::InternalError

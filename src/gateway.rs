@@ -22,14 +22,16 @@ use tokio::{
 use crate::{
     agent::{Agents, token::TokenIssuer},
     ai::minds::{Mind, Minds},
-    auth::Keys,
+    auth::{Keys, RoomKeys},
     config::Config,
+    deny::Deny,
     disk::{Disk, DiskError},
     history::{HistoryStore, sled::SledHistory},
     http::{self, Part, Site, Webhooks},
     livekit::LivekitApi,
     outlet::Connection,
     protocol::to_client::Delivery,
+    recordings::Recordings,
     room::{Rooms, passes::Passes},
     session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
     telemetry,
@@ -95,8 +97,13 @@ impl Gateway {
         let speech_in_room = config.session.delivery == Delivery::Room;
         let issuer = config.livekit.as_ref().map(|livekit| TokenIssuer::new(livekit, speech_in_room));
         let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
-        let keys = Keys::new(&config.auth, &control_secret, issuer.clone());
+        let deny = Deny::open(disk.clone(), config.session.deny_ttl)?;
+        let room_keys = issuer.clone().map(|issuer| RoomKeys { issuer, deny: deny.clone() });
+        let keys = Keys::new(&config.auth, &control_secret, room_keys);
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
+        if let Some(livekit) = &livekit {
+            deny.sweep(livekit);
+        }
         let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
         let speech_rate_hz =
             minds.speaker.ready().filter(|_| speech_in_room).map(|speaker| speaker.sample_rate_hz());
@@ -126,9 +133,14 @@ impl Gateway {
             directory: Directory::new(records, services, handles),
             keys,
             rooms,
+            deny,
             history,
             livekit,
             passes,
+            recordings: config
+                .livekit
+                .as_ref()
+                .map(|livekit| Recordings::new(livekit, config.egress_file_prefix.clone())),
             webhooks: config.livekit.as_ref().map(Webhooks::new),
             public_url: config.public_url.clone(),
             parts,

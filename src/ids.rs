@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use rand::{Rng, distr::Alphanumeric};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -19,6 +20,12 @@ pub enum IdError {
     #[error("must not be longer than {limit} bytes")]
     TooLong {
         /// The limit in bytes of UTF-8.
+        limit: usize,
+    },
+    /// More characters than the limit.
+    #[error("must not be longer than {limit} characters")]
+    TooManyCharacters {
+        /// The limit in characters.
         limit: usize,
     },
     /// A control character.
@@ -129,6 +136,63 @@ impl Identity {
     }
 }
 
+/// How a guest wants to be called: 1 to 64 characters, none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GuestName(String);
+
+impl GuestName {
+    /// The most characters.
+    const LONGEST: usize = 64;
+
+    /// Checks and keeps a name.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        if text.trim().chars().count() > Self::LONGEST {
+            return Err(IdError::TooManyCharacters { limit: Self::LONGEST });
+        }
+        // A character has at most four bytes.
+        name(text, 4 * Self::LONGEST).map(|name| Self(name.to_string()))
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part of a guest's identity that comes from the name: small letters, digits and hyphens; a
+    /// short hash where nothing of that is left or it is long.
+    fn slug(&self) -> String {
+        const LONGEST_SLUG: usize = 32;
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let slug: String = self.0.chars().map(plain).collect();
+        let words: Vec<&str> = slug.split('-').filter(|word| !word.is_empty()).collect();
+        let slug = words.join("-");
+        if slug.is_empty() || slug.len() > LONGEST_SLUG { short_hash(&self.0) } else { slug }
+    }
+}
+
+impl TryFrom<String> for GuestName {
+    type Error = IdError;
+
+    fn try_from(text: String) -> Result<Self, IdError> {
+        Self::parse(&text)
+    }
+}
+
+impl Identity {
+    /// A guest: `guest:<name>-<suffix>`. The suffix tells two of the same name apart, because LiveKit
+    /// disconnects the first of two who join with one identity.
+    pub fn guest(name: &GuestName, suffix: &str) -> Self {
+        Self(format!("guest:{}-{suffix}", name.slug()).into())
+    }
+
+    /// Whether this is a guest of that name.
+    pub fn is_guest_called(&self, name: &GuestName) -> bool {
+        let called = self.0.strip_prefix("guest:").and_then(|rest| rest.rsplit_once('-'));
+        called.is_some_and(|(slug, _)| slug == name.slug())
+    }
+}
+
 impl From<&UserId> for Identity {
     /// A user's own client is named as the user is (design §3).
     fn from(user: &UserId) -> Self {
@@ -155,6 +219,13 @@ impl DeviceId {
     pub fn unnamed() -> Self {
         Self("default".into())
     }
+}
+
+/// Six random letters and digits that tell names apart (seed 000: `room-john_doe-abc123`).
+pub fn suffix() -> String {
+    const LENGTH: usize = 6;
+    let chars = rand::rng().sample_iter(Alphanumeric).take(LENGTH);
+    chars.map(|c| char::from(c).to_ascii_lowercase()).collect()
 }
 
 /// The first ten hexadecimal digits of the text's SHA-256: stable, and says nothing to a reader.
@@ -290,6 +361,24 @@ mod tests {
         assert_eq!(UserId::parse("a\nb"), Err(IdError::Control));
         assert_eq!(UserId::parse("  "), Err(IdError::Empty));
         assert_eq!(UserId::parse(&"x".repeat(257)), Err(IdError::TooLong { limit: 256 }));
+    }
+
+    #[test]
+    fn a_guest_is_told_apart_by_name_and_suffix() {
+        let identity =
+            |name: &str| Identity::guest(&GuestName::parse(name).unwrap(), "abc123").as_str().to_owned();
+        assert_eq!(identity(" Bob  B. (phone)"), "guest:bob-b-phone-abc123");
+        let cyrillic = identity("Боб");
+        assert_eq!(cyrillic.len(), "guest:".len() + 10 + "-abc123".len(), "{cyrillic}");
+        assert_ne!(cyrillic, identity("Жан"));
+    }
+
+    #[test]
+    fn a_guests_name_has_1_to_64_characters() {
+        assert!(GuestName::parse(&"ж".repeat(64)).is_ok());
+        assert_eq!(GuestName::parse(&"x".repeat(65)), Err(IdError::TooManyCharacters { limit: 64 }));
+        assert_eq!(GuestName::parse(" "), Err(IdError::Empty));
+        assert_eq!(GuestName::parse("a\u{7}b"), Err(IdError::Control));
     }
 
     #[test]

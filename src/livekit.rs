@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use livekit_api::services::{ServerError, ServiceError, room::RoomClient};
+use livekit_api::services::{
+    ServerError, ServerErrorCode, ServiceError,
+    room::{RemoveParticipantOptions, RoomClient},
+};
 use livekit_protocol as proto;
 
 use crate::{
+    clock,
     config::LivekitConfig,
     error::{ApiError, Code},
     ids::{Identity, RoomName},
@@ -48,9 +52,26 @@ impl LivekitApi {
         }
     }
 
-    /// Removes a participant from a room.
+    /// LiveKit's rooms: those of these names, or all.
+    pub async fn rooms(&self, names: Vec<String>) -> Result<Vec<proto::Room>, ApiError> {
+        self.rooms.list_rooms(names).await.map_err(|error| unreachable(&error))
+    }
+
+    /// Everybody in a room as LiveKit describes them, hidden ones among them.
+    pub async fn everybody(&self, room: &RoomName) -> Result<Vec<proto::ParticipantInfo>, ApiError> {
+        match self.rooms.list_participants(room.as_str()).await {
+            Ok(listed) => Ok(listed),
+            Err(error) if is_not_found(&error) => Ok(Vec::new()),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    /// Removes a participant from a room. A LiveKit that knows how (Cloud) takes their tokens back, too.
     pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
-        match self.rooms.remove_participant(room.as_str(), identity.as_str()).await {
+        let options = RemoveParticipantOptions { revoke_token_ts: clock::unix_ms() as i64 };
+        let removed =
+            self.rooms.remove_participant_with_options(room.as_str(), identity.as_str(), options).await;
+        match removed {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => {
                 Err(ApiError::new(Code::NotFound, "nobody with this identity is in the room"))
@@ -108,17 +129,21 @@ pub fn track(info: &proto::TrackInfo) -> Track {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one answer is told apart")]
-fn is_not_found(error: &ServiceError) -> bool {
+/// What LiveKit itself answered; none where it did not.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one kind is told apart")]
+pub fn answered(error: &ServiceError) -> Option<&ServerErrorCode> {
     match error {
-        ServiceError::Twirp(ServerError::Twirp(code)) => {
-            code.code == livekit_api::services::ServerErrorCode::NOT_FOUND
-        }
-        _ => false,
+        ServiceError::Twirp(ServerError::Twirp(code)) => Some(code),
+        _ => None,
     }
 }
 
-fn unreachable(error: &ServiceError) -> ApiError {
+fn is_not_found(error: &ServiceError) -> bool {
+    answered(error).is_some_and(|answer| answer.code == ServerErrorCode::NOT_FOUND)
+}
+
+/// LiveKit is away, or does not do what it is asked.
+pub fn unreachable(error: &ServiceError) -> ApiError {
     tracing::warn!(%error, "LiveKit's API failed");
     ApiError::new(Code::MediaUnavailable, "LiveKit cannot be reached; sessions and tokens still work")
 }

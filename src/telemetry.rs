@@ -39,6 +39,8 @@ pub const ROSTER_LISTS: &str = "june_roster_lists_total";
 pub const EVENT_STREAMS: &str = "june_event_streams";
 /// Rooms in memory (gauge).
 pub const ROOMS: &str = "june_rooms";
+/// People who were removed from a room, came back, and were removed again.
+pub const TURNED_AWAY: &str = "june_turned_away_total";
 /// Webhooks by what became of them.
 pub const WEBHOOKS: &str = "june_webhooks_total";
 

@@ -5,7 +5,7 @@
 //! | a user's client | the user | 300 s | publish its microphone and data |
 //! | a user's client that hears the answer in the room | the user | 300 s | subscribe, too |
 //! | our agent | `cloud-agent:<user>` | 600 s | subscribe; publish only where speech is delivered in the room |
-//! | a guest | a name of its own | 900 s | publish its microphone, subscribe |
+//! | a guest | `guest:<name>-<random>` | 600 s | publish its microphone, subscribe |
 //!
 //! None carries roomAdmin, roomRecord, roomList or roomCreate, and each is for one room. Every token
 //! is fresh: its `jti` (RFC 7519 §4.1.7) is never the same.
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     clock,
     config::LivekitConfig,
-    ids::{Identity, RoomName, UserId},
+    ids::{GuestName, Identity, RoomName, UserId},
     protocol::to_client::{LivekitInfo, LivekitRole},
 };
 
@@ -30,8 +30,13 @@ pub const CLIENT_TTL: Duration = Duration::from_secs(300);
 /// Lifetime of the agent's token (seed 004).
 pub const AGENT_TTL: Duration = Duration::from_secs(600);
 
-/// Lifetime of a guest's token: one visit.
-pub const GUEST_TTL: Duration = Duration::from_secs(900);
+/// Lifetime of a guest's token: long enough to be handed on and used.
+pub const GUEST_TTL: Duration = Duration::from_secs(600);
+
+/// The longest that a token with which somebody can join may be about: ours, or the one of ten minutes
+/// that LiveKit gives to who is connected, every five (livekit-server, roommanager.go); and the minute
+/// by which LiveKit lets a token be late.
+pub const LONGEST_TOKEN: Duration = Duration::from_secs(660);
 
 /// The name the microphone's track has (seed 004).
 pub const MICROPHONE_TRACK: &str = "mic";
@@ -115,15 +120,15 @@ impl TokenIssuer {
     }
 
     /// For a guest who visits the room.
-    pub fn guest(&self, identity: &Identity, name: &str, room: &RoomName) -> Token {
+    pub fn guest(&self, identity: &Identity, name: &GuestName, room: &RoomName) -> Token {
         let grants = VideoGrants {
             can_publish: Some(true),
-            can_publish_data: Some(true),
+            can_publish_data: Some(false),
             can_publish_sources: vec!["microphone".into()],
             can_subscribe: Some(true),
             ..join(room)
         };
-        self.sign(identity.as_str(), name, "", GUEST_TTL, grants)
+        self.sign(identity.as_str(), name.as_str(), "", GUEST_TTL, grants)
     }
 
     /// What a client needs to join, as it stands in `connection_ack` and `livekit_info`.
@@ -201,7 +206,7 @@ mod tests {
             let (token, ttl) = match kind {
                 0 => (issuer.client(&user, &room()), CLIENT_TTL),
                 1 => (issuer.agent(&user, &room()), AGENT_TTL),
-                _ => (issuer.guest(&Identity::from(&user), "A guest", &room()), GUEST_TTL),
+                _ => (issuer.guest(&Identity::from(&user), &GuestName::parse("A guest").unwrap(), &room()), GUEST_TTL),
             };
 
             let claims = TokenVerifier::with_api_key("devkey", "secret").verify(&token.jwt).unwrap();
@@ -213,6 +218,7 @@ mod tests {
             prop_assert_eq!(video.can_update_own_metadata, None);
             prop_assert_eq!(claims.exp as u64 - claims.nbf as u64, ttl.as_secs());
             prop_assert_eq!(token.expires_at, claims.exp as u64);
+            prop_assert!(ttl <= LONGEST_TOKEN);
         }
     }
 

@@ -51,6 +51,22 @@ impl Caller {
     }
 }
 
+/// An operator: a backend, or anyone on this machine where the gateway is open. A user is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator;
+
+impl FromRequest for Operator {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request).and_then(|caller| match caller {
+            Caller::Anyone | Caller::Backend => Ok(Self),
+            Caller::User(_) => Err(ApiError::new(Code::Forbidden, "this needs an API key")),
+        }))
+    }
+}
+
 impl FromRequest for Caller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;

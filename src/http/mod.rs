@@ -1,10 +1,14 @@
 //! HTTP: every route on one screen.
 
+mod admin;
 pub mod auth;
+mod door;
+mod guest;
 mod health;
 mod history;
 mod pages;
 mod participants;
+mod removal;
 mod sessions;
 mod webhook;
 mod ws;
@@ -23,9 +27,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     auth::Keys,
+    deny::Deny,
     error::{ApiError, Code},
     history::HistoryStore,
     livekit::LivekitApi,
+    recordings::Recordings,
     room::{Rooms, passes::Passes},
     session::directory::Directory,
 };
@@ -43,12 +49,16 @@ pub struct Site {
     pub keys: Keys,
     /// Who is in which room.
     pub rooms: Rooms,
+    /// Who may not be in which room.
+    pub deny: Deny,
     /// What was said.
     pub history: Arc<dyn HistoryStore>,
     /// LiveKit's API, for what a token cannot do.
     pub livekit: Option<Arc<LivekitApi>>,
     /// Reads LiveKit tokens that prove membership of a room.
     pub passes: Option<Passes>,
+    /// LiveKit's recordings.
+    pub recordings: Option<Recordings>,
     /// LiveKit's webhooks.
     pub webhooks: Option<Webhooks>,
     /// The address clients reach the gateway at, where it is configured.
@@ -94,13 +104,23 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/sessions/{id}", web::get().to(sessions::show))
         .route("/api/sessions/{id}", web::delete().to(sessions::end))
         .route("/api/sessions/{id}/token", web::post().to(sessions::renew))
+        .route("/api/sessions/{id}/guest-token", web::post().to(guest::invite))
         .route("/api/sessions/{id}/participants", web::get().to(sessions::participants))
+        .route("/api/sessions/{id}/participants/{identity}", web::delete().to(removal::remove))
         .route("/api/sessions/{id}/history", web::get().to(history::of_session))
         // LiveKit (seeds 001, 003)
         .route("/api/livekit/participants", web::get().to(participants::list))
         .route("/api/livekit/participants/stream", web::get().to(participants::stream))
         .route("/api/livekit/webhook", web::post().to(webhook::receive))
         .route("/api/livekit-webhooks", web::post().to(webhook::receive))
+        // Operators, by API key
+        .route("/api/admin/sessions", web::get().to(admin::sessions))
+        .route("/api/admin/sessions/{id}/disconnect", web::post().to(admin::disconnect))
+        .route("/api/admin/rooms", web::get().to(admin::rooms))
+        .route("/api/admin/rooms/{room}/stats", web::get().to(admin::room_stats))
+        .route("/api/admin/rooms/{room}/recordings", web::post().to(admin::start_recording))
+        .route("/api/admin/recordings", web::get().to(admin::recordings))
+        .route("/api/admin/recordings/{egress_id}", web::delete().to(admin::stop_recording))
         // The control channel (protocol.md §7)
         .route("/v1/ws", web::get().to(ws::connect))
         // Operation
@@ -129,8 +149,8 @@ async fn not_found() -> Result<&'static str, ApiError> {
 fn json_error(error: &JsonPayloadError) -> ApiError {
     let code = match error {
         JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Code::TooLarge,
-        JsonPayloadError::ContentType
-        | JsonPayloadError::Deserialize(_)
+        JsonPayloadError::ContentType => Code::UnsupportedMediaType,
+        JsonPayloadError::Deserialize(_)
         | JsonPayloadError::Serialize(_)
         | JsonPayloadError::Payload(_)
         | _ => Code::InvalidRequest,

@@ -1,13 +1,15 @@
-//! Sessions and tokens (seeds 000, 001, 002): no route here but `participants` and the end of a
-//! session makes a LiveKit call.
+//! Sessions and tokens (seeds 000, 001, 002): no route here but `participants` and the end of a session
+//! makes a LiveKit call.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::{Site, auth::Caller};
 use crate::{
+    auth::NoToken,
     error::{ApiError, Code},
     ids::{RoomName, SessionId, UserId},
+    protocol::to_client::EndReason,
     room::roster::Participant,
     session::records::Record,
 };
@@ -30,13 +32,23 @@ pub struct Session {
     /// When it ends, in seconds since the Unix epoch.
     access_token_expires_at: Option<u64>,
     livekit_url: Option<String>,
+    /// LiveKit's own id of the room; null while nobody has been in it.
+    livekit_room_sid: Option<String>,
+    /// Until when the user is kept out of the room, in seconds since the Unix epoch; absent where they
+    /// are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied_until: Option<u64>,
     control_url: String,
     control_token: String,
 }
 
 impl Session {
     fn of(record: Record, site: &Site, request: &HttpRequest) -> Self {
-        let livekit = site.keys.livekit_info(&record.user_id, &record.room);
+        let (livekit, denied_until) = match site.keys.livekit_info(&record.user_id, &record.room) {
+            Ok(info) => (Some(info), None),
+            Err(NoToken::NoLivekit) => (None, None),
+            Err(NoToken::Denied { until }) => (None, Some(until)),
+        };
         let (access_token, access_token_expires_at, livekit_url) = livekit
             .map(|info| (info.token, info.expires_at, info.url))
             .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
@@ -46,6 +58,8 @@ impl Session {
             access_token,
             access_token_expires_at,
             livekit_url,
+            livekit_room_sid: record.livekit_room.map(|room| room.sid),
+            denied_until,
             control_url: site.control_url(request),
             control_token: site.keys.control_token(&record.user_id, record.session_id),
             user_id: record.user_id,
@@ -87,7 +101,12 @@ pub async fn renew(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    show(site, request, caller, id).await
+    let record = session(&site, &caller, &id)?;
+    let session = Session::of(record, &site, &request);
+    match session.denied_until {
+        Some(until) => Err(NoToken::Denied { until }.into()),
+        None => Ok(web::Json(session)),
+    }
 }
 
 /// What became of a session that was ended.
@@ -106,7 +125,7 @@ pub async fn end(
     id: web::Path<String>,
 ) -> Result<web::Json<Ended>, ApiError> {
     let record = session(&site, &caller, &id)?;
-    site.directory.end(record.session_id).await?;
+    site.directory.end(record.session_id, EndReason::Logout).await?;
     let room_deleted = match &site.livekit {
         Some(livekit) => livekit.delete_room(&record.room).await.is_ok(),
         None => false,
@@ -133,13 +152,13 @@ pub async fn participants(
 }
 
 /// The session a path names, if the caller may use it.
-fn session(site: &Site, caller: &Caller, id: &str) -> Result<Record, ApiError> {
+pub(super) fn session(site: &Site, caller: &Caller, id: &str) -> Result<Record, ApiError> {
     let record = site.directory.get(parse_id(id)?)?;
     caller.may_use(&record)?;
     Ok(record)
 }
 
-/// The id in a path. One that is none names no session.
+/// The id in a path.
 pub(super) fn parse_id(id: &str) -> Result<SessionId, ApiError> {
-    id.parse().map_err(|_| ApiError::no_such_session())
+    id.parse().map_err(|error| ApiError::invalid("session_id", error))
 }

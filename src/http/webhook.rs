@@ -26,7 +26,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Site;
+use super::{Site, door};
 use crate::{
     clock,
     config::LivekitConfig,
@@ -232,6 +232,7 @@ async fn take(site: &Site, event: proto::WebhookEvent) -> Result<&'static str, A
     if let Some((room, identity)) = microphone(&event) {
         wake_agent(site, &room, &identity);
     }
+    door::seen(site, &event);
     let Some((room, happened)) = roster_event(&event) else { return Ok("ignored") };
     let late = event.created_at > 0 && clock::unix_s() as i64 - event.created_at > LATE_S;
     let mut taken = site.rooms.happened(&room, happened).await;

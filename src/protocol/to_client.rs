@@ -458,10 +458,22 @@ pub enum EndReason {
     GraceExpired,
     /// A newer socket took it.
     Superseded,
-    /// The user, or an operator, ended it.
+    /// The user, or somebody on their behalf, ended it.
     Logout,
+    /// An operator disconnected it.
+    Disconnected,
     /// The gateway goes down.
     Shutdown,
+}
+
+impl EndReason {
+    /// Whether somebody wanted the end: its tokens open nothing any more.
+    pub const fn is_for_good(self) -> bool {
+        match self {
+            Self::Logout | Self::Disconnected => true,
+            Self::GraceExpired | Self::Superseded | Self::Shutdown => false,
+        }
+    }
 }
 
 impl ToClient {

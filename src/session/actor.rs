@@ -26,6 +26,7 @@ use crate::{
     },
     auth::Keys,
     clock,
+    error::ApiError,
     history::{self, Entry, HistoryStore},
     ids::{RoomName, TurnId, UtteranceId},
     outlet::Refused,
@@ -159,9 +160,14 @@ impl SessionActor {
             }
             Effect::SendLivekitInfo(socket, _mode) => {
                 let facts = self.session.facts();
-                if let Some(info) = self.services.keys.livekit_info(&facts.user, &facts.room) {
-                    self.send(socket, frame::text(&ToClient::LivekitInfo(info).encode(None)), ctx);
-                }
+                let said = match self.services.keys.livekit_info(&facts.user, &facts.room) {
+                    Ok(info) => ToClient::LivekitInfo(info),
+                    Err(why) => {
+                        let why = ApiError::from(why);
+                        ToClient::error(why.code, why.message, None)
+                    }
+                };
+                self.send(socket, frame::text(&said.encode(None)), ctx);
             }
             Effect::Listen(samples) => self.listener(|listener| listener.hear(&samples)),
             Effect::ResetListener => self.listener(Listener::stall),
@@ -415,7 +421,7 @@ impl Handler<Attach> for SessionActor {
         let may_resume =
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
         let wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
-        let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room)).flatten();
+        let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room).ok()).flatten();
         let socket = attach.socket.id;
         self.sockets.push(attach.socket);
         let attach = machine::Attach { socket, init: attach.init, may_resume, resume_token, livekit };

@@ -7,25 +7,21 @@ use std::sync::{
 
 use actix::{Actor, Addr, ArbiterHandle};
 use dashmap::{DashMap, Entry};
-use rand::{Rng, distr::Alphanumeric};
 
 use super::{
     actor::{Services, SessionActor},
     machine::{Facts, SocketId},
     messages::End,
-    records::{Record, Records},
+    records::{LivekitRoom, Record, Records},
 };
 use crate::{
     auth::Grant,
     clock,
     disk::DiskError,
     error::{ApiError, Code},
-    ids::{RoomName, SessionId, UserId},
+    ids::{RoomName, SessionId, UserId, suffix},
     protocol::{from_client::Resume, to_client::EndReason},
 };
-
-/// Length of the random end of a room's name (seed 000: `room-john_doe-abc123`).
-const SUFFIX: usize = 6;
 
 /// The sessions of this machine. Cheap to clone.
 #[derive(Clone)]
@@ -66,18 +62,14 @@ impl Directory {
 
     /// Makes a session. LiveKit is not asked: it makes the room when somebody joins it.
     pub fn create(&self, user: &UserId) -> Result<Record, ApiError> {
-        let suffix: String = rand::rng()
-            .sample_iter(Alphanumeric)
-            .take(SUFFIX)
-            .map(|c| char::from(c).to_ascii_lowercase())
-            .collect();
         let record = Record {
             session_id: SessionId::new(),
-            room: RoomName::for_user(user, &suffix),
+            room: RoomName::for_user(user, &suffix()),
             user_id: user.clone(),
             created_ms: clock::unix_ms(),
             incarnation: 0,
             ended: None,
+            livekit_room: None,
         };
         self.shared.records.put(&record)?;
         Ok(record)
@@ -123,7 +115,9 @@ impl Directory {
             }
             Some(record) => match record.ended {
                 None => Ok(record),
-                Some(EndReason::Logout) if grant.session.is_some() => Err(ApiError::no_such_session()),
+                Some(reason) if grant.session.is_some() && reason.is_for_good() => {
+                    Err(ApiError::no_such_session())
+                }
                 Some(_) => self.create(&grant.user),
             },
             None => self.create(&grant.user),
@@ -155,7 +149,7 @@ impl Directory {
             started_ms: record.created_ms,
             incarnation: record.incarnation,
         };
-        self.shared.records.put(&Record { incarnation: record.incarnation + 1, ..record.clone() })?;
+        self.shared.records.change(record.session_id, |record| record.incarnation += 1)?;
         let at = self.shared.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.shared.arbiters.len();
         let (services, directory) = (self.shared.services.clone(), self.clone());
         let start = move |_: &mut _| SessionActor::new(facts, services, directory);
@@ -172,14 +166,37 @@ impl Directory {
         self.shared.at_work.len()
     }
 
+    /// At most `limit` sessions, newest first, ended ones among them; only those older than `before`,
+    /// where there is one.
+    pub fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<Record>, DiskError> {
+        self.shared.records.newest(before, limit)
+    }
+
+    /// LiveKit has a session's room. What it said earlier of an older room of that name does not count,
+    /// however late it arrives. Gives the session, if the room is one's.
+    pub fn room_is_there(&self, room: &RoomName, seen: &LivekitRoom) -> Result<Option<Record>, DiskError> {
+        let Some(record) = self.of_room(room)? else { return Ok(None) };
+        let newer = |known: &Option<LivekitRoom>| {
+            known.as_ref().is_none_or(|known| (known.created_ms, &known.sid) < (seen.created_ms, &seen.sid))
+        };
+        if !newer(&record.livekit_room) {
+            return Ok(Some(record));
+        }
+        self.shared.records.change(record.session_id, |record| {
+            if newer(&record.livekit_room) {
+                record.livekit_room = Some(seen.clone());
+            }
+        })
+    }
+
     /// Ends a session on purpose, whether or not it is at work.
-    pub async fn end(&self, id: SessionId) -> Result<Record, ApiError> {
+    pub async fn end(&self, id: SessionId, reason: EndReason) -> Result<Record, ApiError> {
         let record = self.get(id)?;
         if let Some(actor) = self.at_work(id) {
             // One that ends by itself at this moment needs no telling.
-            let _ = actor.send(End(EndReason::Logout)).await;
+            let _ = actor.send(End(reason)).await;
         }
-        self.close(id, EndReason::Logout);
+        self.close(id, reason);
         Ok(record)
     }
 
@@ -200,11 +217,8 @@ impl Directory {
     }
 
     fn close(&self, id: SessionId, reason: EndReason) {
-        let closed = self.shared.records.get(id).and_then(|record| match record {
-            Some(record) if record.ended.is_none() => {
-                self.shared.records.put(&Record { ended: Some(reason), ..record })
-            }
-            Some(_) | None => Ok(()),
+        let closed = self.shared.records.change(id, |record| {
+            record.ended.get_or_insert(reason);
         });
         if let Err(error) = closed {
             tracing::error!(session.id = %id, %error, "the end of a session is not recorded");

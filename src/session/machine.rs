@@ -573,7 +573,10 @@ impl Session {
         if let Some(socket) = self.socket() {
             let close = match reason {
                 EndReason::Shutdown => Close::Restart,
-                EndReason::GraceExpired | EndReason::Superseded | EndReason::Logout => Close::Normal,
+                EndReason::GraceExpired
+                | EndReason::Superseded
+                | EndReason::Logout
+                | EndReason::Disconnected => Close::Normal,
             };
             self.farewell(socket, reason, close, effects);
         }
@@ -588,6 +591,7 @@ impl Session {
             EndReason::GraceExpired => "the session expired",
             EndReason::Superseded => "a newer socket has the session",
             EndReason::Logout => "the session has ended",
+            EndReason::Disconnected => "an operator disconnected the session",
             EndReason::Shutdown => "the gateway restarts",
         };
         effects.push(Effect::Close(socket, close, words));

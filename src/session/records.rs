@@ -33,6 +33,19 @@ pub struct Record {
     /// Why it is over; none while it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndReason>,
+    /// The room as LiveKit knows it, once somebody was in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub livekit_room: Option<LivekitRoom>,
+}
+
+/// A room as LiveKit made it. It makes a new one under the same name when somebody comes after the last
+/// one left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LivekitRoom {
+    /// LiveKit's id of it.
+    pub sid: String,
+    /// When LiveKit made it, in milliseconds since the Unix epoch.
+    pub created_ms: i64,
 }
 
 /// The records. Cheap to clone.
@@ -60,12 +73,29 @@ impl Records {
         Ok(self.tree.apply_batch(batch)?)
     }
 
+    /// Changes a session, whatever else changes it at the same time; gives it as it is then, none where
+    /// there is no such session.
+    pub fn change(&self, id: SessionId, change: impl Fn(&mut Record)) -> Result<Option<Record>, DiskError> {
+        let changed = self.tree.update_and_fetch(key(b'i', id.as_bytes()), |value| {
+            let mut record: Record = serde_json::from_slice(value?).ok()?;
+            change(&mut record);
+            serde_json::to_vec(&record).ok()
+        })?;
+        changed.map(|value| read(&value)).transpose()
+    }
+
+    /// At most `limit` sessions, newest first; only those older than `before`, where there is one.
+    pub fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<Record>, DiskError> {
+        // Ids sort by creation.
+        let end = before.map_or_else(|| vec![b'i' + 1], |id| key(b'i', id.as_bytes()));
+        let newest = self.tree.range(vec![b'i']..end).values().rev().take(limit);
+        newest.map(|value| read(&value?)).collect()
+    }
+
     /// A session by its id.
     pub fn get(&self, id: SessionId) -> Result<Option<Record>, DiskError> {
         let value = self.tree.get(key(b'i', id.as_bytes()))?;
-        value
-            .map(|value| serde_json::from_slice(&value).map_err(|error| DiskError::Sled(error.to_string())))
-            .transpose()
+        value.map(|value| read(&value)).transpose()
     }
 
     /// The session of a room.
@@ -104,6 +134,10 @@ impl Records {
     }
 }
 
+fn read(value: &[u8]) -> Result<Record, DiskError> {
+    serde_json::from_slice(value).map_err(|error| DiskError::Sled(error.to_string()))
+}
+
 fn key(kind: u8, name: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(name.len() + 1);
     key.push(kind);
@@ -124,6 +158,7 @@ mod tests {
             created_ms: 7,
             incarnation: 0,
             ended: None,
+            livekit_room: None,
         }
     }
 
@@ -139,6 +174,40 @@ mod tests {
         assert_eq!(records.of_room(&old.room), Ok(Some(old.clone())));
         assert_eq!(records.of_user(&old.user_id), Ok(Some(new)));
         assert_eq!(records.get(SessionId::from_u128(3)), Ok(None));
+    }
+
+    #[test]
+    fn sessions_are_read_in_pages_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        (1..=5).for_each(|n| records.put(&record(n, "john")).unwrap());
+        let page = |before: Option<u128>, limit| -> Vec<SessionId> {
+            let records = records.newest(before.map(SessionId::from_u128), limit).unwrap();
+            records.iter().map(|record| record.session_id).collect()
+        };
+
+        assert_eq!(page(None, 2), [5, 4].map(SessionId::from_u128));
+        assert_eq!(page(Some(4), 2), [3, 2].map(SessionId::from_u128));
+        assert_eq!(page(Some(2), 2), [1].map(SessionId::from_u128));
+        assert_eq!(page(Some(1), 2), []);
+    }
+
+    #[test]
+    fn a_change_leaves_what_else_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        let session = record(1, "john");
+        records.put(&session).unwrap();
+        let room = LivekitRoom { sid: "RM_1".into(), created_ms: 7 };
+
+        records.change(session.session_id, |record| record.ended = Some(EndReason::Logout)).unwrap();
+        let changed =
+            records.change(session.session_id, |record| record.livekit_room = Some(room.clone())).unwrap();
+
+        let wanted = Record { ended: Some(EndReason::Logout), livekit_room: Some(room.clone()), ..session };
+        assert_eq!(changed, Some(wanted.clone()));
+        assert_eq!(records.get(wanted.session_id), Ok(changed));
+        assert_eq!(records.change(SessionId::from_u128(9), |_| {}), Ok(None));
     }
 
     #[test]

@@ -7,12 +7,18 @@
     reason = "a test stops where something is missing, waits for one message of many"
 )]
 
+mod admin;
 mod connect;
 mod conversation;
 mod deploy;
 mod history;
+mod livekit;
 mod process;
+mod refusals;
+mod removal;
+mod rest_page;
 mod resume;
 mod rooms;
 mod sessions;
 mod support;
+mod tokens;

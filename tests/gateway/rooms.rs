@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::support::{Glasses, LIVEKIT_SECRET, TestGateway, answer, soon};
 
 /// Sends a webhook as LiveKit does.
-async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
+pub async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
     signed_webhook(gateway, path, event.to_string()).await.0
 }
 
@@ -85,7 +85,7 @@ impl Stream {
     }
 }
 
-fn event(kind: &str, id: &str, room: &str, sid: &str) -> Value {
+pub fn event(kind: &str, id: &str, room: &str, sid: &str) -> Value {
     json!({
         "event": kind, "id": id, "room": {"name": room},
         "participant": {"sid": sid, "identity": "bob", "name": "Bob", "joinedAtMs": "7"},

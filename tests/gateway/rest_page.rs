@@ -1,0 +1,147 @@
+//! docs/REST.md: every route has an example there, and every example works as it is printed.
+
+use livekit_protocol as proto;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::{
+    livekit::Livekit,
+    refusals::routes,
+    support::{TestGateway, soon},
+};
+
+const PAGE: &str = include_str!("../../docs/REST.md");
+
+/// A route's part of the page.
+struct Section {
+    route: &'static str,
+    /// The command, words and all.
+    curl: Option<&'static str>,
+    status: Option<u16>,
+    /// What it prints.
+    answer: Option<Value>,
+}
+
+fn block(section: &'static str, kind: &str) -> Option<&'static str> {
+    section.split(&format!("```{kind}\n")).nth(1)?.split("```").next()
+}
+
+fn sections() -> Vec<Section> {
+    let sections = PAGE.split("\n### `").skip(1).map(|section| {
+        let status = section.split("Answers ").nth(1).map(|rest| rest[..3].parse().unwrap());
+        let answer = block(section, "json").map(|json| serde_json::from_str(json).unwrap());
+        Section { route: section.split('`').next().unwrap(), curl: block(section, "sh"), status, answer }
+    });
+    sections.collect()
+}
+
+/// The words of a command as a shell reads them: white space between, quotes around.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in command.replace("\\\n", " ").trim().chars() {
+        match (c, quote) {
+            ('"' | '\'', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (c, None) if c.is_whitespace() => words.push(String::new()),
+            (c, _) => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Sends what the command says.
+async fn run(gateway: &TestGateway, command: &str) -> (u16, Value) {
+    let mut words = words(command).into_iter();
+    assert_eq!(words.next().as_deref(), Some("curl"));
+    let (mut method, mut url, mut headers, mut body) = (Method::GET, None, Vec::new(), None);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-X" => method = words.next().unwrap().parse().unwrap(),
+            "-H" => headers.push(words.next().unwrap()),
+            "-d" => body = words.next(),
+            _ => url = Some(word),
+        }
+    }
+    let url = url.unwrap().replace("http://localhost:8080", &gateway.url);
+    let mut request = gateway.http.request(method, url);
+    for header in headers {
+        let (name, value) = header.split_once(": ").unwrap();
+        request = request.header(name, value);
+    }
+    let response = soon(request.body(body.unwrap_or_default()).send()).await.unwrap();
+    let status = response.status().as_u16();
+    let is_json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+    (status, if is_json { response.json().await.unwrap() } else { Value::Null })
+}
+
+/// That two values have the same fields, of the same types; lists by their first entries.
+fn alike(printed: &Value, came: &Value, at: &str) {
+    match (printed, came) {
+        (Value::Object(printed), Value::Object(came)) => {
+            let names = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(printed), names(came), "{at}");
+            for (name, value) in printed {
+                alike(value, &came[name], &format!("{at}.{name}"));
+            }
+        }
+        (Value::Array(printed), Value::Array(came)) => {
+            assert_eq!(printed.is_empty(), came.is_empty(), "{at}");
+            if let (Some(printed), Some(came)) = (printed.first(), came.first()) {
+                alike(printed, came, &format!("{at}[0]"));
+            }
+        }
+        (printed, came) => {
+            assert_eq!(std::mem::discriminant(printed), std::mem::discriminant(came), "{at}: {came}");
+        }
+    }
+}
+
+#[test]
+fn every_route_is_explained() {
+    let explained: Vec<&str> = sections().iter().map(|section| section.route).collect();
+    for (method, path) in routes() {
+        let talks =
+            path == "/v1/ws" || path == "/" || path.starts_with("/static") || path.starts_with("/vendor");
+        let route = format!("{method} {path}");
+        assert!(talks || explained.contains(&route.as_str()), "docs/REST.md has no example of {route}");
+    }
+}
+
+#[actix_web::test]
+async fn every_example_works_as_it_is_printed() {
+    let livekit = Livekit::start().await;
+    for Section { route, curl, status, answer } in sections() {
+        let Some(curl) = curl else { continue };
+        let gateway = TestGateway::with(&[("LIVEKIT_URL", &livekit.url)]).await;
+        let session = gateway.session("test_user").await;
+        let room = session.room_name.as_str();
+        livekit.set_rooms(vec![proto::Room { name: room.into(), sid: "RM_1".into(), ..Default::default() }]);
+        livekit.set_participants(vec![proto::ParticipantInfo {
+            identity: "test_user".into(),
+            tracks: vec![proto::TrackInfo {
+                source: proto::TrackSource::Microphone.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }]);
+        let command = curl
+            .replace("{session_id}", &session.session_id.to_string())
+            .replace("{room}", room)
+            .replace("{identity}", "test_user")
+            .replace("{egress_id}", "EG_1");
+
+        let (came, body) = run(&gateway, &command).await;
+
+        assert_eq!(Some(came), status, "{route}: {body}");
+        if let Some(answer) = answer {
+            alike(&answer, &body, route);
+        }
+    }
+}
+
+#[test]
+fn a_command_is_read_as_a_shell_reads_it() {
+    let read = words("curl -d '{\"a\": \"b\"}' \\\n  \"http://x?a=b\"\n");
+    assert_eq!(read, ["curl", "-d", r#"{"a": "b"}"#, "http://x?a=b"]);
+}
