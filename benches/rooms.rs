@@ -22,7 +22,7 @@ mod process;
 mod watchers;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::mpsc,

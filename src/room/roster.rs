@@ -349,8 +349,10 @@ impl Roster {
             Event::Muted { sid, track_sid, muted } => {
                 self.change(&sid, |present| {
                     present.told_at = Some(now);
-                    let track = present.participant.tracks.iter_mut().find(|track| track.sid == track_sid);
-                    track.map(|track| track.muted = muted);
+                    let mut tracks = present.participant.tracks.iter_mut();
+                    if let Some(track) = tracks.find(|track| track.sid == track_sid) {
+                        track.muted = muted;
+                    }
                 });
             }
             Event::Sighted { sid, there } => self.sighted(&sid, there, now),

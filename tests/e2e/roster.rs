@@ -1,6 +1,6 @@
 //! Who is in a room: whatever happens, every watcher ends with LiveKit's own list.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use june_edge::protocol::{ToClient, from_client::ConnectionInit, to_client::MediaReason};
 use serde_json::json;
@@ -76,14 +76,17 @@ async fn what_happened_while_the_gateway_was_down_is_known_when_it_is_back() {
     let crashing = Publisher::join(&livekit.url(), &token("carol"), "mic").await;
     agree(&livekit, &room, &["bob", "carol"], &[&before, &stream]).await;
 
-    let down_at = Instant::now();
+    let down_at = june_edge::clock::now();
     june.process.kill();
     bob.leave().await;
     drop(crashing);
     let carol = Publisher::join(&livekit.url(), &token("carol"), "mic").await;
     let dave = Publisher::join(&livekit.url(), &token("dave"), "mic").await;
     // Nothing tells when LiveKit gives up: the outage has to be as long as it is.
-    actix_web::rt::time::sleep(OUTAGE.saturating_sub(down_at.elapsed())).await;
+    actix_web::rt::time::sleep(
+        OUTAGE.saturating_sub(june_edge::clock::now().saturating_duration_since(down_at)),
+    )
+    .await;
     june.kill_and_start_again().await;
 
     let again = Glasses::attach(session, ConnectionInit::default()).await;
