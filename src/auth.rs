@@ -35,6 +35,9 @@ struct ControlClaims {
     sub: String,
     /// The session it is for.
     sid: SessionId,
+    /// Its room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    room: Option<RoomName>,
     scope: String,
     exp: u64,
     iat: u64,
@@ -57,6 +60,9 @@ pub struct Grant {
     pub user: UserId,
     /// The one session they may use; none where they may use any of the user's.
     pub session: Option<SessionId>,
+    /// The room of that session: with it the token says all that makes a session, should the gateway have
+    /// lost its record.
+    pub room: Option<RoomName>,
 }
 
 /// Signs and verifies everything that opens a session.
@@ -167,11 +173,12 @@ impl Keys {
     }
 
     /// A control token for one session.
-    pub fn control_token(&self, user: &UserId, session: SessionId) -> String {
+    pub fn control_token(&self, user: &UserId, session: SessionId, room: &RoomName) -> String {
         let now = clock::unix_s();
         let claims = ControlClaims {
             sub: user.to_string(),
             sid: session,
+            room: Some(room.clone()),
             scope: CONTROL_SCOPE.into(),
             exp: now + CONTROL_TTL.as_secs(),
             iat: now,
@@ -203,7 +210,7 @@ impl Keys {
             return Err(ApiError::new(Code::InvalidToken, "the token is not for the control channel"));
         }
         let user = UserId::parse(&claims.sub).map_err(|error| ApiError::invalid("sub", error))?;
-        Ok(Grant { user, session: Some(claims.sid) })
+        Ok(Grant { user, session: Some(claims.sid), room: claims.room })
     }
 
     /// The secret that resumes a session.
@@ -226,7 +233,7 @@ fn verify_user(token: &str, key: &DecodingKey) -> Result<Grant, ApiError> {
     let name = claims.email.or(claims.sub).unwrap_or_default();
     let user = UserId::parse(&name)
         .map_err(|_| ApiError::new(Code::InvalidToken, "the token names no user: it needs email or sub"))?;
-    Ok(Grant { user, session: None })
+    Ok(Grant { user, session: None, room: None })
 }
 
 fn validation() -> Validation {
@@ -278,8 +285,9 @@ mod tests {
     #[test]
     fn a_control_token_opens_its_session() {
         let keys = keys();
-        let grant = keys.verify(&keys.control_token(&john(), SESSION)).unwrap();
-        assert_eq!(grant, Grant { user: john(), session: Some(SESSION) });
+        let room = RoomName::for_user(&john(), "abc123");
+        let grant = keys.verify(&keys.control_token(&john(), SESSION, &room)).unwrap();
+        assert_eq!(grant, Grant { user: john(), session: Some(SESSION), room: Some(room) });
     }
 
     #[test]

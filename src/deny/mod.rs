@@ -105,15 +105,28 @@ impl Deny {
             self.shared.list.read().entries().map(|(room, who)| (room.clone(), who.clone())).collect();
         let (deny, api) = (self.clone(), api.clone());
         actix_web::rt::spawn(async move {
-            for (room, identity) in entries {
+            for key in entries {
                 // One after the other: a gateway that starts has better things to do.
-                if let Err(error) = api.remove_participant(&room, &identity).await
-                    && error.code != Code::NotFound
-                {
-                    deny.seen(&api, &room, &identity);
-                }
+                deny.remove(&api, &key).await;
             }
         });
+    }
+
+    /// Removes somebody, with a few attempts where LiveKit is away, as long as their entry lasts.
+    async fn remove(&self, api: &LivekitApi, (room, identity): &Key) {
+        let mut wait = FIRST_WAIT;
+        for _ in 0..ATTEMPTS {
+            if self.until(room, identity).is_none() {
+                return;
+            }
+            match api.remove_participant(room, identity).await {
+                Ok(()) => return metrics::counter!(telemetry::TURNED_AWAY).increment(1),
+                Err(error) if error.code == Code::NotFound => return,
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        tracing::error!(room.name = %room, "somebody who was removed may be in the room: LiveKit is away");
     }
 
     /// Somebody was seen in a room, or may be there: removes them if they are on its list. Back at once.
@@ -134,24 +147,11 @@ impl Deny {
     }
 }
 
-/// Removes somebody until LiveKit says that they are gone and nobody has seen them since.
+/// Removes somebody until nobody has seen them since.
 async fn show_the_door(deny: Deny, api: Arc<LivekitApi>, key: Key) {
-    let (mut attempts, mut wait) = (0, FIRST_WAIT);
     loop {
         let before = deny.shared.leaving.lock().get(&key).copied();
-        match api.remove_participant(&key.0, &key.1).await {
-            Ok(()) => metrics::counter!(telemetry::TURNED_AWAY).increment(1),
-            Err(error) if error.code == Code::NotFound => {}
-            Err(_) if attempts < ATTEMPTS => {
-                attempts += 1;
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(room.name = %key.0, %error, "somebody who was removed may be in the room");
-            }
-        }
+        deny.remove(&api, &key).await;
         let mut leaving = deny.shared.leaving.lock();
         if leaving.get(&key).copied() == before {
             leaving.remove(&key);

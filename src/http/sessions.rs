@@ -61,7 +61,7 @@ impl Session {
             livekit_room_sid: record.livekit_room.map(|room| room.sid),
             denied_until,
             control_url: site.control_url(request),
-            control_token: site.keys.control_token(&record.user_id, record.session_id),
+            control_token: site.keys.control_token(&record.user_id, record.session_id, &record.room),
             user_id: record.user_id,
             room_name: record.room,
         }

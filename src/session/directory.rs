@@ -106,7 +106,10 @@ impl Directory {
             return Ok(record);
         }
         let record = match grant.session {
-            Some(id) => Some(records.get(id)?.ok_or_else(ApiError::no_such_session)?),
+            Some(id) => match records.get(id)? {
+                None => Some(self.restore(grant, id)?),
+                known => known,
+            },
             None => records.of_user(&grant.user)?,
         };
         match record {
@@ -122,6 +125,24 @@ impl Directory {
             },
             None => self.create(&grant.user),
         }
+    }
+
+    /// A record is on disk within half a second. A session that was made just before a `kill -9` is known
+    /// by its control token alone, and made again from it. One that has ended is not: its record stays.
+    fn restore(&self, grant: &Grant, id: SessionId) -> Result<Record, ApiError> {
+        let room = grant.room.clone().ok_or_else(ApiError::no_such_session)?;
+        let record = Record {
+            session_id: id,
+            user_id: grant.user.clone(),
+            room,
+            created_ms: clock::unix_ms(),
+            incarnation: 0,
+            ended: None,
+            livekit_room: None,
+        };
+        self.shared.records.put(&record)?;
+        tracing::info!(session.id = %id, "session restored from its token");
+        Ok(record)
     }
 
     /// The actor of a session; started where none is at work.

@@ -37,3 +37,18 @@ async fn what_was_acknowledged_survives_and_the_client_goes_on_in_the_same_sessi
     let history = june.history(&glasses.session).await;
     assert_eq!(history.len(), 4);
 }
+
+#[actix_web::test]
+async fn a_session_that_nobody_attached_to_yet_survives() {
+    let port = free_port();
+    let livekit = LivekitServer::start(port).await;
+    let data = tempfile::tempdir().unwrap();
+    let mut june = June::start(&livekit, data.path(), port).await;
+    let session = june.session("ann").await;
+
+    june.kill_and_start_again().await;
+
+    let glasses = Glasses::attach(session.clone(), ConnectionInit::default()).await;
+    assert_eq!(glasses.ack.session_id, session.session_id);
+    assert_eq!(glasses.ack.livekit.as_ref().unwrap().room_name, session.room_name);
+}

@@ -160,3 +160,19 @@ async fn the_talk_page_is_served() {
     assert_eq!(gateway.get("/static/../Cargo.toml").await.0, 404);
     assert_eq!(gateway.get("/vendor/livekit-client.js").await.0, 404, "not installed here");
 }
+
+#[actix_web::test]
+async fn a_session_whose_record_was_lost_is_made_again_from_its_token() {
+    let secret = [("CONTROL_TOKEN_SECRET", "the same secret on both of them, 32 bytes")];
+    let lost = TestGateway::with(&secret).await.session("ann").await;
+    let gateway = TestGateway::with(&secret).await;
+    let attach = async || Channel::open(&gateway.ws_url(), &lost.control_token, Default::default()).await;
+
+    let (_, ack) = attach().await.unwrap();
+
+    assert_eq!(ack.session_id, lost.session_id);
+    assert_eq!(ack.livekit.unwrap().room_name, lost.room_name);
+    let (status, _) = gateway.delete(&format!("/api/sessions/{}", lost.session_id)).await;
+    assert_eq!(status, 200);
+    assert!(attach().await.is_err(), "one that was ended stays ended");
+}
