@@ -1,6 +1,6 @@
 //! Runs one [`Roster`]: takes events, tells watchers, asks LiveKit where events are not enough.
 //!
-//! Changes gather for one [`TICK`] and leave as one update, which is encoded once; its bytes are shared
+//! Changes gather for one `TICK` and leave as one update, which is encoded once; its bytes are shared
 //! by all watchers. The first change after a quiet tick leaves at once. A watcher whose queue is full
 //! delays nobody: it misses updates, gets a snapshot when it reads again, and is cut when it does not.
 
