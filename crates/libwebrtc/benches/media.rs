@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::PI;
 use std::ffi::OsStr;
 use std::net::{TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -40,7 +41,9 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["publish", url, rooms] => publish(url, rooms.parse().expect("a number")).await,
+        ["publish", url, first, end] => {
+            publish(url, first.parse().expect("a number")..end.parse().expect("a number")).await;
+        }
         ["listen", url, agents, rooms] => {
             let report =
                 listen(url, agents.parse().expect("a number"), rooms.parse().expect("a number")).await;
@@ -62,18 +65,22 @@ async fn compare(sizes: &[u32]) {
     let server = Server::start().await;
     let mut report = BTreeMap::new();
     let mut runs: BTreeMap<u32, Value> = BTreeMap::new();
-    // Publishers cost more than agents, so large runs put several agents into a room.
-    let rooms = sizes.iter().copied().max().unwrap_or(1).min(100);
-    let _publishers = server.publishers(rooms).await;
+    let (mut publishers, mut published) = (Vec::new(), 0);
     for agents in sizes {
-        let run = server
-            .run(&["listen", &server.url(), &agents.to_string(), &rooms.min(*agents).to_string()])
-            .await;
+        // Publishers cost more than agents: there are only as many as a run needs, and large runs put several
+        // agents into a room.
+        let rooms = (*agents).min(100);
+        if rooms > published {
+            publishers.push(server.publishers(published, rooms).await);
+            published = rooms;
+        }
+        let run = server.run(&["listen", &server.url(), &agents.to_string(), &rooms.to_string()]).await;
         say(&format!("{agents} agents: {run}"));
         report.insert(format!("cpu_s_per_agent_s_n{agents}"), run["cpu_s_per_agent_s"].clone());
-        runs.insert(*agents, run);
-    }
-    if let Some(ours) = runs.get(&20) {
+        let ours = &*runs.entry(*agents).or_insert(run);
+        if *agents != 20 {
+            continue;
+        }
         for (name, prefix, program, script) in [
             ("Python", "sdk", std::env::var_os("JUNE_PYTHON"), "agents.py"),
             ("Node.js", "node_sdk", std::env::var_os("NODE_PATH").map(|_| "node".into()), "agents.cjs"),
@@ -248,10 +255,10 @@ impl Agent {
 
 // --- Publishers ---------------------------------------------------------------------------------------------
 
-/// Speaks in `rooms` rooms until it is killed.
-async fn publish(url: &str, rooms: u32) {
+/// Speaks in rooms of these numbers until it is killed.
+async fn publish(url: &str, rooms: Range<u32>) {
     let mut speakers = Vec::new();
-    for number in 0..rooms {
+    for number in rooms {
         let grants =
             VideoGrants { room_join: true, room: format!("bench-{number}"), ..VideoGrants::default() };
         let (room, events) = Room::connect(url, &token("speaker", grants), RoomOptions::default())
@@ -332,8 +339,8 @@ impl Server {
         format!("ws://127.0.0.1:{}", self.port)
     }
 
-    async fn publishers(&self, rooms: u32) -> Child {
-        let mut process = this_program(&["publish", &self.url(), &rooms.to_string()]);
+    async fn publishers(&self, first: u32, end: u32) -> Child {
+        let mut process = this_program(&["publish", &self.url(), &first.to_string(), &end.to_string()]);
         let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         lines.next_line().await.expect("the publishers report").expect("the publishers publish");
         process
