@@ -87,7 +87,7 @@ impl Gateway {
 
         let metrics = telemetry::start_metrics();
         let disk = Disk::open(&config.data_dir)?;
-        let records = Records::new(disk.clone())?;
+        let records = Records::new(disk.clone(), config.session.ttl)?;
         let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
         let settings_of_minds = config.ai.minds.clone();
         let minds = web::block(move || Minds::load(&settings_of_minds)).await.map_err(io::Error::other)?;

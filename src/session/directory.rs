@@ -71,7 +71,7 @@ impl Directory {
             ended: None,
             livekit_room: None,
         };
-        self.shared.records.put(&record)?;
+        self.shared.records.create(record.clone())?;
         Ok(record)
     }
 
@@ -226,6 +226,7 @@ impl Directory {
         let actors: Vec<_> = self.shared.at_work.iter().map(|entry| entry.value().clone()).collect();
         let endings = actors.iter().map(|actor| actor.send(End(EndReason::Shutdown)));
         futures::future::join_all(endings).await;
+        self.shared.records.written().await;
     }
 
     /// A session's actor has ended.

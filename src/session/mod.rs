@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod answer;
 pub mod directory;
+mod fresh;
 pub mod machine;
 pub mod messages;
 pub mod microphone;

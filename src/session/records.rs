@@ -4,13 +4,28 @@
 //!   tree "sessions"   i <session: 16 bytes>  → Record as JSON
 //!                     r <room>               → session: 16 bytes
 //!                     u <user>               → session: 16 bytes, the user's newest
+//!                     f <session: 16 bytes>  → Records as JSON: that session and some made after it
 //!                     s <name>               → a secret this gateway made for itself
 //! ```
+//!
+//! Three keys in random places cost sled ten times what all the rest of making a session does. So a
+//! session that was just made goes to the disk with others made at that moment, under one key (`f`), and
+//! gets a place of its own when it is used for the first time. One that nobody used is forgotten after
+//! `SESSION_TTL_MS`.
+//!
+//! ```text
+//!   create ─▶ fresh (memory) ─▶ bounded queue ─▶ recorder: f        get, change … ─▶ i, r, u
+//! ```
 
+use std::{sync::Arc, thread, time::Duration};
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use sled::Batch;
+use tokio::sync::{mpsc, oneshot};
 
+use super::fresh::Fresh;
 use crate::{
+    clock,
     disk::{Disk, DiskError},
     ids::{RoomName, SessionId, UserId},
     protocol::to_client::EndReason,
@@ -48,34 +63,94 @@ pub struct LivekitRoom {
     pub created_ms: i64,
 }
 
+/// Records that wait for the recorder. Beyond that whoever makes a session writes it, which slows down
+/// those who make them.
+const QUEUE: usize = 8192;
+
+/// Records that share a key.
+const GROUP: usize = 512;
+
 /// The records. Cheap to clone.
 #[derive(Clone)]
 pub struct Records {
     disk: Disk,
     tree: sled::Tree,
+    /// Those that were made and not used since.
+    fresh: Arc<Mutex<Fresh>>,
+    /// How long they are kept.
+    ttl: Duration,
+    recorder: mpsc::Sender<Job>,
+}
+
+/// What the recorder is told.
+enum Job {
+    /// Write this.
+    Keep(Record),
+    /// Say when everything before is written.
+    Tell(oneshot::Sender<()>),
 }
 
 impl Records {
-    /// The records in this database.
-    pub fn new(disk: Disk) -> Result<Self, DiskError> {
-        Ok(Self { tree: disk.tree("sessions")?, disk })
+    /// The records in this database; those that nobody uses are forgotten after `ttl`.
+    pub fn new(disk: Disk, ttl: Duration) -> Result<Self, DiskError> {
+        let tree = disk.tree("sessions")?;
+        let fresh = Arc::new(Mutex::new(unused(&tree, ttl)?));
+        let (recorder, queue) = mpsc::channel(QUEUE);
+        let written = tree.clone();
+        thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || record(&written, ttl, queue))
+            .map_err(|error| DiskError::Sled(error.to_string()))?;
+        Ok(Self { tree, disk, fresh, ttl, recorder })
     }
 
-    /// Keeps a session. It is durable within sled's flush interval (500 ms); a caller who needs it
-    /// sooner waits for [`durable`](Self::durable).
+    /// Keeps a session that was just made. It is on disk within sled's flush interval (500 ms).
+    pub fn create(&self, record: Record) -> Result<(), DiskError> {
+        match self.recorder.try_send(Job::Keep(record.clone())) {
+            Ok(()) => {
+                let mut fresh = self.fresh.lock();
+                fresh.expire(made_before(self.ttl));
+                fresh.insert(record);
+                Ok(())
+            }
+            Err(_) => self.put(&record),
+        }
+    }
+
+    /// Keeps a session in a place of its own. One that is there already stays as it is. It is on disk
+    /// within sled's flush interval (500 ms); a caller who needs it sooner waits for
+    /// [`durable`](Self::durable).
     pub fn put(&self, record: &Record) -> Result<(), DiskError> {
         let id = record.session_id.as_bytes().as_slice();
         let value = serde_json::to_vec(record).map_err(|error| DiskError::Sled(error.to_string()))?;
-        let mut batch = Batch::default();
-        batch.insert(key(b'i', id), value);
-        batch.insert(key(b'r', record.room.as_str().as_bytes()), id);
-        batch.insert(key(b'u', record.user_id.as_str().as_bytes()), id);
-        Ok(self.tree.apply_batch(batch)?)
+        // The record goes first, so that what a `kill -9` cuts short is a session that is not found by its
+        // room. Not as a batch: sled takes a lock over all its trees for one.
+        if self.tree.compare_and_swap(key(b'i', id), None::<&[u8]>, Some(value))?.is_err() {
+            return Ok(());
+        }
+        self.tree.insert(key(b'r', record.room.as_str().as_bytes()), id)?;
+        // Ids sort by creation: an older session does not become its user's newest by being used.
+        self.tree.update_and_fetch(key(b'u', record.user_id.as_str().as_bytes()), |newest| {
+            Some(newest.map_or(id, |newest| newest.max(id)).to_vec())
+        })?;
+        Ok(())
+    }
+
+    /// A session is used: from now on it has a place of its own.
+    fn settle(&self, id: SessionId) -> Result<(), DiskError> {
+        let found = self.fresh.lock().get(id).cloned();
+        if let Some(record) = found {
+            // In this order whoever else asks finds it in one place or the other.
+            self.put(&record)?;
+            self.fresh.lock().remove(id);
+        }
+        Ok(())
     }
 
     /// Changes a session, whatever else changes it at the same time; gives it as it is then, none where
     /// there is no such session.
     pub fn change(&self, id: SessionId, change: impl Fn(&mut Record)) -> Result<Option<Record>, DiskError> {
+        self.settle(id)?;
         let changed = self.tree.update_and_fetch(key(b'i', id.as_bytes()), |value| {
             let mut record: Record = serde_json::from_slice(value?).ok()?;
             change(&mut record);
@@ -88,24 +163,48 @@ impl Records {
     pub fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<Record>, DiskError> {
         // Ids sort by creation.
         let end = before.map_or_else(|| vec![b'i' + 1], |id| key(b'i', id.as_bytes()));
-        let newest = self.tree.range(vec![b'i']..end).values().rev().take(limit);
-        newest.map(|value| read(&value?)).collect()
+        let fresh: Vec<Record> = self.fresh.lock().newest(before).take(limit).cloned().collect();
+        let settled = self.tree.range(vec![b'i']..end).values().rev().take(limit);
+        let mut all = settled.map(|value| read(&value?)).collect::<Result<Vec<Record>, _>>()?;
+        all.extend(fresh);
+        all.sort_by_key(|record| std::cmp::Reverse(record.session_id));
+        all.dedup_by_key(|record| record.session_id);
+        all.truncate(limit);
+        Ok(all)
     }
 
     /// A session by its id.
     pub fn get(&self, id: SessionId) -> Result<Option<Record>, DiskError> {
+        self.settle(id)?;
         let value = self.tree.get(key(b'i', id.as_bytes()))?;
         value.map(|value| read(&value)).transpose()
     }
 
     /// The session of a room.
     pub fn of_room(&self, room: &RoomName) -> Result<Option<Record>, DiskError> {
-        self.pointed_to(&key(b'r', room.as_str().as_bytes()))
+        let fresh = self.fresh.lock().of_room(room);
+        match fresh {
+            Some(id) => self.get(id),
+            None => self.pointed_to(&key(b'r', room.as_str().as_bytes())),
+        }
     }
 
     /// The newest session of a user.
     pub fn of_user(&self, user: &UserId) -> Result<Option<Record>, DiskError> {
+        let fresh = self.fresh.lock().of_user(user);
+        if let Some(id) = fresh {
+            self.settle(id)?;
+        }
         self.pointed_to(&key(b'u', user.as_str().as_bytes()))
+    }
+
+    /// Resolves once every session made before is written.
+    pub async fn written(&self) {
+        let (tell, told) = oneshot::channel();
+        // A recorder that is gone has written everything.
+        if self.recorder.send(Job::Tell(tell)).await.is_ok() {
+            let _ = told.await;
+        }
     }
 
     /// Resolves once everything put before is durable.
@@ -134,6 +233,67 @@ impl Records {
     }
 }
 
+/// When the oldest session was made that is kept though nobody used it.
+fn made_before(ttl: Duration) -> u64 {
+    clock::unix_ms().saturating_sub(ttl.as_millis() as u64)
+}
+
+/// The sessions of an earlier life that nobody used. Groups that are too old are cleared away.
+fn unused(tree: &sled::Tree, ttl: Duration) -> Result<Fresh, DiskError> {
+    clear(tree, ttl)?;
+    let (mut fresh, made_before) = (Fresh::default(), made_before(ttl));
+    for group in tree.scan_prefix(b"f").values() {
+        let group: Vec<Record> =
+            serde_json::from_slice(&group?).map_err(|error| DiskError::Sled(error.to_string()))?;
+        for record in group {
+            let settled = tree.contains_key(key(b'i', record.session_id.as_bytes()))?;
+            if !settled && record.created_ms >= made_before {
+                fresh.insert(record);
+            }
+        }
+    }
+    Ok(fresh)
+}
+
+/// Removes groups whose sessions are too old: a group is named by its first, and made within moments.
+fn clear(tree: &sled::Tree, ttl: Duration) -> Result<(), DiskError> {
+    // The first 48 bits of an id are the time in milliseconds (RFC 9562 §5.7); a minute is more than a
+    // group takes.
+    let end = u128::from(made_before(ttl).saturating_sub(60_000)) << 80;
+    for group in tree.range(vec![b'f']..key(b'f', &end.to_be_bytes())).keys() {
+        tree.remove(group?)?;
+    }
+    Ok(())
+}
+
+/// Writes what was made, in groups as large as the moment makes them.
+fn record(tree: &sled::Tree, ttl: Duration, mut queue: mpsc::Receiver<Job>) {
+    let (mut jobs, mut group, mut waiting) = (Vec::with_capacity(GROUP), Vec::new(), Vec::new());
+    while queue.blocking_recv_many(&mut jobs, GROUP) > 0 {
+        for job in jobs.drain(..) {
+            match job {
+                Job::Keep(record) => group.push(record),
+                Job::Tell(whom) => waiting.push(whom),
+            }
+        }
+        if let Err(error) = write(tree, &group).and_then(|()| clear(tree, ttl)) {
+            tracing::error!(%error, "new sessions are not on disk");
+        }
+        group.clear();
+        // Who no longer waits does not need to be told.
+        waiting.drain(..).for_each(|whom: oneshot::Sender<()>| {
+            let _ = whom.send(());
+        });
+    }
+}
+
+fn write(tree: &sled::Tree, group: &[Record]) -> Result<(), DiskError> {
+    let Some(first) = group.first() else { return Ok(()) };
+    let value = serde_json::to_vec(group).map_err(|error| DiskError::Sled(error.to_string()))?;
+    tree.insert(key(b'f', first.session_id.as_bytes()), value)?;
+    Ok(())
+}
+
 fn read(value: &[u8]) -> Result<Record, DiskError> {
     serde_json::from_slice(value).map_err(|error| DiskError::Sled(error.to_string()))
 }
@@ -148,6 +308,8 @@ fn key(kind: u8, name: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn record(n: u128, user: &str) -> Record {
         let user_id = UserId::parse(user).unwrap();
@@ -165,7 +327,7 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_id_its_room_and_its_user() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
         let (old, new) = (record(1, "john"), record(2, "john"));
         records.put(&old).unwrap();
         records.put(&new).unwrap();
@@ -179,7 +341,7 @@ mod tests {
     #[test]
     fn sessions_are_read_in_pages_newest_first() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
         (1..=5).for_each(|n| records.put(&record(n, "john")).unwrap());
         let page = |before: Option<u128>, limit| -> Vec<SessionId> {
             let records = records.newest(before.map(SessionId::from_u128), limit).unwrap();
@@ -193,9 +355,68 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_just_made_is_found_by_every_name_as_one_that_was_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
+        for (n, user) in [(1, "ann"), (2, "bob"), (3, "eve"), (4, "eve")] {
+            records.create(Record { created_ms: clock::unix_ms(), ..record(n, user) }).unwrap();
+        }
+        let id = |record: Result<Option<Record>, DiskError>| record.unwrap().map(|record| record.session_id);
+        let listed = || -> Vec<SessionId> {
+            records.newest(None, 3).unwrap().iter().map(|record| record.session_id).collect()
+        };
+        let newest = [4, 3, 2].map(SessionId::from_u128);
+
+        assert_eq!(listed(), newest);
+        assert_eq!(id(records.get(SessionId::from_u128(1))), Some(SessionId::from_u128(1)));
+        assert_eq!(id(records.of_room(&record(2, "bob").room)), Some(SessionId::from_u128(2)));
+        assert_eq!(id(records.of_user(&record(4, "eve").user_id)), Some(SessionId::from_u128(4)));
+        assert_eq!(id(records.get(SessionId::from_u128(3))), Some(SessionId::from_u128(3)));
+        assert_eq!(id(records.of_user(&record(4, "eve").user_id)), Some(SessionId::from_u128(4)));
+        assert_eq!(listed(), newest, "whether or not it was used");
+    }
+
+    #[tokio::test]
+    async fn one_that_was_just_made_survives_a_restart_and_is_forgotten_when_nobody_uses_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let reopen = || loop {
+            match Disk::open(folder.path()) {
+                // The threads of the one before are still letting go.
+                Err(DiskError::Locked { .. }) => thread::yield_now(),
+                disk => return disk.unwrap(),
+            }
+        };
+        let (used, unused) = (Record { session_id: SessionId::new(), ..record(1, "ann") }, SessionId::new());
+        let made = clock::unix_ms();
+        {
+            let records = Records::new(reopen(), HOUR).unwrap();
+            let used = Record { created_ms: made, ..used.clone() };
+            records.create(Record { session_id: unused, created_ms: made, ..record(2, "bob") }).unwrap();
+            records.create(used.clone()).unwrap();
+            let changed = records.change(used.session_id, |record| record.incarnation = 7).unwrap();
+            assert_eq!(changed.map(|record| record.incarnation), Some(7));
+            records.written().await;
+            records.disk.sync().unwrap();
+        }
+
+        let records = Records::new(reopen(), HOUR).unwrap();
+        assert_eq!(records.newest(None, 9).unwrap().len(), 2);
+        assert_eq!(records.get(used.session_id).unwrap().unwrap().incarnation, 7);
+        drop(records);
+
+        while clock::unix_ms() == made {
+            thread::yield_now();
+        }
+        let records = Records::new(reopen(), Duration::ZERO).unwrap();
+        let left: Vec<SessionId> =
+            records.newest(None, 9).unwrap().iter().map(|record| record.session_id).collect();
+        assert_eq!(left, [used.session_id]);
+    }
+
+    #[test]
     fn a_change_leaves_what_else_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
         let session = record(1, "john");
         records.put(&session).unwrap();
         let room = LivekitRoom { sid: "RM_1".into(), created_ms: 7 };
@@ -213,7 +434,7 @@ mod tests {
     #[test]
     fn a_secret_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(Disk::open(folder.path()).unwrap()).unwrap();
+        let records = Records::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
         assert_eq!(records.secret("control", || vec![1]), Ok(vec![1]));
         assert_eq!(records.secret("control", || vec![2]), Ok(vec![1]));
     }
