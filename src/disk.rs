@@ -26,7 +26,7 @@ const QUEUE: usize = 8192;
 const BATCH: usize = 1024;
 
 /// sled's page cache. The working set is the newest lines of the users who are here.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Why the database could not be opened or written.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

@@ -84,7 +84,8 @@ pub struct SessionActor {
     directory: Directory,
     /// The attached socket and those that are on their way out.
     sockets: Vec<SocketHandle>,
-    uplink: Uplink,
+    /// None until sound, or its format, comes on the control channel: most sessions never need it.
+    uplink: Option<Box<Uplink>>,
     /// None until the first sound.
     listener: Option<Listener>,
     /// The utterance the transcriber is hearing.
@@ -118,7 +119,7 @@ impl SessionActor {
             services,
             directory,
             sockets: Vec::new(),
-            uplink: Uplink::default(),
+            uplink: None,
             listener: None,
             utterance: None,
             thinking: None,
@@ -436,7 +437,7 @@ impl Handler<FromSocket> for SessionActor {
         match news {
             SocketNews::Said(said) => {
                 if let FromClient::AudioConfig(format) = &said.message
-                    && let Err(error) = self.uplink.configure(format.clone())
+                    && let Err(error) = self.uplink.get_or_insert_default().configure(format.clone())
                 {
                     return self.step(Input::Malformed(id, error), ctx);
                 }
@@ -450,7 +451,7 @@ impl Handler<FromSocket> for SessionActor {
             SocketNews::Audio(_) if self.session.socket() != Some(id) => {}
             SocketNews::Audio(frame) => {
                 self.step(Input::Alive(id), ctx);
-                match self.uplink.take(&frame) {
+                match self.uplink.get_or_insert_default().take(&frame) {
                     Ok(samples) if samples.is_empty() => {}
                     Ok(samples) => self.step(Input::Sound(MediaSource::Ws, samples.into()), ctx),
                     Err(error) => self.step(Input::Malformed(id, error), ctx),

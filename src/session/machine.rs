@@ -295,7 +295,7 @@ pub struct Session {
     /// When the last utterance ended, and the same in milliseconds of the session.
     speech_end: Option<(Instant, u64)>,
     turns: Turns,
-    answer: Option<Answer>,
+    answer: Option<Box<Answer>>,
     /// What is being answered, until it is known what was heard of the answer.
     asked: Option<String>,
     dialogue: VecDeque<Line>,
@@ -360,7 +360,7 @@ impl Session {
             Phase::Ended => return None,
         };
         let microphone = self.socket().and(self.microphone.deadline());
-        let answer = self.answer.as_ref().and_then(Answer::deadline);
+        let answer = self.answer.as_deref().and_then(Answer::deadline);
         [phase, microphone, answer, self.stall_at()].into_iter().flatten().min()
     }
 
@@ -475,7 +475,7 @@ impl Session {
         if self.brings_livekit {
             effects.push(Effect::JoinRoom);
         }
-        if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
+        if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.resume(now));
         }
         let device = init.device_id.unwrap_or_else(DeviceId::unnamed);
@@ -982,7 +982,7 @@ impl Session {
         if self.socket().is_none() {
             answer.pause(now);
         }
-        self.answer = Some(answer);
+        self.answer = Some(Box::new(answer));
     }
 
     /// How an answer is spoken now: in the room only while we are there to say it.
@@ -1134,7 +1134,7 @@ impl Session {
             self.sources.stalled();
             effects.push(Effect::CloseGate(speech::EndReason::Muted));
         }
-        if let Some(generation) = self.answer.as_ref().map(Answer::generation) {
+        if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.tick(now));
         }
     }

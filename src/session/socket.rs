@@ -67,7 +67,7 @@ pub fn upgrade(
     let incoming = guarded(payload, outlet.clone());
     let socket = Socket { id, grant, directory, outlet, session: None, fragments: None };
     let context = WebsocketContext::create(socket, incoming);
-    Ok(response.streaming(Body { context: Box::pin(context), outgoing }))
+    Ok(response.streaming(Body { context: Box::pin(context), outgoing, sent: false }))
 }
 
 /// The client's bytes, without frames that are too large.
@@ -95,13 +95,23 @@ fn guarded(payload: Payload, outlet: Outlet) -> impl Stream<Item = Result<Bytes,
 struct Body {
     context: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
     outgoing: OutletStream,
+    /// The last thing that was sent came from the outlet: the context has its turn.
+    sent: bool,
 }
 
 impl Stream for Body {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // The context first: polling it is what takes in the client's frames.
+        // Polling the context is what takes in the client's frames: it comes first, but for a frame
+        // that waits already, so that it is not polled twice for each that is sent.
+        if !self.sent
+            && let Poll::Ready(Some(bytes)) = self.outgoing.poll_next_unpin(cx)
+        {
+            self.sent = true;
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        self.sent = false;
         let context = self.context.as_mut().poll_next(cx);
         if let Poll::Ready(Some(bytes)) = context {
             return Poll::Ready(Some(bytes));
