@@ -67,8 +67,11 @@ pub struct LivekitRoom {
 /// those who make them.
 const QUEUE: usize = 8192;
 
-/// Records that share a key.
+/// Records that share a key: what sled keeps in a file of its own begins at half a megabyte.
 const GROUP: usize = 512;
+
+/// How long a group gathers. Without it each session would wake the recorder and be a group of one.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// The records. Cheap to clone.
 #[derive(Clone)]
@@ -268,22 +271,26 @@ fn clear(tree: &sled::Tree, ttl: Duration) -> Result<(), DiskError> {
 
 /// Writes what was made, in groups as large as the moment makes them.
 fn record(tree: &sled::Tree, ttl: Duration, mut queue: mpsc::Receiver<Job>) {
-    let (mut jobs, mut group, mut waiting) = (Vec::with_capacity(GROUP), Vec::new(), Vec::new());
-    while queue.blocking_recv_many(&mut jobs, GROUP) > 0 {
+    let (mut jobs, mut group, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(first) = queue.blocking_recv() {
+        thread::sleep(GATHER);
+        jobs.push(first);
+        jobs.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(QUEUE));
         for job in jobs.drain(..) {
             match job {
                 Job::Keep(record) => group.push(record),
                 Job::Tell(whom) => waiting.push(whom),
             }
         }
-        if let Err(error) = write(tree, &group).and_then(|()| clear(tree, ttl)) {
+        let written = group.chunks(GROUP).try_for_each(|group| write(tree, group));
+        if let Err(error) = written.and_then(|()| clear(tree, ttl)) {
             tracing::error!(%error, "new sessions are not on disk");
         }
         group.clear();
-        // Who no longer waits does not need to be told.
-        waiting.drain(..).for_each(|whom: oneshot::Sender<()>| {
-            let _ = whom.send(());
-        });
+        for whom in waiting.drain(..) {
+            // Who no longer waits does not need to be told.
+            let _ = oneshot::Sender::send(whom, ());
+        }
     }
 }
 
