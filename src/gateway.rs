@@ -114,7 +114,7 @@ impl Gateway {
             _ => None,
         };
         let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone());
-        let passes = config.livekit.as_ref().map(Passes::new);
+        let passes = config.livekit.as_ref().map(|livekit| Passes::new(livekit, deny.clone()));
         let parts = parts(&config, &minds);
 
         let services = Arc::new(Services {

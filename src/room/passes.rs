@@ -1,5 +1,5 @@
 //! A LiveKit token for a room is proof enough that its holder may know who is in it: joining would tell
-//! them the same.
+//! them the same. Somebody who was removed could not join, and so sees nothing.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use livekit_api::access_token::VideoGrants;
@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     config::LivekitConfig,
+    deny::Deny,
     ids::{Identity, RoomName},
 };
 
@@ -15,6 +16,7 @@ use crate::{
 pub struct Passes {
     api_key: String,
     key: DecodingKey,
+    deny: Deny,
 }
 
 /// What a LiveKit token proves.
@@ -33,15 +35,17 @@ struct Claims {
 }
 
 impl Passes {
-    /// Tokens of this LiveKit.
-    pub fn new(livekit: &LivekitConfig) -> Self {
+    /// Tokens of this LiveKit, but for those who are kept out.
+    pub fn new(livekit: &LivekitConfig, deny: Deny) -> Self {
         Self {
             api_key: livekit.api_key.clone(),
             key: DecodingKey::from_secret(livekit.api_secret.expose().as_bytes()),
+            deny,
         }
     }
 
-    /// What a token proves; nothing where it is not one of LiveKit's, has ended, or is for no room.
+    /// What a token proves; nothing where it is not one of LiveKit's, has ended, is for no room, or for one
+    /// that its holder was removed from.
     pub fn read(&self, token: &str) -> Option<Pass> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[&self.api_key]);
@@ -51,30 +55,41 @@ impl Passes {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).ok()?.claims;
         let room = RoomName::parse(&claims.video.room).ok()?;
         let identity = Identity::parse(&claims.sub).ok()?;
-        claims.video.room_join.then_some(Pass { room, identity })
+        let may_join = claims.video.room_join && self.deny.until(&room, &identity).is_none();
+        may_join.then_some(Pass { room, identity })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{clock, secret::Secret};
+    use crate::{clock, disk::Disk, secret::Secret};
 
-    fn read(secret: &str, claims: &Value) -> Option<Pass> {
-        let passes = Passes::new(&LivekitConfig {
+    fn passes(folder: &Path) -> Passes {
+        let livekit = LivekitConfig {
             url: "ws://livekit".into(),
             internal_url: "ws://livekit".into(),
             api_key: "devkey".into(),
             api_secret: Secret::new("secret"),
             rejoin_backoff: Duration::from_secs(2),
-        });
+        };
+        let deny = Deny::open(Disk::open(folder).unwrap(), Duration::from_secs(900)).unwrap();
+        Passes::new(&livekit, deny)
+    }
+
+    fn sign(secret: &str, claims: &Value) -> String {
         let key = EncodingKey::from_secret(secret.as_bytes());
-        passes.read(&jsonwebtoken::encode(&Header::default(), claims, &key).unwrap())
+        jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
+    }
+
+    fn read(secret: &str, claims: &Value) -> Option<Pass> {
+        let folder = tempfile::tempdir().unwrap();
+        passes(folder.path()).read(&sign(secret, claims))
     }
 
     fn claims(video: &Value) -> Value {
@@ -85,6 +100,18 @@ mod tests {
     fn a_token_that_joins_a_room_opens_that_room() {
         let pass = read("secret", &claims(&json!({"room": "room-a", "roomJoin": true}))).unwrap();
         assert_eq!((pass.room.as_str(), pass.identity.as_str()), ("room-a", "ann"));
+    }
+
+    #[actix_web::test]
+    async fn a_token_of_somebody_who_was_removed_opens_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let passes = passes(folder.path());
+        let token = sign("secret", &claims(&json!({"room": "room-a", "roomJoin": true})));
+        let pass = passes.read(&token).unwrap();
+
+        passes.deny.deny(&pass.room, &pass.identity).await.unwrap();
+
+        assert_eq!(passes.read(&token), None);
     }
 
     #[test]
