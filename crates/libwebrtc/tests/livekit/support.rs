@@ -51,6 +51,9 @@ impl Server {
 
     /// The same, with more lines of configuration.
     pub async fn start_with(more: &str) -> Self {
+        // `RUST_LOG` shows what a test that failed went through.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let binary = std::env::var_os("LIVEKIT_SERVER")
             .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
         let files = TempDir::new().unwrap();
