@@ -18,9 +18,7 @@ test: ## Runs every test, in three rings
 	@scripts/setup all
 	$(where) && cargo test --locked --workspace --lib
 	$(where) && cargo test --locked --test gateway
-	$(where) && cargo test --locked --workspace --test api
-	# Left out: joining through TURN fails about once in five times, for a reason that is not found yet.
-	$(where) && cargo test --locked --workspace --test livekit -- --skip by_a_turn_server
+	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
 
 check: ## Formatting, lints and documentation

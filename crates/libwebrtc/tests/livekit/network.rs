@@ -33,8 +33,10 @@ async fn where_the_server_wants_tcp_sound_comes_by_tcp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
+    // The server has a socket on each interface and calls all of them by the address of its node: of those it
+    // keeps the candidate that it came to first. A relay on loopback reaches only the one of loopback.
     let turn = format!(
-        "turn:\n  enabled: true\n  domain: localhost\n  udp_port: {}\n  relay_range_start: 17700\n  \
+        "  interfaces:\n    includes: [lo]\nturn:\n  enabled: true\n  domain: localhost\n  udp_port: {}\n  relay_range_start: 17700\n  \
          relay_range_end: 17799\n",
         free_udp_port()
     );
