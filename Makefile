@@ -35,9 +35,9 @@ bench-turns: ## From the end of speech to the answer; what a session costs
 	@scripts/setup build-tools models livekit
 	$(where) && cargo bench --locked --bench turns
 
-bench-rooms: ## Webhooks taken a second; one change told to 1,000 and to 10,000 watchers
-	@scripts/setup build-tools
-	cargo bench --locked --bench rooms
+bench-rooms: ## Sessions made and webhooks taken a second; one change told to 1,000 and to 10,000 watchers
+	@scripts/setup build-tools e2e
+	$(where) && cargo bench --locked --bench rooms
 
 bench-vad: ## What voice detection costs, and what its first stage misses
 	@scripts/setup build-tools models

@@ -14,8 +14,12 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+#[path = "support/creation.rs"]
+mod creation;
 #[path = "support/figures.rs"]
 mod figures;
+#[path = "support/load.rs"]
+mod load;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/watchers.rs"]
@@ -48,7 +52,10 @@ const CONNECTIONS: usize = 32;
 
 fn main() {
     let mut figures = Vec::new();
-    // Session creation has a benchmark of its own: benches/support/creation.rs is called here.
+
+    let gateway = Gateway::start();
+    figures.extend(actix_web::rt::System::new().block_on(creation::creation(gateway.port)));
+    drop(gateway);
 
     let gateway = Gateway::start();
     let per_s = webhooks_per_second(&gateway);
