@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use super::onnx::Runtime;
 
+// Shared with the end-to-end tests, so that both call the same words wrong.
+#[path = "../../tests/e2e/support/word_errors.rs"]
+mod counting;
+pub(crate) use counting::word_errors;
+
 /// The installed models.
 ///
 /// # Panics
@@ -25,34 +30,6 @@ pub(crate) fn runtime() -> Runtime {
 pub(crate) fn transcripts() -> BTreeMap<String, String> {
     let json = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/transcripts.json"));
     serde_json::from_str(json).expect("file names to sentences")
-}
-
-/// Words to insert, delete and replace to get from one text to the other, case and punctuation
-/// aside.
-pub(crate) fn word_errors(spoken: &str, understood: &str) -> usize {
-    let (spoken, understood) = (words(spoken), words(understood));
-    let mut row: Vec<usize> = (0..=understood.len()).collect();
-    for (i, wanted) in spoken.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, got) in understood.iter().enumerate() {
-            let replaced = diagonal + usize::from(wanted != got);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[understood.len()]
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.to_lowercase()
-        .replace("mr.", "mister")
-        .replace('-', " ")
-        .replace("10", "ten")
-        .split_whitespace()
-        .map(|word| word.chars().filter(|mark| mark.is_alphanumeric()).collect::<String>())
-        .filter(|word| !word.is_empty())
-        .collect()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod livekit;
 mod publisher;
 mod watcher;
+mod word_errors;
 mod words;
 
 use std::{
@@ -22,7 +23,8 @@ pub use self::{
     livekit::{LivekitServer, SECRET},
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
-    words::{Clip, clips, word_errors, words},
+    word_errors::{word_errors, words},
+    words::{Clip, clips},
 };
 
 /// What should happen soon, on a machine that is busy with other things as well.
