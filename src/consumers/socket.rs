@@ -65,24 +65,24 @@ enum Said {
 pub fn upgrade(
     request: &HttpRequest,
     payload: Payload,
-    user: Option<UserId>,
+    user: Option<&UserId>,
     consumers: &Consumers,
     directory: Directory,
 ) -> Result<HttpResponse, ApiError> {
     let mut response = ws::handshake(request).map_err(|error| ApiError::invalid("upgrade", error))?;
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, request.conn_data::<Connection>().copied());
     let incoming = guarded(payload, outlet.clone(), Profile::EdgeV1);
-    let id = consumers.attach(user.clone(), outlet.clone());
+    let id = consumers.attach(user.cloned(), outlet.clone());
     let socket = Socket {
         id,
-        user: user.clone(),
+        user: user.cloned(),
         consumers: consumers.clone(),
         directory,
         outlet,
         fragments: Fragments::default(),
     };
     let body = Introduced {
-        sessions: consumers.sessions(user.as_ref()).into_iter(),
+        sessions: consumers.sessions(user).into_iter(),
         consumers: consumers.clone(),
         then: Body::new(WebsocketContext::create(socket, incoming), outgoing),
     };

@@ -28,6 +28,5 @@ pub async fn connect(
     if site.is_draining() {
         return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
-    let user = query.into_inner().user;
-    consumers::upgrade(&request, payload, user, &site.consumers, site.directory.clone())
+    consumers::upgrade(&request, payload, query.user.as_ref(), &site.consumers, site.directory.clone())
 }

@@ -377,10 +377,10 @@ impl FromClient {
 impl FromClient {
     /// The message as an object, to be passed on.
     pub fn into_object(self) -> Map<String, Value> {
-        match self {
-            Self::Other { body, .. } => body,
-            known => serde_json::from_str(&known.encode()).expect("a message is an object"),
+        if let Self::Other { body, .. } = self {
+            return body;
         }
+        serde_json::from_str(&self.encode()).expect("a message is an object")
     }
 }
 

@@ -246,7 +246,6 @@ impl Answer {
 
     fn fall_silent(&mut self) {
         self.mute = true;
-        self.waiting.clear();
         if let Some((voice, Player::Clips(clips))) = &mut self.voice {
             *clips = Clips::new(voice.rate_hz);
         }
@@ -325,6 +324,10 @@ impl Answer {
             return effects;
         };
 
+        if self.mute {
+            // The text may go on for a while.
+            self.waiting.clear();
+        }
         let waiting = match player {
             Player::Frames(playout) => playout.waiting(),
             Player::Clips(clips) => clips.waiting(),
@@ -553,6 +556,20 @@ mod tests {
             ["done Stop One. Two.", "metrics", "over Stop One. Two."],
             "it has the text"
         );
+    }
+
+    #[test]
+    fn an_answer_whose_voice_fails_before_its_text_is_over_comes_to_an_end() {
+        let now = clock::now();
+        let mut answer = answer(true, now);
+        answer.thought("One. ", now);
+        answer.sentence_spoken(false, now);
+        answer.thought("Two. Three. ", now);
+        let mut effects = answer.text_over(Finish::Stop, now);
+        while let Some(deadline) = answer.deadline() {
+            effects.extend(answer.tick(deadline));
+        }
+        assert!(brief(&effects).contains(&"over Stop One. Two. Three. ".to_owned()), "{:?}", brief(&effects));
     }
 
     #[test]

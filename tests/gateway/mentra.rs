@@ -96,9 +96,8 @@ async fn a_token_in_the_query_is_taken_and_is_in_no_log() {
 
     let log = log.join().unwrap();
     assert!(log.contains("client attached"), "{log}");
-    for secret in [token.as_str(), token.rsplit('.').next().unwrap(), SECRET] {
-        assert!(!log.contains(&format!("token={secret}")) && !log.contains(&token), "{log}");
-    }
+    let signature = token.rsplit('.').next().unwrap();
+    assert!(!log.contains(signature), "{log}");
 }
 
 #[actix_web::test]

@@ -142,12 +142,10 @@ impl Rig {
     /// What was passed on.
     fn forwarded(&mut self) -> Vec<Value> {
         let mut all = Vec::new();
-        self.effects.retain(|effect| match effect {
-            Effect::Forward(message) => {
-                all.push(Value::Object(message.clone().into_object()));
-                false
-            }
-            _ => true,
+        self.effects.retain(|effect| {
+            let Effect::Forward(message) = effect else { return true };
+            all.push(Value::Object(message.clone().into_object()));
+            false
         });
         all
     }

@@ -20,9 +20,9 @@ impl Rig {
 
     /// The clips that are to be played.
     fn clips(&self) -> Vec<String> {
-        let clips = self.effects.iter().filter_map(|effect| match effect {
-            Effect::PlayClip { request_id, .. } => Some(request_id.clone()),
-            _ => None,
+        let clips = self.effects.iter().filter_map(|effect| {
+            let Effect::PlayClip { request_id, .. } = effect else { return None };
+            Some(request_id.clone())
         });
         clips.collect()
     }
@@ -92,6 +92,20 @@ fn what_cannot_be_read_is_passed_over() {
     }
     assert_eq!(rig.told(1), [] as [Value; 0]);
     assert_eq!(rig.session.socket(), Some(1));
+}
+
+/// Conformance 6 (protocol.md §7.8).
+#[test]
+fn voice_detection_of_the_phones_own_opens_and_ends_an_utterance_in_every_way_it_is_written() {
+    let mut rig = Rig::phone();
+    for text in [r#"{"type":"VAD","status":"true"}"#, r#"{"type":"vad","status":true}"#] {
+        rig.effects.clear();
+        rig.hear(text);
+        assert!(rig.has(|effect| matches!(effect, Effect::OpenGate)), "{text}");
+    }
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 1 });
+    rig.hear(r#"{"type":"VAD","status":"false"}"#);
+    assert!(rig.has(|effect| matches!(effect, Effect::CloseGate(speech::EndReason::ClientVad))));
 }
 
 #[test]
@@ -194,9 +208,9 @@ fn a_phone_that_lost_its_connection_goes_on_hearing_where_it_was() {
 
     rig.attach_as(Profile::Mentra, 2, None);
 
-    let left = rig.effects.iter().find_map(|effect| match effect {
-        Effect::PlayClip { socket: 2, samples, .. } => Some(samples.len()),
-        _ => None,
+    let left = rig.effects.iter().find_map(|effect| {
+        let Effect::PlayClip { socket: 2, samples, .. } = effect else { return None };
+        Some(samples.len())
     });
     assert_eq!(left, Some(16_000 - 6_400));
 }
