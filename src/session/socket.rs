@@ -132,19 +132,13 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    fn new(context: impl Stream<Item = Result<Bytes, Error>> + 'static, outgoing: OutletStream) -> Self {
-        let doorbell = Arc::new(Doorbell { rung: AtomicBool::new(true), connection: AtomicWaker::new() });
-        Self { context: Box::pin(context), doorbell, outgoing }
-    }
-}
-
-impl Body {
     /// The body of an actor's connection, and of what is sent past it.
     pub(crate) fn new(
         context: impl Stream<Item = Result<Bytes, Error>> + 'static,
         outgoing: OutletStream,
     ) -> Self {
-        Self { context: Box::pin(context), outgoing, sent: false }
+        let doorbell = Arc::new(Doorbell { rung: AtomicBool::new(true), connection: AtomicWaker::new() });
+        Self { context: Box::pin(context), doorbell, outgoing }
     }
 }
 
