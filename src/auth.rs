@@ -72,6 +72,8 @@ pub struct Keys {
     /// For the secrets that resume, kept apart from tokens.
     resume: EncodingKey,
     users: Option<DecodingKey>,
+    /// Users' tokens may live for ever.
+    allow_no_exp: bool,
     /// Hashes of the API keys: equally long, so that comparing them tells nothing.
     api_keys: Vec<[u8; 32]>,
     livekit: Option<RoomKeys>,
@@ -130,6 +132,7 @@ impl Keys {
                 .jwt_secret
                 .as_ref()
                 .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes())),
+            allow_no_exp: auth.allow_no_exp,
             api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
             livekit,
         }
@@ -195,7 +198,7 @@ impl Keys {
             verified => return verified,
         };
         match &self.users {
-            Some(users) => verify_user(token, users),
+            Some(users) => verify_user(token, users, self.allow_no_exp),
             None => Err(control),
         }
     }
@@ -225,9 +228,10 @@ impl Keys {
     }
 }
 
-fn verify_user(token: &str, key: &DecodingKey) -> Result<Grant, ApiError> {
+fn verify_user(token: &str, key: &DecodingKey, allow_no_exp: bool) -> Result<Grant, ApiError> {
     let mut validation = validation();
-    validation.set_required_spec_claims(&["exp"]);
+    // One that is there counts either way.
+    validation.set_required_spec_claims(if allow_no_exp { &[] } else { &["exp"] });
     let claims =
         jsonwebtoken::decode::<UserClaims>(token, key, &validation).map_err(|error| refusal(&error))?.claims;
     let name = claims.email.or(claims.sub).unwrap_or_default();
@@ -266,6 +270,7 @@ mod tests {
         let auth = AuthConfig {
             api_keys: vec![Secret::new("key-a"), Secret::new("key-b")],
             jwt_secret: Some(Secret::new("users")),
+            allow_no_exp: false,
             control_secret: None,
         };
         Keys::new(&auth, b"control", None)
@@ -315,6 +320,20 @@ mod tests {
         ] {
             assert_eq!(keys().verify(&token).unwrap_err().code, code, "{token}");
         }
+    }
+
+    #[test]
+    fn a_token_that_never_expires_is_taken_where_that_is_allowed_and_one_that_has_expired_is_not() {
+        let auth = AuthConfig {
+            jwt_secret: Some(Secret::new("users")),
+            allow_no_exp: true,
+            ..AuthConfig::default()
+        };
+        let keys = Keys::new(&auth, b"control", None);
+        let token = jwt("users", &json!({"email": "john@example.org"}), Algorithm::HS256);
+        assert_eq!(keys.verify(&token).unwrap().user.as_str(), "john@example.org");
+        let token = jwt("users", &json!({"sub": "john", "exp": clock::unix_s() - 60}), Algorithm::HS256);
+        assert_eq!(keys.verify(&token).unwrap_err().code, Code::ExpiredToken);
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct AuthConfig {
     pub api_keys: Vec<Secret>,
     /// Verifies users' JWTs, HS256 (`AUTH_JWT_SECRET`, or MentraOS' `AUGMENTOS_AUTH_JWT_SECRET`).
     pub jwt_secret: Option<Secret>,
+    /// Takes users' tokens that never expire, too (`MENTRA_COMPAT_NO_EXP`): MentraOS' have no `exp`.
+    pub allow_no_exp: bool,
     /// Signs control tokens (`CONTROL_TOKEN_SECRET`); where absent one is made and kept in the data folder.
     pub control_secret: Option<Secret>,
 }
@@ -154,6 +156,9 @@ impl Config {
                 })
                 .unwrap_or_default(),
             jwt_secret: env.secret("AUTH_JWT_SECRET").or_else(|| env.secret("AUGMENTOS_AUTH_JWT_SECRET")),
+            allow_no_exp: env
+                .choice("MENTRA_COMPAT_NO_EXP", &[("false", false), ("true", true)])
+                .unwrap_or_default(),
             control_secret: env.secret("CONTROL_TOKEN_SECRET"),
         };
         let config = Self {

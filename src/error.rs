@@ -37,6 +37,8 @@ pub enum Code {
     Unsupported,
     /// The session is not in a state for that.
     SessionError,
+    /// A MentraOS phone calls that has no session.
+    NoActiveSession,
     /// Too many requests or messages.
     RateLimited,
     /// LiveKit is out of reach, or not configured.
@@ -67,6 +69,7 @@ impl Code {
             Self::MalformedMessage => "MALFORMED_MESSAGE",
             Self::Unsupported => "UNSUPPORTED",
             Self::SessionError => "SESSION_ERROR",
+            Self::NoActiveSession => "NO_ACTIVE_SESSION",
             Self::RateLimited => "RATE_LIMITED",
             Self::MediaUnavailable => "MEDIA_UNAVAILABLE",
             Self::RecordingUnavailable => "RECORDING_UNAVAILABLE",
@@ -88,7 +91,7 @@ impl Code {
             Self::SessionError => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::MediaUnavailable => StatusCode::BAD_GATEWAY,
-            Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded => {
+            Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded | Self::NoActiveSession => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,6 +106,7 @@ impl Code {
                 | Self::MediaUnavailable
                 | Self::RecordingUnavailable
                 | Self::AiUnavailable
+                | Self::NoActiveSession
                 | Self::Overloaded
                 | Self::InternalError
         )
@@ -142,6 +146,29 @@ impl ApiError {
         Self::new(Code::InternalError, "something went wrong on our side")
     }
 
+    /// How long to wait before another try, in seconds.
+    const fn retry_after(&self) -> Option<u64> {
+        match self.code {
+            Code::RateLimited | Code::Overloaded | Code::MediaUnavailable => Some(1),
+            Code::NoActiveSession => Some(5),
+            Code::MissingToken
+            | Code::InvalidToken
+            | Code::ExpiredToken
+            | Code::Forbidden
+            | Code::InvalidRequest
+            | Code::SessionNotFound
+            | Code::NotFound
+            | Code::TooLarge
+            | Code::UnsupportedMediaType
+            | Code::MalformedMessage
+            | Code::Unsupported
+            | Code::SessionError
+            | Code::RecordingUnavailable
+            | Code::AiUnavailable
+            | Code::InternalError => None,
+        }
+    }
+
     /// The session that a client asked for is not there.
     pub fn no_such_session() -> Self {
         Self::new(Code::SessionNotFound, "there is no such session, or it has ended")
@@ -171,8 +198,8 @@ impl ResponseError for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        if matches!(self.code, Code::RateLimited | Code::Overloaded | Code::MediaUnavailable) {
-            response.insert_header(("Retry-After", "1"));
+        if let Some(after) = self.retry_after() {
+            response.insert_header(("Retry-After", after.to_string()));
         }
         response.body(
             serde_json::to_string(&Problem {

@@ -23,7 +23,9 @@ use crate::{
     agent::{Agents, token::TokenIssuer},
     ai::minds::{Mind, Minds},
     auth::{Keys, RoomKeys},
+    clips::Clips,
     config::Config,
+    consumers::Consumers,
     deny::Deny,
     disk::{Disk, DiskError},
     history::{HistoryStore, sled::SledHistory},
@@ -117,12 +119,15 @@ impl Gateway {
         let passes = config.livekit.as_ref().map(|livekit| Passes::new(livekit, deny.clone()));
         let parts = parts(&config, &minds);
 
+        let (consumers, clips) = (Consumers::default(), Clips::default());
         let services = Arc::new(Services {
             settings: Arc::new(settings(&config, &minds)),
             keys: keys.clone(),
             agents,
             rooms: rooms.clone(),
             passes: passes.clone(),
+            consumers: consumers.clone(),
+            clips: clips.clone(),
             history: history.clone(),
             detectors: minds.detectors.clone(),
             transcriber: minds.transcriber.ready().cloned(),
@@ -134,6 +139,8 @@ impl Gateway {
             keys,
             rooms,
             deny,
+            consumers,
+            clips,
             history,
             livekit,
             passes,
@@ -173,6 +180,7 @@ impl Gateway {
         self.site.draining.store(true, Ordering::Relaxed);
         self.site.directory.shut_down().await;
         self.site.rooms.shut_down().await;
+        self.site.consumers.shut_down();
         for server in self.servers {
             server.handle.stop(true).await;
             if let Err(error) = server.serving.await {

@@ -10,7 +10,8 @@
 //! 4. [`agent`]: sound from LiveKit. [`speech`]: from sound to utterances and turns.
 //! 5. [`ai`]: utterances to text, text to an answer, an answer to speech.
 //! 6. [`history`] on [`disk`]: what was said, kept. [`room`]: who is there, pushed.
-//! 7. [`client`] and [`talk`]: the other end of the wire.
+//! 7. [`consumers`]: backends that are told what clients say. [`clips`]: answers as files.
+//! 8. [`client`] and [`talk`]: the other end of the wire.
 //!
 //! The rest is small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`livekit`], [`outlet`],
 //! [`secret`], [`telemetry`].
@@ -19,8 +20,10 @@ pub mod agent;
 pub mod ai;
 pub mod auth;
 pub mod client;
+pub mod clips;
 pub mod clock;
 pub mod config;
+pub mod consumers;
 pub mod deny;
 pub mod disk;
 pub mod error;

@@ -13,7 +13,15 @@ pub const SESSIONS: &str = "june_sessions";
 pub const SOCKETS: &str = "june_sockets";
 /// Clients that were cut because they did not read.
 pub const SLOW_CLIENTS: &str = "june_slow_clients_total";
-/// Messages of a type this gateway does not act on.
+/// Messages that could not be read.
+pub const MALFORMED_MESSAGES: &str = "june_malformed_messages_total";
+/// Clips that a client could not play.
+pub const CLIPS_FAILED: &str = "june_clips_failed_total";
+/// Consumers that are attached (gauge).
+pub const CONSUMERS: &str = "june_consumers";
+/// Messages that a consumer had no room for.
+pub const CONSUMER_DROPPED: &str = "june_consumer_messages_dropped_total";
+/// Messages of a type this gateway does not act on: they are passed on.
 pub const UNKNOWN_MESSAGES: &str = "june_unknown_messages_total";
 /// Messages that a session had no room for.
 pub const FLOODED_MESSAGES: &str = "june_flooded_messages_total";

@@ -2,6 +2,9 @@
 
 mod admin;
 pub mod auth;
+mod client;
+mod clips;
+mod consumer;
 mod door;
 mod guest;
 mod health;
@@ -27,6 +30,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     auth::Keys,
+    clips::Clips,
+    consumers::Consumers,
     deny::Deny,
     error::{ApiError, Code},
     history::HistoryStore,
@@ -51,6 +56,10 @@ pub struct Site {
     pub rooms: Rooms,
     /// Who may not be in which room.
     pub deny: Deny,
+    /// Who else is told what clients say.
+    pub consumers: Consumers,
+    /// Spoken answers as files.
+    pub clips: Clips,
     /// What was said.
     pub history: Arc<dyn HistoryStore>,
     /// LiveKit's API, for what a token cannot do.
@@ -83,11 +92,15 @@ impl Site {
 
     /// Where a client that sent this request reaches the control channel.
     fn control_url(&self, request: &HttpRequest) -> String {
-        let base = self.public_url.clone().unwrap_or_else(|| {
+        format!("{}/v1/ws", self.base_url(request).replacen("http", "ws", 1))
+    }
+
+    /// Where a client that sent this request reaches the gateway.
+    fn base_url(&self, request: &HttpRequest) -> String {
+        self.public_url.clone().unwrap_or_else(|| {
             let connection = request.connection_info();
             format!("{}://{}", connection.scheme(), connection.host())
-        });
-        format!("{}/v1/ws", base.replacen("http", "ws", 1))
+        })
     }
 }
 
@@ -123,6 +136,16 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/admin/recordings/{egress_id}", web::delete().to(admin::stop_recording))
         // The control channel (protocol.md §7)
         .route("/v1/ws", web::get().to(ws::connect))
+        .route("/glasses-ws", web::get().to(ws::connect_mentra))
+        .route("/clips/{clip}", web::get().to(clips::fetch))
+        // What MentraOS' phones call beside it (protocol.md §7.5)
+        .route("/api/client/livekit/token", web::get().to(client::livekit_token))
+        .route("/api/client/audio/configure", web::post().to(client::configure_audio))
+        .route("/api/client/device/state", web::post().to(client::device_state))
+        .route("/api/client/goodbye", web::post().to(client::goodbye))
+        .route("/api/client/min-version", web::get().to(client::min_version))
+        // Backends that are told what clients say
+        .route("/api/consumer/ws", web::get().to(consumer::connect))
         // Operation
         .route("/livez", web::get().to(health::live))
         .route("/readyz", web::get().to(health::ready))

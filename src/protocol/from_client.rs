@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::{DecodeError, audio::Codec};
 use crate::{
@@ -56,10 +57,14 @@ pub enum FromClient {
     SubscribeParticipants(ParticipantsOf),
     /// `unsubscribe:participants`: stop pushing.
     UnsubscribeParticipants(ParticipantsOf),
-    /// A type this gateway has no use for itself.
+    /// `audio_play_response`: what became of an `audio_play_request`.
+    AudioPlayResponse(AudioPlayResponse),
+    /// A type this gateway has no use for itself: it is passed on to whom it concerns.
     Other {
         /// Its `type`.
         kind: String,
+        /// All of it.
+        body: Map<String, Value>,
     },
 }
 
@@ -218,8 +223,24 @@ pub struct LocalTranscription {
     pub transcribe_language: Option<String>,
 }
 
+/// `audio_play_response`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AudioPlayResponse {
+    /// The `requestId` of the `audio_play_request`.
+    pub request_id: String,
+    /// Whether it was played.
+    pub success: bool,
+    /// Why it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// For how long it was played, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<f64>,
+}
+
 /// `glasses_connection_state`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GlassesConnectionState {
     /// Which glasses.
@@ -227,6 +248,9 @@ pub struct GlassesConnectionState {
     pub model_name: String,
     /// `CONNECTED`, `DISCONNECTED` or `RECONNECTED`.
     pub status: String,
+    /// Their Wi-Fi, in the client's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<Value>,
 }
 
 /// `resume_ack`
@@ -275,15 +299,20 @@ pub struct ParticipantsOf {
 }
 
 impl Said {
-    /// Reads a text frame.
+    /// Reads a text frame of `edge.v1`.
     pub fn decode(text: &str) -> Result<Self, DecodeError> {
+        Self::decode_known(text, |_| true)
+    }
+
+    /// Reads a text frame; types that are not known in its protocol are [`FromClient::Other`].
+    pub(super) fn decode_known(text: &str, known: impl Fn(&str) -> bool) -> Result<Self, DecodeError> {
         /// What every message has; parsed first, so that an unknown type is no error.
         #[derive(Deserialize)]
         struct Head<'a> {
             #[serde(rename = "type", borrow, default)]
             kind: Option<Cow<'a, str>>,
             #[serde(default)]
-            id: Option<serde_json::Value>,
+            id: Option<Value>,
         }
 
         if !text.trim_start().starts_with('{') {
@@ -292,6 +321,7 @@ impl Said {
         let head: Head<'_> = parse(text)?;
         let kind = head.kind.ok_or(DecodeError::NoType)?;
         let message = match kind.as_ref() {
+            other if !known(other) => FromClient::Other { kind: other.to_owned(), body: parse(text)? },
             "connection_init" => FromClient::ConnectionInit(parse(text)?),
             "ping" => FromClient::Ping(parse(text)?),
             "pong" => FromClient::Pong,
@@ -309,7 +339,8 @@ impl Said {
             "say" => FromClient::Say(parse(text)?),
             "subscribe:participants" => FromClient::SubscribeParticipants(parse(text)?),
             "unsubscribe:participants" => FromClient::UnsubscribeParticipants(parse(text)?),
-            other => FromClient::Other { kind: other.to_owned() },
+            "audio_play_response" => FromClient::AudioPlayResponse(parse(text)?),
+            other => FromClient::Other { kind: other.to_owned(), body: parse(text)? },
         };
         let id = head.id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
         Ok(Self { id, message })
@@ -337,12 +368,27 @@ impl FromClient {
             Self::Say(body) => tagged("say", body),
             Self::SubscribeParticipants(body) => tagged("subscribe:participants", body),
             Self::UnsubscribeParticipants(body) => tagged("unsubscribe:participants", body),
-            Self::Other { kind } => tagged(kind, &()),
+            Self::AudioPlayResponse(body) => tagged("audio_play_response", body),
+            Self::Other { body, .. } => tagged_already(body),
         }
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
+impl FromClient {
+    /// The message as an object, to be passed on.
+    pub fn into_object(self) -> Map<String, Value> {
+        if let Self::Other { body, .. } = self {
+            return body;
+        }
+        serde_json::from_str(&self.encode()).expect("a message is an object")
+    }
+}
+
+fn tagged_already(body: &Map<String, Value>) -> String {
+    serde_json::to_string(body).expect("an object that was JSON is JSON")
+}
+
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
     serde_json::from_str(text).map_err(|error| DecodeError::Json(error.to_string()))
 }
 
@@ -385,8 +431,9 @@ mod tests {
     #[test]
     fn an_unknown_type_is_kept_and_is_no_error() {
         let said = Said::decode(r#"{"type":"button_press","buttonId":"left","id":7}"#).unwrap();
-        assert_eq!(said.message, FromClient::Other { kind: "button_press".into() });
         assert_eq!(said.id.as_deref(), Some("7"));
+        let FromClient::Other { kind, body } = said.message else { panic!("{said:?}") };
+        assert_eq!((kind.as_str(), &body["buttonId"]), ("button_press", &Value::from("left")));
     }
 
     #[test]

@@ -7,13 +7,28 @@
 pub mod audio;
 pub mod frame;
 pub mod from_client;
+pub mod mentra;
 pub mod to_client;
+
+use serde::{Deserialize, Serialize};
 
 pub use from_client::{FromClient, Said};
 pub use to_client::ToClient;
 
 /// The name of this protocol, as `Sec-WebSocket-Protocol` and in `connection_init`.
 pub const EDGE_V1: &str = "edge.v1";
+
+/// How messages are written and read on a channel. The session behind it is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    /// Our own protocol: docs/PROTOCOL.md.
+    #[default]
+    #[serde(rename = "edge.v1")]
+    EdgeV1,
+    /// What MentraOS' phones and glasses speak: docs/MENTRA.md.
+    #[serde(rename = "mentra")]
+    Mentra,
+}
 
 /// The largest text frame a client may send, in bytes.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -114,6 +129,6 @@ mod tests {
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
             assert_eq!(cells[2], code.status().as_u16().to_string(), "{code}");
         }
-        assert_eq!(rows.len(), 18);
+        assert_eq!(rows.len(), 19);
     }
 }

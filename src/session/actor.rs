@@ -16,7 +16,10 @@ use tokio::sync::mpsc;
 use super::{
     directory::Directory,
     machine::{self, Effect, Facts, Input, Session, Settings, SocketId},
-    messages::{Attach, End, FromSocket, MicrophonePublished, SocketHandle, SocketNews},
+    messages::{
+        Attach, Deliver, End, FromSocket, LivekitToken, MicrophonePublished, SocketHandle, SocketNews,
+        Undelivered,
+    },
     uplink::Uplink,
 };
 use crate::{
@@ -25,15 +28,18 @@ use crate::{
         self, AiError, Line, Pcm, Piece, Role, Speaker, SpeechEvent, Thinker, Transcriber, minds::Detectors,
     },
     auth::Keys,
+    clips::Clips,
     clock,
+    consumers::Consumers,
     error::ApiError,
     history::{self, Entry, HistoryStore},
     ids::{RoomName, TurnId, UtteranceId},
     outlet::Refused,
     protocol::{
-        FromClient, ToClient, frame,
+        FromClient, Profile, ToClient, frame,
         from_client::ParticipantsOf,
-        to_client::{EndReason, MediaSource},
+        mentra::{Join, ToMentra},
+        to_client::{EndReason, LivekitInfo, MediaSource},
     },
     room::{Face, Rooms, passes::Passes},
     speech::{self, Heard, Listener, gate::GateSettings},
@@ -62,6 +68,10 @@ pub struct Services {
     pub rooms: Rooms,
     /// Reads LiveKit tokens that prove membership of a room.
     pub passes: Option<Passes>,
+    /// Who else is told what clients say.
+    pub consumers: Consumers,
+    /// Spoken answers as files.
+    pub clips: Clips,
     /// Keeps what was said.
     pub history: Arc<dyn HistoryStore>,
     /// Tell speech from everything else.
@@ -98,6 +108,10 @@ pub struct SessionActor {
     agent: Option<Agent>,
     /// The one timer, at the machine's deadline.
     wake: Option<(Instant, SpawnHandle)>,
+    /// Who was there when the consumers were last told.
+    shown: Option<(Profile, SocketId)>,
+    /// The client that attached last wants to be told how to join the room.
+    wants_livekit: bool,
     /// What is still to be done when the effects of the last input are carried out.
     todo: VecDeque<Todo>,
 }
@@ -126,6 +140,8 @@ impl SessionActor {
             speaking: None,
             agent: None,
             wake: None,
+            shown: None,
+            wants_livekit: false,
             todo: VecDeque::new(),
         }
     }
@@ -143,7 +159,19 @@ impl SessionActor {
                 Todo::Audio(pcm) => self.transcribe_audio(pcm),
             }
         }
+        self.show();
         self.rearm(ctx);
+    }
+
+    /// Tells the consumers that a client came or went.
+    fn show(&mut self) {
+        let here = self.session.socket().map(|socket| (self.session.profile(), socket));
+        if here != self.shown {
+            self.shown = here;
+            let facts = self.session.facts();
+            let profile = self.session.profile();
+            self.services.consumers.presence(facts.id, &facts.user, profile, here.is_some());
+        }
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -161,14 +189,16 @@ impl SessionActor {
             }
             Effect::SendLivekitInfo(socket, _mode) => {
                 let facts = self.session.facts();
-                let said = match self.services.keys.livekit_info(&facts.user, &facts.room) {
-                    Ok(info) => ToClient::LivekitInfo(info),
-                    Err(why) => {
+                let info = self.services.keys.livekit_info(&facts.user, &facts.room);
+                let said = match (info, self.session.profile()) {
+                    (Ok(info), Profile::EdgeV1) => ToClient::LivekitInfo(info).encode(None),
+                    (Ok(info), Profile::Mentra) => ToMentra::LivekitInfo(Join::from(&info)).encode(),
+                    (Err(why), profile) => {
                         let why = ApiError::from(why);
-                        ToClient::error(why.code, why.message, None)
+                        profile.refusal(why.code, why.message)
                     }
                 };
-                self.send(socket, frame::text(&said.encode(None)), ctx);
+                self.send(socket, frame::text(&said), ctx);
             }
             Effect::Listen(samples) => self.listener(|listener| listener.hear(&samples)),
             Effect::ResetListener => self.listener(Listener::stall),
@@ -197,6 +227,25 @@ impl SessionActor {
                 if let Some(agent) = &self.agent {
                     agent.say(&samples);
                 }
+            }
+            Effect::PlayClip { socket, request_id, samples, rate_hz } => {
+                let Some(handle) = self.sockets.iter().find(|handle| handle.id == socket) else {
+                    return;
+                };
+                let name = self.services.clips.keep(self.session.facts().id, &samples, rate_hz);
+                let url = format!("{}/clips/{name}.wav", handle.base_url);
+                self.send(socket, frame::text(&ToMentra::play(request_id, url).encode()), ctx);
+            }
+            Effect::DropClips => self.services.clips.forget(self.session.facts().id),
+            Effect::Forward(message) => {
+                let facts = self.session.facts();
+                self.services.consumers.said(facts.id, &facts.user, message.into_object());
+            }
+            Effect::ForwardStream(message) => {
+                self.services.consumers.tell(&self.session.facts().user, || serde_json::json!(message));
+            }
+            Effect::RefuseUntil(until) => {
+                self.directory.refuse_until(&self.session.facts().user, until);
             }
             Effect::Remember(line, turn) => self.remember(line, turn, ctx),
             Effect::JoinRoom => self.join_room(ctx),
@@ -326,6 +375,13 @@ impl SessionActor {
 
     // --- The room ---
 
+    /// How the client joins the room, with a fresh token, if it wants to and may.
+    fn livekit_info(&self) -> Option<LivekitInfo> {
+        let facts = self.session.facts();
+        let info = || self.services.keys.livekit_info(&facts.user, &facts.room).ok();
+        self.wants_livekit.then(info).flatten()
+    }
+
     fn join_room(&mut self, ctx: &mut Context<Self>) {
         let Some(agents) = &self.services.agents else {
             return;
@@ -355,6 +411,9 @@ impl SessionActor {
     fn ended(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         self.agent = None;
         self.utterance = None;
+        let id = self.session.facts().id;
+        self.services.clips.forget(id);
+        self.services.consumers.ended(id);
         self.directory.ended(self.session.facts().id, reason, &ctx.address());
         // Lines that are on their way to the disk get there without us: the store has them already.
         ctx.stop();
@@ -421,11 +480,17 @@ impl Handler<Attach> for SessionActor {
         let resume_token = keys.resume_token(facts.id);
         let may_resume =
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
-        let wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
-        let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room).ok()).flatten();
+        self.wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
+        let livekit = self.livekit_info();
         let socket = attach.socket.id;
         self.sockets.push(attach.socket);
-        let attach = machine::Attach { socket, init: attach.init, may_resume, resume_token, livekit };
+        let profile = attach.profile;
+        if profile == Profile::Mentra {
+            // Half a sample of the last connection belongs to no sample of this one.
+            self.uplink = None;
+        }
+        let attach =
+            machine::Attach { socket, profile, init: attach.init, may_resume, resume_token, livekit };
         self.step(Input::Attach(Box::new(attach)), ctx);
     }
 }
@@ -441,6 +506,12 @@ impl Handler<FromSocket> for SessionActor {
                 {
                     return self.step(Input::Malformed(id, error), ctx);
                 }
+                if let FromClient::ConnectionInit(_) = &said.message
+                    && self.session.profile() == Profile::Mentra
+                {
+                    let livekit = self.livekit_info();
+                    return self.step(Input::Greeted(id, livekit), ctx);
+                }
                 if let FromClient::SubscribeParticipants(of) = &said.message
                     && let Some(room) = self.opened(of)
                 {
@@ -448,7 +519,14 @@ impl Handler<FromSocket> for SessionActor {
                 }
                 self.step(Input::Said(id, said), ctx);
             }
-            SocketNews::Audio(_) if self.session.socket() != Some(id) => {}
+            SocketNews::Audio(_) | SocketNews::Pcm(_) if self.session.socket() != Some(id) => {}
+            SocketNews::Pcm(payload) => {
+                self.step(Input::Alive(id), ctx);
+                let samples = self.uplink.get_or_insert_default().take_bare(&payload);
+                if !samples.is_empty() {
+                    self.step(Input::Sound(MediaSource::Ws, samples.into()), ctx);
+                }
+            }
             SocketNews::Audio(frame) => {
                 self.step(Input::Alive(id), ctx);
                 match self.uplink.get_or_insert_default().take(&frame) {
@@ -475,6 +553,28 @@ impl Handler<MicrophonePublished> for SessionActor {
 
     fn handle(&mut self, _: MicrophonePublished, ctx: &mut Self::Context) {
         self.step(Input::MicrophonePublished, ctx);
+    }
+}
+
+impl Handler<LivekitToken> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LivekitToken, ctx: &mut Self::Context) {
+        self.step(Input::LivekitToken, ctx);
+    }
+}
+
+impl Handler<Deliver> for SessionActor {
+    type Result = Result<(), Undelivered>;
+
+    fn handle(&mut self, Deliver(message): Deliver, _: &mut Self::Context) -> Self::Result {
+        let here = self.session.socket();
+        let handle = self.sockets.iter().find(|handle| Some(handle.id) == here).ok_or(Undelivered::Away)?;
+        // A consumer that says too much must not cost the client its connection.
+        handle.send(frame::text(&message)).map_err(|refused| match refused {
+            Refused::Full => Undelivered::Busy,
+            Refused::Closed => Undelivered::Away,
+        })
     }
 }
 

@@ -21,9 +21,11 @@ use crate::{
     protocol::{
         ToClient,
         audio::{Codec, Down},
+        mentra,
         to_client::{Delivery, Finish, TurnMetrics},
     },
     speech::{
+        clips::{self, Clips},
         playout::{self, Playout},
         sentences::Sentences,
         turn::Turn,
@@ -55,6 +57,15 @@ pub enum Effect {
     Sound(Bytes),
     /// Say samples in the room.
     SayInRoom(Vec<i16>),
+    /// Let the client fetch samples and play them; [`Answer::clip_played`] says when it has.
+    PlayClip {
+        /// What it is asked for under.
+        request_id: String,
+        /// The samples.
+        samples: Vec<i16>,
+        /// In Hz.
+        rate_hz: u32,
+    },
     /// Let the speaker speak this; [`Answer::sentence_spoken`] says when it is through.
     Speak(String),
     /// The model need not go on.
@@ -87,6 +98,15 @@ pub struct Waterfall {
     pub final_at: Option<Instant>,
 }
 
+/// How the sound gets to the client.
+#[derive(Debug)]
+enum Player {
+    /// In frames, a little ahead of what is heard: on the control channel, or in the room.
+    Frames(Playout),
+    /// In files that it fetches.
+    Clips(Clips),
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Answer {
@@ -100,7 +120,7 @@ pub struct Answer {
     /// The speaker is at work.
     speaking: bool,
     /// None where answers are text only.
-    voice: Option<(Voice, Playout)>,
+    voice: Option<(Voice, Player)>,
     /// `speech_begin` is out.
     begun: bool,
     /// `speech_finish` is out.
@@ -123,7 +143,7 @@ impl Answer {
             sentences: Sentences::default(),
             waiting: VecDeque::new(),
             speaking: false,
-            voice: voice.map(|voice| (voice, Playout::new(voice.rate_hz))),
+            voice: voice.map(|voice| (voice, Player::Frames(Playout::new(voice.rate_hz)))),
             begun: false,
             finished: false,
             mute: false,
@@ -132,6 +152,12 @@ impl Answer {
             first_sound: None,
             first_played: None,
         }
+    }
+
+    /// The same for a client that plays nothing but files.
+    pub fn in_clips(mut self) -> Self {
+        self.voice = self.voice.map(|(voice, _)| (voice, Player::Clips(Clips::new(voice.rate_hz))));
+        self
     }
 
     /// The generation of its frames.
@@ -181,26 +207,53 @@ impl Answer {
 
     /// The speaker gave samples.
     pub fn spoken(&mut self, samples: &[i16], now: Instant) -> Vec<Effect> {
-        let Some((_, playout)) = &mut self.voice else {
-            return Vec::new();
-        };
-        playout.push(samples);
+        match &mut self.voice {
+            None => return Vec::new(),
+            Some((_, Player::Frames(playout))) => playout.push(samples),
+            Some((_, Player::Clips(clips))) => clips.push(samples),
+        }
         self.advance(now)
     }
 
     /// The speaker is through with its sentence, or failed at it.
     pub fn sentence_spoken(&mut self, worked: bool, now: Instant) -> Vec<Effect> {
         self.speaking = false;
+        if let Some((_, Player::Clips(clips))) = &mut self.voice {
+            clips.end_sentence();
+        }
         if !worked {
-            self.mute = true;
-            self.waiting.clear();
+            self.fall_silent();
         }
         self.advance(now)
     }
 
+    /// The client is through with a clip, or could not play it; nothing of ours where it is another's.
+    pub fn clip_played(&mut self, request_id: &str, worked: bool, now: Instant) -> Option<Vec<Effect>> {
+        let clip = request_id.strip_prefix(&self.clip_prefix())?.parse().ok()?;
+        let Some((_, Player::Clips(clips))) = &mut self.voice else { return None };
+        clips.played(clip);
+        if !worked {
+            // One that cannot fetch this clip will not fetch the next one either.
+            self.fall_silent();
+        }
+        Some(self.advance(now))
+    }
+
+    /// What every clip of this answer is asked for under, before its number.
+    fn clip_prefix(&self) -> String {
+        format!("{}-{}-", mentra::APP, self.turn.generation)
+    }
+
+    fn fall_silent(&mut self) {
+        self.mute = true;
+        if let Some((voice, Player::Clips(clips))) = &mut self.voice {
+            *clips = Clips::new(voice.rate_hz);
+        }
+    }
+
     /// The client says how much it played.
     pub fn played(&mut self, played_ms: u64, now: Instant) {
-        if let Some((_, playout)) = &mut self.voice {
+        if let Some((_, Player::Frames(playout))) = &mut self.voice {
             playout.reported(played_ms);
             if played_ms > 0 {
                 self.first_played.get_or_insert(now);
@@ -210,15 +263,19 @@ impl Answer {
 
     /// The client went away.
     pub fn pause(&mut self, now: Instant) {
-        if let Some((_, playout)) = &mut self.voice {
-            playout.pause(now);
+        match &mut self.voice {
+            None => {}
+            Some((_, Player::Frames(playout))) => playout.pause(now),
+            Some((_, Player::Clips(clips))) => clips.pause(now),
         }
     }
 
     /// The client is back.
     pub fn resume(&mut self, now: Instant) -> Vec<Effect> {
-        if let Some((_, playout)) = &mut self.voice {
-            playout.resume(now);
+        match &mut self.voice {
+            None => {}
+            Some((_, Player::Frames(playout))) => playout.resume(now),
+            Some((_, Player::Clips(clips))) => clips.resume(),
         }
         self.advance(now)
     }
@@ -232,7 +289,7 @@ impl Answer {
         if self.text_finish.is_none() {
             effects.push(self.answer_done(Finish::Interrupted));
         }
-        if self.begun && !self.finished {
+        if self.begun && !self.finished && self.is_in_frames() {
             effects.push(self.speech_finish(Finish::Interrupted));
         }
         effects.push(self.metrics());
@@ -246,13 +303,20 @@ impl Answer {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.voice.as_ref().and_then(|(_, playout)| playout.deadline())
+        match self.voice.as_ref().map(|(_, player)| player)? {
+            Player::Frames(playout) => playout.deadline(),
+            Player::Clips(clips) => clips.deadline(),
+        }
+    }
+
+    fn is_in_frames(&self) -> bool {
+        matches!(self.voice, Some((_, Player::Frames(_))))
     }
 
     /// Does everything that can be done by now.
     fn advance(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let Some((voice, playout)) = &mut self.voice else {
+        let Some((_, player)) = &mut self.voice else {
             if let Some(finish) = self.text_finish {
                 effects.push(self.metrics());
                 effects.push(Effect::Over(self.outcome(finish, now)));
@@ -260,19 +324,46 @@ impl Answer {
             return effects;
         };
 
+        if self.mute {
+            // The text may go on for a while.
+            self.waiting.clear();
+        }
+        let waiting = match player {
+            Player::Frames(playout) => playout.waiting(),
+            Player::Clips(clips) => clips.waiting(),
+        };
         if !self.speaking
             && !self.mute
-            && playout.waiting() < ENOUGH_SOUND
+            && waiting < ENOUGH_SOUND
             && let Some(sentence) = self.waiting.pop_front()
         {
             self.speaking = true;
-            playout.begin_sentence(sentence.clone());
+            match player {
+                Player::Frames(playout) => playout.begin_sentence(sentence.clone()),
+                Player::Clips(clips) => clips.begin_sentence(sentence.clone()),
+            }
             effects.push(Effect::Speak(sentence));
         }
         if self.text_finish.is_some() && self.waiting.is_empty() && !self.speaking {
-            playout.complete();
+            match player {
+                Player::Frames(playout) => playout.complete(),
+                Player::Clips(clips) => clips.complete(),
+            }
         }
+        let over = match player {
+            Player::Frames(_) => self.send_frames(now, &mut effects),
+            Player::Clips(_) => self.play_clip(now, &mut effects),
+        };
+        if over {
+            effects.push(self.metrics());
+            effects.push(Effect::Over(self.outcome(self.text_finish.unwrap_or(Finish::Stop), now)));
+        }
+        effects
+    }
 
+    /// Sends the frames that are due; true where the answer was played to its end.
+    fn send_frames(&mut self, now: Instant, effects: &mut Vec<Effect>) -> bool {
+        let Some((voice, Player::Frames(playout))) = &mut self.voice else { return false };
         for effect in playout.handle(now) {
             match effect {
                 playout::Effect::Frame { position, samples, end } => {
@@ -304,18 +395,34 @@ impl Answer {
                         }));
                     }
                 }
-                playout::Effect::Over => {
-                    effects.push(self.metrics());
-                    effects.push(Effect::Over(self.outcome(self.text_finish.unwrap_or(Finish::Stop), now)));
-                    return effects;
-                }
+                playout::Effect::Over => return true,
             }
         }
-        effects
+        false
+    }
+
+    /// Lets the client play the clip that is due; true where the answer was played to its end.
+    fn play_clip(&mut self, now: Instant, effects: &mut Vec<Effect>) -> bool {
+        let prefix = self.clip_prefix();
+        let Some((voice, Player::Clips(clips))) = &mut self.voice else { return false };
+        match clips.handle(now) {
+            Some(clips::Effect::Play { clip, samples }) => {
+                let request_id = format!("{prefix}{clip}");
+                effects.push(Effect::PlayClip { request_id, samples, rate_hz: voice.rate_hz });
+                if !self.begun {
+                    self.begun = true;
+                    self.first_sound = Some(now);
+                    effects.push(Effect::Noticed);
+                }
+                false
+            }
+            Some(clips::Effect::Over) => true,
+            None => false,
+        }
     }
 
     fn over(&self) -> bool {
-        self.finished && self.voice.as_ref().is_none_or(|(_, playout)| playout.deadline().is_none())
+        self.finished && self.deadline().is_none()
     }
 
     fn answer_done(&self, finish: Finish) -> Effect {
@@ -347,14 +454,17 @@ impl Answer {
     /// What reached the user. A voice that failed is made up for by the text, which was delivered.
     fn outcome(&self, finish: Finish, now: Instant) -> Outcome {
         match &self.voice {
-            Some((_, playout)) if !self.mute => Outcome {
-                heard: match finish {
-                    Finish::Interrupted => playout.heard_text(now),
+            Some((_, player)) if !self.mute => {
+                let (heard_text, heard_ms) = match player {
+                    Player::Frames(playout) => (playout.heard_text(now), playout.heard_ms(now)),
+                    Player::Clips(clips) => (clips.heard_text(now), clips.heard_ms(now)),
+                };
+                let heard = match finish {
+                    Finish::Interrupted => heard_text,
                     Finish::Stop | Finish::Error => self.text.clone(),
-                },
-                played_ms: self.begun.then(|| playout.heard_ms(now)),
-                finish,
-            },
+                };
+                Outcome { heard, played_ms: self.begun.then_some(heard_ms), finish }
+            }
             Some(_) | None => Outcome { heard: self.text.clone(), played_ms: None, finish },
         }
     }
@@ -402,11 +512,64 @@ mod tests {
                 Effect::StopThinking => "stop thinking".into(),
                 Effect::Noticed => "noticed".into(),
                 Effect::Over(outcome) => format!("over {:?} {}", outcome.finish, outcome.heard),
+                Effect::PlayClip { request_id, .. } => format!("play {request_id}"),
                 Effect::Sound(_) | Effect::SayInRoom(_) => unreachable!("counted above"),
             });
         }
         flush(&mut brief, &mut frames);
         brief
+    }
+
+    #[test]
+    fn for_a_client_that_plays_files_sentences_are_clips_and_it_says_when_they_are_played() {
+        let now = clock::now();
+        let mut answer = answer(true, now).in_clips();
+        answer.thought("One. ", now);
+        answer.thought("Two.", now);
+        answer.text_over(Finish::Stop, now);
+        answer.spoken(&[1; 16_000], now);
+        assert_eq!(brief(&answer.sentence_spoken(true, now)), ["speak Two.", "play june-1-1", "noticed"]);
+        answer.spoken(&[1; 16_000], now);
+        assert_eq!(brief(&answer.sentence_spoken(true, now)), [""; 0]);
+        assert!(answer.clip_played("somebody-else-s", true, now).is_none());
+        assert_eq!(brief(&answer.clip_played("june-1-1", true, now).unwrap()), ["play june-1-2"]);
+        assert_eq!(
+            brief(&answer.clip_played("june-1-2", true, now).unwrap()),
+            ["metrics", "over Stop One. Two."]
+        );
+    }
+
+    #[test]
+    fn a_client_that_cannot_play_a_clip_is_not_asked_to_play_another_one() {
+        let now = clock::now();
+        let mut answer = answer(true, now).in_clips();
+        answer.thought("One. ", now);
+        answer.thought("Two.", now);
+        answer.spoken(&[1; 16_000], now);
+        answer.sentence_spoken(true, now);
+        answer.spoken(&[1; 16_000], now);
+        answer.sentence_spoken(true, now);
+
+        assert_eq!(brief(&answer.clip_played("june-1-1", false, now).unwrap()), [""; 0]);
+        assert_eq!(
+            brief(&answer.text_over(Finish::Stop, now)),
+            ["done Stop One. Two.", "metrics", "over Stop One. Two."],
+            "it has the text"
+        );
+    }
+
+    #[test]
+    fn an_answer_whose_voice_fails_before_its_text_is_over_comes_to_an_end() {
+        let now = clock::now();
+        let mut answer = answer(true, now);
+        answer.thought("One. ", now);
+        answer.sentence_spoken(false, now);
+        answer.thought("Two. Three. ", now);
+        let mut effects = answer.text_over(Finish::Stop, now);
+        while let Some(deadline) = answer.deadline() {
+            effects.extend(answer.tick(deadline));
+        }
+        assert!(brief(&effects).contains(&"over Stop One. Two. Three. ".to_owned()), "{:?}", brief(&effects));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Finds a session, or starts it: the one place that knows which sessions are at work on this machine.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use actix::{Actor, Addr, ArbiterHandle};
@@ -37,6 +40,8 @@ struct Shared {
     /// Where the next session runs.
     next_arbiter: AtomicUsize,
     next_socket: AtomicU64,
+    /// Users whose devices fight for a session, and until when a newcomer is refused.
+    crowded: DashMap<UserId, Instant>,
 }
 
 impl From<DiskError> for ApiError {
@@ -56,6 +61,7 @@ impl Directory {
             arbiters,
             next_arbiter: AtomicUsize::new(0),
             next_socket: AtomicU64::new(1),
+            crowded: DashMap::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -245,6 +251,28 @@ impl Directory {
         if let Err(error) = closed {
             tracing::error!(session.id = %id, %error, "the end of a session is not recorded");
         }
+    }
+
+    /// Devices of this user fight for a session: a newcomer is refused until then.
+    pub(super) fn refuse_until(&self, user: &UserId, until: Instant) {
+        let now = clock::now();
+        self.shared.crowded.retain(|_, until| now < *until);
+        self.shared.crowded.insert(user.clone(), until);
+    }
+
+    /// How long a newcomer of this user is to stay away, if it is.
+    pub fn is_crowded(&self, user: &UserId) -> Option<Duration> {
+        let until = *self.shared.crowded.get(user)?;
+        until.checked_duration_since(clock::now()).filter(|wait| !wait.is_zero())
+    }
+
+    /// Whom a user's own token speaks for: their newest session, if it has not ended.
+    pub fn newest_of(&self, grant: &Grant) -> Result<Option<Record>, DiskError> {
+        let record = match grant.session {
+            Some(id) => self.shared.records.get(id)?,
+            None => self.shared.records.of_user(&grant.user)?,
+        };
+        Ok(record.filter(|record| record.ended.is_none() && record.user_id == grant.user))
     }
 
     /// A number for a socket; a newer socket has a higher one.

@@ -27,6 +27,8 @@ use super::{
     microphone::Microphone,
     outbox::Outbox,
     sources::{Admission, Sources},
+    subscriptions::Subscriptions,
+    takeovers::Takeovers,
 };
 use crate::{
     ai::{Line, Pcm, Prompt, Role},
@@ -35,9 +37,10 @@ use crate::{
     history,
     ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
     protocol::{
-        DecodeError, EDGE_V1, FromClient, Said, ToClient,
+        DecodeError, EDGE_V1, FromClient, Profile, Said, ToClient,
         audio::Codec,
         from_client::{ConnectionInit, LivekitMode},
+        mentra,
         to_client::{
             AudioFormat, ConnectionAck, Delivery, EndReason, Finish, LivekitInfo, MediaOffer, MediaReason,
             MediaSource, MicrophoneData, PartState, StreamData, UserSession,
@@ -64,6 +67,12 @@ const DIALOGUE_BYTES: usize = 6_000;
 
 /// Rooms a client may watch at once.
 const MOST_WATCHED: usize = 16;
+
+/// How soon after its acknowledgement a `mentra` client can take the wish for its microphone.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often a client may ask for a token.
+const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest line a client may type.
 const LONGEST_TYPED: usize = 4_000;
@@ -117,6 +126,11 @@ pub enum Input {
     Said(SocketId, Said),
     /// A client wants to know who is in a room, and showed that it may; the id is its message's.
     MayWatch(SocketId, RoomName, Option<String>),
+    /// A client of the `mentra` profile says again that it is there; with a fresh token, where it uses
+    /// one.
+    Greeted(SocketId, Option<LivekitInfo>),
+    /// A client was given a LiveKit token over REST.
+    LivekitToken,
     /// A client sent something that could not be read.
     Malformed(SocketId, DecodeError),
     /// Sound came from a source: 16 kHz mono.
@@ -168,6 +182,8 @@ pub enum Input {
 pub struct Attach {
     /// The socket.
     pub socket: SocketId,
+    /// What it speaks.
+    pub profile: Profile,
     /// What the client said of itself.
     pub init: ConnectionInit,
     /// The client showed the secret of this session.
@@ -222,6 +238,25 @@ pub enum Effect {
     Speak(u32, String),
     /// Say samples in the room.
     SayInRoom(Vec<i16>),
+    /// Let the client fetch samples under a URL and play them.
+    PlayClip {
+        /// Who.
+        socket: SocketId,
+        /// What the client answers by.
+        request_id: String,
+        /// The samples.
+        samples: Vec<i16>,
+        /// In Hz.
+        rate_hz: u32,
+    },
+    /// Nothing more of the answer will be fetched.
+    DropClips,
+    /// Pass on to the consumers what the client said.
+    Forward(FromClient),
+    /// Let the consumers know what was transcribed.
+    ForwardStream(ToClient),
+    /// Two devices fight for the session: refuse newcomers until then.
+    RefuseUntil(Instant),
     /// Speak nothing more of this answer, and let nothing more of it be heard in the room.
     StopSpeaking,
     /// Keep a line; tell the client when the turn, if there is one, is on disk.
@@ -256,6 +291,8 @@ struct Attached {
     ping_at: Instant,
     /// Frames in a row that could not be read.
     malformed: u32,
+    /// When the client last asked for a token.
+    token_asked_at: Option<Instant>,
 }
 
 /// An utterance whose last word is still to come.
@@ -266,6 +303,14 @@ struct Hearing {
     ended_ms: u64,
     /// The last interim that was told.
     told: String,
+    /// Which engine of the client's own hears it; none where ours does.
+    provider: Option<String>,
+}
+
+impl Hearing {
+    fn new(at_ms: u64) -> Self {
+        Self { started_ms: at_ms, ended_ms: at_ms, told: String::new(), provider: None }
+    }
 }
 
 /// The machine.
@@ -276,6 +321,9 @@ pub struct Session {
     /// When the session began, by the clock that `now` comes from.
     began: Instant,
     phase: Phase,
+    /// What the client speaks; that of the last one while there is none.
+    profile: Profile,
+    takeovers: Takeovers,
     /// Counts attachments.
     epoch: u64,
     outbox: Outbox,
@@ -285,7 +333,7 @@ pub struct Session {
     /// The client brings its microphone over LiveKit, or said that it may.
     brings_livekit: bool,
     /// The streams the client wants.
-    subscriptions: Vec<String>,
+    subscriptions: Subscriptions,
     /// The rooms whose participants the client wants to know.
     watched: BTreeSet<RoomName>,
     /// The utterance the gate is open for.
@@ -311,13 +359,15 @@ impl Session {
         Self {
             began: now - Duration::from_millis(unix_ms.saturating_sub(facts.started_ms)),
             phase: Phase::Detached { until: now + settings.grace },
+            profile: Profile::default(),
+            takeovers: Takeovers::default(),
             epoch: first,
             outbox: Outbox::starting_after(first),
             sources: Sources::default(),
             microphone: Microphone::default(),
             agent: None,
             brings_livekit: false,
-            subscriptions: vec![format!("transcription:{}", settings.language)],
+            subscriptions: Subscriptions::default(),
             watched: BTreeSet::new(),
             open: None,
             last_utterance: UtteranceId(first),
@@ -345,6 +395,11 @@ impl Session {
         }
     }
 
+    /// What the client speaks.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// Milliseconds since the session began.
     pub fn elapsed_ms(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.began).as_millis() as u64
@@ -361,7 +416,8 @@ impl Session {
         };
         let microphone = self.socket().and(self.microphone.deadline());
         let answer = self.answer.as_deref().and_then(Answer::deadline);
-        [phase, microphone, answer, self.stall_at()].into_iter().flatten().min()
+        let subscriptions = self.subscriptions.deadline();
+        [phase, microphone, answer, subscriptions, self.stall_at()].into_iter().flatten().min()
     }
 
     /// Takes one input, and says what is to be done, in order.
@@ -385,6 +441,15 @@ impl Session {
                     self.watch(room, id, now, &mut effects);
                 }
             }
+            Input::Greeted(socket, livekit) => {
+                if self.socket() == Some(socket) {
+                    self.alive(socket, now);
+                    let ack = self.connection_ack(false, String::new(), livekit, now);
+                    self.tell(ToClient::ConnectionAck(Box::new(ack)), now, &mut effects);
+                    self.microphone.ask_at(now + SETTLE);
+                }
+            }
+            Input::LivekitToken => self.join_room(&mut effects),
             Input::Malformed(socket, error) => self.malformed(socket, &error, now, &mut effects),
             Input::Sound(source, samples) => self.sound(source, samples, now, &mut effects),
             Input::SourceGone(source) => self.source_gone(source, now, &mut effects),
@@ -428,13 +493,25 @@ impl Session {
     // --- Attachment ---------------------------------------------------------------------------
 
     fn attach(&mut self, attach: Attach, now: Instant, effects: &mut Vec<Effect>) {
-        let Attach { socket, init, may_resume, resume_token, livekit } = attach;
+        let Attach { socket, profile, init, may_resume, resume_token, livekit } = attach;
         if let Some(older) = self.socket() {
             if older > socket {
-                effects.push(Effect::Close(socket, Close::Superseded, "a newer socket has the session"));
+                let close = profile.close(Close::Superseded);
+                effects.push(Effect::Close(socket, close, "a newer socket has the session"));
+                return;
+            }
+            if !may_resume && let Err(until) = self.takeovers.ask(now) {
+                self.refuse(socket, profile, now, effects);
+                effects.push(Effect::RefuseUntil(until));
                 return;
             }
             self.farewell(older, EndReason::Superseded, Close::Superseded, effects);
+        }
+        if profile != self.profile {
+            // What one of them was given, the other one cannot go on with.
+            self.cut_answer(now, effects);
+            self.outbox.forget();
+            self.profile = profile;
         }
         self.epoch += 1;
         self.phase = Phase::Attached(Attached {
@@ -442,10 +519,9 @@ impl Session {
             alive_at: now,
             ping_at: now + self.settings.heartbeat,
             malformed: 0,
+            token_asked_at: None,
         });
-        if let Some(subscriptions) = init.subscriptions {
-            self.subscriptions = subscriptions;
-        }
+        self.subscriptions.attached(init.subscriptions, now);
 
         let missed = init
             .resume
@@ -453,7 +529,7 @@ impl Session {
             .and_then(|resume| self.outbox.after(resume.last_server_seq, now));
         let resumed = missed.is_some();
         let ack = self.connection_ack(resumed, resume_token, livekit, now);
-        effects.push(Effect::Send(socket, ToClient::ConnectionAck(Box::new(ack)).encode(None).into()));
+        self.tell(ToClient::ConnectionAck(Box::new(ack)), now, effects);
         for frame in missed.into_iter().flatten() {
             effects.push(Effect::Send(socket, frame));
         }
@@ -468,12 +544,14 @@ impl Session {
                 effects,
             );
         }
-        self.ask_microphone(now, effects);
+        match profile {
+            Profile::EdgeV1 => self.ask_microphone(now, effects),
+            Profile::Mentra => self.microphone.ask_at(now + SETTLE),
+        }
         effects.extend(self.watched.iter().cloned().map(Effect::WatchRoom));
-        self.brings_livekit =
-            self.settings.livekit && init.capabilities.media.iter().any(|media| media == "livekit");
-        if self.brings_livekit {
-            effects.push(Effect::JoinRoom);
+        self.brings_livekit = false;
+        if init.capabilities.media.iter().any(|media| media == "livekit") {
+            self.join_room(effects);
         }
         if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.resume(now));
@@ -482,6 +560,28 @@ impl Session {
         tracing::info!(
             session.id = %self.facts.id, device.id = %device, epoch = self.epoch, resumed, "client attached"
         );
+    }
+
+    /// The client brings its microphone over LiveKit: we are there to hear it.
+    fn join_room(&mut self, effects: &mut Vec<Effect>) {
+        if self.settings.livekit {
+            self.brings_livekit = true;
+            effects.push(Effect::JoinRoom);
+        }
+    }
+
+    /// Turns away one of the devices that fight for the session.
+    fn refuse(&self, socket: SocketId, profile: Profile, now: Instant, effects: &mut Vec<Effect>) {
+        let words = "too many devices want this session";
+        let message = ToClient::ConnectionError {
+            code: Code::RateLimited,
+            message: words.into(),
+            timestamp: self.timestamp(now),
+            retryable: true,
+        };
+        effects.extend(self.encode(profile, &message, None, now).map(|text| Effect::Send(socket, text)));
+        effects.push(Effect::Close(socket, Close::Overloaded, words));
+        tracing::warn!(session.id = %self.facts.id, "devices fight for the session, one is refused");
     }
 
     fn connection_ack(
@@ -499,16 +599,7 @@ impl Session {
             session_id: self.facts.id,
             timestamp: self.timestamp(now),
             livekit,
-            user_session: UserSession {
-                user_id: self.facts.user.clone(),
-                start_time: clock::timestamp(self.facts.started_ms),
-                active_app_sessions: Vec::new(),
-                loading_apps: Vec::new(),
-                app_subscriptions: serde_json::Map::new(),
-                requires_audio: true,
-                minimum_transcription_languages: vec![self.settings.language.clone()],
-                is_transcribing: self.settings.transcriber.is_ok(),
-            },
+            user_session: self.user_session(),
             protocol: EDGE_V1.into(),
             epoch: self.epoch,
             resumed,
@@ -521,6 +612,20 @@ impl Session {
                 sample_rate: crate::ai::LISTEN_RATE_HZ,
                 frame_ms: 20,
             },
+        }
+    }
+
+    /// The session as MentraOS clients know it.
+    fn user_session(&self) -> UserSession {
+        UserSession {
+            user_id: self.facts.user.clone(),
+            start_time: clock::timestamp(self.facts.started_ms),
+            active_app_sessions: Vec::new(),
+            loading_apps: Vec::new(),
+            app_subscriptions: serde_json::Map::new(),
+            requires_audio: true,
+            minimum_transcription_languages: vec![self.settings.language.clone()],
+            is_transcribing: self.settings.transcriber.is_ok(),
         }
     }
 
@@ -552,6 +657,10 @@ impl Session {
             return;
         }
         attached.alive_at = now;
+        metrics::counter!(crate::telemetry::MALFORMED_MESSAGES).increment(1);
+        if self.profile == Profile::Mentra {
+            return;
+        }
         let code = match error {
             DecodeError::Json(_) | DecodeError::NoType => {
                 attached.malformed += 1;
@@ -586,7 +695,9 @@ impl Session {
     }
 
     fn farewell(&self, socket: SocketId, reason: EndReason, close: Close, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Send(socket, ToClient::SessionEnd { reason }.encode(None).into()));
+        if self.profile == Profile::EdgeV1 {
+            effects.push(Effect::Send(socket, ToClient::SessionEnd { reason }.encode(None).into()));
+        }
         let words = match reason {
             EndReason::GraceExpired => "the session expired",
             EndReason::Superseded => "a newer socket has the session",
@@ -594,7 +705,7 @@ impl Session {
             EndReason::Disconnected => "an operator disconnected the session",
             EndReason::Shutdown => "the gateway restarts",
         };
-        effects.push(Effect::Close(socket, close, words));
+        effects.push(Effect::Close(socket, self.profile.close(close), words));
     }
 
     // --- What the client says -----------------------------------------------------------------
@@ -620,10 +731,12 @@ impl Session {
             }
             FromClient::MicrophoneStateAck(ack) => self.microphone.acknowledged(ack.version),
             FromClient::LivekitInit(init) => {
-                if self.settings.livekit {
-                    self.brings_livekit = true;
+                if !self.may_ask_for_token(now) {
+                    let message = "a token can be asked for once a second";
+                    self.tell(ToClient::error(Code::RateLimited, message, id), now, effects);
+                } else if self.settings.livekit {
                     effects.push(Effect::SendLivekitInfo(socket, init.mode));
-                    effects.push(Effect::JoinRoom);
+                    self.join_room(effects);
                 } else {
                     let message = "this gateway has no LiveKit; send audio on this channel";
                     self.tell(ToClient::error(Code::MediaUnavailable, message, id), now, effects);
@@ -631,13 +744,20 @@ impl Session {
             }
             // The socket's side configures its decoder by it; nothing to decide here.
             FromClient::AudioConfig(_) => {}
-            FromClient::Subscriptions(update) => self.subscriptions = update.subscriptions,
+            FromClient::Subscriptions(update) => self.subscriptions.update(update.subscriptions, now),
             FromClient::LocalTranscription(local) => self.local_transcription(local, now, effects),
             FromClient::GlassesConnectionState(state) => {
-                if matches!(state.status.as_str(), "CONNECTED" | "RECONNECTED") {
+                let say = match state.status.as_str() {
+                    "CONNECTED" | "RECONNECTED" => self.microphone.glasses(true, now),
+                    "DISCONNECTED" => self.microphone.glasses(false, now),
+                    _ => false,
+                };
+                if say {
                     self.ask_microphone(now, effects);
                 }
+                effects.push(Effect::Forward(FromClient::GlassesConnectionState(state)));
             }
+            FromClient::AudioPlayResponse(response) => self.clip_played(response, now, effects),
             FromClient::ResumeAck(ack) => self.outbox.acknowledge(ack.last_server_seq),
             FromClient::Goodbye => self.end(EndReason::Logout, now, effects),
             FromClient::Playhead(playhead) => {
@@ -668,11 +788,48 @@ impl Session {
                     effects.push(Effect::UnwatchRoom(room));
                 }
             }
-            FromClient::Other { kind } => {
+            other @ FromClient::Other { .. } => {
                 metrics::counter!(crate::telemetry::UNKNOWN_MESSAGES).increment(1);
-                let message = format!("\"{kind}\" is not a message this gateway acts on");
-                self.tell(ToClient::error(Code::Unsupported, message, id), now, effects);
+                effects.push(Effect::Forward(other));
             }
+        }
+    }
+
+    /// Whether the client has not asked for a token just now.
+    fn may_ask_for_token(&mut self, now: Instant) -> bool {
+        let Phase::Attached(attached) = &mut self.phase else { return false };
+        let may = attached.token_asked_at.is_none_or(|at| now >= at + TOKEN_EVERY);
+        if may {
+            attached.token_asked_at = Some(now);
+        }
+        may
+    }
+
+    /// A client played a file, or could not: one of ours, or one of a consumer's.
+    fn clip_played(
+        &mut self,
+        response: crate::protocol::from_client::AudioPlayResponse,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let ours = self
+            .answer
+            .as_mut()
+            .and_then(|answer| answer.clip_played(&response.request_id, response.success, now));
+        match ours {
+            Some(done) => {
+                if !response.success {
+                    metrics::counter!(crate::telemetry::CLIPS_FAILED).increment(1);
+                    tracing::warn!(
+                        session.id = %self.facts.id, cause = response.error.unwrap_or_default(),
+                        "the client cannot play a clip: does it reach PUBLIC_URL?"
+                    );
+                }
+                for effect in done {
+                    self.perform(effect, now, effects);
+                }
+            }
+            None => effects.push(Effect::Forward(FromClient::AudioPlayResponse(response))),
         }
     }
 
@@ -802,7 +959,7 @@ impl Session {
         self.last_utterance = self.last_utterance.next();
         let utterance = self.last_utterance;
         self.open = Some(utterance);
-        self.hearing.insert(utterance, Hearing { started_ms: at_ms, ended_ms: at_ms, told: String::new() });
+        self.hearing.insert(utterance, Hearing::new(at_ms));
         let source = self.sources.active();
         self.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source }, now, effects);
         effects.push(Effect::Transcribe(utterance));
@@ -894,10 +1051,9 @@ impl Session {
                 self.last_utterance
             }
         };
-        self.hearing
-            .entry(utterance)
-            .or_insert_with(|| Hearing { started_ms: at, ended_ms: at, told: String::new() })
-            .ended_ms = at;
+        let hearing = self.hearing.entry(utterance).or_insert_with(|| Hearing::new(at));
+        hearing.ended_ms = at;
+        hearing.provider = Some(local.provider.unwrap_or_else(|| "client".into()));
         if local.is_final {
             self.speech_end = Some((now, at));
             self.transcribed(utterance, local.text, now, effects);
@@ -925,24 +1081,20 @@ impl Session {
             start_time: hearing.started_ms,
             end_time: hearing.ended_ms,
             transcribe_language: self.settings.language.clone(),
-            provider: self.provider().to_owned(),
+            provider: hearing.provider.as_deref().unwrap_or_else(|| self.provider()).to_owned(),
         };
-        let wanted = format!("transcription:{}", self.settings.language);
-        let streams: Vec<String> = self
-            .subscriptions
-            .iter()
-            .filter(|stream| *stream == "transcription" || **stream == wanted)
-            .cloned()
-            .collect();
-        for stream_type in streams {
-            let message = ToClient::DataStream {
-                session_id: self.facts.id,
-                stream_type,
-                data: data.clone(),
-                timestamp: self.timestamp(now),
-            };
-            self.tell(message, now, effects);
+        let usual = format!("transcription:{}", self.settings.language);
+        let message = |session: &Self, stream_type| ToClient::DataStream {
+            session_id: session.facts.id,
+            stream_type,
+            data: data.clone(),
+            timestamp: session.timestamp(now),
+        };
+        let default = (self.profile == Profile::EdgeV1).then(|| usual.clone());
+        for stream in self.subscriptions.transcription(&self.settings.language, default) {
+            self.tell(message(self, stream), now, effects);
         }
+        effects.push(Effect::ForwardStream(message(self, usual)));
     }
 
     fn provider(&self) -> &'static str {
@@ -978,7 +1130,14 @@ impl Session {
         lines.push(Line { role: Role::User, text: turn.text.clone() });
         let prompt = Prompt { system: self.settings.system_prompt.clone(), lines };
         effects.push(Effect::Think(turn.generation, prompt));
-        let mut answer = Answer::new(turn, self.voice(), waterfall);
+        let voice = self.voice();
+        // A client of that profile takes no binary frames.
+        let in_clips =
+            self.profile == Profile::Mentra && voice.is_some_and(|voice| voice.delivery == Delivery::Ws);
+        let mut answer = Answer::new(turn, voice, waterfall);
+        if in_clips {
+            answer = answer.in_clips();
+        }
         if self.socket().is_none() {
             answer.pause(now);
         }
@@ -987,7 +1146,7 @@ impl Session {
 
     /// How an answer is spoken now: in the room only while we are there to say it.
     fn voice(&self) -> Option<Voice> {
-        let in_room = self.agent == Some(AgentNews::Joined);
+        let in_room = self.agent == Some(AgentNews::Joined) && self.brings_livekit;
         self.settings.voice.map(|voice| match voice.delivery {
             Delivery::Room if !in_room => Voice { delivery: Delivery::Ws, ..voice },
             Delivery::Room | Delivery::Ws => voice,
@@ -999,6 +1158,7 @@ impl Session {
         let Some(answer) = self.answer.take() else { return };
         effects.push(Effect::StopThinking);
         effects.push(Effect::StopSpeaking);
+        effects.push(Effect::DropClips);
         let turn = answer.turn_id();
         let (told, outcome) = answer.cut(now);
         for effect in told {
@@ -1062,6 +1222,11 @@ impl Session {
                 }
             }
             answer::Effect::SayInRoom(samples) => effects.push(Effect::SayInRoom(samples)),
+            answer::Effect::PlayClip { request_id, samples, rate_hz } => {
+                if let Some(socket) = self.socket() {
+                    effects.push(Effect::PlayClip { socket, request_id, samples, rate_hz });
+                }
+            }
             answer::Effect::Speak(sentence) => {
                 if let Some(generation) = self.turns.answering() {
                     effects.push(Effect::Speak(generation, sentence));
@@ -1127,7 +1292,9 @@ impl Session {
             }
             Phase::Detached { .. } | Phase::Ended => {}
         }
+        self.subscriptions.tick(now);
         if self.socket().is_some() && self.microphone.deadline().is_some_and(|at| now >= at) {
+            self.microphone.tick(now);
             self.ask_microphone(now, effects);
         }
         if self.stall_at().is_some_and(|at| now >= at) {
@@ -1147,17 +1314,39 @@ impl Session {
     // --- Telling ------------------------------------------------------------------------------
 
     /// Numbers and keeps a message where it has a place in the sequence, and sends it if anybody is
-    /// there to hear it.
+    /// there to hear it. A client of the `mentra` profile knows no numbers, and asks for nothing again.
     #[expect(clippy::needless_pass_by_value, reason = "a message is made to be told, and told once")]
     fn tell(&mut self, message: ToClient, now: Instant, effects: &mut Vec<Effect>) {
-        let seq = message.is_sequenced().then(|| self.outbox.next_seq());
-        let frame = ByteString::from(message.encode(seq));
+        let numbered = self.profile == Profile::EdgeV1 && message.is_sequenced();
+        let seq = numbered.then(|| self.outbox.next_seq());
+        if seq.is_none() && self.socket().is_none() {
+            return;
+        }
+        let Some(frame) = self.encode(self.profile, &message, seq, now) else { return };
         if seq.is_some() {
             self.outbox.keep(frame.clone(), now);
         }
         if let Some(socket) = self.socket() {
             effects.push(Effect::Send(socket, frame));
         }
+    }
+
+    fn encode(
+        &self,
+        profile: Profile,
+        message: &ToClient,
+        seq: Option<u64>,
+        now: Instant,
+    ) -> Option<ByteString> {
+        let text = match profile {
+            Profile::EdgeV1 => message.encode(seq),
+            Profile::Mentra => {
+                let context =
+                    mentra::Context { user_session: || self.user_session(), timestamp: self.timestamp(now) };
+                mentra::encode(message, context)?
+            }
+        };
+        Some(text.into())
     }
 
     fn timestamp(&self, now: Instant) -> String {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::machine::SocketId;
 use crate::{
     outlet::{Outlet, Refused},
-    protocol::{DecodeError, Said, audio::Up, from_client::ConnectionInit, to_client::EndReason},
+    protocol::{DecodeError, Profile, Said, audio::Up, from_client::ConnectionInit, to_client::EndReason},
 };
 
 /// The session's hold on a socket: its number, and the way into it.
@@ -15,12 +15,14 @@ pub struct SocketHandle {
     /// Told apart by when they came.
     pub id: SocketId,
     outlet: Outlet,
+    /// Where the client reaches the gateway, `https://host`.
+    pub base_url: String,
 }
 
 impl SocketHandle {
     /// A socket that sends what `outlet` is given.
-    pub fn new(id: SocketId, outlet: Outlet) -> Self {
-        Self { id, outlet }
+    pub fn new(id: SocketId, outlet: Outlet, base_url: String) -> Self {
+        Self { id, outlet, base_url }
     }
 
     /// Sends an encoded frame.
@@ -34,13 +36,15 @@ impl SocketHandle {
     }
 }
 
-/// A client wants the session; from its socket, once it is authenticated and has said
+/// A client wants the session; from its socket, once it is authenticated and, in `edge.v1`, has said
 /// `connection_init`.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Attach {
     /// Where it is.
     pub socket: SocketHandle,
+    /// What it speaks.
+    pub profile: Profile,
     /// What it says of itself.
     pub init: ConnectionInit,
 }
@@ -61,6 +65,8 @@ pub enum SocketNews {
     Said(Said),
     /// The client sent audio.
     Audio(Up),
+    /// The client sent bare samples.
+    Pcm(Bytes),
     /// The client sent something that could not be read.
     Malformed(DecodeError),
     /// The client showed a sign of life.
@@ -73,6 +79,25 @@ pub enum SocketNews {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct MicrophonePublished;
+
+/// The client was given a LiveKit token; from REST.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LivekitToken;
+
+/// A consumer has something to say to the client.
+#[derive(Message)]
+#[rtype(result = "Result<(), Undelivered>")]
+pub struct Deliver(pub String);
+
+/// Why a client was not told what a consumer had to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It is not there.
+    Away,
+    /// It does not take what it is sent.
+    Busy,
+}
 
 /// The session is to end; from REST, or because the gateway goes down.
 #[derive(Message)]

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How long to wait for sound or an acknowledgement before asking again.
 pub const RESEND: Duration = Duration::from_secs(10);
 
+/// How long glasses must be away before their microphone is turned off: a blip is none.
+pub const HOLD_DOWN: Duration = Duration::from_secs(3);
+
 /// The wish.
 #[derive(Debug)]
 pub struct Microphone {
@@ -16,12 +19,16 @@ pub struct Microphone {
     version: u64,
     /// When it was last said; none while nobody is there to hear it, or once it is seen to be done.
     asked_at: Option<Instant>,
+    /// When it is to be said, because the client cannot take it yet.
+    ask_at: Option<Instant>,
+    /// When it is to be off.
+    off_at: Option<Instant>,
 }
 
 impl Default for Microphone {
     /// On: a voice gateway listens.
     fn default() -> Self {
-        Self { on: true, version: 1, asked_at: None }
+        Self { on: true, version: 1, asked_at: None, ask_at: None, off_at: None }
     }
 }
 
@@ -49,6 +56,23 @@ impl Microphone {
     /// The wish was said.
     pub fn asked(&mut self, now: Instant) {
         self.asked_at = Some(now);
+        self.ask_at = None;
+    }
+
+    /// The wish is to be said at this time.
+    pub fn ask_at(&mut self, at: Instant) {
+        self.ask_at = Some(at);
+    }
+
+    /// The glasses behind the client came or went. True if the wish is to be said at once.
+    pub fn glasses(&mut self, connected: bool, now: Instant) -> bool {
+        if connected {
+            self.off_at = None;
+            self.want(true);
+        } else if self.on {
+            self.off_at.get_or_insert(now + HOLD_DOWN);
+        }
+        connected
     }
 
     /// The client did as wished, or sound came: no need to ask again.
@@ -63,9 +87,18 @@ impl Microphone {
         }
     }
 
-    /// When to ask again.
+    /// When to ask, or to ask again.
     pub fn deadline(&self) -> Option<Instant> {
-        self.asked_at.filter(|_| self.on).map(|at| at + RESEND)
+        let again = self.asked_at.filter(|_| self.on).map(|at| at + RESEND);
+        [again, self.ask_at, self.off_at].into_iter().flatten().min()
+    }
+
+    /// Time has passed; the wish is to be said after it.
+    pub fn tick(&mut self, now: Instant) {
+        if self.off_at.is_some_and(|at| now >= at) {
+            self.off_at = None;
+            self.want(false);
+        }
     }
 }
 
@@ -84,6 +117,22 @@ mod tests {
         assert_eq!(microphone.deadline(), Some(now + RESEND), "an old wish was acknowledged");
         microphone.acknowledged(1);
         assert_eq!(microphone.deadline(), None);
+    }
+
+    #[test]
+    fn glasses_that_are_away_for_a_moment_keep_their_microphone() {
+        let mut microphone = Microphone::default();
+        let now = clock::now();
+        assert!(!microphone.glasses(false, now));
+        assert_eq!(microphone.deadline(), Some(now + HOLD_DOWN));
+        assert!(microphone.glasses(true, now));
+        assert_eq!((microphone.deadline(), microphone.version()), (None, 1));
+
+        microphone.glasses(false, now);
+        microphone.tick(now + HOLD_DOWN);
+        assert!(!microphone.on());
+        assert!(microphone.glasses(true, now + HOLD_DOWN));
+        assert!(microphone.on());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod answer;
 pub mod directory;
+pub mod fragments;
 mod fresh;
 pub mod machine;
 pub mod messages;
@@ -11,4 +12,6 @@ pub mod outbox;
 pub mod records;
 pub mod socket;
 pub mod sources;
+pub mod subscriptions;
+pub mod takeovers;
 pub mod uplink;

@@ -56,6 +56,12 @@ impl Outbox {
         }
     }
 
+    /// From here on nothing is kept for a while: who comes back with an older number starts afresh.
+    pub fn forget(&mut self) {
+        self.ring.clear();
+        self.last_seq += 1;
+    }
+
     /// The client has everything up to here.
     pub fn acknowledge(&mut self, seq: u64) {
         while self.ring.front().is_some_and(|kept| kept.seq <= seq) {
@@ -111,6 +117,15 @@ mod tests {
         let (mut outbox, now) = filled(3);
         assert_eq!(outbox.after(0, now + KEEP + Duration::from_millis(1)), None);
         assert_eq!(outbox.after(3, now + KEEP + Duration::from_millis(1)), Some(vec![]));
+    }
+
+    #[test]
+    fn after_a_time_without_numbers_nobody_is_told_that_nothing_was_missed() {
+        let (mut outbox, now) = filled(3);
+        outbox.forget();
+        assert_eq!(outbox.after(3, now), None);
+        outbox.keep("5".into(), now);
+        assert_eq!(outbox.after(4, now), Some(vec!["5".into()]));
     }
 
     #[test]

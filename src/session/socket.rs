@@ -31,6 +31,7 @@ use futures::{Stream, StreamExt, task::AtomicWaker};
 use super::{
     actor::SessionActor,
     directory::Directory,
+    fragments::{Fragments, Whole},
     messages::{Attach, FromSocket, SocketHandle, SocketNews},
 };
 use crate::{
@@ -39,7 +40,7 @@ use crate::{
     error::{ApiError, Close, Code},
     outlet::{Connection, Outlet, OutletStream},
     protocol::{
-        DecodeError, EDGE_V1, FromClient, MAX_TEXT_BYTES, Said, ToClient,
+        DecodeError, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, Said, ToClient,
         audio::Up,
         frame::{self, Oversized, SizeGuard},
         from_client::ConnectionInit,
@@ -57,33 +58,59 @@ const INIT_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts to attach to a session that may end at the same moment.
 const ATTACH_ATTEMPTS: usize = 3;
 
-/// Answers an upgrade: the client proved to be `grant`.
+/// Who upgrades.
+pub struct Caller {
+    /// What it speaks.
+    pub profile: Profile,
+    /// Who it proved to be.
+    pub grant: Grant,
+    /// What it said of itself by upgrading; clients of `edge.v1` say it afterwards.
+    pub init: ConnectionInit,
+    /// Where it reaches the gateway, `https://host`.
+    pub base_url: String,
+}
+
+/// Answers an upgrade.
 pub fn upgrade(
     request: &HttpRequest,
     payload: Payload,
-    grant: Grant,
+    caller: Caller,
     directory: Directory,
 ) -> Result<HttpResponse, Error> {
     let mut response = ws::handshake_with_protocols(request, &[EDGE_V1])?;
     let connection = request.conn_data::<Connection>().copied();
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, connection);
     let id = directory.next_socket();
-    let incoming = guarded(payload, outlet.clone());
-    let socket = Socket { id, grant, directory, outlet, session: None, fragments: None };
+    let Caller { profile, grant, init, base_url } = caller;
+    let incoming = guarded(payload, outlet.clone(), profile);
+    let socket = Socket {
+        id,
+        profile,
+        grant,
+        init,
+        base_url,
+        directory,
+        outlet,
+        session: None,
+        fragments: Fragments::default(),
+    };
     let context = WebsocketContext::create(socket, incoming);
     Ok(response.streaming(Body::new(context, outgoing)))
 }
 
 /// The client's bytes, without frames that are too large.
-fn guarded(payload: Payload, outlet: Outlet) -> impl Stream<Item = Result<Bytes, PayloadError>> {
+pub(crate) fn guarded(
+    payload: Payload,
+    outlet: Outlet,
+    profile: Profile,
+) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     let mut guard = SizeGuard::default();
     payload.map(move |chunk| {
         let mut passed = BytesMut::new();
         if let Some(oversized) = guard.pass(chunk?, &mut passed) {
             let message = format!("a frame may have at most {MAX_TEXT_BYTES} bytes");
-            let error = ToClient::error(Code::TooLarge, message.clone(), None);
             // A client that reads nothing either is cut by its session.
-            let _ = outlet.send(frame::text(&error.encode(None)));
+            let _ = outlet.send(frame::text(&profile.refusal(Code::TooLarge, message.clone())));
             if oversized == Oversized::Fragment {
                 let _ = outlet.send(frame::close(Close::TooBig, &message));
                 outlet.finish();
@@ -96,7 +123,7 @@ fn guarded(payload: Payload, outlet: Outlet) -> impl Stream<Item = Result<Bytes,
 
 /// What the connection sends: the protocol's own pongs, and what the session says. Ends when either is
 /// over.
-struct Body {
+pub(crate) struct Body {
     context: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
     /// Wakes the connection for the context's sake, and remembers that it did: of a thousand messages
     /// that are sent down, none is a reason to look through the context.
@@ -105,7 +132,11 @@ struct Body {
 }
 
 impl Body {
-    fn new(context: impl Stream<Item = Result<Bytes, Error>> + 'static, outgoing: OutletStream) -> Self {
+    /// The body of an actor's connection, and of what is sent past it.
+    pub(crate) fn new(
+        context: impl Stream<Item = Result<Bytes, Error>> + 'static,
+        outgoing: OutletStream,
+    ) -> Self {
         let doorbell = Arc::new(Doorbell { rung: AtomicBool::new(true), connection: AtomicWaker::new() });
         Self { context: Box::pin(context), doorbell, outgoing }
     }
@@ -160,26 +191,28 @@ impl Wake for Doorbell {
 /// The actor of one connection.
 struct Socket {
     id: u64,
+    profile: Profile,
     grant: Grant,
+    /// What it said of itself by upgrading.
+    init: ConnectionInit,
+    base_url: String,
     directory: Directory,
     /// The way out, past this actor.
     outlet: Outlet,
-    /// None until `connection_init`.
+    /// None until it is attached: in `edge.v1` by `connection_init`, in `mentra` at once.
     session: Option<Addr<SessionActor>>,
-    /// A message that comes in pieces, and whether it is text.
-    fragments: Option<(bool, BytesMut)>,
+    /// A message that comes in pieces.
+    fragments: Fragments,
 }
 
 type Ctx = WebsocketContext<Socket>;
 
 impl Socket {
     fn text(&mut self, text: &str, ctx: &mut Ctx) {
-        let said = match Said::decode(text) {
+        let said = match self.profile.decode(text) {
             Ok(said) => said,
             Err(error) if self.session.is_some() => return self.tell_session(SocketNews::Malformed(error)),
-            Err(error) => {
-                return self.tell(&ToClient::error(Code::MalformedMessage, error.to_string(), None));
-            }
+            Err(error) => return self.object(Code::MalformedMessage, error.to_string(), None),
         };
         if let FromClient::Ping(ping) = &said.message {
             // Ahead of everything queued: some clients reconnect when it takes more than 5 s.
@@ -188,22 +221,24 @@ impl Socket {
             return self.alive();
         }
         match (&self.session, said.message) {
-            (None, FromClient::ConnectionInit(init)) => self.attach(*init, ctx),
+            (None, FromClient::ConnectionInit(init)) if self.profile == Profile::EdgeV1 => {
+                self.attach(*init, ctx);
+            }
             (None, _) => {
-                let message = "say connection_init first";
-                self.tell(&ToClient::error(Code::SessionError, message, said.id));
+                self.object(Code::SessionError, "say connection_init first".into(), said.id);
             }
             (Some(_), message) => self.tell_session(SocketNews::Said(Said { id: said.id, message })),
         }
     }
 
     fn binary(&mut self, payload: Bytes) {
+        if self.profile == Profile::Mentra {
+            return self.tell_session(SocketNews::Pcm(payload));
+        }
         match (Up::decode(payload), self.session.is_some()) {
             (Ok(audio), true) => self.tell_session(SocketNews::Audio(audio)),
             (Err(error), true) => self.tell_session(SocketNews::Malformed(error)),
-            (_, false) => {
-                self.tell(&ToClient::error(Code::SessionError, "say connection_init first", None));
-            }
+            (_, false) => self.object(Code::SessionError, "say connection_init first".into(), None),
         }
     }
 
@@ -216,7 +251,8 @@ impl Socket {
         let attached = attach(
             self.directory.clone(),
             self.grant.clone(),
-            SocketHandle::new(self.id, self.outlet.clone()),
+            SocketHandle::new(self.id, self.outlet.clone(), self.base_url.clone()),
+            self.profile,
             init,
         );
         ctx.wait(attached.into_actor(self).map(|attached, socket, _| match attached {
@@ -230,20 +266,32 @@ impl Socket {
 
     /// Ends a connection that cannot be attached.
     fn refuse(&self, error: ApiError, close: Close) {
-        self.tell(&ToClient::ConnectionError {
-            code: error.code,
-            retryable: error.code.retryable(),
-            message: error.message,
-            timestamp: clock::timestamp(clock::unix_ms()),
+        self.tell(&match self.profile {
+            Profile::EdgeV1 => ToClient::ConnectionError {
+                code: error.code,
+                retryable: error.code.retryable(),
+                message: error.message,
+                timestamp: clock::timestamp(clock::unix_ms()),
+            }
+            .encode(None),
+            Profile::Mentra => self.profile.refusal(error.code, error.message),
         });
-        let _ = self.outlet.send(frame::close(close, error.code.as_str()));
+        let _ = self.outlet.send(frame::close(self.profile.close(close), error.code.as_str()));
         self.outlet.finish();
     }
 
+    /// Something is wrong with one message, and the session has nothing to do with it.
+    fn object(&self, code: Code, message: String, reply_to: Option<String>) {
+        self.tell(&match self.profile {
+            Profile::EdgeV1 => ToClient::error(code, message, reply_to).encode(None),
+            Profile::Mentra => self.profile.refusal(code, message),
+        });
+    }
+
     /// Answers without the session.
-    fn tell(&self, message: &ToClient) {
+    fn tell(&self, text: &str) {
         // The queue is for the session to watch; what does not fit here is lost.
-        let _ = self.outlet.send(frame::text(&message.encode(None)));
+        let _ = self.outlet.send(frame::text(text));
     }
 
     fn alive(&self) {
@@ -255,46 +303,26 @@ impl Socket {
 
     fn tell_session(&self, news: SocketNews) {
         let Some(session) = &self.session else { return };
-        let is_audio = matches!(news, SocketNews::Audio(_));
+        let is_audio = matches!(news, SocketNews::Audio(_) | SocketNews::Pcm(_));
         if session.try_send(FromSocket { id: self.id, news }).is_err() {
             metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
             if !is_audio {
-                self.tell(&ToClient::error(Code::RateLimited, "slower, please: a message was dropped", None));
+                self.object(Code::RateLimited, "slower, please: a message was dropped".into(), None);
             }
         }
     }
 
     fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
-        let (piece, last) = match item {
-            Item::FirstText(piece) => {
-                self.fragments = Some((true, BytesMut::new()));
-                (piece, false)
-            }
-            Item::FirstBinary(piece) => {
-                self.fragments = Some((false, BytesMut::new()));
-                (piece, false)
-            }
-            Item::Continue(piece) => (piece, false),
-            Item::Last(piece) => (piece, true),
-        };
-        let Some((is_text, message)) = &mut self.fragments else {
-            return;
-        };
-        message.extend_from_slice(&piece);
-        if message.len() > MAX_TEXT_BYTES {
-            self.fragments = None;
-            let message = format!("a message may have at most {MAX_TEXT_BYTES} bytes");
-            return self.tell(&ToClient::error(Code::TooLarge, message, None));
-        }
-        if last {
-            let (is_text, message) = (*is_text, std::mem::take(message).freeze());
-            self.fragments = None;
-            if !is_text {
-                return self.binary(message);
-            }
-            match ByteString::try_from(message) {
+        match self.fragments.take(item) {
+            None => {}
+            Some(Whole::Binary(message)) => self.binary(message),
+            Some(Whole::Text(message)) => match ByteString::try_from(message) {
                 Ok(text) => self.text(&text, ctx),
                 Err(_) => self.tell_session(SocketNews::Malformed(DecodeError::Json("not UTF-8".into()))),
+            },
+            Some(Whole::TooLarge) => {
+                let message = format!("a message may have at most {MAX_TEXT_BYTES} bytes");
+                self.object(Code::TooLarge, message, None);
             }
         }
     }
@@ -305,12 +333,13 @@ async fn attach(
     directory: Directory,
     grant: Grant,
     socket: SocketHandle,
+    profile: Profile,
     init: ConnectionInit,
 ) -> Result<Addr<SessionActor>, ApiError> {
     for _ in 0..ATTACH_ATTEMPTS {
         let record = directory.attachable(&grant, init.resume.as_ref())?;
         let session = directory.actor(&record)?;
-        if session.send(Attach { socket: socket.clone(), init: init.clone() }).await.is_ok() {
+        if session.send(Attach { socket: socket.clone(), profile, init: init.clone() }).await.is_ok() {
             return Ok(session);
         }
         // The session ended between finding it and reaching it.
@@ -323,6 +352,9 @@ impl Actor for Socket {
 
     fn started(&mut self, ctx: &mut Ctx) {
         metrics::gauge!(telemetry::SOCKETS).increment(1);
+        if self.profile == Profile::Mentra {
+            return self.attach(self.init.clone(), ctx);
+        }
         ctx.run_later(INIT_WITHIN, |socket, _| {
             if socket.session.is_none() {
                 let message = format!("no connection_init within {} s", INIT_WITHIN.as_secs());

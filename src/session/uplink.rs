@@ -43,6 +43,11 @@ impl Uplink {
         Ok(())
     }
 
+    /// Takes bare 16 kHz mono PCM, as clients of the `mentra` profile send it; gives its samples.
+    pub fn take_bare(&mut self, payload: &[u8]) -> Vec<i16> {
+        self.bytes.decode(payload)
+    }
+
     /// Takes a frame; gives its samples, or none where it was seen before.
     pub fn take(&mut self, frame: &Up) -> Result<Vec<i16>, DecodeError> {
         if frame.codec != self.format.codec {
@@ -90,6 +95,15 @@ mod tests {
         let mut uplink = Uplink::default();
         assert_eq!(uplink.take(&frame(1, &[1, 0, 2])), Ok(vec![1]));
         assert_eq!(uplink.take(&frame(2, &[0, 3, 0])), Ok(vec![2, 3]));
+    }
+
+    #[test]
+    fn bare_samples_may_be_cut_anywhere() {
+        let mut uplink = Uplink::default();
+        assert_eq!(uplink.take_bare(&[]), [0_i16; 0]);
+        assert_eq!(uplink.take_bare(&[1]), [0_i16; 0]);
+        assert_eq!(uplink.take_bare(&[0, 2, 0, 3]), [1, 2]);
+        assert_eq!(uplink.take_bare(&[0]), [3]);
     }
 
     #[test]

@@ -9,10 +9,12 @@
 //! A session owns one [`Listener`] for as long as its microphone is the same one. What comes out
 //! goes to the transcriber (audio) and to the turn machine (beginnings and ends).
 
+pub mod clips;
 pub mod detector;
 pub mod gate;
 pub mod pcm;
 pub mod playout;
+pub mod script;
 pub mod sentences;
 pub mod turn;
 

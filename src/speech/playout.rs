@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::script::Script;
+
 /// Length of a frame, in milliseconds (protocol.md §7.9).
 pub const FRAME_MS: u64 = 20;
 
@@ -60,8 +62,7 @@ pub struct Playout {
     complete: bool,
     /// The frame with the end mark is out.
     end_sent: bool,
-    /// The sentences and the position each ends at; the last one may still grow.
-    sentences: Vec<(String, u64)>,
+    script: Script,
     clock: Clock,
 }
 
@@ -89,23 +90,20 @@ impl Playout {
             reported: None,
             complete: false,
             end_sent: false,
-            sentences: Vec::new(),
+            script: Script::default(),
             clock: Clock::Stopped { at: 0 },
         }
     }
 
     /// The samples that follow belong to this sentence.
     pub fn begin_sentence(&mut self, text: String) {
-        self.sentences.push((text, self.total()));
+        self.script.begin(text, self.total());
     }
 
     /// More samples.
     pub fn push(&mut self, samples: &[i16]) {
         self.samples.extend(samples);
-        let total = self.total();
-        if let Some((_, end)) = self.sentences.last_mut() {
-            *end = total;
-        }
+        self.script.reaches(self.total());
     }
 
     /// No more samples.
@@ -206,26 +204,9 @@ impl Playout {
         self.to_time(self.heard(now)).as_millis() as u64
     }
 
-    /// The words that were heard: whole sentences, and of the last one as many words as fit.
+    /// The words that were heard.
     pub fn heard_text(&self, now: Instant) -> String {
-        let heard = self.heard(now);
-        let mut text = Vec::new();
-        let mut begin = 0;
-        for (sentence, end) in &self.sentences {
-            if heard >= *end {
-                text.push(sentence.clone());
-            } else {
-                let share = heard.saturating_sub(begin) as f64 / (end - begin).max(1) as f64;
-                let words: Vec<&str> = sentence.split_whitespace().collect();
-                let count = (words.len() as f64 * share) as usize;
-                if count > 0 {
-                    text.push(words[..count].join(" "));
-                }
-                break;
-            }
-            begin = *end;
-        }
-        text.join(" ")
+        self.script.before(self.heard(now))
     }
 
     /// Whether a frame could be sent if its time had come: a whole one, or the rest of a complete answer.

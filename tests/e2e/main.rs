@@ -11,6 +11,7 @@ mod browser;
 mod conversation;
 mod crash;
 mod livekit_away;
+mod mentra;
 mod removal;
 mod roster;
 mod speech_in_room;

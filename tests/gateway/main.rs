@@ -9,10 +9,13 @@
 
 mod admin;
 mod connect;
+mod consumers;
 mod conversation;
 mod deploy;
 mod history;
 mod livekit;
+mod mentra;
+mod phone;
 mod process;
 mod refusals;
 mod removal;

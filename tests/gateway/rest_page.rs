@@ -101,8 +101,9 @@ fn alike(printed: &Value, came: &Value, at: &str) {
 fn every_route_is_explained() {
     let explained: Vec<&str> = sections().iter().map(|section| section.route).collect();
     for (method, path) in routes() {
-        let talks =
-            path == "/v1/ws" || path == "/" || path.starts_with("/static") || path.starts_with("/vendor");
+        let talks = ["/", "/v1/ws", "/glasses-ws"].contains(&path)
+            || path.starts_with("/static")
+            || path.starts_with("/vendor");
         let route = format!("{method} {path}");
         assert!(talks || explained.contains(&route.as_str()), "docs/REST.md has no example of {route}");
     }
@@ -128,6 +129,7 @@ async fn every_example_works_as_it_is_printed() {
         let command = curl
             .replace("{session_id}", &session.session_id.to_string())
             .replace("{room}", room)
+            .replace("{control_token}", &session.control_token)
             .replace("{identity}", "test_user")
             .replace("{egress_id}", "EG_1");
 

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+mod mentra;
+
 use crate::{
     ids::Identity,
     protocol::{
@@ -74,6 +76,10 @@ impl Rig {
     }
 
     fn attach(&mut self, socket: SocketId, last_seq: Option<u64>) -> &mut Self {
+        self.attach_as(Profile::EdgeV1, socket, last_seq)
+    }
+
+    fn attach_as(&mut self, profile: Profile, socket: SocketId, last_seq: Option<u64>) -> &mut Self {
         let resume = last_seq.map(|last_server_seq| Resume {
             session_id: SessionId::from_u128(7),
             resume_token: "r".into(),
@@ -82,6 +88,7 @@ impl Rig {
         });
         self.input(Input::Attach(Box::new(Attach {
             socket,
+            profile,
             may_resume: resume.is_some(),
             init: ConnectionInit { resume, ..ConnectionInit::default() },
             resume_token: "r".into(),
@@ -130,6 +137,17 @@ impl Rig {
 
     fn has(&self, wanted: impl Fn(&Effect) -> bool) -> bool {
         self.effects.iter().any(wanted)
+    }
+
+    /// What was passed on.
+    fn forwarded(&mut self) -> Vec<Value> {
+        let mut all = Vec::new();
+        self.effects.retain(|effect| {
+            let Effect::Forward(message) = effect else { return true };
+            all.push(Value::Object(message.clone().into_object()));
+            false
+        });
+        all
     }
 
     fn remembered(&self) -> Vec<String> {
@@ -361,13 +379,49 @@ fn frames_that_cannot_be_read_are_answered_and_the_tenth_in_a_row_closes_the_cha
 }
 
 #[test]
-fn an_unknown_message_is_answered_by_its_id_and_changes_nothing() {
+fn an_unknown_message_is_passed_on_as_it_is_and_is_no_error() {
     let mut rig = Rig::attached();
-    rig.say(r#"{"type":"make_coffee","id":"c1"}"#);
-    let told = rig.told(1);
-    assert_eq!(told[0]["code"], "UNSUPPORTED");
-    assert_eq!(told[0]["replyTo"], "c1");
+    rig.say(r#"{"type":"make_coffee","id":"c1","cups":2}"#);
+    let forwarded = rig.forwarded();
+    assert_eq!(forwarded, [json!({"type": "make_coffee", "id": "c1", "cups": 2})]);
+    assert_eq!(rig.told(1), [] as [Value; 0]);
     assert_eq!(rig.session.socket(), Some(1));
+}
+
+#[test]
+fn who_takes_the_session_again_and_again_without_its_secret_is_refused() {
+    let mut rig = Rig::attached();
+    for socket in 2..=4 {
+        rig.attach(socket, None);
+        assert_eq!(rig.session.socket(), Some(socket));
+    }
+    rig.effects.clear();
+
+    rig.attach(5, None);
+    assert_eq!(rig.session.socket(), Some(4));
+    assert!(rig.has(|effect| matches!(effect, Effect::Close(5, Close::Overloaded, _))));
+    assert!(rig.has(|effect| matches!(effect, Effect::RefuseUntil(_))));
+    let told = rig.told(5);
+    assert_eq!((&told[0]["type"], &told[0]["code"]), (&json!("connection_error"), &json!("RATE_LIMITED")));
+
+    rig.attach(6, Some(0));
+    assert_eq!(rig.session.socket(), Some(6), "the same device comes back");
+}
+
+#[test]
+fn a_token_is_signed_once_a_second_at_most() {
+    let mut rig = Rig::attached();
+    rig.say(r#"{"type":"livekit_init"}"#);
+    rig.say(r#"{"type":"livekit_init","id":"again"}"#);
+    let signed =
+        |rig: &Rig| rig.effects.iter().filter(|effect| matches!(effect, Effect::SendLivekitInfo(..))).count();
+    assert_eq!(signed(&rig), 1);
+    let told = rig.told(1);
+    assert_eq!((&told[0]["code"], &told[0]["replyTo"]), (&json!("RATE_LIMITED"), &json!("again")));
+    rig.wait(TOKEN_EVERY);
+    rig.effects.clear();
+    rig.say(r#"{"type":"livekit_init"}"#);
+    assert_eq!(signed(&rig), 1);
 }
 
 #[test]

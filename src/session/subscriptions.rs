@@ -1,0 +1,153 @@
+//! The streams a client wants: the whole set each time, over reconnects.
+//!
+//! A phone that reconnects may say "none" before it says what it wants, because its apps come back one
+//! after the other. An empty set is held back for [`HOLD`] after an attachment.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// How long an empty set is held back after an attachment.
+pub const HOLD: Duration = Duration::from_secs(2);
+
+/// The most streams a client may want; further ones are left out.
+const MOST: usize = 16;
+
+/// The set.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// None until the client says something.
+    wanted: Option<Vec<String>>,
+    attached_at: Option<Instant>,
+    /// An empty set waits until then.
+    empty_at: Option<Instant>,
+}
+
+impl Subscriptions {
+    /// A client attached; perhaps it says at once what it wants.
+    pub fn attached(&mut self, wanted: Option<Vec<String>>, now: Instant) {
+        self.attached_at = Some(now);
+        self.empty_at = None;
+        if let Some(wanted) = wanted {
+            self.wanted = Some(bounded(wanted));
+        }
+    }
+
+    /// The client says what it wants.
+    pub fn update(&mut self, wanted: Vec<String>, now: Instant) {
+        let hold = self.attached_at.map(|at| at + HOLD).filter(|until| now < *until);
+        match hold {
+            Some(until) if wanted.is_empty() => self.empty_at = Some(until),
+            Some(_) | None => {
+                self.empty_at = None;
+                self.wanted = Some(bounded(wanted));
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.empty_at
+    }
+
+    /// Time has passed: an empty set that was held back counts.
+    pub fn tick(&mut self, now: Instant) {
+        if self.empty_at.is_some_and(|at| now >= at) {
+            self.empty_at = None;
+            self.wanted = Some(Vec::new());
+        }
+    }
+
+    /// The streams, in the client's own words, that carry the transcription of a language. A client that
+    /// never said what it wants gets `default`.
+    pub fn transcription(&self, language: &str, default: Option<String>) -> Vec<String> {
+        match &self.wanted {
+            Some(wanted) => wanted.iter().filter(|stream| carries(stream, language)).cloned().collect(),
+            None => default.into_iter().collect(),
+        }
+    }
+}
+
+/// Without doubles, and no more than there may be.
+fn bounded(wanted: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    wanted.into_iter().filter(|stream| seen.insert(stream.clone())).take(MOST).collect()
+}
+
+/// `transcription`, `transcription:auto`, `transcription:en-US`, and any of them with a `?query`.
+fn carries(stream: &str, language: &str) -> bool {
+    let stream = stream.split('?').next().unwrap_or_default();
+    match stream.strip_prefix("transcription") {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix(':')
+            .is_some_and(|wanted| wanted == "auto" || wanted.eq_ignore_ascii_case(language)),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn wants(subscriptions: &Subscriptions) -> usize {
+        subscriptions.transcription("en-US", None).len()
+    }
+
+    #[test]
+    fn an_empty_set_just_after_an_attachment_waits_and_is_forgotten_when_another_comes() {
+        let now = clock::now();
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.attached(Some(vec!["transcription:en-US".into()]), now);
+        subscriptions.update(Vec::new(), now);
+        assert_eq!((wants(&subscriptions), subscriptions.deadline()), (1, Some(now + HOLD)));
+
+        subscriptions.update(vec!["transcription".into()], now);
+        assert_eq!(subscriptions.deadline(), None);
+        subscriptions.update(Vec::new(), now);
+        subscriptions.tick(now + HOLD);
+        assert_eq!(wants(&subscriptions), 0);
+    }
+
+    #[test]
+    fn an_empty_set_later_on_means_none_at_once() {
+        let now = clock::now();
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.attached(Some(vec!["transcription:en-US".into()]), now);
+        subscriptions.update(Vec::new(), now + HOLD);
+        assert_eq!(wants(&subscriptions), 0);
+    }
+
+    #[test]
+    fn a_stream_is_known_by_its_language_in_every_way_that_clients_write_it() {
+        for stream in
+            ["transcription", "transcription:auto", "transcription:en-us", "transcription:en-US?hints=ja"]
+        {
+            assert!(carries(stream, "en-US"), "{stream}");
+        }
+        for stream in
+            ["transcription:de-DE", "transcriptions", "translation:en-US-to-de-DE", "audio_chunk", ""]
+        {
+            assert!(!carries(stream, "en-US"), "{stream}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_sent_once_and_there_are_only_so_many() {
+        let now = clock::now();
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.attached(Some(vec!["transcription".into(); 1000]), now);
+        assert_eq!(wants(&subscriptions), 1);
+        subscriptions.update((0..1000).map(|n| format!("transcription?{n}")).collect(), now);
+        assert_eq!(wants(&subscriptions), MOST);
+    }
+
+    #[test]
+    fn who_never_said_what_they_want_gets_what_is_usual() {
+        let subscriptions = Subscriptions::default();
+        assert_eq!(subscriptions.transcription("en-US", Some("transcription:en-US".into())).len(), 1);
+        assert_eq!(wants(&subscriptions), 0);
+    }
+}
