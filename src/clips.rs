@@ -1,8 +1,8 @@
 //! Spoken answers as files, for clients that play nothing but URLs: WAV in memory, each under a name
 //! that nobody guesses, for a short time.
 //!
-//! Bounded: a session has at most [`MOST_OF_A_SESSION`] of them, all sessions together [`MOST_BYTES`].
-//! What is over that, or older than [`LIFETIME`], is let go, oldest first.
+//! Bounded: a session has at most four of them, all sessions together 64 MiB. What is over that, or older
+//! than [`LIFETIME`], is let go, oldest first.
 
 use std::{
     collections::VecDeque,
