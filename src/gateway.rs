@@ -113,7 +113,7 @@ impl Gateway {
             }
             _ => None,
         };
-        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone());
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone(), deny.clone());
         let passes = config.livekit.as_ref().map(|livekit| Passes::new(livekit, deny.clone()));
         let parts = parts(&config, &minds);
 

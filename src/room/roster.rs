@@ -137,9 +137,11 @@ pub enum Event {
     },
     /// Our agent sees somebody; or no longer.
     Sighted {
-        /// Whom.
+        /// Which connection.
         sid: String,
         /// Whether they are there.
+        /// Whom.
+        identity: String,
         there: bool,
     },
     /// Something told that it, and so perhaps others, was late or lost.
@@ -355,7 +357,7 @@ impl Roster {
                     }
                 });
             }
-            Event::Sighted { sid, there } => self.sighted(&sid, there, now),
+            Event::Sighted { sid, there, identity: _ } => self.sighted(&sid, there, now),
             Event::Doubted => self.doubt(now),
             Event::Listed { asked_at, participants } => return self.listed(asked_at, participants, now),
             Event::Finished { room_sid } => {
