@@ -4,7 +4,7 @@
 //! `error` or `connection_error`. What happened in detail goes to the log and nowhere else.
 //! docs/PROTOCOL.md lists every code.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub enum Code {
     InvalidToken,
     /// The token was good once.
     ExpiredToken,
+    /// Whether the token is good cannot be said: its issuer's keys cannot be had.
+    AuthUnavailable,
     /// The token is good, but not for this.
     Forbidden,
     /// A field or parameter is missing or has a value that makes no sense.
@@ -58,6 +60,7 @@ impl Code {
             Self::MissingToken => "MISSING_TOKEN",
             Self::InvalidToken => "INVALID_TOKEN",
             Self::ExpiredToken => "EXPIRED_TOKEN",
+            Self::AuthUnavailable => "AUTH_UNAVAILABLE",
             Self::Forbidden => "FORBIDDEN",
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::SessionNotFound => "SESSION_NOT_FOUND",
@@ -88,7 +91,7 @@ impl Code {
             Self::SessionError => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::MediaUnavailable => StatusCode::BAD_GATEWAY,
-            Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded => {
+            Self::AuthUnavailable | Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,9 +106,32 @@ impl Code {
                 | Self::MediaUnavailable
                 | Self::RecordingUnavailable
                 | Self::AiUnavailable
+                | Self::AuthUnavailable
                 | Self::Overloaded
                 | Self::InternalError
         )
+    }
+
+    /// How a control channel is closed that this keeps from being attached.
+    pub const fn close(self) -> Close {
+        match self {
+            Self::MissingToken | Self::InvalidToken | Self::ExpiredToken => Close::Unauthorized,
+            Self::RateLimited => Close::RateLimited,
+            Self::AuthUnavailable | Self::Overloaded => Close::Overloaded,
+            Self::InternalError => Close::Internal,
+            Self::Forbidden
+            | Self::InvalidRequest
+            | Self::SessionNotFound
+            | Self::NotFound
+            | Self::TooLarge
+            | Self::UnsupportedMediaType
+            | Self::MalformedMessage
+            | Self::Unsupported
+            | Self::SessionError
+            | Self::MediaUnavailable
+            | Self::RecordingUnavailable
+            | Self::AiUnavailable => Close::Policy,
+        }
     }
 }
 
@@ -123,12 +149,25 @@ pub struct ApiError {
     pub code: Code,
     /// For people; never a secret, a path or another user's name.
     pub message: String,
+    /// When another try makes sense, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// A failure with its sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The same, and when another try makes sense.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Nobody said who they are.
+    pub fn missing_token() -> Self {
+        Self::new(Code::MissingToken, "send Authorization: Bearer …, or ?token=…")
     }
 
     /// A field of a request that makes no sense.
@@ -171,8 +210,12 @@ impl ResponseError for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        if matches!(self.code, Code::RateLimited | Code::Overloaded | Code::MediaUnavailable) {
-            response.insert_header(("Retry-After", "1"));
+        if matches!(
+            self.code,
+            Code::RateLimited | Code::Overloaded | Code::MediaUnavailable | Code::AuthUnavailable
+        ) {
+            let wait = self.retry_after.unwrap_or_default().as_millis().div_ceil(1000).max(1);
+            response.insert_header(("Retry-After", wait.to_string()));
         }
         response.body(
             serde_json::to_string(&Problem {

@@ -1,11 +1,13 @@
 //! HTTP: every route on one screen.
 
+mod address;
 mod admin;
 pub mod auth;
 mod door;
 mod guest;
 mod health;
 mod history;
+pub mod log;
 mod pages;
 mod participants;
 mod removal;
@@ -21,12 +23,13 @@ use std::sync::{
 use actix_web::{
     HttpRequest,
     error::{JsonPayloadError, PathError, QueryPayloadError},
+    http::header::HeaderName,
     web::{self, ServiceConfig},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::Keys,
+    auth::{Keys, admission::Admission},
     deny::Deny,
     error::{ApiError, Code},
     history::HistoryStore,
@@ -47,6 +50,10 @@ pub struct Site {
     pub directory: Directory,
     /// Signs and verifies tokens.
     pub keys: Keys,
+    /// Lets clients onto the control channel.
+    pub admission: Admission,
+    /// Where the proxy in front of the gateway puts a client's address.
+    pub address_header: Option<HeaderName>,
     /// Who is in which room.
     pub rooms: Rooms,
     /// Who may not be in which room.

@@ -69,6 +69,10 @@ pub enum FromClient {
 pub struct ConnectionInit {
     /// The protocol the client speaks; `edge.v1`.
     pub protocol: Option<String>,
+    /// Who calls, for clients that can set neither a header nor the address; MentraOS' clients say
+    /// `coreToken`.
+    #[serde(alias = "coreToken", skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
     /// Which of the user's devices this is.
     pub device_id: Option<DeviceId>,
     /// What the client can do.

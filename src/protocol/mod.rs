@@ -114,6 +114,6 @@ mod tests {
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
             assert_eq!(cells[2], code.status().as_u16().to_string(), "{code}");
         }
-        assert_eq!(rows.len(), 18);
+        assert_eq!(rows.len(), 19);
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::audio::Codec;
 use crate::{
-    error::Code,
+    clock,
+    error::{ApiError, Code},
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
     speech,
 };
@@ -26,6 +27,9 @@ pub enum ToClient {
         timestamp: String,
         /// Whether another try may work.
         retryable: bool,
+        /// How long to wait before it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// The token ended while the channel was up: log in again.
     AuthError {
@@ -480,6 +484,17 @@ impl ToClient {
     /// An `error` message.
     pub fn error(code: Code, message: impl Into<String>, reply_to: Option<String>) -> Self {
         Self::Error { code, message: message.into(), retryable: code.retryable(), reply_to }
+    }
+
+    /// A `connection_error`.
+    pub fn refusal(error: ApiError) -> Self {
+        Self::ConnectionError {
+            code: error.code,
+            message: error.message,
+            timestamp: clock::timestamp(clock::unix_ms()),
+            retryable: error.code.retryable(),
+            retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
+        }
     }
 
     /// Whether the message has a place in the session's sequence: it gets a `seq`, and a client that

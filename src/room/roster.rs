@@ -139,9 +139,9 @@ pub enum Event {
     Sighted {
         /// Which connection.
         sid: String,
-        /// Whether they are there.
         /// Whom.
         identity: String,
+        /// Whether they are there.
         there: bool,
     },
     /// Something told that it, and so perhaps others, was late or lost.

@@ -423,10 +423,13 @@ impl Handler<Attach> for SessionActor {
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
         let wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
         let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room).ok()).flatten();
-        let socket = attach.socket.id;
+        let (socket, token_ends_at) = (attach.socket.id, attach.token_ends_at);
         self.sockets.push(attach.socket);
         let attach = machine::Attach { socket, init: attach.init, may_resume, resume_token, livekit };
         self.step(Input::Attach(Box::new(attach)), ctx);
+        if let Some(at) = token_ends_at {
+            self.step(Input::TokenEnds(socket, at), ctx);
+        }
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Facts {
 pub enum Input {
     /// A socket wants the session; it has proved that it may.
     Attach(Box<Attach>),
+    /// The token that a socket was attached with ends at this time.
+    TokenEnds(SocketId, Instant),
     /// A socket closed, by whichever side.
     SocketLost(SocketId),
     /// A socket showed a sign of life.
@@ -256,6 +258,8 @@ struct Attached {
     ping_at: Instant,
     /// Frames in a row that could not be read.
     malformed: u32,
+    /// When its token ends.
+    token_ends_at: Option<Instant>,
 }
 
 /// An utterance whose last word is still to come.
@@ -354,7 +358,8 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Attached(attached) => {
-                Some(attached.ping_at.min(attached.alive_at + self.settings.dead_after))
+                let dead_at = attached.alive_at + self.settings.dead_after;
+                [Some(attached.ping_at), Some(dead_at), attached.token_ends_at].into_iter().flatten().min()
             }
             Phase::Detached { until } => Some(*until),
             Phase::Ended => return None,
@@ -372,6 +377,7 @@ impl Session {
         }
         match input {
             Input::Attach(attach) => self.attach(*attach, now, &mut effects),
+            Input::TokenEnds(socket, at) => self.token_ends(socket, at),
             Input::SocketLost(socket) => self.socket_lost(socket, now),
             Input::Alive(socket) => self.alive(socket, now),
             Input::Said(socket, said) => {
@@ -442,6 +448,7 @@ impl Session {
             alive_at: now,
             ping_at: now + self.settings.heartbeat,
             malformed: 0,
+            token_ends_at: None,
         });
         if let Some(subscriptions) = init.subscriptions {
             self.subscriptions = subscriptions;
@@ -521,6 +528,14 @@ impl Session {
                 sample_rate: crate::ai::LISTEN_RATE_HZ,
                 frame_ms: 20,
             },
+        }
+    }
+
+    fn token_ends(&mut self, socket: SocketId, at: Instant) {
+        if let Phase::Attached(attached) = &mut self.phase
+            && attached.socket == socket
+        {
+            attached.token_ends_at = Some(at);
         }
     }
 
@@ -1115,6 +1130,12 @@ impl Session {
                 let socket = attached.socket;
                 if now >= attached.alive_at + self.settings.dead_after {
                     effects.push(Effect::Close(socket, Close::GoingAway, "no sign of life for too long"));
+                    self.socket_lost(socket, now);
+                } else if attached.token_ends_at.is_some_and(|at| now >= at) {
+                    // The session waits: whoever logs in again within the grace goes on in it.
+                    let expired = ToClient::AuthError { message: "the token has expired".into() };
+                    effects.push(Effect::Send(socket, expired.encode(None).into()));
+                    effects.push(Effect::Close(socket, Close::Unauthorized, "the token has expired"));
                     self.socket_lost(socket, now);
                 } else if now >= attached.ping_at {
                     attached.ping_at = now + self.settings.heartbeat;

@@ -30,7 +30,7 @@ use super::{
     messages::{Attach, FromSocket, SocketHandle, SocketNews},
 };
 use crate::{
-    auth::Grant,
+    auth::{Grant, admission::Admission},
     clock,
     error::{ApiError, Close, Code},
     outlet::{Connection, Outlet, OutletStream},
@@ -53,19 +53,20 @@ const INIT_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts to attach to a session that may end at the same moment.
 const ATTACH_ATTEMPTS: usize = 3;
 
-/// Answers an upgrade: the client proved to be `grant`.
+/// Answers an upgrade: the client proved to be `grant`, or has still to prove who it is.
 pub fn upgrade(
     request: &HttpRequest,
     payload: Payload,
-    grant: Grant,
+    grant: Option<Grant>,
     directory: Directory,
+    admission: Admission,
 ) -> Result<HttpResponse, Error> {
     let mut response = ws::handshake_with_protocols(request, &[EDGE_V1])?;
     let connection = request.conn_data::<Connection>().copied();
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, connection);
     let id = directory.next_socket();
     let incoming = guarded(payload, outlet.clone());
-    let socket = Socket { id, grant, directory, outlet, session: None, fragments: None };
+    let socket = Socket { id, grant, directory, admission, outlet, session: None, fragments: None };
     let context = WebsocketContext::create(socket, incoming);
     Ok(response.streaming(Body { context: Box::pin(context), outgoing, sent: false }))
 }
@@ -127,8 +128,10 @@ impl Stream for Body {
 /// The actor of one connection.
 struct Socket {
     id: u64,
-    grant: Grant,
+    /// None until `connection_init`, where the request had no token.
+    grant: Option<Grant>,
     directory: Directory,
+    admission: Admission,
     /// The way out, past this actor.
     outlet: Outlet,
     /// None until `connection_init`.
@@ -178,32 +181,30 @@ impl Socket {
     fn attach(&mut self, init: ConnectionInit, ctx: &mut Ctx) {
         if init.protocol.as_deref().is_some_and(|protocol| protocol != EDGE_V1) {
             let message = format!("this channel speaks {EDGE_V1}");
-            return self.refuse(ApiError::new(Code::Unsupported, message), Close::Policy);
+            return self.refuse(ApiError::new(Code::Unsupported, message));
         }
-        let attached = attach(
-            self.directory.clone(),
-            self.grant.clone(),
-            SocketHandle::new(self.id, self.outlet.clone()),
-            init,
-        );
+        let (grant, admission, directory) =
+            (self.grant.clone(), self.admission.clone(), self.directory.clone());
+        let socket = SocketHandle::new(self.id, self.outlet.clone());
+        let attached = async move {
+            let grant = match (grant, &init.token) {
+                (Some(grant), _) => grant,
+                (None, Some(token)) => admission.by_token(token.expose()).await?,
+                (None, None) => return Err(ApiError::missing_token()),
+            };
+            attach(directory, grant, socket, init).await
+        };
         ctx.wait(attached.into_actor(self).map(|attached, socket, _| match attached {
             Ok(session) => socket.session = Some(session),
-            Err(error) => {
-                let close = if error.code == Code::InternalError { Close::Internal } else { Close::Policy };
-                socket.refuse(error, close);
-            }
+            Err(error) => socket.refuse(error),
         }));
     }
 
     /// Ends a connection that cannot be attached.
-    fn refuse(&self, error: ApiError, close: Close) {
-        self.tell(&ToClient::ConnectionError {
-            code: error.code,
-            retryable: error.code.retryable(),
-            message: error.message,
-            timestamp: clock::timestamp(clock::unix_ms()),
-        });
-        let _ = self.outlet.send(frame::close(close, error.code.as_str()));
+    fn refuse(&self, error: ApiError) {
+        let code = error.code;
+        self.tell(&ToClient::refusal(error));
+        let _ = self.outlet.send(frame::close(code.close(), code.as_str()));
         self.outlet.finish();
     }
 
@@ -277,7 +278,8 @@ async fn attach(
     for _ in 0..ATTACH_ATTEMPTS {
         let record = directory.attachable(&grant, init.resume.as_ref())?;
         let session = directory.actor(&record)?;
-        if session.send(Attach { socket: socket.clone(), init: init.clone() }).await.is_ok() {
+        let token_ends_at = grant.ends_at(clock::now(), clock::unix_s());
+        if session.send(Attach { socket: socket.clone(), init: init.clone(), token_ends_at }).await.is_ok() {
             return Ok(session);
         }
         // The session ended between finding it and reaching it.
@@ -293,7 +295,8 @@ impl Actor for Socket {
         ctx.run_later(INIT_WITHIN, |socket, _| {
             if socket.session.is_none() {
                 let message = format!("no connection_init within {} s", INIT_WITHIN.as_secs());
-                socket.refuse(ApiError::new(Code::SessionError, message), Close::Policy);
+                let code = if socket.grant.is_some() { Code::SessionError } else { Code::MissingToken };
+                socket.refuse(ApiError::new(code, message));
             }
         });
     }

@@ -8,10 +8,12 @@
 )]
 
 mod admin;
+mod auth;
 mod connect;
 mod conversation;
 mod deploy;
 mod history;
+mod issuer;
 mod livekit;
 mod process;
 mod refusals;
