@@ -130,6 +130,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/admin/recordings/{egress_id}", web::delete().to(admin::stop_recording))
         // The control channel (protocol.md §7)
         .route("/v1/ws", web::get().to(ws::connect))
+        // Descriptions
+        .route("/api/asyncapi.json", web::get().to(pages::asyncapi))
         // Operation
         .route("/livez", web::get().to(health::live))
         .route("/readyz", web::get().to(health::ready))

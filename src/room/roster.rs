@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Identity;
@@ -39,7 +40,7 @@ const MOST_UNKNOWN: usize = 256;
 const REMEMBERED_TRACKS: usize = 32;
 
 /// One connection of somebody to a room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Participant {
     /// LiveKit's id of the connection.
     pub sid: String,
@@ -59,7 +60,7 @@ pub struct Participant {
 }
 
 /// Something that is published.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Track {
     /// LiveKit's id of the track.
     pub sid: String,
@@ -72,7 +73,7 @@ pub struct Track {
 }
 
 /// Why somebody left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
     /// By their own wish, or LiveKit does not say.
@@ -161,7 +162,7 @@ pub enum Event {
 }
 
 /// Somebody who left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leave {
     /// Which connection.
     pub sid: String,
@@ -172,7 +173,7 @@ pub struct Leave {
 }
 
 /// What somebody publishes now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tracks {
     /// Which connection.
     pub sid: String,
@@ -183,7 +184,7 @@ pub struct Tracks {
 }
 
 /// What changed from one version to the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
     /// Who is new.
     pub joined: Vec<Participant>,

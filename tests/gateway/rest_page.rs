@@ -174,6 +174,20 @@ async fn the_commands_of_the_readme_work_one_after_the_other() {
     assert_eq!(guest["room_name"], made["room_name"]);
 }
 
+#[actix_web::test]
+async fn the_control_channels_document_says_where_it_is_to_whoever_asks() {
+    let settings = [("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("PUBLIC_URL", "https://june.example")];
+    let gateway = TestGateway::with(&settings).await;
+
+    let (status, document) = gateway.get("/api/asyncapi.json").await;
+
+    assert_eq!((status, document["asyncapi"].as_str()), (200, Some("3.0.0")));
+    let server = &document["servers"]["gateway"];
+    assert_eq!((&server["protocol"], &server["host"]), (&"wss".into(), &"june.example".into()));
+    assert_eq!(document["channels"]["control"]["address"], "/v1/ws");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
 #[test]
 fn a_command_is_read_as_a_shell_reads_it() {
     let read = words("curl -d '{\"a\": \"b\"}' \\\n  \"http://x?a=b\"\n");
