@@ -392,7 +392,7 @@ async fn keys_may_come_from_a_file_and_a_changed_file_is_read_again() {
 async fn a_client_whose_token_ends_is_told_so_and_goes_on_with_a_new_one() {
     let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
     // The gateway allows for clocks that differ by 5 s.
-    let short = shared(&json!({"sub": "ann", "exp": in_seconds(2)}));
+    let short = shared(&json!({"sub": "ann", "exp": in_seconds(6)}));
     let mut raw = Raw::open(&gateway, &format!("?token={short}"), &[]).await.unwrap();
     raw.say(&json!({"type": "connection_init"})).await;
     let ack = raw.wait_for("connection_ack").await;
