@@ -3,6 +3,10 @@
 //! The README has the table of settings. Every problem is reported at once, one line each; secrets
 //! never show in a `Debug` print.
 
+mod auth;
+
+pub use auth::{AuthConfig, ConnectConfig, JwksConfig, JwksSource};
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -34,6 +38,8 @@ pub struct Config {
     pub livekit: Option<LivekitConfig>,
     /// Who may ask for what.
     pub auth: AuthConfig,
+    /// How often they may try.
+    pub connects: ConnectConfig,
     /// Sessions and their timers.
     pub session: SessionConfig,
     /// Who is in which room.
@@ -62,20 +68,6 @@ pub struct LivekitConfig {
     pub api_secret: Secret,
     /// The shortest wait before joining a room again (`LIVEKIT_REJOIN_BACKOFF_MS`).
     pub rejoin_backoff: Duration,
-}
-
-/// Who may ask for what.
-#[derive(Clone, Debug, Default)]
-pub struct AuthConfig {
-    /// Keys of backends (`API_KEYS`, separated by commas). Without any the gateway is open and binds to
-    /// loopback only.
-    pub api_keys: Vec<Secret>,
-    /// Verifies users' JWTs, HS256 (`AUTH_JWT_SECRET`, or MentraOS' `AUGMENTOS_AUTH_JWT_SECRET`).
-    pub jwt_secret: Option<Secret>,
-    /// Takes users' tokens that never expire, too (`MENTRA_COMPAT_NO_EXP`): MentraOS' have no `exp`.
-    pub allow_no_exp: bool,
-    /// Signs control tokens (`CONTROL_TOKEN_SECRET`); where absent one is made and kept in the data folder.
-    pub control_secret: Option<Secret>,
 }
 
 /// Sessions and their timers.
@@ -148,19 +140,7 @@ impl Config {
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut env = Reader { get: &get, problems: Vec::new() };
 
-        let auth = AuthConfig {
-            api_keys: env
-                .text("API_KEYS")
-                .map(|keys| {
-                    keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect()
-                })
-                .unwrap_or_default(),
-            jwt_secret: env.secret("AUTH_JWT_SECRET").or_else(|| env.secret("AUGMENTOS_AUTH_JWT_SECRET")),
-            allow_no_exp: env
-                .choice("MENTRA_COMPAT_NO_EXP", &[("false", false), ("true", true)])
-                .unwrap_or_default(),
-            control_secret: env.secret("CONTROL_TOKEN_SECRET"),
-        };
+        let auth = env.auth();
         let config = Self {
             bind: env.bind(auth.api_keys.is_empty()),
             metrics_bind: env
@@ -187,7 +167,8 @@ impl Config {
                 filter: env.text("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG_FILTER.into()),
                 json: env.choice("LOG_FORMAT", &[("text", false), ("json", true)]).unwrap_or_default(),
             },
-            notes: env.notes(auth.api_keys.is_empty()),
+            connects: env.connects(),
+            notes: env.notes(&auth),
             auth,
         };
         if env.problems.is_empty() { Ok(config) } else { Err(ConfigError(env.problems)) }
@@ -285,10 +266,13 @@ impl Reader<'_> {
         SocketAddr::new(host, self.parsed("PORT").unwrap_or(8080))
     }
 
-    fn notes(&self, open: bool) -> Vec<&'static str> {
+    fn notes(&self, auth: &AuthConfig) -> Vec<&'static str> {
         let mut notes = Vec::new();
-        if open {
+        if auth.api_keys.is_empty() {
             notes.push("no API_KEYS: open to everybody on this machine, and bound to loopback only");
+        }
+        if auth.may_lack_exp {
+            notes.push("MENTRA_COMPAT_NO_EXP: users' tokens without exp are good for ever");
         }
         if self.text("LIVEKIT_WEBHOOK_SECRET").is_some() {
             // Seed 003 has it, LiveKit doesn't.

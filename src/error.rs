@@ -4,13 +4,14 @@
 //! `error` or `connection_error`. What happened in detail goes to the log and nowhere else.
 //! docs/PROTOCOL.md lists every code.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What went wrong, in the words of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     /// No token came with the request.
@@ -19,6 +20,8 @@ pub enum Code {
     InvalidToken,
     /// The token was good once.
     ExpiredToken,
+    /// Whether the token is good cannot be said: its issuer's keys cannot be had.
+    AuthUnavailable,
     /// The token is good, but not for this.
     Forbidden,
     /// A field or parameter is missing or has a value that makes no sense.
@@ -60,6 +63,7 @@ impl Code {
             Self::MissingToken => "MISSING_TOKEN",
             Self::InvalidToken => "INVALID_TOKEN",
             Self::ExpiredToken => "EXPIRED_TOKEN",
+            Self::AuthUnavailable => "AUTH_UNAVAILABLE",
             Self::Forbidden => "FORBIDDEN",
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::SessionNotFound => "SESSION_NOT_FOUND",
@@ -91,9 +95,11 @@ impl Code {
             Self::SessionError => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::MediaUnavailable => StatusCode::BAD_GATEWAY,
-            Self::RecordingUnavailable | Self::AiUnavailable | Self::Overloaded | Self::NoActiveSession => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::AuthUnavailable
+            | Self::RecordingUnavailable
+            | Self::AiUnavailable
+            | Self::Overloaded
+            | Self::NoActiveSession => StatusCode::SERVICE_UNAVAILABLE,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -107,9 +113,57 @@ impl Code {
                 | Self::RecordingUnavailable
                 | Self::AiUnavailable
                 | Self::NoActiveSession
+                | Self::AuthUnavailable
                 | Self::Overloaded
                 | Self::InternalError
         )
+    }
+
+    /// How long to wait before another try where nothing says more, in seconds; none where a wait alone does
+    /// not help.
+    const fn shortest_wait_s(self) -> Option<u64> {
+        match self {
+            Self::RateLimited | Self::Overloaded | Self::MediaUnavailable | Self::AuthUnavailable => Some(1),
+            Self::NoActiveSession => Some(5),
+            Self::MissingToken
+            | Self::InvalidToken
+            | Self::ExpiredToken
+            | Self::Forbidden
+            | Self::InvalidRequest
+            | Self::SessionNotFound
+            | Self::NotFound
+            | Self::TooLarge
+            | Self::UnsupportedMediaType
+            | Self::MalformedMessage
+            | Self::Unsupported
+            | Self::SessionError
+            | Self::RecordingUnavailable
+            | Self::AiUnavailable
+            | Self::InternalError => None,
+        }
+    }
+
+    /// How a control channel is closed that this keeps from being attached.
+    pub const fn close(self) -> Close {
+        match self {
+            Self::MissingToken | Self::InvalidToken | Self::ExpiredToken => Close::Unauthorized,
+            Self::RateLimited => Close::RateLimited,
+            Self::AuthUnavailable | Self::Overloaded => Close::Overloaded,
+            Self::InternalError => Close::Internal,
+            Self::Forbidden
+            | Self::InvalidRequest
+            | Self::SessionNotFound
+            | Self::NotFound
+            | Self::TooLarge
+            | Self::UnsupportedMediaType
+            | Self::MalformedMessage
+            | Self::Unsupported
+            | Self::SessionError
+            | Self::MediaUnavailable
+            | Self::RecordingUnavailable
+            | Self::AiUnavailable
+            | Self::NoActiveSession => Close::Policy,
+        }
     }
 }
 
@@ -127,12 +181,25 @@ pub struct ApiError {
     pub code: Code,
     /// For people; never a secret, a path or another user's name.
     pub message: String,
+    /// When another try makes sense, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// A failure with its sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The same, and when another try makes sense.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Nobody said who they are.
+    pub fn missing_token() -> Self {
+        Self::new(Code::MissingToken, "send Authorization: Bearer …, or ?token=…")
     }
 
     /// A field of a request that makes no sense.
@@ -144,29 +211,6 @@ impl ApiError {
     pub fn internal(cause: impl fmt::Display) -> Self {
         tracing::error!(%cause, "request failed by a fault of ours");
         Self::new(Code::InternalError, "something went wrong on our side")
-    }
-
-    /// How long to wait before another try, in seconds.
-    const fn retry_after(&self) -> Option<u64> {
-        match self.code {
-            Code::RateLimited | Code::Overloaded | Code::MediaUnavailable => Some(1),
-            Code::NoActiveSession => Some(5),
-            Code::MissingToken
-            | Code::InvalidToken
-            | Code::ExpiredToken
-            | Code::Forbidden
-            | Code::InvalidRequest
-            | Code::SessionNotFound
-            | Code::NotFound
-            | Code::TooLarge
-            | Code::UnsupportedMediaType
-            | Code::MalformedMessage
-            | Code::Unsupported
-            | Code::SessionError
-            | Code::RecordingUnavailable
-            | Code::AiUnavailable
-            | Code::InternalError => None,
-        }
     }
 
     /// The session that a client asked for is not there.
@@ -198,8 +242,10 @@ impl ResponseError for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));
         }
-        if let Some(after) = self.retry_after() {
-            response.insert_header(("Retry-After", after.to_string()));
+        if let Some(shortest) = self.code.shortest_wait_s() {
+            let wait =
+                self.retry_after.map_or(shortest, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
+            response.insert_header(("Retry-After", wait.to_string()));
         }
         response.body(
             serde_json::to_string(&Problem {

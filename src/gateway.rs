@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix::{Arbiter, ArbiterHandle};
-use actix_web::{App, HttpServer, dev::ServerHandle, rt::net::TcpStream, web};
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, rt::net::TcpStream, web};
 use rand::Rng;
 use tokio::{
     runtime::{Handle, Runtime},
@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     agent::{Agents, token::TokenIssuer},
     ai::minds::{Mind, Minds},
-    auth::{Keys, RoomKeys},
+    auth::{Keys, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
     clips::Clips,
     config::Config,
     consumers::Consumers,
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The data folder.
     #[error("{0}")]
     Disk(#[from] DiskError),
+    /// The keys that users' tokens are verified by.
+    #[error("{0}")]
+    Keys(#[from] JwksError),
     /// The system gives no threads.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -86,6 +89,9 @@ impl Gateway {
         // Two crypto providers are linked (LiveKit's client brings ring, str0m aws-lc): TLS needs one to
         // be chosen. A second gateway in the process finds it chosen already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // LiveKit's token code makes a provider that knows HMAC alone the process's own, unless there is
+        // one: then no user's token of another algorithm could be verified any more.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 
         let metrics = telemetry::start_metrics();
         let disk = Disk::open(&config.data_dir)?;
@@ -101,7 +107,8 @@ impl Gateway {
         let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
         let deny = Deny::open(disk.clone(), config.session.deny_ttl)?;
         let room_keys = issuer.clone().map(|issuer| RoomKeys { issuer, deny: deny.clone() });
-        let keys = Keys::new(&config.auth, &control_secret, room_keys);
+        let users = Users::new(&config.auth)?;
+        let keys = Keys::new(&config.auth, users, &control_secret, room_keys);
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
         if let Some(livekit) = &livekit {
             deny.sweep(livekit);
@@ -115,7 +122,7 @@ impl Gateway {
             }
             _ => None,
         };
-        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone());
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone(), deny.clone());
         let passes = config.livekit.as_ref().map(|livekit| Passes::new(livekit, deny.clone()));
         let parts = parts(&config, &minds);
 
@@ -136,6 +143,8 @@ impl Gateway {
         });
         let site = web::Data::new(Site {
             directory: Directory::new(records, services, handles),
+            admission: Admission::new(keys.clone(), &config.connects),
+            address_header: config.connects.address_header.clone(),
             keys,
             rooms,
             deny,
@@ -215,7 +224,8 @@ fn serve(
     site: &web::Data<Site>,
 ) -> Result<(SocketAddr, Server), StartError> {
     let data = site.clone();
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(routes))
+    let app = move || App::new().app_data(data.clone()).wrap(from_fn(http::log::requests)).configure(routes);
+    let server = HttpServer::new(app)
         .workers(workers)
         .tcp_nodelay(true)
         .on_connect(|connection, extensions| {

@@ -68,6 +68,10 @@ fn serve(config: Config) -> ExitCode {
     actix_web::rt::System::new().block_on(async {
         let gateway = match Gateway::start(config).await {
             Ok(gateway) => gateway,
+            Err(error @ StartError::Keys(_)) => {
+                say(&error.to_string());
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
             Err(error @ (StartError::Bind { .. } | StartError::Disk(_) | StartError::System(_))) => {
                 say(&error.to_string());
                 return ExitCode::from(CANNOT_CREATE);

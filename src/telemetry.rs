@@ -52,6 +52,11 @@ pub const TURNED_AWAY: &str = "june_turned_away_total";
 /// Webhooks by what became of them.
 pub const WEBHOOKS: &str = "june_webhooks_total";
 
+/// Attempts to open a control channel that came too soon, by whose they were.
+pub const CONNECTS_REFUSED: &str = "june_connects_refused_total";
+/// Times that an identity provider was asked for its keys, by what came of it.
+pub const KEY_SETS: &str = "june_key_sets_total";
+
 /// Starts logging to standard error. Once a process; a second call changes nothing.
 pub fn start_logs(log: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("RUST_LOG: {error}"))?;

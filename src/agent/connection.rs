@@ -268,7 +268,8 @@ impl Ear<'_> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "a room has many events that are not about who is there")]
 fn sight(event: &RoomEvent) -> Option<roster::Event> {
     let sighted = |participant: &RemoteParticipant, there| {
-        Some(roster::Event::Sighted { sid: participant.sid().to_string(), there })
+        let (sid, identity) = (participant.sid().to_string(), participant.identity().to_string());
+        Some(roster::Event::Sighted { sid, identity, there })
     };
     match event {
         RoomEvent::ParticipantActive(participant) => sighted(participant, true),

@@ -179,7 +179,7 @@ impl Socket {
     fn answer(&self, result: Result<(), ApiError>, id: &Value) {
         let answer = match result {
             Ok(()) => json!({"type": "sent", "replyTo": id}),
-            Err(ApiError { code, message }) => json!({
+            Err(ApiError { code, message, retry_after: _ }) => json!({
                 "type": "error", "code": code, "message": message,
                 "retryable": code.retryable(), "replyTo": id,
             }),

@@ -2,8 +2,8 @@
 //!
 //! LiveKit lets a removed participant come back with a token that is still alive, and renews the tokens
 //! of those who are connected (livekit#2804). So whoever is on the list gets no new token from us, and
-//! is removed again when LiveKit says that they joined. An entry lasts longer than any token that could
-//! be about.
+//! is removed again when LiveKit says that they joined or has them in its list of who is there, or our
+//! agent sees them. An entry lasts longer than any token that could be about.
 //!
 //! ```text
 //!   tree "denied"   <room> 0x00 <identity>  → until, milliseconds since the Unix epoch: u64, big endian

@@ -3,9 +3,10 @@
 //! A token comes as `Authorization: Bearer …`, else as `?token=…` for clients that cannot set headers
 //! (browsers' WebSocket and EventSource). Tokens are never logged.
 
-use std::future::{Ready, ready};
+use std::future::ready;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web};
+use futures::{FutureExt, future::LocalBoxFuture};
 
 use super::Site;
 use crate::{
@@ -57,51 +58,64 @@ pub struct Operator;
 
 impl FromRequest for Operator {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request).and_then(|caller| match caller {
-            Caller::Anyone | Caller::Backend => Ok(Self),
-            Caller::User(_) => Err(ApiError::new(Code::Forbidden, "this needs an API key")),
-        }))
+        identify(request)
+            .map(|caller| match caller? {
+                Caller::Anyone | Caller::Backend => Ok(Self),
+                Caller::User(_) => Err(ApiError::new(Code::Forbidden, "this needs an API key")),
+            })
+            .boxed_local()
     }
 }
 
 impl FromRequest for Caller {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request))
-    }
-}
-
-fn identify(request: &HttpRequest) -> Result<Caller, ApiError> {
-    let keys = &site(request)?.keys;
-    if let Some(key) = request.headers().get("x-api-key") {
-        let known = key.to_str().is_ok_and(|key| keys.is_api_key(key));
-        return if known { Ok(Caller::Backend) } else { Err(unknown_key()) };
-    }
-    match token(request) {
-        Some(token) if keys.is_api_key(&token) => Ok(Caller::Backend),
-        Some(token) => keys.verify(&token).map(Caller::User),
-        None if keys.is_open() => Ok(Caller::Anyone),
-        None => Err(missing()),
+        identify(request)
     }
 }
 
 impl FromRequest for Grant {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     /// A user's own token; an API key is nobody's voice.
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let verified = site(request).and_then(|site| match token(request) {
-            Some(token) => site.keys.verify(&token),
-            None => Err(missing()),
+        let found = site(request).map(|site| site.keys.clone()).and_then(|keys| {
+            let token = token(request).ok_or_else(ApiError::missing_token)?;
+            Ok((keys, token))
         });
-        ready(verified)
+        async move {
+            let (keys, token) = found?;
+            keys.verify(&token).await
+        }
+        .boxed_local()
     }
+}
+
+fn identify(request: &HttpRequest) -> LocalBoxFuture<'static, Result<Caller, ApiError>> {
+    let keys = match site(request) {
+        Ok(site) => site.keys.clone(),
+        Err(error) => return ready(Err(error)).boxed_local(),
+    };
+    if let Some(key) = request.headers().get("x-api-key") {
+        let known = key.to_str().is_ok_and(|key| keys.is_api_key(key));
+        return ready(if known { Ok(Caller::Backend) } else { Err(unknown_key()) }).boxed_local();
+    }
+    let token = token(request);
+    async move {
+        match token {
+            Some(token) if keys.is_api_key(&token) => Ok(Caller::Backend),
+            Some(token) => keys.verify(&token).await.map(Caller::User),
+            None if keys.is_open() => Ok(Caller::Anyone),
+            None => Err(ApiError::missing_token()),
+        }
+    }
+    .boxed_local()
 }
 
 fn site(request: &HttpRequest) -> Result<&web::Data<Site>, ApiError> {
@@ -119,10 +133,6 @@ pub(super) fn token(request: &HttpRequest) -> Option<String> {
         token: Option<String>,
     }
     web::Query::<Query>::from_query(request.query_string()).ok()?.into_inner().token
-}
-
-fn missing() -> ApiError {
-    ApiError::new(Code::MissingToken, "send Authorization: Bearer …, or ?token=…")
 }
 
 fn unknown_key() -> ApiError {

@@ -1,5 +1,6 @@
 //! HTTP: every route on one screen.
 
+mod address;
 mod admin;
 pub mod auth;
 mod client;
@@ -9,6 +10,7 @@ mod door;
 mod guest;
 mod health;
 mod history;
+pub mod log;
 mod pages;
 mod participants;
 mod removal;
@@ -24,12 +26,13 @@ use std::sync::{
 use actix_web::{
     HttpRequest,
     error::{JsonPayloadError, PathError, QueryPayloadError},
+    http::header::HeaderName,
     web::{self, ServiceConfig},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::Keys,
+    auth::{Keys, admission::Admission},
     clips::Clips,
     consumers::Consumers,
     deny::Deny,
@@ -52,6 +55,10 @@ pub struct Site {
     pub directory: Directory,
     /// Signs and verifies tokens.
     pub keys: Keys,
+    /// Lets clients onto the control channel.
+    pub admission: Admission,
+    /// Where the proxy in front of the gateway puts a client's address.
+    pub address_header: Option<HeaderName>,
     /// Who is in which room.
     pub rooms: Rooms,
     /// Who may not be in which room.
@@ -146,6 +153,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/client/min-version", web::get().to(client::min_version))
         // Backends that are told what clients say
         .route("/api/consumer/ws", web::get().to(consumer::connect))
+        // Descriptions
+        .route("/api/asyncapi.json", web::get().to(pages::asyncapi))
         // Operation
         .route("/livez", web::get().to(health::live))
         .route("/readyz", web::get().to(health::ready))

@@ -1,9 +1,12 @@
-//! The talk page: plain files in the binary, no build step.
+//! The talk page: plain files in the binary, no build step; and the protocol as a document.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::Site;
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    protocol::asyncapi,
+};
 
 const TALK: &str = include_str!("../../static/index.html");
 
@@ -32,6 +35,11 @@ pub async fn livekit_client(site: web::Data<Site>) -> Result<HttpResponse, ApiEr
     let script = web::block(move || std::fs::read(file)).await.map_err(ApiError::internal)?;
     let script = script.map_err(|_| nothing())?;
     Ok(HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(script))
+}
+
+/// The control channel for machines. It is no secret.
+pub async fn asyncapi(site: web::Data<Site>, request: HttpRequest) -> HttpResponse {
+    HttpResponse::Ok().json(asyncapi::document_of(&site.control_url(&request)))
 }
 
 fn page(kind: &str, content: &'static str) -> HttpResponse {

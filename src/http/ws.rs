@@ -1,20 +1,18 @@
 //! The control channel's way in, for both profiles. The path and the subprotocol say which it is;
 //! nothing is guessed from what a client says.
 
-use std::time::Duration;
+use actix_web::{HttpRequest, HttpResponse, ResponseError, http::header::AUTHORIZATION, web};
 
-use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
-
-use super::Site;
+use super::{Site, address, auth};
 use crate::{
     auth::Grant,
-    clock,
     error::{ApiError, Code},
     protocol::{EDGE_V1, Profile, ToClient, from_client::ConnectionInit},
     session::socket::{self, Caller},
 };
 
-/// Upgrades to a WebSocket that speaks `edge.v1`. Who may not is refused before the upgrade.
+/// Upgrades to a WebSocket that speaks `edge.v1`. Who may not is refused before the upgrade; who brings
+/// no token may bring it in the first message.
 pub async fn connect(
     site: web::Data<Site>,
     request: HttpRequest,
@@ -23,7 +21,8 @@ pub async fn connect(
     enter(&site, &request, payload, Profile::EdgeV1).await
 }
 
-/// Upgrades a MentraOS client; one that offers `edge.v1` here gets that.
+/// Upgrades a MentraOS client; one that offers `edge.v1` here gets that. These clients have to bring their token
+/// with the request.
 pub async fn connect_mentra(
     site: web::Data<Site>,
     request: HttpRequest,
@@ -39,42 +38,29 @@ async fn enter(
     of_path: Profile,
 ) -> Result<HttpResponse, actix_web::Error> {
     match admit(site, request, of_path).await {
-        Ok(caller) => socket::upgrade(request, payload, caller, site.directory.clone()),
-        Err(refusal) => Ok(refuse(&refusal)),
+        Ok(caller) => {
+            socket::upgrade(request, payload, caller, site.directory.clone(), site.admission.clone())
+        }
+        Err(error) => Ok(refuse(error)),
     }
 }
 
-/// Why somebody may not upgrade.
-struct Refusal {
-    error: ApiError,
-    /// How long to stay away, where that is known.
-    retry_after: Option<Duration>,
-}
-
-impl From<ApiError> for Refusal {
-    fn from(error: ApiError) -> Self {
-        Self { error, retry_after: None }
-    }
-}
-
-async fn admit(site: &Site, request: &HttpRequest, of_path: Profile) -> Result<Caller, Refusal> {
-    let grant = Grant::extract(request).await?;
+async fn admit(site: &Site, request: &HttpRequest, of_path: Profile) -> Result<Caller, ApiError> {
+    let grant = by_request(site, request).await?;
     let profile = match offered(request) {
         Some(offered) if offered.split(',').any(|name| name.trim() == EDGE_V1) => Profile::EdgeV1,
-        Some(_) => {
-            return Err(ApiError::new(Code::Unsupported, format!("this channel speaks {EDGE_V1}")).into());
-        }
+        Some(_) => return Err(ApiError::new(Code::Unsupported, format!("this channel speaks {EDGE_V1}"))),
         None => of_path,
     };
     if site.is_draining() {
-        return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again").into());
+        return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
-    if profile == Profile::Mentra
-        && let Some(wait) = site.directory.is_crowded(&grant.user)
-    {
-        // Such a client comes back after any close: it has to be kept from opening.
-        let error = ApiError::new(Code::RateLimited, "too many devices want this session");
-        return Err(Refusal { error, retry_after: Some(wait) });
+    if profile == Profile::Mentra {
+        let user = &grant.as_ref().ok_or_else(ApiError::missing_token)?.user;
+        if let Some(wait) = site.directory.is_crowded(user) {
+            // Such a client comes back after any close: it has to be kept from opening.
+            return Err(ApiError::new(Code::RateLimited, "too many devices want this session").after(wait));
+        }
     }
     let mut init = ConnectionInit::default();
     if !wants_livekit(request) {
@@ -94,22 +80,24 @@ fn wants_livekit(request: &HttpRequest) -> bool {
     by_header || request.query_string().split('&').any(|pair| pair == "livekit=true")
 }
 
+/// Whom the request itself proves to come from; none where it does not try to.
+async fn by_request(site: &Site, request: &HttpRequest) -> Result<Option<Grant>, ApiError> {
+    if let Some(address) = address::of(request, site.address_header.as_ref()) {
+        site.admission.knock(address)?;
+    }
+    match auth::token(request) {
+        Some(token) => site.admission.by_token(&token).await.map(Some),
+        None if request.headers().contains_key(AUTHORIZATION) => Err(ApiError::missing_token()),
+        None => Ok(None),
+    }
+}
+
 /// A refusal in the channel's own words (protocol.md §7.2).
-fn refuse(Refusal { error, retry_after }: &Refusal) -> HttpResponse {
-    let body = ToClient::ConnectionError {
-        code: error.code,
-        message: error.message.clone(),
-        timestamp: clock::timestamp(clock::unix_ms()),
-        retryable: error.code.retryable(),
-    };
+fn refuse(error: ApiError) -> HttpResponse {
     let mut response = error.error_response().map_into_boxed_body();
     response.headers_mut().insert(
         actix_web::http::header::CONTENT_TYPE,
         actix_web::http::header::HeaderValue::from_static("application/json"),
     );
-    if let Some(wait) = retry_after {
-        let seconds = wait.as_secs().max(1).into();
-        response.headers_mut().insert(actix_web::http::header::RETRY_AFTER, seconds);
-    }
-    response.set_body(actix_web::body::BoxBody::new(body.encode(None)))
+    response.set_body(actix_web::body::BoxBody::new(ToClient::refusal(error).encode(None)))
 }

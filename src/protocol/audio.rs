@@ -7,6 +7,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
@@ -18,7 +19,7 @@ const DOWN: u8 = 0xE2;
 const VERSION: u8 = 1;
 
 /// How samples are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Signed 16 bit little-endian.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -69,11 +70,15 @@ pub enum FromClient {
 }
 
 /// `connection_init`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConnectionInit {
     /// The protocol the client speaks; `edge.v1`.
     pub protocol: Option<String>,
+    /// Who calls, for clients that can set neither a header nor the address; MentraOS' clients say
+    /// `coreToken`.
+    #[serde(alias = "coreToken", skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
     /// Which of the user's devices this is.
     pub device_id: Option<DeviceId>,
     /// What the client can do.
@@ -85,7 +90,7 @@ pub struct ConnectionInit {
 }
 
 /// What a client can do.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Capabilities {
     /// Ways to bring its microphone: `livekit`, `ws`.
@@ -103,7 +108,7 @@ impl Default for Capabilities {
 }
 
 /// Where to continue.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resume {
     /// The session of the last `connection_ack`.
@@ -119,7 +124,7 @@ pub struct Resume {
 }
 
 /// `ping`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Ping {
     /// Anything; comes back in the `pong`.
@@ -128,11 +133,12 @@ pub struct Ping {
 }
 
 /// `VAD`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Vad {
     /// True when speech began. Old clients send the words "true" and "false".
     #[serde(deserialize_with = "bool_or_word")]
+    #[schemars(schema_with = "bool_or_word_schema")]
     pub status: bool,
     /// The sequence number of the first binary frame that belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,7 +146,7 @@ pub struct Vad {
 }
 
 /// `microphone_state_ack`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MicrophoneStateAck {
     /// The `version` of the `microphone_state_change` that is answered.
@@ -153,7 +159,7 @@ pub struct MicrophoneStateAck {
 }
 
 /// What a token from `livekit_init` is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LivekitMode {
     /// To publish the microphone.
@@ -164,7 +170,7 @@ pub enum LivekitMode {
 }
 
 /// `livekit_init`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct LivekitInit {
     /// What the token is for.
@@ -172,7 +178,7 @@ pub struct LivekitInit {
 }
 
 /// `audio_config`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioConfig {
     /// How samples are packed.
@@ -201,14 +207,14 @@ impl Default for AudioConfig {
 }
 
 /// `phone_subscription_update`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Subscriptions {
     /// The whole set; replaces the one before.
     pub subscriptions: Vec<String>,
 }
 
 /// `local_transcription`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalTranscription {
     /// The utterance so far.
@@ -224,7 +230,7 @@ pub struct LocalTranscription {
 }
 
 /// `audio_play_response`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioPlayResponse {
     /// The `requestId` of the `audio_play_request`.
@@ -240,7 +246,7 @@ pub struct AudioPlayResponse {
 }
 
 /// `glasses_connection_state`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GlassesConnectionState {
     /// Which glasses.
@@ -254,7 +260,7 @@ pub struct GlassesConnectionState {
 }
 
 /// `resume_ack`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumeAck {
     /// Everything up to here arrived.
@@ -262,7 +268,7 @@ pub struct ResumeAck {
 }
 
 /// `playhead`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Playhead {
     /// Which answer.
@@ -272,7 +278,7 @@ pub struct Playhead {
 }
 
 /// `interrupt`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Interrupt {
     /// Which answer; where absent, the current one.
@@ -281,14 +287,14 @@ pub struct Interrupt {
 }
 
 /// `say`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Say {
     /// What the user typed.
     pub text: String,
 }
 
 /// `subscribe:participants`, `unsubscribe:participants`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct ParticipantsOf {
     /// Whose participants; where absent, the session's own room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -420,6 +426,10 @@ fn bool_or_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
             Err(serde::de::Error::custom(format!("status: expected a boolean, got \"{word}\"")))
         }
     }
+}
+
+fn bool_or_word_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": [true, false, "true", "false"] })
 }
 
 #[cfg(test)]

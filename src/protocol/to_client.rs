@@ -1,17 +1,20 @@
 //! What the gateway says on the control channel.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::audio::Codec;
 use crate::{
-    error::Code,
+    clock,
+    error::{ApiError, Code},
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    room::roster,
     speech,
 };
 
 /// One message to a client. Times are milliseconds of the session unless a field says otherwise;
 /// `timestamp` is a calendar time (RFC 3339).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToClient {
     /// The session is attached.
@@ -26,6 +29,9 @@ pub enum ToClient {
         timestamp: String,
         /// Whether another try may work.
         retryable: bool,
+        /// How long to wait before it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// The token ended while the channel was up: log in again.
     AuthError {
@@ -192,7 +198,7 @@ pub enum ToClient {
 }
 
 /// `connection_ack`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionAck {
     /// The session.
@@ -223,7 +229,7 @@ pub struct ConnectionAck {
 }
 
 /// The part of `connection_ack` that MentraOS clients read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserSession {
     /// Whose session.
@@ -245,7 +251,7 @@ pub struct UserSession {
 }
 
 /// Ways to bring the microphone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MediaOffer {
     /// The one that is heard at the moment.
     pub active: MediaSource,
@@ -254,7 +260,7 @@ pub struct MediaOffer {
 }
 
 /// What binary frames are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioFormat {
     /// How samples are packed.
@@ -266,7 +272,7 @@ pub struct AudioFormat {
 }
 
 /// `livekit_info`, and `livekit` of `connection_ack`
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LivekitInfo {
     /// The server.
@@ -296,7 +302,7 @@ impl std::fmt::Debug for LivekitInfo {
 }
 
 /// What a LiveKit token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LivekitRole {
     /// To publish the microphone, and data.
@@ -306,7 +312,7 @@ pub enum LivekitRole {
 }
 
 /// Where a voice comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaSource {
     /// The microphone's track in the LiveKit room.
@@ -320,7 +326,7 @@ pub enum MediaSource {
 }
 
 /// Why the active source is the one it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MediaReason {
     /// Sound began to come from it.
@@ -340,7 +346,7 @@ pub enum MediaReason {
 }
 
 /// What the sound is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MicrophoneData {
     /// The samples.
@@ -352,7 +358,7 @@ pub enum MicrophoneData {
 }
 
 /// How a part of the pipeline is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PartState {
     /// At work.
@@ -366,7 +372,7 @@ pub enum PartState {
 }
 
 /// `data` of a `data_stream`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum StreamData {
     /// What was said.
@@ -389,7 +395,7 @@ pub enum StreamData {
 }
 
 /// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
     /// It was complete.
@@ -401,7 +407,7 @@ pub enum Finish {
 }
 
 /// Where the spoken answer is heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Delivery {
     /// Binary frames on the control channel.
@@ -412,7 +418,7 @@ pub enum Delivery {
 }
 
 /// `turn_metrics`: offsets in milliseconds from the end of speech (of the typed line).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnMetrics {
     /// The turn.
@@ -434,7 +440,7 @@ pub struct TurnMetrics {
 }
 
 /// `participants:update`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ParticipantsUpdate {
     /// Whose participants.
     pub room: RoomName,
@@ -444,14 +450,16 @@ pub struct ParticipantsUpdate {
     pub version: u64,
     /// Everybody.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<roster::Participant>>")]
     pub snapshot: Option<serde_json::Value>,
     /// What changed since `version - 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<roster::Diff>")]
     pub diff: Option<serde_json::Value>,
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// Its client did not come back in time.
@@ -480,6 +488,17 @@ impl ToClient {
     /// An `error` message.
     pub fn error(code: Code, message: impl Into<String>, reply_to: Option<String>) -> Self {
         Self::Error { code, message: message.into(), retryable: code.retryable(), reply_to }
+    }
+
+    /// A `connection_error`.
+    pub fn refusal(error: ApiError) -> Self {
+        Self::ConnectionError {
+            code: error.code,
+            message: error.message,
+            timestamp: clock::timestamp(clock::unix_ms()),
+            retryable: error.code.retryable(),
+            retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
+        }
     }
 
     /// Whether the message has a place in the session's sequence: it gets a `seq`, and a client that

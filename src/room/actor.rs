@@ -342,6 +342,9 @@ impl RoomActor {
         let now = clock::now();
         let outcome = match listed {
             Ok(participants) => {
+                for participant in &participants {
+                    self.rooms.turn_away(&self.name, &participant.identity);
+                }
                 let corrections = self.roster.handle(Event::Listed { asked_at, participants }, now);
                 self.reconciler.answered(corrections);
                 self.fresh_until = self.fresh_until.max(Some(now + FRESH_AFTER_LIST));

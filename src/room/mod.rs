@@ -32,8 +32,9 @@ use self::{
     roster::{Event, Participant},
 };
 use crate::{
+    deny::Deny,
     error::{ApiError, Code},
-    ids::RoomName,
+    ids::{Identity, RoomName},
     livekit::LivekitApi,
     outlet::Outlet,
 };
@@ -56,13 +57,28 @@ struct Shared {
     /// How often a watched room is listed where all is well.
     reconcile: Duration,
     api: Option<Arc<LivekitApi>>,
+    /// Who may not be in which room.
+    deny: Deny,
 }
 
 impl Rooms {
     /// Rooms whose actors run on these arbiters, listed so often while they are watched.
-    pub fn new(arbiters: Vec<ArbiterHandle>, reconcile: Duration, api: Option<Arc<LivekitApi>>) -> Self {
+    pub fn new(
+        arbiters: Vec<ArbiterHandle>,
+        reconcile: Duration,
+        api: Option<Arc<LivekitApi>>,
+        deny: Deny,
+    ) -> Self {
         assert!(!arbiters.is_empty(), "actors need somewhere to run");
-        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, api }) }
+        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, api, deny }) }
+    }
+
+    /// Somebody is in a room, by LiveKit's own list or our agent's eyes: out with them, if they may not
+    /// be there. Webhooks tell the same sooner, where they arrive.
+    fn turn_away(&self, room: &RoomName, identity: &Identity) {
+        if let Some(api) = &self.shared.api {
+            self.shared.deny.seen(api, room, identity);
+        }
     }
 
     /// Sends who is in `room` to `outlet`, from now on. `id` tells the watcher apart; one that has a
@@ -88,8 +104,14 @@ impl Rooms {
         taken.unwrap_or_else(|_| Err(ApiError::new(Code::Overloaded, "the room is too busy; try again")))
     }
 
-    /// Our agent saw something in a room. Only of use where somebody wants to know.
+    /// Our agent saw something in a room.
     pub fn seen(&self, room: &RoomName, event: Event) {
+        if let Event::Sighted { identity, there: true, .. } = &event
+            && let Ok(identity) = Identity::parse(identity)
+        {
+            self.turn_away(room, &identity);
+        }
+        // Without anybody who wants to know there is no actor.
         if let Some(actor) = self.shared.rooms.get(room) {
             // A room that is too busy hears of it by webhook.
             let _ = actor.try_send(Seen(event));

@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Identity;
@@ -39,7 +40,7 @@ const MOST_UNKNOWN: usize = 256;
 const REMEMBERED_TRACKS: usize = 32;
 
 /// One connection of somebody to a room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Participant {
     /// LiveKit's id of the connection.
     pub sid: String,
@@ -59,7 +60,7 @@ pub struct Participant {
 }
 
 /// Something that is published.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Track {
     /// LiveKit's id of the track.
     pub sid: String,
@@ -72,7 +73,7 @@ pub struct Track {
 }
 
 /// Why somebody left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
     /// By their own wish, or LiveKit does not say.
@@ -137,8 +138,10 @@ pub enum Event {
     },
     /// Our agent sees somebody; or no longer.
     Sighted {
-        /// Whom.
+        /// Which connection.
         sid: String,
+        /// Whom.
+        identity: String,
         /// Whether they are there.
         there: bool,
     },
@@ -159,7 +162,7 @@ pub enum Event {
 }
 
 /// Somebody who left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Leave {
     /// Which connection.
     pub sid: String,
@@ -170,7 +173,7 @@ pub struct Leave {
 }
 
 /// What somebody publishes now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tracks {
     /// Which connection.
     pub sid: String,
@@ -181,7 +184,7 @@ pub struct Tracks {
 }
 
 /// What changed from one version to the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
     /// Who is new.
     pub joined: Vec<Participant>,
@@ -355,7 +358,7 @@ impl Roster {
                     }
                 });
             }
-            Event::Sighted { sid, there } => self.sighted(&sid, there, now),
+            Event::Sighted { sid, there, identity: _ } => self.sighted(&sid, there, now),
             Event::Doubted => self.doubt(now),
             Event::Listed { asked_at, participants } => return self.listed(asked_at, participants, now),
             Event::Finished { room_sid } => {

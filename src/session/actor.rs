@@ -482,7 +482,7 @@ impl Handler<Attach> for SessionActor {
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
         self.wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
         let livekit = self.livekit_info();
-        let socket = attach.socket.id;
+        let (socket, token_ends_at) = (attach.socket.id, attach.token_ends_at);
         self.sockets.push(attach.socket);
         let profile = attach.profile;
         if profile == Profile::Mentra {
@@ -492,6 +492,9 @@ impl Handler<Attach> for SessionActor {
         let attach =
             machine::Attach { socket, profile, init: attach.init, may_resume, resume_token, livekit };
         self.step(Input::Attach(Box::new(attach)), ctx);
+        if let Some(at) = token_ends_at {
+            self.step(Input::TokenEnds(socket, at), ctx);
+        }
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Facts {
 pub enum Input {
     /// A socket wants the session; it has proved that it may.
     Attach(Box<Attach>),
+    /// The token that a socket was attached with ends at this time.
+    TokenEnds(SocketId, Instant),
     /// A socket closed, by whichever side.
     SocketLost(SocketId),
     /// A socket showed a sign of life.
@@ -293,6 +295,8 @@ struct Attached {
     malformed: u32,
     /// When the client last asked for a token.
     token_asked_at: Option<Instant>,
+    /// When its token ends.
+    token_ends_at: Option<Instant>,
 }
 
 /// An utterance whose last word is still to come.
@@ -409,7 +413,8 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Attached(attached) => {
-                Some(attached.ping_at.min(attached.alive_at + self.settings.dead_after))
+                let dead_at = attached.alive_at + self.settings.dead_after;
+                [Some(attached.ping_at), Some(dead_at), attached.token_ends_at].into_iter().flatten().min()
             }
             Phase::Detached { until } => Some(*until),
             Phase::Ended => return None,
@@ -428,6 +433,7 @@ impl Session {
         }
         match input {
             Input::Attach(attach) => self.attach(*attach, now, &mut effects),
+            Input::TokenEnds(socket, at) => self.token_ends(socket, at),
             Input::SocketLost(socket) => self.socket_lost(socket, now),
             Input::Alive(socket) => self.alive(socket, now),
             Input::Said(socket, said) => {
@@ -520,6 +526,7 @@ impl Session {
             ping_at: now + self.settings.heartbeat,
             malformed: 0,
             token_asked_at: None,
+            token_ends_at: None,
         });
         self.subscriptions.attached(init.subscriptions, now);
 
@@ -578,6 +585,7 @@ impl Session {
             message: words.into(),
             timestamp: self.timestamp(now),
             retryable: true,
+            retry_after_ms: None,
         };
         effects.extend(self.encode(profile, &message, None, now).map(|text| Effect::Send(socket, text)));
         effects.push(Effect::Close(socket, Close::Overloaded, words));
@@ -626,6 +634,14 @@ impl Session {
             requires_audio: true,
             minimum_transcription_languages: vec![self.settings.language.clone()],
             is_transcribing: self.settings.transcriber.is_ok(),
+        }
+    }
+
+    fn token_ends(&mut self, socket: SocketId, at: Instant) {
+        if let Phase::Attached(attached) = &mut self.phase
+            && attached.socket == socket
+        {
+            attached.token_ends_at = Some(at);
         }
     }
 
@@ -1280,6 +1296,12 @@ impl Session {
                 let socket = attached.socket;
                 if now >= attached.alive_at + self.settings.dead_after {
                     effects.push(Effect::Close(socket, Close::GoingAway, "no sign of life for too long"));
+                    self.socket_lost(socket, now);
+                } else if attached.token_ends_at.is_some_and(|at| now >= at) {
+                    // The session waits: whoever logs in again within the grace goes on in it.
+                    let expired = ToClient::AuthError { message: "the token has expired".into() };
+                    effects.push(Effect::Send(socket, expired.encode(None).into()));
+                    effects.push(Effect::Close(socket, Close::Unauthorized, "the token has expired"));
                     self.socket_lost(socket, now);
                 } else if now >= attached.ping_at {
                     attached.ping_at = now + self.settings.heartbeat;

@@ -1,5 +1,7 @@
 //! What a [`SessionActor`](super::actor::SessionActor) is told, by whom, and what it holds of a socket.
 
+use std::time::Instant;
+
 use actix::Message;
 use bytes::Bytes;
 
@@ -47,6 +49,8 @@ pub struct Attach {
     pub profile: Profile,
     /// What it says of itself.
     pub init: ConnectionInit,
+    /// When its token ends, if it does.
+    pub token_ends_at: Option<Instant>,
 }
 
 /// News from an attached socket.

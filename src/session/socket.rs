@@ -35,7 +35,7 @@ use super::{
     messages::{Attach, FromSocket, SocketHandle, SocketNews},
 };
 use crate::{
-    auth::Grant,
+    auth::{Grant, admission::Admission},
     clock,
     error::{ApiError, Close, Code},
     outlet::{Connection, Outlet, OutletStream},
@@ -62,8 +62,8 @@ const ATTACH_ATTEMPTS: usize = 3;
 pub struct Caller {
     /// What it speaks.
     pub profile: Profile,
-    /// Who it proved to be.
-    pub grant: Grant,
+    /// Who it proved to be; none where it has still to prove that.
+    pub grant: Option<Grant>,
     /// What it said of itself by upgrading; clients of `edge.v1` say it afterwards.
     pub init: ConnectionInit,
     /// Where it reaches the gateway, `https://host`.
@@ -76,6 +76,7 @@ pub fn upgrade(
     payload: Payload,
     caller: Caller,
     directory: Directory,
+    admission: Admission,
 ) -> Result<HttpResponse, Error> {
     let mut response = ws::handshake_with_protocols(request, &[EDGE_V1])?;
     let connection = request.conn_data::<Connection>().copied();
@@ -90,6 +91,7 @@ pub fn upgrade(
         init,
         base_url,
         directory,
+        admission,
         outlet,
         session: None,
         fragments: Fragments::default(),
@@ -192,11 +194,13 @@ impl Wake for Doorbell {
 struct Socket {
     id: u64,
     profile: Profile,
-    grant: Grant,
+    /// None until `connection_init`, where the request had no token.
+    grant: Option<Grant>,
     /// What it said of itself by upgrading.
     init: ConnectionInit,
     base_url: String,
     directory: Directory,
+    admission: Admission,
     /// The way out, past this actor.
     outlet: Outlet,
     /// None until it is attached: in `edge.v1` by `connection_init`, in `mentra` at once.
@@ -246,37 +250,33 @@ impl Socket {
     fn attach(&mut self, init: ConnectionInit, ctx: &mut Ctx) {
         if init.protocol.as_deref().is_some_and(|protocol| protocol != EDGE_V1) {
             let message = format!("this channel speaks {EDGE_V1}");
-            return self.refuse(ApiError::new(Code::Unsupported, message), Close::Policy);
+            return self.refuse(ApiError::new(Code::Unsupported, message));
         }
-        let attached = attach(
-            self.directory.clone(),
-            self.grant.clone(),
-            SocketHandle::new(self.id, self.outlet.clone(), self.base_url.clone()),
-            self.profile,
-            init,
-        );
+        let (grant, admission, directory, profile) =
+            (self.grant.clone(), self.admission.clone(), self.directory.clone(), self.profile);
+        let socket = SocketHandle::new(self.id, self.outlet.clone(), self.base_url.clone());
+        let attached = async move {
+            let grant = match (grant, &init.token) {
+                (Some(grant), _) => grant,
+                (None, Some(token)) => admission.by_token(token.expose()).await?,
+                (None, None) => return Err(ApiError::missing_token()),
+            };
+            attach(directory, grant, socket, profile, init).await
+        };
         ctx.wait(attached.into_actor(self).map(|attached, socket, _| match attached {
             Ok(session) => socket.session = Some(session),
-            Err(error) => {
-                let close = if error.code == Code::InternalError { Close::Internal } else { Close::Policy };
-                socket.refuse(error, close);
-            }
+            Err(error) => socket.refuse(error),
         }));
     }
 
     /// Ends a connection that cannot be attached.
-    fn refuse(&self, error: ApiError, close: Close) {
+    fn refuse(&self, error: ApiError) {
+        let code = error.code;
         self.tell(&match self.profile {
-            Profile::EdgeV1 => ToClient::ConnectionError {
-                code: error.code,
-                retryable: error.code.retryable(),
-                message: error.message,
-                timestamp: clock::timestamp(clock::unix_ms()),
-            }
-            .encode(None),
-            Profile::Mentra => self.profile.refusal(error.code, error.message),
+            Profile::EdgeV1 => ToClient::refusal(error).encode(None),
+            Profile::Mentra => self.profile.refusal(code, error.message),
         });
-        let _ = self.outlet.send(frame::close(self.profile.close(close), error.code.as_str()));
+        let _ = self.outlet.send(frame::close(self.profile.close(code.close()), code.as_str()));
         self.outlet.finish();
     }
 
@@ -339,7 +339,9 @@ async fn attach(
     for _ in 0..ATTACH_ATTEMPTS {
         let record = directory.attachable(&grant, init.resume.as_ref())?;
         let session = directory.actor(&record)?;
-        if session.send(Attach { socket: socket.clone(), profile, init: init.clone() }).await.is_ok() {
+        let token_ends_at = grant.ends_at(clock::now(), clock::unix_s());
+        let attach = Attach { socket: socket.clone(), profile, init: init.clone(), token_ends_at };
+        if session.send(attach).await.is_ok() {
             return Ok(session);
         }
         // The session ended between finding it and reaching it.
@@ -358,7 +360,8 @@ impl Actor for Socket {
         ctx.run_later(INIT_WITHIN, |socket, _| {
             if socket.session.is_none() {
                 let message = format!("no connection_init within {} s", INIT_WITHIN.as_secs());
-                socket.refuse(ApiError::new(Code::SessionError, message), Close::Policy);
+                let code = if socket.grant.is_some() { Code::SessionError } else { Code::MissingToken };
+                socket.refuse(ApiError::new(code, message));
             }
         });
     }

@@ -18,6 +18,7 @@ pub mod script;
 pub mod sentences;
 pub mod turn;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ai::Pcm;
@@ -48,7 +49,7 @@ pub enum Heard {
 }
 
 /// What ended an utterance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The speaker fell silent for longer than the hang-over.

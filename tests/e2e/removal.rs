@@ -75,6 +75,24 @@ async fn a_guest_who_was_removed_does_not_come_back_by_the_token_they_have() {
 }
 
 #[actix_web::test]
+async fn where_livekits_webhooks_are_lost_our_agent_sees_who_comes_back() {
+    let nobody_listens_here = free_port();
+    let livekit = LivekitServer::start(nobody_listens_here).await;
+    let data = tempfile::tempdir().unwrap();
+    let june = June::start(&livekit, data.path(), free_port()).await;
+    let mut glasses = june.glasses("ann").await;
+    glasses.agent().await;
+    let (token, identity) = guest(&june, &glasses.session, "Bob").await;
+    let url = format!("{}/api/sessions/{}/participants/{identity}", june.url(), glasses.session.session_id);
+    let (status, _) = ask(june.http.delete(&url)).await;
+    assert_eq!(status, 200);
+
+    let reason = join_until_disconnected(&livekit.url(), &token).await;
+
+    assert_eq!(reason, DisconnectReason::ParticipantRemoved);
+}
+
+#[actix_web::test]
 async fn operators_see_rooms_and_are_told_that_nobody_records() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;

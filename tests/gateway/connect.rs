@@ -43,7 +43,9 @@ async fn who_has_no_good_token_is_refused_before_the_upgrade() {
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
     };
-    let response = upgrade(gateway.http.get(format!("{}/v1/ws", gateway.url))).send().await.unwrap();
+    let request =
+        gateway.http.get(format!("{}/v1/ws", gateway.url)).header("Authorization", "Basic YW5uOmFubg==");
+    let response = upgrade(request).send().await.unwrap();
     assert_eq!(response.status(), 401);
     assert_eq!(response.headers()["content-type"], "application/json");
     let body: serde_json::Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();

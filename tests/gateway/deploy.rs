@@ -11,6 +11,13 @@ fn repository(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
+/// The code that reads the settings.
+fn settings() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let parts = fs::read_dir(folder).unwrap().map(|part| fs::read_to_string(part.unwrap().path()).unwrap());
+    parts.fold(repository("src/config.rs"), |all, part| all + &part)
+}
+
 fn fly() -> Table {
     repository("fly.toml").parse().unwrap()
 }
@@ -70,7 +77,7 @@ fn history_is_on_the_volume() {
 
 #[test]
 fn no_setting_of_fly_is_misspelt() {
-    let known = repository("src/config.rs");
+    let known = settings();
     for name in environment(&fly()).keys() {
         assert!(known.contains(&format!("\"{name}\"")), "the gateway reads no {name}");
     }
@@ -78,13 +85,13 @@ fn no_setting_of_fly_is_misspelt() {
 
 #[test]
 fn the_readme_has_every_setting() {
-    let (readme, code) = (repository("README.md"), repository("src/config.rs"));
-    let settings: Vec<&str> = code
+    let (readme, code) = (repository("README.md"), settings());
+    let names: Vec<&str> = code
         .split('"')
         .filter(|word| word.len() > 2 && word.chars().all(|mark| mark.is_ascii_uppercase() || mark == '_'))
         .collect();
-    assert!(settings.len() > 30, "{settings:?}");
-    for name in settings {
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
         assert!(readme.contains(&format!("`{name}`")), "README.md lacks {name}");
     }
 }

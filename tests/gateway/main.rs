@@ -8,11 +8,13 @@
 )]
 
 mod admin;
+mod auth;
 mod connect;
 mod consumers;
 mod conversation;
 mod deploy;
 mod history;
+mod issuer;
 mod livekit;
 mod mentra;
 mod phone;

@@ -1,6 +1,17 @@
 //! The `june` command as an operator meets it.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use futures::SinkExt;
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{refusals::routes, support::soon};
 
 fn june(command: &str, settings: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_june"))
@@ -56,4 +67,118 @@ fn an_unwritable_data_folder_is_said_in_one_line_with_exit_code_73() {
     assert_eq!(output.status.code(), Some(73));
     let line = last_line(&output);
     assert!(line.starts_with(&format!("june: {folder}")), "{line}");
+}
+
+#[test]
+fn a_key_set_that_cannot_be_read_is_said_in_one_line_with_exit_code_64() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display().to_string();
+    let output =
+        june("serve", &[("PORT", "0"), ("DATA_DIR", &data), ("AUTH_JWKS_FILE", "/nowhere/keys.json")]);
+
+    assert_eq!(output.status.code(), Some(64));
+    assert!(last_line(&output).starts_with("june: AUTH_JWKS_FILE: /nowhere/keys.json: "), "{output:?}");
+}
+
+/// A gateway in a process of its own, and what it logs.
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    url: String,
+    log: String,
+}
+
+impl Process {
+    fn start(settings: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_june"))
+            .arg("serve")
+            .env_clear()
+            .envs([("JUNE_MODELS", "/nowhere/models"), ("PORT", "0"), ("LOG_FORMAT", "json")])
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // A test may have seen enough.
+                let _ = sender.send(line);
+            }
+        });
+        let mut process = Self { child, lines, url: String::new(), log: String::new() };
+        let line = process.wait_for("\"listening\"");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        process.url = format!("http://{}", line["fields"]["address"].as_str().unwrap());
+        process
+    }
+
+    /// The next line with these words in it.
+    fn wait_for(&mut self, words: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(30)).expect(words);
+            self.log += &line;
+            self.log.push('\n');
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends it; everything that it logged.
+    fn end(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let rest: Vec<String> = self.lines.iter().collect();
+        self.log + &rest.join("\n")
+    }
+}
+
+#[actix_web::test]
+async fn whatever_is_logged_no_token_is_in_it() {
+    let data = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&[
+        ("DATA_DIR", &data.path().display().to_string()),
+        ("RUST_LOG", "trace"),
+        ("LIVEKIT_URL", "ws://127.0.0.1:9"),
+        ("LIVEKIT_API_KEY", "devkey"),
+        ("LIVEKIT_API_SECRET", "hush-livekit-secret-of-32-letters"),
+        ("AUTH_JWT_SECRET", "hush-users"),
+    ]);
+    let http = reqwest::Client::new();
+    for (method, path) in routes() {
+        let path = path.replace(['{', '}'], "");
+        let url = format!("{}{path}?room=room-a&token=hush-query", process.url);
+        let request = http.request(method.clone(), url).header("content-type", "application/json");
+        for request in [request.try_clone().unwrap(), request.bearer_auth("hush-header")] {
+            soon(request.header("x-other", "seen").body("{}").send()).await.unwrap();
+            process.wait_for(&format!("{path}?room=room-a&token=…"));
+        }
+    }
+    let made = soon(
+        http.post(format!("{}/api/sessions", process.url))
+            .json(&serde_json::json!({"user_id": "ann"}))
+            .send(),
+    );
+    let made: Value = made.await.unwrap().json().await.unwrap();
+    let control_token = made["control_token"].as_str().unwrap();
+    let url = format!("{}?token={control_token}", made["control_url"].as_str().unwrap());
+    let (mut socket, _) = Box::pin(soon(tokio_tungstenite::connect_async(url))).await.unwrap();
+    let init = r#"{"type":"connection_init","token":"hush-init","resume":{"sessionId":"018f3b5c-0000-7000-8000-000000000001","resumeToken":"hush-resume"}}"#;
+    for text in [
+        init,
+        r#"{"type":"subscribe:participants","room":"room-a","token":"hush-livekit"}"#,
+        r#"{"type":"goodbye"}"#,
+    ] {
+        socket.send(Message::text(text)).await.unwrap();
+    }
+    process.wait_for("session ended");
+
+    let log = process.end();
+
+    let access_token = made["access_token"].as_str().unwrap();
+    for secret in ["hush", control_token, access_token] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     livekit::Livekit,
     rooms::{event, webhook},
-    support::{Glasses, TestGateway},
+    support::{Glasses, TestGateway, soon},
 };
 
 fn present(identity: &str) -> proto::ParticipantInfo {
@@ -70,6 +70,34 @@ async fn somebody_who_is_kept_out_and_joins_is_removed_again() {
     gateway.get(&format!("/api/sessions/{}/participants", other.session_id)).await;
     livekit.call("RoomService/ListParticipants").await;
     assert!(livekit.is_untouched(), "an entry is for one room");
+}
+
+#[actix_web::test]
+async fn where_webhooks_are_lost_livekits_list_shows_who_came_back_and_they_are_removed_again() {
+    let mut livekit = Livekit::start().await;
+    let settings = [("LIVEKIT_URL", livekit.url.as_str()), ("ROSTER_RECONCILE_MS", "200")];
+    let gateway = TestGateway::with(&settings).await;
+    let mut glasses = gateway.glasses("ann").await;
+    glasses.say(r#"{"type":"subscribe:participants"}"#).await;
+    livekit.call("RoomService/ListParticipants").await;
+    remove(&gateway, &glasses.session, "bob").await;
+    livekit.call("RoomService/RemoveParticipant").await;
+
+    livekit.set_participants(vec![present("eve"), present("bob")]);
+
+    let again: proto::RoomParticipantIdentity = livekit.call("RoomService/RemoveParticipant").await.read();
+    assert_eq!((again.room.as_str(), again.identity.as_str()), (glasses.session.room_name.as_str(), "bob"));
+    let path = format!("/api/sessions/{}/participants", glasses.session.session_id);
+    soon(async {
+        loop {
+            let (_, there) = gateway.get(&path).await;
+            let there = there["participants"].as_array().unwrap();
+            if there.iter().map(|one| &one["identity"]).eq(["eve"]) {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 #[actix_web::test]

@@ -1,4 +1,5 @@
-//! docs/REST.md: every route has an example there, and every example works as it is printed.
+//! docs/REST.md and README.md: every route has an example in the first, and every example of both works
+//! as it is printed.
 
 use livekit_protocol as proto;
 use reqwest::Method;
@@ -11,6 +12,7 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("../../docs/REST.md");
+const README: &str = include_str!("../../README.md");
 
 /// A route's part of the page.
 struct Section {
@@ -140,6 +142,52 @@ async fn every_example_works_as_it_is_printed() {
             alike(&answer, &body, route);
         }
     }
+}
+
+/// The commands of the README that ask the gateway something, from first to last.
+fn commands_of_the_readme() -> Vec<String> {
+    let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(|block| {
+        let joined = block.replace("\\\n", " ");
+        joined.lines().map(str::to_owned).collect::<Vec<_>>()
+    });
+    lines.filter(|line| line.starts_with("curl ")).collect()
+}
+
+/// Somebody who copies them one after the other, with the id of the session they made.
+#[actix_web::test]
+async fn the_commands_of_the_readme_work_one_after_the_other() {
+    let gateway = TestGateway::start().await;
+    let printed: Value = serde_json::from_str(block(README, "json").unwrap()).unwrap();
+    let commands = commands_of_the_readme();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+
+    let (status, made) = run(&gateway, &commands[0]).await;
+    assert_eq!(status, 201, "{made}");
+    alike(&printed, &made, "README.md");
+    let id = made["session_id"].as_str().unwrap();
+
+    let (status, again) = run(&gateway, &commands[1].replace("{session_id}", id)).await;
+    assert_eq!((status, &again["room_name"]), (200, &made["room_name"]));
+    assert_ne!(again["access_token"], made["access_token"], "a fresh one");
+
+    let (status, guest) = run(&gateway, &commands[2].replace("{session_id}", id)).await;
+    assert_eq!((status, guest["guest_name"].as_str()), (200, Some("guest_user")));
+    assert_eq!(guest["room_name"], made["room_name"]);
+}
+
+#[actix_web::test]
+async fn the_control_channels_document_says_where_it_is_to_whoever_asks() {
+    let settings = [("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("PUBLIC_URL", "https://june.example")];
+    let gateway = TestGateway::with(&settings).await;
+
+    let (status, document) = gateway.get("/api/asyncapi.json").await;
+
+    assert_eq!((status, document["asyncapi"].as_str()), (200, Some("3.0.0")));
+    let server = &document["servers"]["gateway"];
+    assert_eq!((&server["protocol"], &server["host"]), (&"wss".into(), &"june.example".into()));
+    assert_eq!(document["channels"]["control"]["address"], "/v1/ws");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn what_our_agent_sees_is_a_reason_to_ask_and_not_the_last_word() {
     let now = clock::now();
     let mut roster = told([joined("PA_1")], now);
     for sid in ["PA_1", "PA_2"] {
-        roster.handle(Event::Sighted { sid: sid.into(), there: sid != "PA_1" }, now);
+        roster.handle(Event::Sighted { sid: sid.into(), identity: "ann".into(), there: sid != "PA_1" }, now);
     }
     assert_eq!(sids(&roster), ["PA_1"], "an agent that reconnects sees everybody go");
     assert_eq!(roster.doubtful_since(), Some(now));

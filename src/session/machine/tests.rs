@@ -204,6 +204,32 @@ fn a_session_whose_client_stays_away_ends_after_the_grace() {
 }
 
 #[test]
+fn a_client_whose_token_ends_is_told_so_and_let_go_and_its_session_waits() {
+    let mut rig = Rig::attached();
+    let ends = rig.now + Duration::from_secs(7);
+    rig.input(Input::TokenEnds(1, ends)).wait(Duration::from_secs(6));
+    assert!(rig.session.socket().is_some());
+    rig.told(1);
+
+    rig.wait(Duration::from_secs(1));
+
+    assert_eq!(rig.told_types(1), ["auth_error"]);
+    assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Unauthorized, _))));
+    assert_eq!(rig.session.socket(), None);
+    rig.wait(GRACE - Duration::from_secs(1)).attach(2, Some(0));
+    assert_eq!(rig.told_types(2)[0], "connection_ack");
+}
+
+#[test]
+fn the_end_of_an_older_sockets_token_is_nothing_to_a_newer_one() {
+    let mut rig = Rig::attached();
+    let soon = rig.now + Duration::from_secs(5);
+    rig.input(Input::TokenEnds(1, soon)).attach(2, None).input(Input::TokenEnds(1, soon));
+    rig.wait(Duration::from_secs(6));
+    assert_eq!(rig.session.socket(), Some(2));
+}
+
+#[test]
 fn the_late_close_of_an_older_socket_does_not_end_the_session() {
     let mut rig = Rig::attached();
     rig.attach(2, None);

@@ -1,10 +1,18 @@
 //! Who may attach to a session: control tokens, users' own tokens, and the secret that resumes.
 //!
 //! A control token is ours: short, bound to one session, handed out with it over REST. A user's token
-//! is their identity provider's (HS256 with a shared secret). Both are JWTs (RFC 7519); the algorithm
-//! is pinned, so that none can be talked into accepting another.
+//! is their identity provider's ([`users`], [`jwks`]). Both are JWTs (RFC 7519); the algorithm is pinned,
+//! so that none can be talked into accepting another. How often somebody may try: [`admission`].
 
-use std::time::Duration;
+pub mod admission;
+pub mod jwks;
+pub mod rate;
+pub mod users;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -12,6 +20,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use self::users::Users;
 use crate::{
     agent::token::{Token, TokenIssuer},
     clock,
@@ -25,6 +34,12 @@ use crate::{
 /// Lifetime of a control token: long enough for a tunnel or a charging break, and renewed with the
 /// publish token.
 pub const CONTROL_TTL: Duration = Duration::from_secs(3600);
+
+/// How far an issuer's clock may be from ours, in seconds.
+const LEEWAY_S: u64 = 5;
+
+/// The longest that a timer is set for; a token may say that it lives for ever.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What control tokens are for.
 const CONTROL_SCOPE: &str = "control";
@@ -44,15 +59,6 @@ struct ControlClaims {
     jti: Uuid,
 }
 
-/// What a user's token says; their identity provider may say more.
-#[derive(Debug, Deserialize)]
-struct UserClaims {
-    #[serde(default)]
-    email: Option<String>,
-    #[serde(default)]
-    sub: Option<String>,
-}
-
 /// Who somebody proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -63,6 +69,17 @@ pub struct Grant {
     /// The room of that session: with it the token says all that makes a session, should the gateway have
     /// lost its record.
     pub room: Option<RoomName>,
+    /// When the token ends, in seconds since the Unix epoch; never, where users' tokens may be without
+    /// an end.
+    pub expires_at: Option<u64>,
+}
+
+impl Grant {
+    /// When the token is no longer accepted, by the clock that `now` comes from.
+    pub fn ends_at(&self, now: Instant, unix_s: u64) -> Option<Instant> {
+        let left = (self.expires_at?.saturating_add(LEEWAY_S)).saturating_sub(unix_s);
+        Some(now + Duration::from_secs(left).min(FAR))
+    }
 }
 
 /// Signs and verifies everything that opens a session.
@@ -71,9 +88,7 @@ pub struct Keys {
     control: (EncodingKey, DecodingKey),
     /// For the secrets that resume, kept apart from tokens.
     resume: EncodingKey,
-    users: Option<DecodingKey>,
-    /// Users' tokens may live for ever.
-    allow_no_exp: bool,
+    users: Option<Arc<Users>>,
     /// Hashes of the API keys: equally long, so that comparing them tells nothing.
     api_keys: Vec<[u8; 32]>,
     livekit: Option<RoomKeys>,
@@ -122,17 +137,19 @@ impl From<NoToken> for ApiError {
 }
 
 impl Keys {
-    /// The keys of this configuration; `control_secret` where it names none.
-    pub fn new(auth: &AuthConfig, control_secret: &[u8], livekit: Option<RoomKeys>) -> Self {
+    /// The keys of this configuration; `control_secret` where it names none. `users` reads users' own
+    /// tokens, where there are any.
+    pub fn new(
+        auth: &AuthConfig,
+        users: Option<Users>,
+        control_secret: &[u8],
+        livekit: Option<RoomKeys>,
+    ) -> Self {
         let secret = auth.control_secret.as_ref().map_or(control_secret, |secret| secret.expose().as_bytes());
         Self {
             control: (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret)),
             resume: EncodingKey::from_secret(&[b"resume ", secret].concat()),
-            users: auth
-                .jwt_secret
-                .as_ref()
-                .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes())),
-            allow_no_exp: auth.allow_no_exp,
+            users: users.map(Arc::new),
             api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
             livekit,
         }
@@ -192,19 +209,19 @@ impl Keys {
     }
 
     /// Who holds this token: a control token, or a user's.
-    pub fn verify(&self, token: &str) -> Result<Grant, ApiError> {
+    pub async fn verify(&self, token: &str) -> Result<Grant, ApiError> {
         let control = match self.verify_control(token) {
             Err(error) if error.code == Code::InvalidToken => error,
             verified => return verified,
         };
         match &self.users {
-            Some(users) => verify_user(token, users, self.allow_no_exp),
+            Some(users) => users.verify(token).await,
             None => Err(control),
         }
     }
 
     fn verify_control(&self, token: &str) -> Result<Grant, ApiError> {
-        let mut validation = validation();
+        let mut validation = validation(Algorithm::HS256);
         validation.set_required_spec_claims(&["exp", "sub"]);
         let claims = jsonwebtoken::decode::<ControlClaims>(token, &self.control.1, &validation)
             .map_err(|error| refusal(&error))?
@@ -213,7 +230,7 @@ impl Keys {
             return Err(ApiError::new(Code::InvalidToken, "the token is not for the control channel"));
         }
         let user = UserId::parse(&claims.sub).map_err(|error| ApiError::invalid("sub", error))?;
-        Ok(Grant { user, session: Some(claims.sid), room: claims.room })
+        Ok(Grant { user, session: Some(claims.sid), room: claims.room, expires_at: Some(claims.exp) })
     }
 
     /// The secret that resumes a session.
@@ -228,21 +245,10 @@ impl Keys {
     }
 }
 
-fn verify_user(token: &str, key: &DecodingKey, allow_no_exp: bool) -> Result<Grant, ApiError> {
-    let mut validation = validation();
-    // One that is there counts either way.
-    validation.set_required_spec_claims(if allow_no_exp { &[] } else { &["exp"] });
-    let claims =
-        jsonwebtoken::decode::<UserClaims>(token, key, &validation).map_err(|error| refusal(&error))?.claims;
-    let name = claims.email.or(claims.sub).unwrap_or_default();
-    let user = UserId::parse(&name)
-        .map_err(|_| ApiError::new(Code::InvalidToken, "the token names no user: it needs email or sub"))?;
-    Ok(Grant { user, session: None, room: None })
-}
-
-fn validation() -> Validation {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.leeway = 5;
+/// What every token is held against; who adds to it says what more.
+fn validation(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = LEEWAY_S;
     validation.validate_aud = false;
     validation.validate_nbf = true;
     validation
@@ -261,24 +267,15 @@ fn refusal(error: &jsonwebtoken::errors::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::secret::Secret;
 
     fn keys() -> Keys {
         let auth = AuthConfig {
             api_keys: vec![Secret::new("key-a"), Secret::new("key-b")],
-            jwt_secret: Some(Secret::new("users")),
-            allow_no_exp: false,
-            control_secret: None,
+            ..AuthConfig::default()
         };
-        Keys::new(&auth, b"control", None)
-    }
-
-    fn jwt(secret: &str, claims: &serde_json::Value, algorithm: Algorithm) -> String {
-        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes()))
-            .unwrap()
+        Keys::new(&auth, None, b"control", None)
     }
 
     fn john() -> UserId {
@@ -287,53 +284,30 @@ mod tests {
 
     const SESSION: SessionId = SessionId::from_u128(7);
 
-    #[test]
-    fn a_control_token_opens_its_session() {
-        let keys = keys();
+    #[tokio::test]
+    async fn a_control_token_opens_its_session_for_its_time() {
+        let (keys, now) = (keys(), clock::unix_s());
         let room = RoomName::for_user(&john(), "abc123");
-        let grant = keys.verify(&keys.control_token(&john(), SESSION, &room)).unwrap();
-        assert_eq!(grant, Grant { user: john(), session: Some(SESSION), room: Some(room) });
+        let grant = keys.verify(&keys.control_token(&john(), SESSION, &room)).await.unwrap();
+        assert_eq!((&grant.user, grant.session, grant.room.as_ref()), (&john(), Some(SESSION), Some(&room)));
+        assert!(grant.expires_at.unwrap() >= now + CONTROL_TTL.as_secs());
+    }
+
+    #[tokio::test]
+    async fn where_users_have_no_tokens_theirs_are_refused() {
+        assert_eq!(keys().verify("nonsense").await.unwrap_err().code, Code::InvalidToken);
     }
 
     #[test]
-    fn a_users_own_token_names_them_by_email_first() {
-        let later = clock::unix_s() + 60;
-        let token =
-            jwt("users", &json!({"sub": "1", "email": "john@example.org", "exp": later}), Algorithm::HS256);
-        assert_eq!(keys().verify(&token).unwrap().user.as_str(), "john@example.org");
-        let token = jwt("users", &json!({"sub": "1", "exp": later}), Algorithm::HS256);
-        assert_eq!(keys().verify(&token).unwrap().user.as_str(), "1");
-    }
-
-    #[test]
-    fn bad_expired_and_foreign_tokens_are_told_apart_as_far_as_a_client_needs() {
-        let (past, later) = (clock::unix_s() - 60, clock::unix_s() + 60);
-        let john = |exp| json!({"sub": "john", "exp": exp});
-        for (token, code) in [
-            ("nonsense".to_owned(), Code::InvalidToken),
-            (jwt("users", &john(past), Algorithm::HS256), Code::ExpiredToken),
-            (jwt("somebody else", &john(later), Algorithm::HS256), Code::InvalidToken),
-            (jwt("users", &john(later), Algorithm::HS384), Code::InvalidToken),
-            (jwt("users", &json!({"sub": "john"}), Algorithm::HS256), Code::InvalidToken),
-            (jwt("users", &json!({"exp": later}), Algorithm::HS256), Code::InvalidToken),
-            (jwt("control", &john(later), Algorithm::HS256), Code::InvalidToken),
-        ] {
-            assert_eq!(keys().verify(&token).unwrap_err().code, code, "{token}");
-        }
-    }
-
-    #[test]
-    fn a_token_that_never_expires_is_taken_where_that_is_allowed_and_one_that_has_expired_is_not() {
-        let auth = AuthConfig {
-            jwt_secret: Some(Secret::new("users")),
-            allow_no_exp: true,
-            ..AuthConfig::default()
-        };
-        let keys = Keys::new(&auth, b"control", None);
-        let token = jwt("users", &json!({"email": "john@example.org"}), Algorithm::HS256);
-        assert_eq!(keys.verify(&token).unwrap().user.as_str(), "john@example.org");
-        let token = jwt("users", &json!({"sub": "john", "exp": clock::unix_s() - 60}), Algorithm::HS256);
-        assert_eq!(keys.verify(&token).unwrap_err().code, Code::ExpiredToken);
+    fn a_token_that_lives_for_ever_sets_no_timer_for_ever() {
+        let now = clock::now();
+        let mut grant = Grant { user: john(), session: None, room: None, expires_at: Some(1_000) };
+        assert_eq!(grant.ends_at(now, 990), Some(now + Duration::from_secs(10 + LEEWAY_S)));
+        assert_eq!(grant.ends_at(now, 2_000), Some(now));
+        grant.expires_at = Some(u64::MAX);
+        assert_eq!(grant.ends_at(now, 990), Some(now + FAR));
+        grant.expires_at = None;
+        assert_eq!(grant.ends_at(now, 990), None);
     }
 
     #[test]

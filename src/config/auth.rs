@@ -1,0 +1,165 @@
+//! Settings of who may ask for what, and how often.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use actix_web::http::{Uri, header::HeaderName};
+
+use super::Reader;
+use crate::secret::Secret;
+
+/// Who may ask for what.
+#[derive(Clone, Debug, Default)]
+pub struct AuthConfig {
+    /// Keys of backends (`API_KEYS`, separated by commas). Without any the gateway is open and binds to
+    /// loopback only.
+    pub api_keys: Vec<Secret>,
+    /// Verifies users' JWTs, HS256 (`AUTH_JWT_SECRET`, or MentraOS' `AUGMENTOS_AUTH_JWT_SECRET`).
+    pub jwt_secret: Option<Secret>,
+    /// Verifies users' JWTs, RS256, ES256 or EdDSA.
+    pub jwks: Option<JwksConfig>,
+    /// What `iss` of users' JWTs must be (`AUTH_JWT_ISSUER`).
+    pub issuer: Option<String>,
+    /// What `aud` of users' JWTs must be or have (`AUTH_JWT_AUDIENCE`).
+    pub audience: Option<String>,
+    /// Users' JWTs may be without an end (`MENTRA_COMPAT_NO_EXP`).
+    pub may_lack_exp: bool,
+    /// Signs control tokens (`CONTROL_TOKEN_SECRET`); where absent one is made and kept in the data folder.
+    pub control_secret: Option<Secret>,
+}
+
+/// An identity provider's public keys.
+#[derive(Clone, Debug)]
+pub struct JwksConfig {
+    /// Where they are.
+    pub source: JwksSource,
+    /// The shortest time between two questions (`AUTH_JWKS_COOLDOWN_MS`).
+    pub cooldown: Duration,
+}
+
+/// Where public keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// `AUTH_JWKS_URL`
+    Url(String),
+    /// `AUTH_JWKS_FILE`
+    File(PathBuf),
+}
+
+/// How often clients may open the control channel.
+#[derive(Clone, Debug)]
+pub struct ConnectConfig {
+    /// Times a minute, a user (`CONNECTS_PER_MINUTE_BY_USER`); 0 for no limit.
+    pub per_user: u32,
+    /// Times a minute, an address (`CONNECTS_PER_MINUTE_BY_ADDRESS`); 0 for no limit.
+    pub per_address: u32,
+    /// Where the proxy in front of the gateway puts the client's address (`CLIENT_ADDRESS_HEADER`).
+    pub address_header: Option<HeaderName>,
+}
+
+impl Reader<'_> {
+    pub(super) fn auth(&mut self) -> AuthConfig {
+        AuthConfig {
+            api_keys: self
+                .text("API_KEYS")
+                .map(|keys| {
+                    keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect()
+                })
+                .unwrap_or_default(),
+            jwt_secret: self.secret("AUTH_JWT_SECRET").or_else(|| self.secret("AUGMENTOS_AUTH_JWT_SECRET")),
+            jwks: self.jwks(),
+            issuer: self.text("AUTH_JWT_ISSUER"),
+            audience: self.text("AUTH_JWT_AUDIENCE"),
+            may_lack_exp: self.flag("MENTRA_COMPAT_NO_EXP"),
+            control_secret: self.secret("CONTROL_TOKEN_SECRET"),
+        }
+    }
+
+    pub(super) fn connects(&mut self) -> ConnectConfig {
+        ConnectConfig {
+            per_user: self.parsed("CONNECTS_PER_MINUTE_BY_USER").unwrap_or(60),
+            per_address: self.parsed("CONNECTS_PER_MINUTE_BY_ADDRESS").unwrap_or(600),
+            address_header: self.parsed("CLIENT_ADDRESS_HEADER"),
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.choice(name, &[("true", true), ("false", false)]).unwrap_or_default()
+    }
+
+    fn jwks(&mut self) -> Option<JwksConfig> {
+        let cooldown = self.millis("AUTH_JWKS_COOLDOWN_MS", 30_000);
+        let may_be_plain = self.flag("AUTH_JWKS_ALLOW_HTTP");
+        let (url, file) = (self.url("AUTH_JWKS_URL", &["https", "http"]), self.path("AUTH_JWKS_FILE"));
+        if url.is_some() && file.is_some() {
+            self.problem("AUTH_JWKS_FILE", "set either it or AUTH_JWKS_URL");
+        }
+        let source = match url {
+            Some(url) if may_be_plain || url.starts_with("https:") || is_loopback(&url) => {
+                JwksSource::Url(url)
+            }
+            Some(_) => {
+                self.problem(
+                    "AUTH_JWKS_URL",
+                    "whoever is in between could change keys that come by plain http: use https, or say AUTH_JWKS_ALLOW_HTTP=true",
+                );
+                return None;
+            }
+            None => JwksSource::File(file?),
+        };
+        Some(JwksConfig { source, cooldown })
+    }
+}
+
+/// Whether a URL stays on this machine.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, ConfigError};
+
+    fn read(variables: &[(&str, &str)]) -> Result<AuthConfig, ConfigError> {
+        Config::read(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+        .map(|config| config.auth)
+    }
+
+    #[test]
+    fn keys_come_by_plain_http_from_this_machine_or_where_that_is_wished() {
+        for url in [
+            "https://id.example/keys",
+            "http://127.0.0.1:1/keys",
+            "http://[::1]/keys",
+            "http://localhost/keys",
+        ] {
+            let source = read(&[("AUTH_JWKS_URL", url)]).unwrap().jwks.unwrap().source;
+            assert_eq!(source, JwksSource::Url(url.to_owned()));
+        }
+        for url in
+            ["http://id.example/keys", "http://127.0.0.1.evil.example/keys", "http://localhost@evil.example/"]
+        {
+            assert!(read(&[("AUTH_JWKS_URL", url)]).unwrap_err().to_string().contains("plain http"), "{url}");
+            assert!(read(&[("AUTH_JWKS_URL", url), ("AUTH_JWKS_ALLOW_HTTP", "true")]).is_ok());
+        }
+    }
+
+    #[test]
+    fn keys_come_from_one_place() {
+        let problem = read(&[("AUTH_JWKS_URL", "https://x"), ("AUTH_JWKS_FILE", "keys.json")]).unwrap_err();
+        assert_eq!(problem.to_string(), "AUTH_JWKS_FILE: set either it or AUTH_JWKS_URL");
+    }
+
+    #[test]
+    fn tokens_have_an_end_unless_compatibility_is_wished() {
+        assert!(!read(&[]).unwrap().may_lack_exp);
+        assert!(!read(&[("MENTRA_COMPAT_NO_EXP", "false")]).unwrap().may_lack_exp);
+        assert!(read(&[("MENTRA_COMPAT_NO_EXP", "true")]).unwrap().may_lack_exp);
+        assert!(read(&[("MENTRA_COMPAT_NO_EXP", "1")]).is_err());
+    }
+}
