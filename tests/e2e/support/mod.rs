@@ -7,9 +7,10 @@ mod word_errors;
 mod words;
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -45,9 +46,20 @@ pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     .await
 }
 
-/// A port that nobody uses at the moment.
+/// A port that nobody uses at the moment, TCP or UDP. It is below those that systems hand out by themselves (from 32768
+/// on Linux, 49152 elsewhere): until a server has it, no connection of this busy machine can take it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes that run at the same time begin apart.
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + number % COUNT) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn repository(file: &str) -> PathBuf {

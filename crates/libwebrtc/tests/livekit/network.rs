@@ -7,7 +7,7 @@ use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::IceTransportsType;
 
-use crate::support::{MODES, Mode, Server, free_udp_port, hears_cleanly, subscribed};
+use crate::support::{MODES, Mode, Server, free_port, hears_cleanly, subscribed};
 
 const RATE: u32 = 16_000;
 
@@ -38,7 +38,7 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
     let turn = format!(
         "  interfaces:\n    includes: [lo]\nturn:\n  enabled: true\n  domain: localhost\n  udp_port: {}\n  relay_range_start: 17700\n  \
          relay_range_end: 17799\n",
-        free_udp_port()
+        free_port()
     );
     let server = Server::start_with(&turn).await;
     for mode in MODES {

@@ -4,6 +4,7 @@ use std::f64::consts::PI;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,6 +14,7 @@ use livekit_api::access_token::{AccessToken, VideoGrants};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::RwLock;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
@@ -57,7 +59,7 @@ impl Server {
         let binary = std::env::var_os("LIVEKIT_SERVER")
             .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
         let files = TempDir::new().unwrap();
-        let (port, tcp_port, udp_port) = (free_tcp_port(), free_tcp_port(), free_udp_port());
+        let (port, tcp_port, udp_port) = (free_port(), free_port(), free_port());
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n\
              rtc:\n  node_ip: 127.0.0.1\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
@@ -112,8 +114,19 @@ impl Server {
         identity: &str,
         options: RoomOptions,
     ) -> RoomResult<(Room, Events)> {
+        // Whoever asks for encryption keeps this whole process from connecting.
+        static CONNECTING: RwLock<()> = RwLock::const_new(());
         let (url, token) = (self.url(), token(room, identity));
-        timeout(PATIENCE, Room::connect(&url, &token, options)).await.expect("joining took too long")
+        let connect = async {
+            if options.encryption.is_some() {
+                let _alone = CONNECTING.write().await;
+                Room::connect(&url, &token, options).await
+            } else {
+                let _with_others = CONNECTING.read().await;
+                Room::connect(&url, &token, options).await
+            }
+        };
+        timeout(PATIENCE, connect).await.expect("joining took too long")
     }
 
     /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
@@ -189,12 +202,20 @@ fn token(room: &str, identity: &str) -> String {
     AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
 }
 
-pub fn free_tcp_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-pub fn free_udp_port() -> u16 {
-    UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+/// A port that nobody uses at the moment, TCP or UDP. It is below those that systems hand out by themselves (from 32768
+/// on Linux, 49152 elsewhere): until a server has it, no connection of this busy machine can take it.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes that run at the same time begin apart.
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + number % COUNT) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The first event that `pick` takes.
