@@ -13,7 +13,7 @@
 //! 7. [`client`] and [`talk`]: the other end of the wire.
 //!
 //! The rest is small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`livekit`], [`outlet`],
-//! [`secret`], [`telemetry`].
+//! [`rollout`], [`secret`], [`telemetry`].
 
 pub mod agent;
 pub mod ai;
@@ -32,6 +32,7 @@ pub mod livekit;
 pub mod outlet;
 pub mod protocol;
 pub mod recordings;
+pub mod rollout;
 pub mod room;
 pub mod secret;
 pub mod session;

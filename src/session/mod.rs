@@ -3,7 +3,9 @@
 pub mod actor;
 pub mod answer;
 pub mod directory;
+pub mod flood;
 mod fresh;
+pub mod gap;
 pub mod machine;
 pub mod messages;
 pub mod microphone;
@@ -12,3 +14,4 @@ pub mod records;
 pub mod socket;
 pub mod sources;
 pub mod uplink;
+pub mod vad;

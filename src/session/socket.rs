@@ -27,6 +27,7 @@ use futures::{Stream, StreamExt};
 use super::{
     actor::SessionActor,
     directory::Directory,
+    flood::{Flood, LIMIT, Verdict},
     messages::{Attach, FromSocket, SocketHandle, SocketNews},
 };
 use crate::{
@@ -65,7 +66,8 @@ pub fn upgrade(
     let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, connection);
     let id = directory.next_socket();
     let incoming = guarded(payload, outlet.clone());
-    let socket = Socket { id, grant, directory, outlet, session: None, fragments: None };
+    let socket =
+        Socket { id, grant, directory, outlet, session: None, fragments: None, flood: Flood::default() };
     let context = WebsocketContext::create(socket, incoming);
     Ok(response.streaming(Body { context: Box::pin(context), outgoing, sent: false }))
 }
@@ -135,12 +137,18 @@ struct Socket {
     session: Option<Addr<SessionActor>>,
     /// A message that comes in pieces, and whether it is text.
     fragments: Option<(bool, BytesMut)>,
+    /// How many text messages came.
+    flood: Flood,
 }
 
 type Ctx = WebsocketContext<Socket>;
 
 impl Socket {
     fn text(&mut self, text: &str, ctx: &mut Ctx) {
+        match self.flood.message(clock::now()) {
+            Verdict::Take => {}
+            verdict => return self.flooded(verdict),
+        }
         let said = match Said::decode(text) {
             Ok(said) => said,
             Err(error) if self.session.is_some() => return self.tell_session(SocketNews::Malformed(error)),
@@ -161,6 +169,24 @@ impl Socket {
                 self.tell(&ToClient::error(Code::SessionError, message, said.id));
             }
             (Some(_), message) => self.tell_session(SocketNews::Said(Said { id: said.id, message })),
+        }
+    }
+
+    /// A message too many.
+    fn flooded(&self, verdict: Verdict) {
+        metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
+        let slower = || {
+            let message = format!("at most {LIMIT} text messages a second: some were dropped");
+            self.tell(&ToClient::error(Code::RateLimited, message, None));
+        };
+        match verdict {
+            Verdict::Take | Verdict::Drop => {}
+            Verdict::Tell => slower(),
+            Verdict::Close => {
+                slower();
+                let _ = self.outlet.send(frame::close(Close::RateLimited, Code::RateLimited.as_str()));
+                self.outlet.finish();
+            }
         }
     }
 

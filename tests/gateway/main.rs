@@ -8,12 +8,15 @@
 )]
 
 mod admin;
+mod conformance;
 mod connect;
 mod conversation;
 mod deploy;
+mod floods;
 mod history;
 mod livekit;
 mod process;
+mod raw;
 mod refusals;
 mod removal;
 mod rest_page;
