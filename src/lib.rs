@@ -24,6 +24,8 @@ pub mod config;
 pub mod deny;
 pub mod disk;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod gateway;
 pub mod history;
 pub mod http;

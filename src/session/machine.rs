@@ -1068,7 +1068,8 @@ impl Session {
             provider: self.provider().to_owned(),
         };
         let wanted = format!("transcription:{}", self.settings.language);
-        let streams: Vec<String> = self
+        // Each once, however often a client asks for it.
+        let streams: BTreeSet<String> = self
             .subscriptions
             .iter()
             .filter(|stream| *stream == "transcription" || **stream == wanted)
