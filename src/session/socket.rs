@@ -12,7 +12,11 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -22,7 +26,7 @@ use actix_web::{Error, HttpRequest, HttpResponse, error::PayloadError, web::Payl
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, task::AtomicWaker};
 
 use super::{
     actor::SessionActor,
@@ -69,7 +73,7 @@ pub fn upgrade(
     let socket =
         Socket { id, grant, directory, outlet, session: None, fragments: None, flood: Flood::default() };
     let context = WebsocketContext::create(socket, incoming);
-    Ok(response.streaming(Body { context: Box::pin(context), outgoing, sent: false }))
+    Ok(response.streaming(Body::new(context, outgoing)))
 }
 
 /// The client's bytes, without frames that are too large.
@@ -96,33 +100,62 @@ fn guarded(payload: Payload, outlet: Outlet) -> impl Stream<Item = Result<Bytes,
 /// over.
 struct Body {
     context: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
+    /// Wakes the connection for the context's sake, and remembers that it did: of a thousand messages
+    /// that are sent down, none is a reason to look through the context.
+    doorbell: Arc<Doorbell>,
     outgoing: OutletStream,
-    /// The last thing that was sent came from the outlet: the context has its turn.
-    sent: bool,
+}
+
+impl Body {
+    fn new(context: impl Stream<Item = Result<Bytes, Error>> + 'static, outgoing: OutletStream) -> Self {
+        let doorbell = Arc::new(Doorbell { rung: AtomicBool::new(true), connection: AtomicWaker::new() });
+        Self { context: Box::pin(context), doorbell, outgoing }
+    }
 }
 
 impl Stream for Body {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Polling the context is what takes in the client's frames: it comes first, but for a frame
-        // that waits already, so that it is not polled twice for each that is sent.
-        if !self.sent
-            && let Poll::Ready(Some(bytes)) = self.outgoing.poll_next_unpin(cx)
-        {
-            self.sent = true;
-            return Poll::Ready(Some(Ok(bytes)));
+        self.doorbell.connection.register(cx.waker());
+        // Polling the context is what takes in the client's frames: it comes first.
+        if self.doorbell.rung.swap(false, Ordering::AcqRel) {
+            let waker = Waker::from(self.doorbell.clone());
+            match self.context.as_mut().poll_next(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Some(bytes)) => {
+                    // It may have more.
+                    self.doorbell.rung.store(true, Ordering::Release);
+                    return Poll::Ready(Some(bytes));
+                }
+                Poll::Ready(None) => {
+                    // What was said last still goes out.
+                    self.doorbell.rung.store(true, Ordering::Release);
+                    return match self.outgoing.poll_next_unpin(cx) {
+                        Poll::Ready(bytes) => Poll::Ready(bytes.map(Ok)),
+                        Poll::Pending => Poll::Ready(None),
+                    };
+                }
+                Poll::Pending => {}
+            }
         }
-        self.sent = false;
-        let context = self.context.as_mut().poll_next(cx);
-        if let Poll::Ready(Some(bytes)) = context {
-            return Poll::Ready(Some(bytes));
-        }
-        match self.outgoing.poll_next_unpin(cx) {
-            Poll::Ready(bytes) => Poll::Ready(bytes.map(Ok)),
-            Poll::Pending if context.is_ready() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
+        self.outgoing.poll_next_unpin(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+/// The context's waker.
+struct Doorbell {
+    rung: AtomicBool,
+    connection: AtomicWaker,
+}
+
+impl Wake for Doorbell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.connection.wake();
     }
 }
 

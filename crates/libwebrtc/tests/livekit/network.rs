@@ -5,7 +5,7 @@ use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::IceTransportsType;
 
-use crate::support::{MODES, Mode, Server, Tone, free_udp_port, read, subscribed};
+use crate::support::{MODES, Mode, Server, free_udp_port, hears_cleanly, subscribed};
 
 const RATE: u32 = 16_000;
 
@@ -23,9 +23,7 @@ async fn where_the_server_wants_tcp_sound_comes_by_tcp() {
         let track = subscribed(&mut events).await;
 
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-        read(&mut stream, RATE, 0.5).await;
-        let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
-        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+        hears_cleanly(&mut stream, RATE, 1, 440.0, 12_000.0).await;
         assert_eq!(established_tcp(server.tcp_port()), 1, "{mode:?}: the sound did not come by TCP");
         room.close().await.unwrap();
     }
@@ -52,10 +50,7 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
         let track = subscribed(&mut events).await;
 
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-        read(&mut stream, RATE, 0.5).await;
-        let tone = Tone::of(&read(&mut stream, RATE, 1.0).await, RATE);
-
-        assert!(tone.is_clean(440.0, 12_000.0), "{mode:?}: {tone:?}");
+        hears_cleanly(&mut stream, RATE, 1, 440.0, 12_000.0).await;
         room.close().await.unwrap();
     }
 }

@@ -233,6 +233,41 @@ pub async fn read(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> Ve
     pcm
 }
 
+/// Reads until `seconds` in a row are the tone and hardly anything else.
+pub async fn hears_cleanly(stream: &mut NativeAudioStream, rate: u32, seconds: u32, hz: f64, amplitude: f64) {
+    hears(stream, rate, seconds, |tone| tone.is_clean(hz, amplitude)).await;
+}
+
+/// Reads until `seconds` in a row are as they should be. A machine that is short of processor time makes holes in
+/// what is sent and heard, and they pass; a fault doesn't.
+pub async fn hears(stream: &mut NativeAudioStream, rate: u32, seconds: u32, good: impl Fn(Tone) -> bool) {
+    let mut windows = Vec::new();
+    let mut in_a_row = 0;
+    while in_a_row < 2 * seconds {
+        let tone = Tone::of(&read(stream, rate, 0.5).await, rate);
+        windows.push(tone);
+        in_a_row = if good(tone) { in_a_row + 1 } else { 0 };
+        assert!(windows.len() < 60, "the tone was not heard: {windows:#?}");
+    }
+}
+
+/// Reads until `seconds` in a row are silent, and returns the seconds that were read before them.
+pub async fn falls_silent(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> f64 {
+    const WINDOW_S: f64 = 0.1;
+    let (mut before, mut silent) = (0.0, 0.0);
+    while silent < seconds {
+        let loudest = read(stream, rate, WINDOW_S).await.iter().map(|sample| sample.unsigned_abs()).max();
+        if loudest.unwrap_or(0) < 50 {
+            silent += WINDOW_S;
+        } else {
+            before += silent + WINDOW_S;
+            silent = 0.0;
+        }
+        assert!(before < 30.0, "it did not fall silent; the loudest was {loudest:?}");
+    }
+    before
+}
+
 /// What a tone was found to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Tone {
