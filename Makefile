@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench bench-turns bench-rooms bench-vad bench-media setup
+.PHONY: help run test check fmt fuzz bench bench-turns bench-rooms bench-vad bench-media setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -25,6 +25,11 @@ check: ## Formatting, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+SECONDS ?= 60
+
+fuzz: ## Tries both decoders on what clients may send, for SECONDS=60 each
+	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --lib fuzz -- --nocapture
 
 fmt: ## Formats the code
 	cargo fmt --all

@@ -20,6 +20,7 @@ use crate::{
     ai::minds::{GeminiSettings, MindSettings, OpenAiSettings, cache_folder},
     protocol::to_client::Delivery,
     secret::Secret,
+    speech::gate::{GateSettings, LONGEST_PRE_ROLL, SHORTEST_PRE_ROLL},
 };
 
 /// Everything a gateway needs to know.
@@ -87,6 +88,12 @@ pub struct SessionConfig {
     pub language: String,
     /// `SPEECH_DELIVERY`
     pub delivery: Delivery,
+    /// How much an utterance has of what came before its first speech (`PRE_ROLL_MS`).
+    pub pre_roll: Duration,
+    /// Of how many users in a hundred the clients' own voice detection is trusted (`CLIENT_VAD_PERCENT`).
+    pub client_vad_percent: u8,
+    /// How long the agent stays in a room without a microphone (`AGENT_IDLE_MS`).
+    pub agent_idle: Duration,
 }
 
 /// Who is in which room.
@@ -159,6 +166,9 @@ impl Config {
                 delivery: env
                     .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
                     .unwrap_or_default(),
+                pre_roll: env.pre_roll(),
+                client_vad_percent: env.percent("CLIENT_VAD_PERCENT", 100),
+                agent_idle: env.millis("AGENT_IDLE_MS", 300_000),
             },
             rooms: RoomConfig { reconcile: env.millis("ROSTER_RECONCILE_MS", 30_000) },
             ai: env.ai(),
@@ -229,6 +239,22 @@ impl Reader<'_> {
             self.problem("DENY_TTL_MS", format!("must be at least {least}: tokens live that long"));
         }
         ttl
+    }
+
+    fn pre_roll(&mut self) -> Duration {
+        let pre_roll = self.millis("PRE_ROLL_MS", GateSettings::default().pre_roll.as_millis() as u64);
+        if !(SHORTEST_PRE_ROLL..=LONGEST_PRE_ROLL).contains(&pre_roll) {
+            self.problem("PRE_ROLL_MS", "must be 100 to 5000");
+        }
+        pre_roll
+    }
+
+    fn percent(&mut self, name: &str, default: u8) -> u8 {
+        let percent = self.parsed(name).unwrap_or(default);
+        if percent > 100 {
+            self.problem(name, "must be 0 to 100");
+        }
+        percent
     }
 
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
@@ -397,10 +423,23 @@ mod tests {
             ("LIVEKIT_URL", "livekit"),
             ("THINKER", "hal"),
             ("LOG_FORMAT", "xml"),
+            ("PRE_ROLL_MS", "6000"),
+            ("CLIENT_VAD_PERCENT", "101"),
         ])
         .unwrap_err();
         let names: Vec<_> = problems.0.iter().map(|line| line.split(':').next().unwrap()).collect();
-        assert_eq!(names, ["PORT", "LIVEKIT_URL", "SESSION_GRACE_MS", "THINKER", "LOG_FORMAT"]);
+        assert_eq!(
+            names,
+            [
+                "PORT",
+                "LIVEKIT_URL",
+                "SESSION_GRACE_MS",
+                "PRE_ROLL_MS",
+                "CLIENT_VAD_PERCENT",
+                "THINKER",
+                "LOG_FORMAT"
+            ]
+        );
     }
 
     #[test]

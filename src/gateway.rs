@@ -36,6 +36,7 @@ use crate::{
     recordings::Recordings,
     room::{Rooms, passes::Passes},
     session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
+    speech::gate::GateSettings,
     telemetry,
 };
 
@@ -137,6 +138,7 @@ impl Gateway {
             clips: clips.clone(),
             history: history.clone(),
             detectors: minds.detectors.clone(),
+            gate: GateSettings { pre_roll: config.session.pre_roll, ..GateSettings::default() },
             transcriber: minds.transcriber.ready().cloned(),
             thinker: minds.thinker.ready().cloned(),
             speaker: minds.speaker.ready().cloned(),
@@ -296,6 +298,8 @@ fn settings(config: &Config, minds: &Minds) -> Settings {
             .ready()
             .map(|speaker| Voice { rate_hz: speaker.sample_rate_hz(), delivery: config.session.delivery }),
         livekit: config.livekit.is_some(),
+        client_vad_percent: config.session.client_vad_percent,
+        agent_idle: config.session.agent_idle,
     }
 }
 

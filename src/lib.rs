@@ -14,7 +14,7 @@
 //! 8. [`client`] and [`talk`]: the other end of the wire.
 //!
 //! The rest is small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`livekit`], [`outlet`],
-//! [`secret`], [`telemetry`].
+//! [`rollout`], [`secret`], [`telemetry`].
 
 pub mod agent;
 pub mod ai;
@@ -27,6 +27,8 @@ pub mod consumers;
 pub mod deny;
 pub mod disk;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod gateway;
 pub mod history;
 pub mod http;
@@ -35,6 +37,7 @@ pub mod livekit;
 pub mod outlet;
 pub mod protocol;
 pub mod recordings;
+pub mod rollout;
 pub mod room;
 pub mod secret;
 pub mod session;

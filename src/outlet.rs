@@ -124,6 +124,21 @@ impl Outlet {
         wake(waker);
     }
 
+    /// Drops what is queued, and ends the connection once this was sent. A client that takes nothing more
+    /// never sees it: [`cut`](Self::cut) ends its connection all the same.
+    pub fn cut_saying(&self, last: Bytes) {
+        {
+            let mut state = self.shared.state.lock();
+            if state.finished {
+                return;
+            }
+            state.queued = last.len();
+            state.queue.clear();
+            state.queue.push_back(last);
+        }
+        self.finish();
+    }
+
     /// Ends the connection at once, whatever is queued and whether or not the client reads.
     pub fn cut(&self) {
         {
@@ -239,6 +254,17 @@ mod tests {
         outlet.finish();
         assert_eq!(outlet.send("more".into()), Err(Refused::Closed));
         assert_eq!(stream.next().now_or_never(), Some(Some("bye".into())));
+        assert_eq!(stream.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_client_that_is_cut_gets_the_reason_instead_of_what_was_queued() {
+        let (outlet, mut stream) = Outlet::new(10, None);
+        outlet.send("12345678".into()).unwrap();
+        outlet.cut_saying("too slow".into());
+        outlet.cut_saying("again".into());
+        assert_eq!(outlet.send("more".into()), Err(Refused::Closed));
+        assert_eq!(stream.next().now_or_never(), Some(Some("too slow".into())));
         assert_eq!(stream.next().now_or_never(), Some(None));
     }
 

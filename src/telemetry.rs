@@ -29,6 +29,14 @@ pub const FLOODED_MESSAGES: &str = "june_flooded_messages_total";
 pub const UPLINK_LOST: &str = "june_uplink_frames_lost_total";
 /// Binary frames that had been seen.
 pub const UPLINK_STALE: &str = "june_uplink_frames_stale_total";
+/// Data packets of microphones that were missing.
+pub const PACKETS_LOST: &str = "june_packets_lost_total";
+/// Data packets of microphones that came twice or were overtaken.
+pub const PACKETS_STALE: &str = "june_packets_stale_total";
+/// Data packets that were not from the user's own client.
+pub const PACKETS_SPOOFED: &str = "june_packets_spoofed_total";
+/// Samples of data packets that there was no room for.
+pub const PACKET_SAMPLES_DROPPED: &str = "june_packet_samples_dropped_total";
 /// Runs of sound that a session was too slow for.
 pub const AGENT_AUDIO_DROPPED: &str = "june_agent_audio_dropped_total";
 /// Times that an agent was not in its room although it should be.

@@ -1,24 +1,29 @@
 //! Keeps our participant in a room: joins, listens to the user's microphone, comes back when LiveKit
 //! was away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use livekit::{
-    DisconnectReason, Room, RoomError, RoomEvent, RoomOptions,
+    DataPacketKind, DisconnectReason, Room, RoomError, RoomEvent, RoomOptions,
     prelude::{Participant, RemoteParticipant, RemoteTrack, RemoteTrackPublication, TrackKind, TrackSource},
     webrtc::audio_stream::native::{NativeAudioStream, NativeAudioStreamOptions},
 };
 use rand::Rng;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     AgentEvent,
     mouth::Mouth,
+    packets::Packets,
     token::{MICROPHONE_TRACK, TokenIssuer},
 };
 use crate::{
     ai::LISTEN_RATE_HZ,
+    clock,
     ids::{Identity, RoomName, UserId},
     protocol::to_client::MediaSource,
     room::roster,
@@ -49,6 +54,8 @@ pub(super) struct Place {
     pub mouth: Option<Mouth>,
     /// Ends the wait before the next attempt.
     pub hurry: Arc<Notify>,
+    /// Whether the microphone's track is to be heard.
+    pub hears: watch::Receiver<bool>,
 }
 
 /// Why a visit ended.
@@ -95,12 +102,12 @@ pub(super) async fn keep(
     }
 }
 
-/// Doubles with each failure up to [`LONGEST_BACKOFF`]; `chance` (0 to 1) spreads it by a half, so that
-/// a thousand agents don't come back at the same moment.
+/// Doubles with each failure; `chance` (0 to 1) adds up to a half, so that a thousand agents don't come
+/// back at the same moment. Never under the shortest wait, never over [`LONGEST_BACKOFF`].
 fn backoff(shortest: Duration, failures: u32, chance: f64) -> Duration {
-    let longest = LONGEST_BACKOFF.max(shortest);
+    let longest = LONGEST_BACKOFF.div_f64(1.5).max(shortest);
     let doubled = shortest.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
-    doubled.mul_f64(0.75 + chance / 2.0)
+    doubled.mul_f64(1.0 + chance / 2.0)
 }
 
 async fn visit(
@@ -129,11 +136,22 @@ async fn visit(
         return Left::Lost(sentence(&error));
     }
     tracing::info!(room.name = %place.room, "agent joined");
-    let mut ear = Ear { user: Identity::from(&place.user), events, microphone: None, samples: Vec::new() };
+    let mut hears = place.hears.clone();
+    let mut ear = Ear {
+        user: Identity::from(&place.user),
+        events,
+        hears: *hears.borrow_and_update(),
+        publication: None,
+        microphone: None,
+        samples: Vec::new(),
+        packets: Packets::default(),
+        packets_heard: false,
+    };
     if events.send(AgentEvent::News(AgentNews::Joined)).await.is_err() {
         return Left::Dismissed;
     }
     let left = loop {
+        let packets_due = ear.packets.deadline();
         tokio::select! {
             event = news.recv() => match event {
                 Some(RoomEvent::Disconnected { reason: DisconnectReason::DuplicateIdentity }) => break Left::Displaced,
@@ -149,10 +167,16 @@ async fn visit(
                 None => break Left::Lost("the room's events ended".into()),
             },
             frame = ear.frame() => ear.hear(frame).await,
+            () = until(packets_due) => ear.hear_packets(),
+            Ok(()) = hears.changed() => {
+                let wanted = *hears.borrow_and_update();
+                ear.want(wanted);
+            }
             _ = &mut *dismissed => break Left::Dismissed,
         }
     };
     ear.lose_microphone().await;
+    ear.lose_packets().await;
     if let Err(error) = room.close().await {
         tracing::debug!(%error, "leaving a room that was gone");
     }
@@ -164,10 +188,18 @@ struct Ear<'a> {
     /// Whose microphone counts; others in the room are not listened to.
     user: Identity,
     events: &'a mpsc::Sender<AgentEvent>,
-    /// The microphone's track and its sound.
+    /// Whether the microphone's track is wanted.
+    hears: bool,
+    /// The microphone's track, wanted or not.
+    publication: Option<RemoteTrackPublication>,
+    /// The microphone's track that is subscribed to, and its sound.
     microphone: Option<(String, NativeAudioStream)>,
     /// Samples that do not fill a run yet.
     samples: Vec<i16>,
+    /// The microphone's sound that comes in data packets.
+    packets: Packets,
+    /// There was some.
+    packets_heard: bool,
 }
 
 impl Ear<'_> {
@@ -207,19 +239,46 @@ impl Ear<'_> {
             {
                 self.tell(AgentEvent::Gone(MediaSource::Livekit)).await;
             }
+            RoomEvent::DataReceived { payload, topic, kind: DataPacketKind::Lossy, participant }
+                if topic.as_deref().is_none_or(|topic| topic.is_empty() || topic == MICROPHONE_TRACK) =>
+            {
+                // LiveKit says who sent it; a packet without a sender came from its server API.
+                let sender = participant.map(|participant| participant.identity());
+                if sender.is_some_and(|sender| sender.as_str() == self.user.as_str()) {
+                    self.packets.push(&payload, clock::now());
+                } else {
+                    metrics::counter!(telemetry::PACKETS_SPOOFED).increment(1);
+                }
+            }
+            RoomEvent::ParticipantDisconnected(participant) if self.is_user(&participant) => {
+                self.lose_packets().await;
+            }
             _ => {}
         }
     }
 
-    fn published(&self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) {
+    fn published(&mut self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) {
         if self.is_microphone(participant, publication) {
-            publication.set_subscribed(true);
+            publication.set_subscribed(self.hears);
+            self.publication = Some(publication.clone());
         }
+    }
+
+    /// The microphone's track is wanted, or is not any more.
+    fn want(&mut self, hear: bool) {
+        self.hears = hear;
+        if let Some(publication) = &self.publication {
+            publication.set_subscribed(hear);
+        }
+    }
+
+    fn is_user(&self, participant: &RemoteParticipant) -> bool {
+        participant.identity().as_str() == self.user.as_str()
     }
 
     /// The track `mic` of the user, or one whose source is a microphone (browsers give it no name).
     fn is_microphone(&self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) -> bool {
-        participant.identity().as_str() == self.user.as_str()
+        self.is_user(participant)
             && publication.kind() == TrackKind::Audio
             && (publication.name() == MICROPHONE_TRACK || publication.source() == TrackSource::Microphone)
     }
@@ -251,6 +310,23 @@ impl Ear<'_> {
         }
     }
 
+    /// Hands on the run of packets that is due.
+    fn hear_packets(&mut self) {
+        let Some(run) = self.packets.due(clock::now()) else { return };
+        self.packets_heard = true;
+        if self.events.try_send(AgentEvent::Sound(MediaSource::Data, run.into())).is_err() {
+            metrics::counter!(telemetry::AGENT_AUDIO_DROPPED).increment(1);
+        }
+    }
+
+    /// Their sender is gone.
+    async fn lose_packets(&mut self) {
+        self.packets = Packets::default();
+        if std::mem::take(&mut self.packets_heard) {
+            self.tell(AgentEvent::Gone(MediaSource::Data)).await;
+        }
+    }
+
     async fn lose_microphone(&mut self) {
         self.samples.clear();
         if self.microphone.take().is_some() {
@@ -261,6 +337,14 @@ impl Ear<'_> {
     async fn tell(&self, event: AgentEvent) {
         // The session is gone: we are dismissed in a moment.
         let _ = self.events.send(event).await;
+    }
+}
+
+/// Waits until then; for ever, where there is nothing to wait for.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -300,11 +384,11 @@ mod tests {
     #[test]
     fn the_wait_before_joining_again_grows_and_is_spread() {
         let shortest = Duration::from_secs(2);
-        assert_eq!(backoff(shortest, 0, 0.5), shortest);
-        assert_eq!(backoff(shortest, 1, 0.5), shortest);
-        assert_eq!(backoff(shortest, 3, 0.5), Duration::from_secs(8));
-        assert_eq!(backoff(shortest, 99, 0.5), LONGEST_BACKOFF);
-        assert_eq!(backoff(shortest, 1, 0.0), Duration::from_millis(1500));
-        assert_eq!(backoff(shortest, 1, 1.0), Duration::from_millis(2500));
+        assert_eq!(backoff(shortest, 0, 0.0), shortest);
+        assert_eq!(backoff(shortest, 1, 0.0), shortest);
+        assert_eq!(backoff(shortest, 1, 1.0), Duration::from_secs(3));
+        assert_eq!(backoff(shortest, 3, 0.0), Duration::from_secs(8));
+        assert_eq!(backoff(shortest, 99, 0.0), Duration::from_secs(20));
+        assert_eq!(backoff(shortest, 99, 1.0), LONGEST_BACKOFF);
     }
 }

@@ -8,13 +8,14 @@
 
 mod connection;
 mod mouth;
+pub mod packets;
 pub mod token;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -61,6 +62,8 @@ pub struct Agent {
     _dismiss: oneshot::Sender<()>,
     /// Ends the wait before it tries again.
     hurry: Arc<Notify>,
+    /// Whether the microphone's track is wanted.
+    hear: watch::Sender<bool>,
     task: JoinHandle<()>,
     mouth: Option<Mouth>,
 }
@@ -82,9 +85,10 @@ impl Agents {
         }
     }
 
-    /// Goes into a user's room, and stays.
-    pub fn join(&self, user: &UserId, room: &RoomName) -> (Agent, mpsc::Receiver<AgentEvent>) {
+    /// Goes into a user's room, and stays. It subscribes to the microphone where it is to `hear` it.
+    pub fn join(&self, user: &UserId, room: &RoomName, hear: bool) -> (Agent, mpsc::Receiver<AgentEvent>) {
         let (events, heard) = mpsc::channel(QUEUE);
+        let (hear, hears) = watch::channel(hear);
         let (dismiss, dismissed) = oneshot::channel();
         let mouth = self.speech_rate_hz.map(Mouth::new);
         let place = Place {
@@ -95,10 +99,11 @@ impl Agents {
             backoff: self.backoff,
             mouth: mouth.clone(),
             hurry: Arc::default(),
+            hears,
         };
         let hurry = place.hurry.clone();
         let task = self.runtime.spawn(connection::keep(place, events, dismissed));
-        (Agent { _dismiss: dismiss, hurry, task, mouth }, heard)
+        (Agent { _dismiss: dismiss, hurry, hear, task, mouth }, heard)
     }
 }
 
@@ -115,6 +120,11 @@ impl Agent {
         if let Some(mouth) = &self.mouth {
             mouth.hush();
         }
+    }
+
+    /// Hears the microphone's track from now on, or no longer. Data packets come either way.
+    pub fn hear(&self, hear: bool) {
+        self.hear.send_replace(hear);
     }
 
     /// Where it waits before it tries again to join: it waits no longer.

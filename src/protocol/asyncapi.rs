@@ -180,6 +180,11 @@ fn said_by_clients() -> Vec<Message> {
             "The glasses behind a phone came or went.",
             fields::<from::GlassesConnectionState>(generator),
         ),
+        (
+            "audio_play_response",
+            "A file that was to be played was, or could not be.",
+            fields::<from::AudioPlayResponse>(generator),
+        ),
         ("resume_ack", "Everything up to here arrived.", fields::<from::ResumeAck>(generator)),
         ("goodbye", "Ends the session now, without grace.", nothing()),
         ("playhead", "How much of the spoken answer was played.", fields::<from::Playhead>(generator)),

@@ -269,6 +269,9 @@ pub struct AudioFormat {
     pub sample_rate: u32,
     /// The length of a frame that suits the gateway best, in milliseconds.
     pub frame_ms: u32,
+    /// The number of the last frame that arrived: a client that comes back goes on behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u32>,
 }
 
 /// `livekit_info`, and `livekit` of `connection_ack`
@@ -341,6 +344,11 @@ pub enum MediaReason {
     LivekitUnreachable,
     /// Another participant took the gateway's identity in the room; it does not fight for it.
     DuplicateIdentity,
+    /// The room should bring sound and brings none; it is expected on the control channel.
+    LivekitSilent,
+    /// There was no microphone in the room for long: the gateway's participant left, and comes back with
+    /// the microphone.
+    AgentIdle,
     /// This gateway has no LiveKit.
     LivekitOff,
 }

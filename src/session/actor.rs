@@ -4,7 +4,11 @@
 //! transcription that is open, the answer's streams and the agent in the LiveKit room. Everything slow
 //! is a stream that it joins; what comes of it is one more input.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
@@ -20,7 +24,7 @@ use super::{
         Attach, Deliver, End, FromSocket, LivekitToken, MicrophonePublished, SocketHandle, SocketNews,
         Undelivered,
     },
-    uplink::Uplink,
+    uplink::{Run, Uplink},
 };
 use crate::{
     agent::{Agent, AgentEvent, Agents},
@@ -31,7 +35,7 @@ use crate::{
     clips::Clips,
     clock,
     consumers::Consumers,
-    error::ApiError,
+    error::{ApiError, Close},
     history::{self, Entry, HistoryStore},
     ids::{RoomName, TurnId, UtteranceId},
     outlet::Refused,
@@ -50,8 +54,12 @@ use crate::{
 /// them: one that is this far behind has stopped, and loses what does not fit.
 const AUDIO_QUEUE: usize = 256;
 
-/// Messages that wait for a session: what a client may send in a burst, and the sound of a second.
-const MAILBOX: usize = 256;
+/// Messages that wait for a session: the five seconds of sound that a client may bring when it comes
+/// back, and what it may say in a burst.
+const MAILBOX: usize = 512;
+
+/// How long a client that did not read may take to learn that it was cut.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Lines of earlier conversations that a new session remembers.
 const REMEMBERED_LINES: usize = 12;
@@ -76,6 +84,8 @@ pub struct Services {
     pub history: Arc<dyn HistoryStore>,
     /// Tell speech from everything else.
     pub detectors: Detectors,
+    /// When an utterance opens and closes.
+    pub gate: GateSettings,
     /// Turns speech into text.
     pub transcriber: Option<Arc<dyn Transcriber>>,
     /// Answers; none where the one that was chosen is not there.
@@ -98,14 +108,20 @@ pub struct SessionActor {
     uplink: Option<Box<Uplink>>,
     /// None until the first sound.
     listener: Option<Listener>,
+    /// The client's own detection decides what is speech.
+    follows_client: bool,
     /// The utterance the transcriber is hearing.
     utterance: Option<mpsc::Sender<Pcm>>,
     /// The thinker's stream, to be dropped when the answer is cut.
     thinking: Option<SpawnHandle>,
     /// The speaker's stream, likewise.
     speaking: Option<SpawnHandle>,
-    /// Our participant in the room, and its events; it leaves when it is dropped.
+    /// Our participant in the room; it leaves when it is dropped.
     agent: Option<Agent>,
+    /// How often we went there: what an earlier one of us still has to tell does not count.
+    visits: u64,
+    /// It is to hear the microphone's track.
+    hears_room: bool,
     /// The one timer, at the machine's deadline.
     wake: Option<(Instant, SpawnHandle)>,
     /// Who was there when the consumers were last told.
@@ -135,10 +151,13 @@ impl SessionActor {
             sockets: Vec::new(),
             uplink: None,
             listener: None,
+            follows_client: false,
             utterance: None,
             thinking: None,
             speaking: None,
             agent: None,
+            visits: 0,
+            hears_room: true,
             wake: None,
             shown: None,
             wants_livekit: false,
@@ -202,6 +221,12 @@ impl SessionActor {
             }
             Effect::Listen(samples) => self.listener(|listener| listener.hear(&samples)),
             Effect::ResetListener => self.listener(Listener::stall),
+            Effect::FollowClient(follow) => {
+                self.follows_client = follow;
+                if let Some(listener) = &mut self.listener {
+                    listener.follow(follow);
+                }
+            }
             Effect::OpenGate => self.listener(Listener::open),
             Effect::CloseGate(speech::EndReason::Muted) => self.listener(Listener::stall),
             Effect::CloseGate(_) => self.listener(Listener::close),
@@ -249,6 +274,13 @@ impl SessionActor {
             }
             Effect::Remember(line, turn) => self.remember(line, turn, ctx),
             Effect::JoinRoom => self.join_room(ctx),
+            Effect::LeaveRoom => self.agent = None,
+            Effect::HearRoom(hear) => {
+                self.hears_room = hear;
+                if let Some(agent) = &self.agent {
+                    agent.hear(hear);
+                }
+            }
             Effect::HurryAgent => {
                 if let Some(agent) = &self.agent {
                     agent.hurry();
@@ -265,7 +297,8 @@ impl SessionActor {
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let deadline = self.session.deadline();
+        let waiting = self.uplink.as_deref().and_then(Uplink::deadline);
+        let deadline = self.session.deadline().into_iter().chain(waiting).min();
         if self.wake.map(|(at, _)| at) == deadline {
             return;
         }
@@ -275,6 +308,8 @@ impl SessionActor {
         self.wake = deadline.map(|at| {
             let handle = ctx.run_later(at.saturating_duration_since(clock::now()), |actor, ctx| {
                 actor.wake = None;
+                let due = actor.uplink.as_mut().map(|uplink| uplink.due(clock::now())).unwrap_or_default();
+                actor.hear_channel(due, ctx);
                 actor.step(Input::Tick, ctx);
             });
             (at, handle)
@@ -288,11 +323,16 @@ impl SessionActor {
         match handle.send(frame) {
             Ok(()) | Err(Refused::Closed) => {}
             Err(Refused::Full) => {
-                // The client does not read. It is let go, and can resume; nothing that is queued would
-                // reach it, so the connection is ended hard.
+                // The client does not read. It is let go, and can resume with what it missed. Should it
+                // read again, the first that it gets is the reason; else the connection is ended hard.
                 metrics::counter!(telemetry::SLOW_CLIENTS).increment(1);
                 tracing::warn!(session.id = %self.session.facts().id, "client does not read, connection cut");
-                handle.outlet().cut();
+                let outlet = handle.outlet().clone();
+                outlet.cut_saying(frame::close(Close::SlowClient, "does not take what it is sent"));
+                actix::spawn(async move {
+                    tokio::time::sleep(LINGER).await;
+                    outlet.cut();
+                });
                 self.sockets.retain(|handle| handle.id != socket);
                 ctx.notify(FromSocket { id: socket, news: SocketNews::Closed });
             }
@@ -307,8 +347,12 @@ impl SessionActor {
             return;
         }
         let detectors = &self.services.detectors;
-        let listener =
-            self.listener.get_or_insert_with(|| Listener::new(detectors.detector(), GateSettings::default()));
+        let (gate, follow) = (self.services.gate, self.follows_client);
+        let listener = self.listener.get_or_insert_with(|| {
+            let mut listener = Listener::new(detectors.detector(), gate);
+            listener.follow(follow);
+            listener
+        });
         let heard = act(listener);
         for event in heard {
             let todo = match event {
@@ -321,6 +365,16 @@ impl SessionActor {
                 }
             };
             self.todo.push_back(todo);
+        }
+    }
+
+    /// Hears what the client sent on the control channel.
+    fn hear_channel(&mut self, runs: Vec<Run>, ctx: &mut Context<Self>) {
+        for Run { pre_roll, samples } in runs {
+            let samples = samples.into();
+            let input =
+                if pre_roll { Input::PreRoll(samples) } else { Input::Sound(MediaSource::Ws, samples) };
+            self.step(input, ctx);
         }
     }
 
@@ -390,9 +444,12 @@ impl SessionActor {
             return;
         }
         let facts = self.session.facts();
-        let (agent, events) = agents.join(&facts.user, &facts.room);
+        let (agent, events) = agents.join(&facts.user, &facts.room, self.hears_room);
         self.agent = Some(agent);
-        ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(events));
+        self.visits += 1;
+        let visit = self.visits;
+        let events = tokio_stream::wrappers::ReceiverStream::new(events);
+        ctx.add_stream(events.map(move |event| FromAgent { visit, event }));
     }
 
     fn watch(&self, room: &RoomName) {
@@ -457,6 +514,12 @@ fn line_of(saved: history::Saved) -> Option<Line> {
 
 // --- Messages ---------------------------------------------------------------------------------
 
+/// What our participant in the room has to tell.
+struct FromAgent {
+    visit: u64,
+    event: AgentEvent,
+}
+
 /// What the transcriber says of an utterance.
 struct Transcript {
     utterance: UtteranceId,
@@ -482,16 +545,27 @@ impl Handler<Attach> for SessionActor {
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
         self.wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
         let livekit = self.livekit_info();
+        let sent = attach.init.resume.as_ref().filter(|resume| may_resume && resume.session_id == facts.id);
+        let sent = sent.map(|resume| resume.last_audio_seq);
         let (socket, token_ends_at) = (attach.socket.id, attach.token_ends_at);
         self.sockets.push(attach.socket);
-        let profile = attach.profile;
-        if profile == Profile::Mentra {
-            // Half a sample of the last connection belongs to no sample of this one.
-            self.uplink = None;
-        }
-        let attach =
-            machine::Attach { socket, profile, init: attach.init, may_resume, resume_token, livekit };
+        // What is known of a client's sound is what arrived, before it says what it sent.
+        let last_audio_seq = sent.and(self.uplink.as_ref()).and_then(|uplink| uplink.last_seq());
+        let attach = machine::Attach {
+            socket,
+            profile: attach.profile,
+            init: attach.init,
+            may_resume,
+            resume_token,
+            livekit,
+            last_audio_seq,
+        };
         self.step(Input::Attach(Box::new(attach)), ctx);
+        if self.uplink.is_some() || sent.is_some() {
+            let waited = self.uplink.get_or_insert_default().attached(sent, clock::now());
+            self.hear_channel(waited, ctx);
+            self.rearm(ctx);
+        }
         if let Some(at) = token_ends_at {
             self.step(Input::TokenEnds(socket, at), ctx);
         }
@@ -525,26 +599,25 @@ impl Handler<FromSocket> for SessionActor {
             SocketNews::Audio(_) | SocketNews::Pcm(_) if self.session.socket() != Some(id) => {}
             SocketNews::Pcm(payload) => {
                 self.step(Input::Alive(id), ctx);
-                let samples = self.uplink.get_or_insert_default().take_bare(&payload);
-                if !samples.is_empty() {
-                    self.step(Input::Sound(MediaSource::Ws, samples.into()), ctx);
-                }
-            }
-            SocketNews::Audio(frame) => {
-                self.step(Input::Alive(id), ctx);
-                match self.uplink.get_or_insert_default().take(&frame) {
+                match self.uplink.get_or_insert_default().take_bare(&payload) {
                     Ok(samples) if samples.is_empty() => {}
                     Ok(samples) => self.step(Input::Sound(MediaSource::Ws, samples.into()), ctx),
                     Err(error) => self.step(Input::Malformed(id, error), ctx),
                 }
             }
+            SocketNews::Audio(frame) => {
+                self.step(Input::Alive(id), ctx);
+                match self.uplink.get_or_insert_default().take(frame, clock::now()) {
+                    Ok(runs) => self.hear_channel(runs, ctx),
+                    Err(error) => self.step(Input::Malformed(id, error), ctx),
+                }
+                // Sound that waits for earlier sound has a deadline of its own.
+                self.rearm(ctx);
+            }
             SocketNews::Malformed(error) => self.step(Input::Malformed(id, error), ctx),
             SocketNews::Alive => self.step(Input::Alive(id), ctx),
             SocketNews::Closed => {
                 self.sockets.retain(|handle| handle.id != id);
-                if self.session.socket() == Some(id) {
-                    self.step(Input::SourceGone(MediaSource::Ws), ctx);
-                }
                 self.step(Input::SocketLost(id), ctx);
             }
         }
@@ -589,8 +662,11 @@ impl Handler<End> for SessionActor {
     }
 }
 
-impl StreamHandler<AgentEvent> for SessionActor {
-    fn handle(&mut self, event: AgentEvent, ctx: &mut Self::Context) {
+impl StreamHandler<FromAgent> for SessionActor {
+    fn handle(&mut self, FromAgent { visit, event }: FromAgent, ctx: &mut Self::Context) {
+        if visit != self.visits || self.agent.is_none() {
+            return;
+        }
         match event {
             AgentEvent::Sound(source, samples) => self.step(Input::Sound(source, samples), ctx),
             AgentEvent::Gone(source) => self.step(Input::SourceGone(source), ctx),

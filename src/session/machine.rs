@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Pure: inputs and the time go in, effects come out, in order. It owns smaller machines, one idea
-//! each: [`Outbox`], [`Sources`], [`Microphone`], [`Turns`] and the [`Answer`] that is being given.
+//! each: [`Outbox`], [`Sources`], [`Microphone`], [`ClientVad`], [`GapWatch`], [`Turns`] and the
+//! [`Answer`] that is being given.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,11 +25,13 @@ use bytestring::ByteString;
 
 use super::{
     answer::{self, Answer, Outcome, Voice, Waterfall},
+    gap::{self, GapWatch},
     microphone::Microphone,
     outbox::Outbox,
     sources::{Admission, Sources},
     subscriptions::Subscriptions,
     takeovers::Takeovers,
+    vad::{self, ClientVad},
 };
 use crate::{
     ai::{Line, Pcm, Prompt, Role},
@@ -46,6 +49,7 @@ use crate::{
             MediaSource, MicrophoneData, PartState, StreamData, UserSession,
         },
     },
+    rollout,
     speech::{
         self,
         turn::{self, Turns},
@@ -60,6 +64,12 @@ const MALFORMED_LIMIT: u32 = 10;
 
 /// Sound stopped arriving in the middle of an utterance: it ends after this long.
 const STALL: Duration = Duration::from_millis(1500);
+
+/// Its client is away, and brought the sound itself: it may come back with what is missing.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// The feature by which clients' own voice detection is trusted (docs/PROTOCOL.md).
+const CLIENT_VAD: &str = "client-vad";
 
 /// What a model gets to read of the conversation so far, in lines and in bytes.
 const DIALOGUE_LINES: usize = 24;
@@ -96,6 +106,10 @@ pub struct Settings {
     pub voice: Option<Voice>,
     /// Whether this gateway has a LiveKit.
     pub livekit: bool,
+    /// Of how many users in a hundred the clients' own voice detection is trusted.
+    pub client_vad_percent: u8,
+    /// How long our participant stays in a room without a microphone.
+    pub agent_idle: Duration,
 }
 
 /// What is true of one session from its beginning.
@@ -137,6 +151,9 @@ pub enum Input {
     Malformed(SocketId, DecodeError),
     /// Sound came from a source: 16 kHz mono.
     Sound(MediaSource, Pcm),
+    /// Sound that was captured before the client's voice detection opened; it comes on the control
+    /// channel, wherever the rest is heard.
+    PreRoll(Pcm),
     /// A source will bring nothing more.
     SourceGone(MediaSource),
     /// News of our participant in the room.
@@ -194,6 +211,8 @@ pub struct Attach {
     pub resume_token: String,
     /// A fresh publish token, where the client can use one.
     pub livekit: Option<LivekitInfo>,
+    /// The last frame of its sound that arrived, where there is one.
+    pub last_audio_seq: Option<u32>,
 }
 
 /// News of the gateway's own participant in the session's room.
@@ -224,6 +243,8 @@ pub enum Effect {
     Listen(Pcm),
     /// Another source is heard from now on: forget what is left of the last one.
     ResetListener,
+    /// The client's own detection decides what is speech, or no longer.
+    FollowClient(bool),
     /// The client's own VAD opened.
     OpenGate,
     /// End the open utterance for this reason.
@@ -265,6 +286,10 @@ pub enum Effect {
     Remember(history::Line, Option<TurnId>),
     /// Be in the room.
     JoinRoom,
+    /// Be there no longer.
+    LeaveRoom,
+    /// Hear the user's microphone in the room, or no longer.
+    HearRoom(bool),
     /// Where our participant waits before it tries again to be in the room: wait no longer.
     HurryAgent,
     /// Tell the client who is in a room, from now on.
@@ -336,6 +361,12 @@ pub struct Session {
     agent: Option<AgentNews>,
     /// The client brings its microphone over LiveKit, or said that it may.
     brings_livekit: bool,
+    /// The client can send its sound on the control channel.
+    brings_ws: bool,
+    vad: ClientVad,
+    gap: GapWatch,
+    /// When there was last a sign of a microphone in the room.
+    in_room_at: Instant,
     /// The streams the client wants.
     subscriptions: Subscriptions,
     /// The rooms whose participants the client wants to know.
@@ -371,6 +402,10 @@ impl Session {
             microphone: Microphone::default(),
             agent: None,
             brings_livekit: false,
+            brings_ws: false,
+            vad: ClientVad::default(),
+            gap: GapWatch::default(),
+            in_room_at: now,
             subscriptions: Subscriptions::default(),
             watched: BTreeSet::new(),
             open: None,
@@ -422,7 +457,8 @@ impl Session {
         let microphone = self.socket().and(self.microphone.deadline());
         let answer = self.answer.as_deref().and_then(Answer::deadline);
         let subscriptions = self.subscriptions.deadline();
-        [phase, microphone, answer, subscriptions, self.stall_at()].into_iter().flatten().min()
+        let media = [self.vad.deadline(), self.gap.deadline(), self.leave_at(), self.stall_at()];
+        [phase, microphone, answer, subscriptions].into_iter().chain(media).flatten().min()
     }
 
     /// Takes one input, and says what is to be done, in order.
@@ -450,17 +486,18 @@ impl Session {
             Input::Greeted(socket, livekit) => {
                 if self.socket() == Some(socket) {
                     self.alive(socket, now);
-                    let ack = self.connection_ack(false, String::new(), livekit, now);
+                    let ack = self.connection_ack(false, String::new(), livekit, None, now);
                     self.tell(ToClient::ConnectionAck(Box::new(ack)), now, &mut effects);
                     self.microphone.ask_at(now + SETTLE);
                 }
             }
-            Input::LivekitToken => self.join_room(&mut effects),
+            Input::LivekitToken => self.join_room(now, &mut effects),
             Input::Malformed(socket, error) => self.malformed(socket, &error, now, &mut effects),
             Input::Sound(source, samples) => self.sound(source, samples, now, &mut effects),
+            Input::PreRoll(samples) => self.pre_roll(samples, now, &mut effects),
             Input::SourceGone(source) => self.source_gone(source, now, &mut effects),
             Input::Agent(news) => self.agent_news(news, now, &mut effects),
-            Input::MicrophonePublished => self.microphone_published(&mut effects),
+            Input::MicrophonePublished => self.microphone_in_room(now, &mut effects),
             Input::SpeechStarted { at_ms } => self.speech_started(at_ms, now, &mut effects),
             Input::SpeechEnded { reason, at_ms } => self.speech_ended(reason, at_ms, now, &mut effects),
             Input::Interim(utterance, text) => self.interim(utterance, text, now, &mut effects),
@@ -499,7 +536,7 @@ impl Session {
     // --- Attachment ---------------------------------------------------------------------------
 
     fn attach(&mut self, attach: Attach, now: Instant, effects: &mut Vec<Effect>) {
-        let Attach { socket, profile, init, may_resume, resume_token, livekit } = attach;
+        let Attach { socket, profile, init, may_resume, resume_token, livekit, last_audio_seq } = attach;
         if let Some(older) = self.socket() {
             if older > socket {
                 let close = profile.close(Close::Superseded);
@@ -530,12 +567,16 @@ impl Session {
         });
         self.subscriptions.attached(init.subscriptions, now);
 
-        let missed = init
-            .resume
-            .filter(|resume| may_resume && resume.session_id == self.facts.id)
-            .and_then(|resume| self.outbox.after(resume.last_server_seq, now));
+        let resume = init.resume.filter(|resume| may_resume && resume.session_id == self.facts.id);
+        if resume.is_some() {
+            self.sources.resumed(now);
+        } else if self.sources.gone(MediaSource::Ws) {
+            // Another microphone, as far as we know.
+            effects.push(Effect::ResetListener);
+        }
+        let missed = resume.and_then(|resume| self.outbox.after(resume.last_server_seq, now));
         let resumed = missed.is_some();
-        let ack = self.connection_ack(resumed, resume_token, livekit, now);
+        let ack = self.connection_ack(resumed, resume_token, livekit, last_audio_seq, now);
         self.tell(ToClient::ConnectionAck(Box::new(ack)), now, effects);
         for frame in missed.into_iter().flatten() {
             effects.push(Effect::Send(socket, frame));
@@ -551,14 +592,21 @@ impl Session {
                 effects,
             );
         }
+        let percent = self.settings.client_vad_percent;
+        let trusted = init.capabilities.vad && rollout::includes(CLIENT_VAD, &self.facts.user, percent);
+        if let Some(step) = self.vad.attached(trusted) {
+            effects.push(Effect::FollowClient(trusted));
+            self.vad_steps(vec![step], effects);
+        }
         match profile {
             Profile::EdgeV1 => self.ask_microphone(now, effects),
             Profile::Mentra => self.microphone.ask_at(now + SETTLE),
         }
         effects.extend(self.watched.iter().cloned().map(Effect::WatchRoom));
         self.brings_livekit = false;
+        self.brings_ws = init.capabilities.media.iter().any(|media| media == "ws");
         if init.capabilities.media.iter().any(|media| media == "livekit") {
-            self.join_room(effects);
+            self.join_room(now, effects);
         }
         if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.resume(now));
@@ -570,9 +618,10 @@ impl Session {
     }
 
     /// The client brings its microphone over LiveKit: we are there to hear it.
-    fn join_room(&mut self, effects: &mut Vec<Effect>) {
+    fn join_room(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.settings.livekit {
             self.brings_livekit = true;
+            self.in_room_at = now;
             effects.push(Effect::JoinRoom);
         }
     }
@@ -597,6 +646,7 @@ impl Session {
         resumed: bool,
         resume_token: String,
         livekit: Option<LivekitInfo>,
+        last_audio_seq: Option<u32>,
         now: Instant,
     ) -> ConnectionAck {
         let mut offered = vec![MediaSource::Ws];
@@ -619,6 +669,7 @@ impl Session {
                 codec: Codec::Pcm16le,
                 sample_rate: crate::ai::LISTEN_RATE_HZ,
                 frame_ms: 20,
+                last_seq: last_audio_seq,
             },
         }
     }
@@ -740,10 +791,11 @@ impl Session {
             FromClient::Ping(_) | FromClient::Pong => {}
             FromClient::Vad(vad) => {
                 if vad.status {
-                    effects.push(Effect::OpenGate);
-                } else if self.open.is_some() {
-                    effects.push(Effect::CloseGate(speech::EndReason::ClientVad));
+                    self.microphone_in_room(now, effects);
                 }
+                let in_room = matches!(self.sources.active(), MediaSource::Livekit | MediaSource::Data);
+                let steps = self.vad.said(vad.status, in_room, now);
+                self.vad_steps(steps, effects);
             }
             FromClient::MicrophoneStateAck(ack) => self.microphone.acknowledged(ack.version),
             FromClient::LivekitInit(init) => {
@@ -752,7 +804,7 @@ impl Session {
                     self.tell(ToClient::error(Code::RateLimited, message, id), now, effects);
                 } else if self.settings.livekit {
                     effects.push(Effect::SendLivekitInfo(socket, init.mode));
-                    self.join_room(effects);
+                    self.join_room(now, effects);
                 } else {
                     let message = "this gateway has no LiveKit; send audio on this channel";
                     self.tell(ToClient::error(Code::MediaUnavailable, message, id), now, effects);
@@ -890,7 +942,7 @@ impl Session {
         let message = ToClient::MicrophoneStateChange {
             is_microphone_enabled: on,
             required_data: if on { vec![MicrophoneData::Pcm] } else { Vec::new() },
-            bypass_vad: true,
+            bypass_vad: !self.vad.is_trusted(),
             session_id: self.facts.id,
             timestamp: self.timestamp(now),
             version: self.microphone.version(),
@@ -902,6 +954,10 @@ impl Session {
     // --- What is heard ------------------------------------------------------------------------
 
     fn sound(&mut self, source: MediaSource, samples: Pcm, now: Instant, effects: &mut Vec<Effect>) {
+        if source != MediaSource::Ws {
+            self.in_room_at = now;
+        }
+        self.gap.heard(now);
         if samples.iter().all(|sample| *sample == 0) {
             // What a muted or lost track sounds like. It ends an utterance like any silence, but it
             // keeps no other source from taking over.
@@ -911,36 +967,77 @@ impl Session {
             return;
         }
         match self.sources.admit(source, now) {
-            Admission::Heard => effects.push(Effect::Listen(samples)),
+            Admission::Heard => {}
             Admission::Switched(reason) => {
-                self.microphone.observed();
-                effects.push(Effect::ResetListener);
+                if reason == MediaReason::Failover {
+                    effects.push(Effect::ResetListener);
+                }
                 self.tell_media_state(reason, now, effects);
-                effects.push(Effect::Listen(samples));
             }
-            Admission::Ignored => {}
+            Admission::Ignored => return,
+        }
+        self.microphone.observed();
+        if self.vad.is_speech() && self.open.is_none() {
+            // The utterance ended for want of sound, while the client kept hearing somebody speak.
+            effects.push(Effect::OpenGate);
+        }
+        effects.push(Effect::Listen(samples));
+    }
+
+    fn pre_roll(&mut self, samples: Pcm, now: Instant, effects: &mut Vec<Effect>) {
+        self.gap.heard(now);
+        if self.sources.admit_pre_roll(now) {
+            effects.push(Effect::Listen(samples));
+        }
+    }
+
+    fn vad_steps(&mut self, steps: Vec<vad::Step>, effects: &mut Vec<Effect>) {
+        for step in steps {
+            match step {
+                vad::Step::Open => effects.push(Effect::OpenGate),
+                vad::Step::Close if self.open.is_some() => {
+                    effects.push(Effect::CloseGate(speech::EndReason::ClientVad));
+                }
+                vad::Step::Close => {}
+                vad::Step::HearRoom(hear) => effects.push(Effect::HearRoom(hear)),
+            }
         }
     }
 
     fn source_gone(&mut self, source: MediaSource, now: Instant, effects: &mut Vec<Effect>) {
         if self.sources.gone(source) {
-            if self.open.is_some() {
-                effects.push(Effect::CloseGate(speech::EndReason::Muted));
-            }
+            effects.push(match self.open {
+                Some(_) => Effect::CloseGate(speech::EndReason::Muted),
+                None => Effect::ResetListener,
+            });
             self.tell_media_state(MediaReason::Silent, now, effects);
         }
     }
+
+    // --- The room -----------------------------------------------------------------------------
 
     fn agent_news(&mut self, news: AgentNews, now: Instant, effects: &mut Vec<Effect>) {
         if self.agent.as_ref() == Some(&news) {
             return;
         }
+        match news {
+            AgentNews::Joined => self.sources.room_is_back(),
+            AgentNews::Unreachable | AgentNews::Displaced => self.fall_back(effects),
+        }
         self.agent = Some(news);
         self.tell_media_state(self.media_reason(), now, effects);
     }
 
+    /// The room brings nothing: from now on sound is expected on the control channel.
+    fn fall_back(&mut self, effects: &mut Vec<Effect>) {
+        if self.brings_ws && self.sources.fall_back() {
+            effects.push(Effect::ResetListener);
+        }
+    }
+
     /// Somebody is to be heard in the room. An agent whose identity another one took stays away.
-    fn microphone_published(&self, effects: &mut Vec<Effect>) {
+    fn microphone_in_room(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.in_room_at = now;
         let absent = match &self.agent {
             None | Some(AgentNews::Unreachable) => true,
             Some(AgentNews::Joined | AgentNews::Displaced) => false,
@@ -948,6 +1045,48 @@ impl Session {
         if self.brings_livekit && absent {
             effects.push(Effect::JoinRoom);
             effects.push(Effect::HurryAgent);
+        }
+    }
+
+    /// When our participant leaves the room because there is no microphone in it.
+    fn leave_at(&self) -> Option<Instant> {
+        match &self.agent {
+            Some(AgentNews::Joined | AgentNews::Unreachable) => {
+                Some(self.in_room_at + self.settings.agent_idle)
+            }
+            Some(AgentNews::Displaced) | None => None,
+        }
+    }
+
+    fn leave(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.agent = None;
+        effects.push(Effect::LeaveRoom);
+        self.tell_media_state(MediaReason::AgentIdle, now, effects);
+        tracing::info!(session.id = %self.facts.id, "no microphone in the room, agent leaves");
+    }
+
+    /// Whether sound should be coming from the room.
+    fn expects_sound(&self) -> bool {
+        self.socket().is_some()
+            && self.microphone.on()
+            && (self.vad.is_speech() || !self.vad.is_trusted())
+            && self.brings_livekit
+            && self.agent == Some(AgentNews::Joined)
+    }
+
+    fn watch_gap(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.gap.expect(self.expects_sound(), now);
+        match (self.gap.due(now), self.socket()) {
+            (Some(gap::Step::Ask), Some(socket)) => {
+                tracing::info!(session.id = %self.facts.id, "no sound from the room, client asked to join again");
+                effects.push(Effect::SendLivekitInfo(socket, LivekitMode::Publish));
+            }
+            (Some(gap::Step::FallBack), Some(_)) => {
+                tracing::warn!(session.id = %self.facts.id, "no sound from the room");
+                self.fall_back(effects);
+                self.tell_media_state(MediaReason::LivekitSilent, now, effects);
+            }
+            (Some(_), None) | (None, _) => {}
         }
     }
 
@@ -1320,8 +1459,18 @@ impl Session {
             self.ask_microphone(now, effects);
         }
         if self.stall_at().is_some_and(|at| now >= at) {
+            if self.is_away() {
+                self.source_gone(MediaSource::Ws, now, effects);
+            } else {
+                effects.push(Effect::CloseGate(speech::EndReason::Muted));
+            }
             self.sources.stalled();
-            effects.push(Effect::CloseGate(speech::EndReason::Muted));
+        }
+        let steps = self.vad.due(now);
+        self.vad_steps(steps, effects);
+        self.watch_gap(now, effects);
+        if self.leave_at().is_some_and(|at| now >= at) {
+            self.leave(now, effects);
         }
         if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.tick(now));
@@ -1330,7 +1479,13 @@ impl Session {
 
     /// When the open utterance ends because no sound arrives any more.
     fn stall_at(&self) -> Option<Instant> {
-        self.open.and(self.sources.heard_at()).map(|at| at + STALL)
+        let stall = if self.is_away() { AWAY } else { STALL };
+        self.open.and(self.sources.heard_at()).map(|at| at + stall)
+    }
+
+    /// Whether the client that brings the sound itself is not there.
+    fn is_away(&self) -> bool {
+        self.socket().is_none() && self.sources.active() == MediaSource::Ws
     }
 
     // --- Telling ------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 pub mod actor;
 pub mod answer;
 pub mod directory;
+pub mod flood;
 pub mod fragments;
 mod fresh;
+pub mod gap;
 pub mod machine;
 pub mod messages;
 pub mod microphone;
@@ -15,3 +17,4 @@ pub mod sources;
 pub mod subscriptions;
 pub mod takeovers;
 pub mod uplink;
+pub mod vad;

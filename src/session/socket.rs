@@ -31,6 +31,7 @@ use futures::{Stream, StreamExt, task::AtomicWaker};
 use super::{
     actor::SessionActor,
     directory::Directory,
+    flood::{Flood, LIMIT, Verdict},
     fragments::{Fragments, Whole},
     messages::{Attach, FromSocket, SocketHandle, SocketNews},
 };
@@ -95,6 +96,7 @@ pub fn upgrade(
         outlet,
         session: None,
         fragments: Fragments::default(),
+        flood: Flood::default(),
     };
     let context = WebsocketContext::create(socket, incoming);
     Ok(response.streaming(Body::new(context, outgoing)))
@@ -207,12 +209,18 @@ struct Socket {
     session: Option<Addr<SessionActor>>,
     /// A message that comes in pieces.
     fragments: Fragments,
+    /// How many text messages came.
+    flood: Flood,
 }
 
 type Ctx = WebsocketContext<Socket>;
 
 impl Socket {
     fn text(&mut self, text: &str, ctx: &mut Ctx) {
+        match self.flood.message(clock::now()) {
+            Verdict::Take => {}
+            verdict => return self.flooded(verdict),
+        }
         let said = match self.profile.decode(text) {
             Ok(said) => said,
             Err(error) if self.session.is_some() => return self.tell_session(SocketNews::Malformed(error)),
@@ -232,6 +240,26 @@ impl Socket {
                 self.object(Code::SessionError, "say connection_init first".into(), said.id);
             }
             (Some(_), message) => self.tell_session(SocketNews::Said(Said { id: said.id, message })),
+        }
+    }
+
+    /// A message too many.
+    fn flooded(&self, verdict: Verdict) {
+        metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
+        let slower = || {
+            let message = format!("at most {LIMIT} text messages a second: some were dropped");
+            self.object(Code::RateLimited, message, None);
+        };
+        match verdict {
+            Verdict::Take | Verdict::Drop => {}
+            Verdict::Tell => slower(),
+            Verdict::Close => {
+                slower();
+                let _ = self
+                    .outlet
+                    .send(frame::close(self.profile.close(Close::RateLimited), Code::RateLimited.as_str()));
+                self.outlet.finish();
+            }
         }
     }
 

@@ -16,12 +16,28 @@
 //! is whole, and keeps the samples that may yet become pre-roll. From `look_for_pause` on it keeps
 //! back what follows the weakest moment so far: should the utterance reach its longest length, it
 //! is cut there, and what was kept back opens the next.
+//!
+//! A gate may follow a client that detects speech by itself ([`Gate::follow`]). Then it opens when the
+//! client says so, from where it heard the speech begin, however late the client is, up to
+//! [`LONGEST_PRE_ROLL`]. A client that says nothing about [`PATIENCE`] of speech is not waited for.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{EndReason, Heard};
 use crate::ai::{LISTEN_RATE_HZ, Pcm};
+
+/// The shortest pre-roll that can be set.
+pub const SHORTEST_PRE_ROLL: Duration = Duration::from_millis(100);
+
+/// The longest pre-roll that can be set, and what is kept while a client decides.
+pub const LONGEST_PRE_ROLL: Duration = Duration::from_secs(5);
+
+/// How much speech a client that is followed may leave without a word of it.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long after speech ended its client may still claim it.
+const LATE: Duration = Duration::from_secs(2);
 
 /// When an utterance opens and closes.
 ///
@@ -76,6 +92,17 @@ pub struct Gate {
     /// The last samples heard that were not handed out but still may be: pre-roll while no
     /// utterance is open, what follows the weakest moment of a long one.
     kept: VecDeque<i16>,
+    /// The client decides when an utterance opens.
+    follows: bool,
+    /// While it does, and no utterance is open: the last speech that was heard.
+    stretch: Option<Stretch>,
+}
+
+/// Where speech began and how far it went, without a pause as long as the hang-over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stretch {
+    first: u64,
+    last: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,7 +138,7 @@ enum Voice {
 impl Gate {
     /// A gate that heard nothing yet. Settings out of their range are brought to its nearest end.
     pub fn new(settings: GateSettings) -> Self {
-        let pre_roll = settings.pre_roll.clamp(Duration::from_millis(100), Duration::from_secs(5));
+        let pre_roll = settings.pre_roll.clamp(SHORTEST_PRE_ROLL, LONGEST_PRE_ROLL);
         let longest = settings.longest.max(Duration::from_secs(1));
         // What is kept back must not be long enough to be cut again.
         let look_for_pause = settings.look_for_pause.clamp(longest.mul_f32(0.6), longest);
@@ -126,6 +153,17 @@ impl Gate {
             phase: Phase::Quiet,
             position: 0,
             kept: VecDeque::new(),
+            follows: false,
+            stretch: None,
+        }
+    }
+
+    /// Follows the client's own detection from now on, or no longer. An utterance that is open stays so.
+    pub fn follow(&mut self, client: bool) {
+        self.follows = client;
+        self.stretch = None;
+        if let Phase::Starting { .. } = self.phase {
+            self.phase = Phase::Quiet;
         }
     }
 
@@ -135,6 +173,7 @@ impl Gate {
         self.position += count;
         self.kept.extend(samples);
         match self.phase {
+            Phase::Quiet | Phase::Starting { .. } if self.follows => self.wait(count, probability, heard),
             Phase::Quiet if probability >= self.enter => self.starting(count, heard),
             Phase::Quiet => self.forget_old(),
             Phase::Starting { speech } if probability >= self.exit => self.starting(speech + count, heard),
@@ -149,7 +188,12 @@ impl Gate {
     /// The client says that speech began.
     pub fn open(&mut self, heard: &mut Vec<Heard>) {
         match &mut self.phase {
-            Phase::Quiet | Phase::Starting { .. } => self.start(Voice::Held, heard),
+            Phase::Quiet | Phase::Starting { .. } => {
+                let late = |stretch: &Stretch| stretch.last + samples(LATE) >= self.position;
+                let first = self.stretch.filter(late).map_or(self.position, |stretch| stretch.first);
+                self.forget_before(first);
+                self.start(Voice::Held, heard);
+            }
             Phase::Open(utterance) => utterance.voice = Voice::Held,
         }
     }
@@ -164,6 +208,7 @@ impl Gate {
         self.end(EndReason::Muted, heard);
         self.phase = Phase::Quiet;
         self.kept.clear();
+        self.stretch = None;
     }
 
     /// Whether an utterance is open.
@@ -174,6 +219,26 @@ impl Gate {
     /// Samples heard so far.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Waits for the client's word.
+    fn wait(&mut self, count: u64, probability: f32, heard: &mut Vec<Heard>) {
+        let began = self.position - count;
+        let stretch = self.stretch.filter(|stretch| began - stretch.last < self.hang_over);
+        let is_speech = match stretch {
+            Some(stretch) if stretch.last == began => probability >= self.exit,
+            Some(_) | None => probability >= self.enter,
+        };
+        self.forget_old();
+        if !is_speech {
+            return;
+        }
+        let first = stretch.map_or(began, |stretch| stretch.first);
+        self.stretch = Some(Stretch { first, last: self.position });
+        if self.position - first >= samples(PATIENCE) {
+            self.forget_before(first);
+            self.start(Voice::Speaking, heard);
+        }
     }
 
     fn starting(&mut self, speech: u64, heard: &mut Vec<Heard>) {
@@ -187,6 +252,7 @@ impl Gate {
     /// Opens an utterance with all that is kept.
     fn start(&mut self, voice: Voice, heard: &mut Vec<Heard>) {
         let began = self.position - self.kept.len() as u64;
+        self.stretch = None;
         self.phase = Phase::Open(Utterance { began, voice, weakest: f32::INFINITY });
         heard.push(Heard::Started { at_sample: began });
         self.hand_out(heard);
@@ -238,7 +304,15 @@ impl Gate {
     }
 
     fn forget_old(&mut self) {
-        let surplus = self.kept.len().saturating_sub(self.pre_roll);
+        let most = if self.follows { samples(LONGEST_PRE_ROLL) as usize } else { self.pre_roll };
+        let surplus = self.kept.len().saturating_sub(most);
+        self.kept.drain(..surplus);
+    }
+
+    /// Forgets what is older than the pre-roll of speech that began at `first`.
+    fn forget_before(&mut self, first: u64) {
+        let wanted = (self.position - first) as usize + self.pre_roll;
+        let surplus = self.kept.len().saturating_sub(wanted);
         self.kept.drain(..surplus);
     }
 }
@@ -386,12 +460,78 @@ mod tests {
         assert_eq!(heard, [Heard::Started { at_sample: frames(SECOND) }]);
     }
 
+    /// A gate that follows its client, and has heard frames of these probabilities.
+    fn following(probabilities: &[f32]) -> (Gate, Vec<Heard>) {
+        let mut gate = Gate::new(GateSettings::default());
+        gate.follow(true);
+        let mut heard = Vec::new();
+        for probability in probabilities {
+            gate.hear(&[0; FRAME_SAMPLES], *probability, &mut heard);
+        }
+        (gate, without_audio(heard))
+    }
+
+    #[test]
+    fn a_client_that_is_late_gets_its_first_word_all_the_same() {
+        let mut input = vec![0.0; 4 * SECOND];
+        input.extend(vec![0.9; SECOND]);
+        input.extend([0.1; 10]);
+        input.extend([0.9; 10]);
+        let (mut gate, before) = following(&input);
+        let mut heard = Vec::new();
+
+        gate.open(&mut heard);
+
+        assert_eq!(before, []);
+        assert_eq!(without_audio(heard), [Heard::Started { at_sample: frames(4 * SECOND) - 8_000 }]);
+    }
+
+    #[test]
+    fn a_word_that_is_over_can_be_claimed_for_two_seconds() {
+        for (silence, at_sample) in
+            [(SECOND, frames(SECOND) - 8_000), (4 * SECOND, frames(6 * SECOND) - 8_000)]
+        {
+            let mut input = vec![0.0; SECOND];
+            input.extend(vec![0.9; SECOND]);
+            input.extend(vec![0.0; silence]);
+            let (mut gate, _) = following(&input);
+            let mut heard = Vec::new();
+
+            gate.open(&mut heard);
+
+            assert_eq!(without_audio(heard), [Heard::Started { at_sample }], "{silence}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_of_two_seconds_of_speech_is_not_waited_for() {
+        let mut input = vec![0.0; SECOND];
+        input.extend(vec![0.9; 2 * SECOND]);
+        let (_, heard) = following(&input);
+
+        assert_eq!(heard, [Heard::Started { at_sample: frames(SECOND) - 8_000 }]);
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_for_speech_opens_nothing() {
+        let mut input = Vec::new();
+        for _ in 0..10 {
+            input.extend(vec![0.9; SECOND]);
+            input.extend(vec![0.0; SECOND]);
+        }
+        let (gate, heard) = following(&input);
+
+        assert_eq!(heard, []);
+        assert_eq!(gate.kept.len() as u64, samples(LONGEST_PRE_ROLL));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Hear { samples: usize, probability: f32 },
         Open,
         Close,
         Stall,
+        Follow(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -400,7 +540,10 @@ mod tests {
             .prop_map(|(frames, probability)| Step::Hear { samples: frames * FRAME_SAMPLES, probability });
         let odd = (1usize..FRAME_SAMPLES, 0.0f32..1.0)
             .prop_map(|(samples, probability)| Step::Hear { samples, probability });
-        prop_oneof![20 => hear, 2 => odd, 1 => Just(Step::Open), 1 => Just(Step::Close), 1 => Just(Step::Stall)]
+        let follow = any::<bool>().prop_map(Step::Follow);
+        prop_oneof![
+            20 => hear, 2 => odd, 1 => Just(Step::Open), 1 => Just(Step::Close), 1 => Just(Step::Stall), 1 => follow
+        ]
     }
 
     proptest! {
@@ -417,7 +560,7 @@ mod tests {
                 longest: Duration::from_secs(4),
                 ..GateSettings::default()
             };
-            let most_kept = settings.pre_roll.max(Duration::from_secs(2)) + Duration::from_millis(200);
+            let mut most_kept = settings.pre_roll.max(Duration::from_secs(2)) + Duration::from_millis(200);
             let mut gate = Gate::new(settings);
             let mut input: Vec<i16> = Vec::new();
             let mut heard = Vec::new();
@@ -434,6 +577,10 @@ mod tests {
                     Step::Open => gate.open(&mut heard),
                     Step::Close => gate.close(&mut heard),
                     Step::Stall => gate.stall(&mut heard),
+                    Step::Follow(client) => {
+                        gate.follow(client);
+                        most_kept = LONGEST_PRE_ROLL + Duration::from_millis(200);
+                    }
                 }
                 prop_assert!(gate.kept.len() as u64 <= samples(most_kept));
             }

@@ -12,6 +12,7 @@
 pub mod clips;
 pub mod detector;
 pub mod gate;
+pub mod opus;
 pub mod pcm;
 pub mod playout;
 pub mod script;
@@ -77,6 +78,11 @@ impl Listener {
     /// Listens with `detector`, cutting by `settings`.
     pub fn new(detector: Box<dyn SpeechDetector>, settings: GateSettings) -> Self {
         Self { framer: Framer::default(), detector, gate: Gate::new(settings), probability: 0.0 }
+    }
+
+    /// Lets the client's own detection decide when an utterance opens, or no longer.
+    pub fn follow(&mut self, client: bool) {
+        self.gate.follow(client);
     }
 
     /// Takes the next samples, however many, and says what came of them.

@@ -8,7 +8,7 @@ use june_edge::{
     },
 };
 
-use crate::support::{Clip, June, LivekitServer, Publisher, clips, free_port, word_errors, words};
+use crate::support::{June, LivekitServer, Publisher, clip, clips, free_port, word_errors, words};
 
 /// At most so many of a hundred words may be wrong, over all clips and the whole path.
 const WORD_ERROR_RATE: usize = 15;
@@ -147,8 +147,4 @@ async fn speaking_over_the_answer_stops_it_and_the_history_keeps_what_was_heard(
     let words_of_clip = words(&long.words).len();
     assert!(words(heard).len() < words_of_clip, "only a part was heard: {heard}");
     assert_eq!(answers[1]["finish"], "stop");
-}
-
-fn clip(name: &str) -> Clip {
-    clips().into_iter().find(|clip| clip.path.ends_with(name)).unwrap()
 }

@@ -8,6 +8,9 @@
 )]
 
 mod browser;
+mod channel_sound;
+mod client_vad;
+mod conformance;
 mod conversation;
 mod crash;
 mod livekit_away;

@@ -9,16 +9,19 @@
 
 mod admin;
 mod auth;
+mod conformance;
 mod connect;
 mod consumers;
 mod conversation;
 mod deploy;
+mod floods;
 mod history;
 mod issuer;
 mod livekit;
 mod mentra;
 mod phone;
 mod process;
+mod raw;
 mod refusals;
 mod removal;
 mod rest_page;

@@ -1,6 +1,6 @@
 //! A gateway of one's own, and clients for it.
 
-use std::{collections::HashMap, future::Future, path::Path, time::Duration};
+use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use june_edge::{
     client::{Channel, ClientError, Event, Gateway as Api, SessionInfo},
@@ -77,6 +77,10 @@ impl TestGateway {
 
     pub async fn delete(&self, path: &str) -> (u16, Value) {
         answer(self.http.delete(format!("{}{path}", self.url))).await
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.gateway.address()
     }
 
     pub fn ws_url(&self) -> String {

@@ -15,6 +15,7 @@ use crate::{
 };
 
 const GRACE: Duration = Duration::from_secs(60);
+const AGENT_IDLE: Duration = Duration::from_secs(300);
 
 /// A session, its time, and what it told each socket.
 struct Rig {
@@ -39,6 +40,8 @@ impl Rig {
             transcriber: Ok("test"),
             voice,
             livekit: true,
+            client_vad_percent: 100,
+            agent_idle: AGENT_IDLE,
         };
         let user = UserId::parse("john").unwrap();
         let facts = Facts {
@@ -75,6 +78,20 @@ impl Rig {
         self
     }
 
+    /// Attaches with what a client says of itself.
+    fn attach_with(&mut self, socket: SocketId, init: &str) -> &mut Self {
+        let FromClient::ConnectionInit(init) = Said::decode(init).unwrap().message else { panic!("{init}") };
+        self.input(Input::Attach(Box::new(Attach {
+            socket,
+            profile: Profile::EdgeV1,
+            init: *init,
+            may_resume: false,
+            resume_token: "r".into(),
+            livekit: None,
+            last_audio_seq: None,
+        })))
+    }
+
     fn attach(&mut self, socket: SocketId, last_seq: Option<u64>) -> &mut Self {
         self.attach_as(Profile::EdgeV1, socket, last_seq)
     }
@@ -101,6 +118,7 @@ impl Rig {
                 track_name: "mic".into(),
                 role: LivekitRole::Publish,
             }),
+            last_audio_seq: None,
         })))
     }
 
@@ -526,8 +544,226 @@ fn a_restarted_gateway_does_not_reuse_numbers_and_does_not_pretend_to_know_what_
     assert!(numbers.iter().all(|seq| *seq > 1 << 32), "{numbers:?}");
 }
 
+/// A client whose own voice detection is trusted, with the agent in its room.
+fn trusted() -> Rig {
+    let mut rig = Rig::new(true);
+    rig.attach_with(1, r#"{"type":"connection_init","capabilities":{"vad":true,"media":["livekit","ws"]}}"#);
+    rig.input(Input::Agent(AgentNews::Joined));
+    rig
+}
+
+#[test]
+fn a_client_with_a_detection_of_its_own_is_followed_and_told_to_send_only_speech() {
+    let mut rig = trusted();
+    assert!(rig.has(|effect| matches!(effect, Effect::FollowClient(true))));
+    assert!(rig.has(|effect| matches!(effect, Effect::HearRoom(false))));
+    let told = rig.told(1);
+    let wish = told.iter().find(|message| message["type"] == "microphone_state_change").unwrap();
+    assert_eq!(wish["bypassVad"], false);
+    rig.effects.clear();
+
+    rig.say(r#"{"type":"VAD","status":true}"#);
+    assert!(rig.has(|effect| matches!(effect, Effect::OpenGate)));
+    assert!(rig.has(|effect| matches!(effect, Effect::HearRoom(true))));
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 1 });
+    rig.say(r#"{"type":"VAD","status":false}"#);
+    assert!(rig.has(|effect| matches!(effect, Effect::CloseGate(speech::EndReason::ClientVad))));
+    rig.effects.clear();
+    rig.input(Input::SpeechEnded { reason: speech::EndReason::ClientVad, at_ms: 2 });
+    rig.wait(vad::HANG_OVER);
+    assert!(rig.has(|effect| matches!(effect, Effect::HearRoom(false))));
+
+    // The next client of the session hears without.
+    rig.effects.clear();
+    rig.attach(2, None);
+    assert!(rig.has(|effect| matches!(effect, Effect::FollowClient(false))));
+    assert!(rig.has(|effect| matches!(effect, Effect::HearRoom(true))));
+}
+
+#[test]
+fn outside_of_the_rollout_a_client_is_always_listened_to() {
+    let mut rig = Rig::new(true);
+    let settings = Settings { client_vad_percent: 0, ..(*rig.session.settings).clone() };
+    rig.session.settings = Arc::new(settings);
+    rig.attach_with(1, r#"{"type":"connection_init","capabilities":{"vad":true}}"#);
+    assert!(!rig.has(|effect| matches!(effect, Effect::FollowClient(_) | Effect::HearRoom(_))));
+    let told = rig.told(1);
+    let wish = told.iter().find(|message| message["type"] == "microphone_state_change").unwrap();
+    assert_eq!(wish["bypassVad"], true);
+}
+
+#[test]
+fn a_detection_that_stays_open_for_ten_minutes_is_closed() {
+    let mut rig = trusted();
+    rig.say(r#"{"type":"VAD","status":true}"#);
+    rig.input(Input::SpeechStarted { at_ms: 1 });
+    for _ in 0..600 {
+        rig.input(Input::Alive(1)).input(sound(MediaSource::Ws));
+        rig.wait(Duration::from_secs(1));
+    }
+    let closed = |effect: &Effect| matches!(effect, Effect::CloseGate(speech::EndReason::ClientVad));
+    assert!(rig.has(closed));
+}
+
+#[test]
+fn sound_that_comes_back_while_the_client_hears_speech_opens_the_gate_again() {
+    let mut rig = trusted();
+    rig.say(r#"{"type":"VAD","status":true}"#);
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 1 }).wait(STALL);
+    rig.input(Input::SpeechEnded { reason: speech::EndReason::Muted, at_ms: 2 });
+    rig.effects.clear();
+    rig.input(sound(MediaSource::Ws));
+    let order: Vec<bool> = rig.effects.iter().map(|effect| matches!(effect, Effect::OpenGate)).collect();
+    assert_eq!(order, [true, false]);
+}
+
+#[test]
+fn pre_roll_is_heard_before_the_room_and_does_not_take_its_place() {
+    let mut rig = trusted();
+    rig.say(r#"{"type":"VAD","status":true}"#);
+    rig.told(1);
+    rig.effects.clear();
+    rig.input(Input::PreRoll([2; 320].into())).input(sound(MediaSource::Livekit));
+    let heard: Vec<i16> = rig
+        .effects
+        .iter()
+        .filter_map(|effect| if let Effect::Listen(pcm) = effect { Some(pcm[0]) } else { None })
+        .collect();
+    assert_eq!(heard, [2, 1]);
+    assert!(!rig.has(|effect| matches!(effect, Effect::ResetListener)));
+    assert_eq!(rig.told(1)[0]["active"], "livekit");
+}
+
+#[test]
+fn a_room_without_sound_is_joined_again_and_then_given_up_for_the_control_channel() {
+    let mut rig = Rig::attached();
+    rig.input(Input::Agent(AgentNews::Joined));
+    rig.told(1);
+    rig.wait(gap::GAP);
+    assert!(rig.has(|effect| matches!(effect, Effect::SendLivekitInfo(1, LivekitMode::Publish))));
+    assert_eq!(rig.told_types(1), Vec::<String>::new());
+    rig.wait(gap::GAP);
+    let told: Vec<_> = rig.told(1).into_iter().filter(|message| message["type"] == "media_state").collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0]["active"], &told[0]["reason"]), (&json!("ws"), &json!("livekit_silent")));
+}
+
+#[test]
+fn no_sound_is_missed_where_none_is_expected() {
+    let asked = |rig: &Rig| rig.has(|effect| matches!(effect, Effect::SendLivekitInfo(..)));
+    // A trusted client that hears nobody speak; an agent that is not there; a client that is not.
+    let mut rig = trusted();
+    rig.wait(Duration::from_secs(20));
+    assert!(!asked(&rig));
+    rig.say(r#"{"type":"VAD","status":true}"#).wait(gap::GAP);
+    assert!(asked(&rig), "somebody speaks");
+    let mut rig = Rig::attached();
+    rig.input(Input::Agent(AgentNews::Unreachable)).wait(Duration::from_secs(20));
+    assert!(!asked(&rig));
+    let mut rig = Rig::attached();
+    rig.input(Input::Agent(AgentNews::Joined)).input(Input::SocketLost(1)).wait(Duration::from_secs(20));
+    assert!(!asked(&rig));
+    // A microphone that is muted sends silence: that is no gap.
+    let mut rig = Rig::attached();
+    rig.input(Input::Agent(AgentNews::Joined));
+    for _ in 0..20 {
+        rig.input(Input::Sound(MediaSource::Livekit, [0; 320].into())).wait(Duration::from_secs(1));
+    }
+    assert!(!asked(&rig));
+}
+
+#[test]
+fn where_the_agent_is_not_in_the_room_sound_is_expected_on_the_control_channel() {
+    for (news, reason) in
+        [(AgentNews::Unreachable, "livekit_unreachable"), (AgentNews::Displaced, "duplicate_identity")]
+    {
+        let mut rig = Rig::attached();
+        rig.input(sound(MediaSource::Livekit)).input(Input::SourceGone(MediaSource::Livekit));
+        rig.told(1);
+        rig.input(Input::Agent(news));
+        let told = rig.told(1);
+        assert_eq!((&told[0]["active"], &told[0]["reason"]), (&json!("ws"), &json!(reason)));
+        rig.input(Input::Agent(AgentNews::Joined));
+        assert_eq!(rig.told(1)[0]["active"], "none", "the room may be tried again");
+    }
+}
+
+#[test]
+fn an_agent_in_a_room_without_a_microphone_leaves_and_comes_back_with_the_microphone() {
+    let signs: [fn(&mut Rig) -> &mut Rig; 4] = [
+        |rig| rig.input(Input::MicrophonePublished),
+        |rig| rig.say(r#"{"type":"VAD","status":true}"#),
+        |rig| rig.say(r#"{"type":"livekit_init"}"#),
+        |rig| rig.attach(2, None),
+    ];
+    for sign in signs {
+        let mut rig = Rig::attached();
+        rig.input(Input::Agent(AgentNews::Joined));
+        let joined = |rig: &Rig| rig.has(|effect| matches!(effect, Effect::JoinRoom));
+        let left = |rig: &Rig| rig.has(|effect| matches!(effect, Effect::LeaveRoom));
+        for _ in 0..AGENT_IDLE.as_secs() / 20 {
+            assert!(!left(&rig));
+            rig.input(Input::Alive(1)).wait(Duration::from_secs(20));
+        }
+        assert!(left(&rig));
+        assert!(rig.told(1).iter().any(|message| message["reason"] == "agent_idle"));
+        rig.effects.clear();
+
+        sign(&mut rig);
+
+        assert!(joined(&rig));
+    }
+}
+
+#[test]
+fn a_silent_microphone_keeps_the_agent_in_the_room() {
+    let mut rig = Rig::attached();
+    rig.input(Input::Agent(AgentNews::Joined));
+    for _ in 0..AGENT_IDLE.as_secs() / 10 {
+        rig.input(Input::Alive(1)).input(Input::Sound(MediaSource::Livekit, [0; 320].into()));
+        rig.wait(Duration::from_secs(20));
+    }
+    assert!(!rig.has(|effect| matches!(effect, Effect::LeaveRoom)));
+}
+
+#[test]
+fn an_utterance_goes_on_when_its_client_is_back_within_five_seconds() {
+    let mut rig = Rig::attached();
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 0 });
+    let seen = rig.session.outbox.last_seq();
+    rig.input(Input::SocketLost(1)).wait(Duration::from_secs(4));
+    rig.attach(2, Some(seen)).wait(Duration::from_secs(1));
+    rig.input(sound(MediaSource::Ws)).wait(Duration::from_secs(1));
+    let ended = |effect: &Effect| matches!(effect, Effect::CloseGate(_) | Effect::ResetListener);
+    assert!(!rig.has(ended));
+
+    rig.input(Input::SocketLost(2)).wait(Duration::from_secs(5));
+    assert!(rig.has(ended), "it does not wait for ever");
+}
+
+#[test]
+fn another_client_does_not_go_on_with_an_utterance() {
+    let mut rig = Rig::attached();
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 0 });
+    rig.effects.clear();
+    rig.attach(2, None);
+    assert!(rig.has(|effect| matches!(effect, Effect::ResetListener)));
+}
+
+/// Conformance case 4: the minute of grace, to the second.
+#[test]
+fn a_client_that_returns_after_59_s_resumes_and_after_61_s_there_is_nothing_to_resume() {
+    for (away, alive) in [(59, true), (61, false)] {
+        let mut rig = Rig::attached();
+        let seen = rig.session.outbox.last_seq();
+        rig.input(Input::SocketLost(1)).wait(Duration::from_secs(away));
+        rig.attach(2, Some(seen));
+        assert_eq!(rig.told(2).first().map(|ack| ack["resumed"].clone()), alive.then_some(json!(true)));
+    }
+}
+
 fn any_input() -> impl Strategy<Value = u8> {
-    0..16u8
+    0..22u8
 }
 
 proptest! {
@@ -559,6 +795,12 @@ proptest! {
                 13 if current.is_some() => { rig.say(r#"{"type":"interrupt"}"#); }
                 14 if current.is_some() => { rig.say(r#"{"type":"say","text":"typed"}"#); }
                 15 => { rig.input(Input::SourceGone(MediaSource::Livekit)); }
+                16 if current.is_some() => { rig.say(r#"{"type":"VAD","status":true}"#); }
+                17 if current.is_some() => { rig.say(r#"{"type":"VAD","status":false}"#); }
+                18 => { rig.input(Input::Agent(AgentNews::Joined)); }
+                19 => { rig.input(Input::Agent(AgentNews::Unreachable)); }
+                20 => { rig.input(Input::PreRoll([3; 320].into())); }
+                21 => { socket += 1; rig.attach_with(socket, r#"{"type":"connection_init","capabilities":{"vad":true}}"#); }
                 _ => {}
             }
             rig.wait(Duration::from_millis(wait_ms));

@@ -17,7 +17,11 @@ use std::{
 use june_edge::{
     client::{Channel, Event, Gateway as Api, SessionInfo},
     ids::UserId,
-    protocol::{ToClient, from_client::ConnectionInit},
+    protocol::{
+        ToClient,
+        from_client::ConnectionInit,
+        to_client::{MediaReason, MediaSource},
+    },
 };
 
 pub use self::{
@@ -25,7 +29,7 @@ pub use self::{
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
     word_errors::{word_errors, words},
-    words::{Clip, clips},
+    words::{Clip, clip, clips},
 };
 
 /// What should happen soon, on a machine that is busy with other things as well.
@@ -170,6 +174,14 @@ impl June {
         history["lines"].as_array().unwrap().clone()
     }
 
+    /// What a counter stands at; 0 where nothing was counted.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let page = self.http.get(format!("{}/metrics", self.url())).send().await.unwrap();
+        let page = page.text().await.unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -250,6 +262,28 @@ impl Glasses {
             _ => None,
         })
         .await
+    }
+
+    /// Waits until the media are like this.
+    pub async fn media(&mut self, wanted: impl Fn(MediaSource, MediaReason) -> bool) {
+        self.wait_for_message(|message| match message {
+            ToClient::MediaState { active, reason, .. } if wanted(*active, *reason) => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Sends sound over the control channel as fast as it goes.
+    pub async fn send(&mut self, samples: &[i16]) {
+        for frame in samples.chunks(1_600) {
+            self.channel.writer().sound(frame, 0).await.unwrap();
+        }
+    }
+
+    /// Sends a clip as fast as it goes, with silence behind it.
+    pub async fn send_at_once(&mut self, clip: &Clip) {
+        self.send(&clip.samples).await;
+        self.send(&[0; 16_000]).await;
     }
 
     /// Speaks a clip over the control channel, in real time, with silence behind it.

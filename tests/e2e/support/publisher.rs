@@ -19,8 +19,17 @@ pub struct Publisher {
 impl Publisher {
     /// Joins the room and publishes a track; back when it is published.
     pub async fn join(url: &str, token: &str, track: &str) -> Self {
+        Self::start("tests/e2e/publisher.py", &[url, token, track]).await
+    }
+
+    /// Joins the room and sends its microphone as data packets; back when it has joined.
+    pub async fn with_packets(url: &str, token: &str) -> Self {
+        Self::start("tests/e2e/packets.py", &[url, token]).await
+    }
+
+    async fn start(script: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(tool("JUNE_PYTHON"));
-        command.arg(repository("tests/e2e/publisher.py")).args([url, token, track]);
+        command.arg(repository(script)).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start(&mut command);
         let commands = process.child().stdin.take().unwrap();

@@ -15,6 +15,11 @@ pub struct Clip {
     pub words: String,
 }
 
+/// The recording of this name.
+pub fn clip(name: &str) -> Clip {
+    clips().into_iter().find(|clip| clip.path.ends_with(name)).unwrap()
+}
+
 /// Every recording of tests/fixtures/audio.
 pub fn clips() -> Vec<Clip> {
     let folder = repository("tests/fixtures/audio");

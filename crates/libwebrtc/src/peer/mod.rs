@@ -50,6 +50,9 @@ use transceivers::Transceivers;
 /// when the connection fails.
 const DISCONNECTED_GRACE: Duration = Duration::from_millis(500);
 
+/// How long after the other side's goodbye the connection counts as failed.
+const GOODBYE_GRACE: Duration = Duration::from_secs(1);
+
 /// How long a first connection may take before it counts as failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -389,8 +392,12 @@ impl Peer {
             Event::ChannelOpen(id, label) => self.handle_channel_open(id, label),
             Event::ChannelData(message) => self.handle_message(message),
             Event::ChannelClose(id) => self.handle_channel_close(id),
-            // The server went away in good order, or the association broke: LiveKit resumes on Failed at once,
-            // and would wait for ICE to notice otherwise.
+            // The server went away in good order, or the association broke: LiveKit resumes on Failed, and would
+            // wait for ICE to notice otherwise. Not at once: where the server has put us out, its reason is on
+            // its way by signaling, and a resume would get in the way of who took our place.
+            Event::Closed if self.connection == ConnectionPhase::Connected => {
+                self.enter(ConnectionPhase::Disconnected { fails_at: now + GOODBYE_GRACE });
+            }
             Event::Closed => self.enter(ConnectionPhase::Failed),
             Event::PeerStats(stats) => self.statistics.peer = Some(stats),
             Event::MediaIngressStats(stats) => self.statistics.ingress(stats),

@@ -1,0 +1,52 @@
+//! Clients that send too much, and clients that read too little.
+
+use june_edge::protocol::MAX_BINARY_BYTES;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{raw::Raw, support::TestGateway};
+
+/// Far more messages than a second may bring, and more answers than a connection and a queue have room for.
+const FLOOD: usize = 10_000;
+
+#[actix_web::test]
+async fn a_client_that_floods_is_told_and_then_closed() {
+    let gateway = TestGateway::start().await;
+    let session = gateway.session("ann").await;
+    let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, None).await;
+
+    for _ in 0..FLOOD {
+        if raw.send(Message::text(r#"{"type":"pong"}"#)).await.is_err() {
+            break;
+        }
+    }
+
+    let (code, errors) = raw.closed().await;
+    assert_eq!(code, 4429);
+    assert!(errors.iter().all(|code| code == "RATE_LIMITED") && errors.len() >= 2, "{errors:?}");
+    let (_, again) = Raw::attach(&gateway, &session.control_token, None).await;
+    assert_eq!(again["sessionId"], ack["sessionId"]);
+}
+
+#[actix_web::test]
+async fn a_client_that_does_not_read_is_cut_with_a_code_of_its_own_and_resumes() {
+    let gateway = TestGateway::start().await;
+    let session = gateway.session("ann").await;
+    let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, None).await;
+    let wish = raw.wait_for("microphone_state_change").await;
+
+    // Each of these is answered, and no answer is read.
+    let unreadable = vec![0; MAX_BINARY_BYTES / 1024];
+    for _ in 0..FLOOD {
+        raw.send(Message::binary(unreadable.clone())).await.unwrap();
+    }
+
+    assert_eq!(raw.closed().await.0, 4408);
+    let resume = json!({
+        "sessionId": ack["sessionId"], "resumeToken": ack["resumeToken"], "lastServerSeq": wish["seq"],
+    });
+    let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, Some(resume)).await;
+    assert_eq!(ack["resumed"], true);
+    raw.send(Message::text(r#"{"type":"ping","t":1}"#)).await.unwrap();
+    assert_eq!(raw.wait_for("pong").await["t"], 1);
+}
