@@ -43,6 +43,7 @@ fn refuse(error: &ApiError) -> HttpResponse {
         message: error.message.clone(),
         timestamp: clock::timestamp(clock::unix_ms()),
         retryable: error.code.retryable(),
+        retry_after_ms: None,
     };
     let mut response = error.error_response().map_into_boxed_body();
     response.headers_mut().insert(

@@ -26,6 +26,9 @@ pub enum ToClient {
         timestamp: String,
         /// Whether another try may work.
         retryable: bool,
+        /// When, in milliseconds from now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// The token ended while the channel was up: log in again.
     AuthError {

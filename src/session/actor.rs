@@ -96,6 +96,8 @@ pub struct SessionActor {
     speaking: Option<SpawnHandle>,
     /// Our participant in the room, and its events; it leaves when it is dropped.
     agent: Option<Agent>,
+    /// The stream of its events: what an agent that was replaced still has to say does not count.
+    agent_events: Option<SpawnHandle>,
     /// The one timer, at the machine's deadline.
     wake: Option<(Instant, SpawnHandle)>,
     /// What is still to be done when the effects of the last input are carried out.
@@ -125,6 +127,7 @@ impl SessionActor {
             thinking: None,
             speaking: None,
             agent: None,
+            agent_events: None,
             wake: None,
             todo: VecDeque::new(),
         }
@@ -336,7 +339,8 @@ impl SessionActor {
         let facts = self.session.facts();
         let (agent, events) = agents.join(&facts.user, &facts.room);
         self.agent = Some(agent);
-        ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(events));
+        cancel(&mut self.agent_events, ctx);
+        self.agent_events = Some(ctx.add_stream(tokio_stream::wrappers::ReceiverStream::new(events)));
     }
 
     fn watch(&self, room: &RoomName) {
@@ -421,6 +425,10 @@ impl Handler<Attach> for SessionActor {
         let resume_token = keys.resume_token(facts.id);
         let may_resume =
             attach.init.resume.as_ref().is_some_and(|resume| keys.may_resume(facts.id, &resume.resume_token));
+        if !may_resume {
+            // Another client, as far as we know: it counts its frames from the beginning.
+            self.uplink = None;
+        }
         let wants_livekit = attach.init.capabilities.media.iter().any(|media| media == "livekit");
         let livekit = wants_livekit.then(|| keys.livekit_info(&facts.user, &facts.room).ok()).flatten();
         let socket = attach.socket.id;
@@ -461,9 +469,6 @@ impl Handler<FromSocket> for SessionActor {
             SocketNews::Alive => self.step(Input::Alive(id), ctx),
             SocketNews::Closed => {
                 self.sockets.retain(|handle| handle.id != id);
-                if self.session.socket() == Some(id) {
-                    self.step(Input::SourceGone(MediaSource::Ws), ctx);
-                }
                 self.step(Input::SocketLost(id), ctx);
             }
         }

@@ -58,6 +58,9 @@ const MALFORMED_LIMIT: u32 = 10;
 /// Sound stopped arriving in the middle of an utterance: it ends after this long.
 const STALL: Duration = Duration::from_millis(1500);
 
+/// Its client is away, and brought the sound itself: it may come back with what is missing.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// What a model gets to read of the conversation so far, in lines and in bytes.
 const DIALOGUE_LINES: usize = 24;
 const DIALOGUE_BYTES: usize = 6_000;
@@ -447,10 +450,14 @@ impl Session {
             self.subscriptions = subscriptions;
         }
 
-        let missed = init
-            .resume
-            .filter(|resume| may_resume && resume.session_id == self.facts.id)
-            .and_then(|resume| self.outbox.after(resume.last_server_seq, now));
+        let resume = init.resume.filter(|resume| may_resume && resume.session_id == self.facts.id);
+        if resume.is_some() {
+            self.sources.resumed(now);
+        } else if self.sources.gone(MediaSource::Ws) {
+            // Another microphone, as far as we know.
+            effects.push(Effect::ResetListener);
+        }
+        let missed = resume.and_then(|resume| self.outbox.after(resume.last_server_seq, now));
         let resumed = missed.is_some();
         let ack = self.connection_ack(resumed, resume_token, livekit, now);
         effects.push(Effect::Send(socket, ToClient::ConnectionAck(Box::new(ack)).encode(None).into()));
@@ -1131,8 +1138,12 @@ impl Session {
             self.ask_microphone(now, effects);
         }
         if self.stall_at().is_some_and(|at| now >= at) {
+            if self.is_away() {
+                self.source_gone(MediaSource::Ws, now, effects);
+            } else {
+                effects.push(Effect::CloseGate(speech::EndReason::Muted));
+            }
             self.sources.stalled();
-            effects.push(Effect::CloseGate(speech::EndReason::Muted));
         }
         if let Some(generation) = self.answer.as_deref().map(Answer::generation) {
             self.answering(generation, now, effects, |answer| answer.tick(now));
@@ -1141,7 +1152,13 @@ impl Session {
 
     /// When the open utterance ends because no sound arrives any more.
     fn stall_at(&self) -> Option<Instant> {
-        self.open.and(self.sources.heard_at()).map(|at| at + STALL)
+        let stall = if self.is_away() { AWAY } else { STALL };
+        self.open.and(self.sources.heard_at()).map(|at| at + stall)
+    }
+
+    /// Whether the client that brings the sound itself is not there.
+    fn is_away(&self) -> bool {
+        self.socket().is_none() && self.sources.active() == MediaSource::Ws
     }
 
     // --- Telling ------------------------------------------------------------------------------

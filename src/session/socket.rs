@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, StreamHandler, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, StreamHandler, WrapFuture, prelude::SendError,
+};
 use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, error::PayloadError, web::Payload};
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
@@ -164,9 +166,9 @@ impl Socket {
         }
     }
 
-    fn binary(&mut self, payload: Bytes) {
+    fn binary(&mut self, payload: Bytes, ctx: &mut Ctx) {
         match (Up::decode(payload), self.session.is_some()) {
-            (Ok(audio), true) => self.tell_session(SocketNews::Audio(audio)),
+            (Ok(audio), true) => self.hear(audio, ctx),
             (Err(error), true) => self.tell_session(SocketNews::Malformed(error)),
             (_, false) => {
                 self.tell(&ToClient::error(Code::SessionError, "say connection_init first", None));
@@ -200,6 +202,7 @@ impl Socket {
         self.tell(&ToClient::ConnectionError {
             code: error.code,
             retryable: error.code.retryable(),
+            retry_after_ms: None,
             message: error.message,
             timestamp: clock::timestamp(clock::unix_ms()),
         });
@@ -222,12 +225,22 @@ impl Socket {
 
     fn tell_session(&self, news: SocketNews) {
         let Some(session) = &self.session else { return };
-        let is_audio = matches!(news, SocketNews::Audio(_));
         if session.try_send(FromSocket { id: self.id, news }).is_err() {
             metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
-            if !is_audio {
-                self.tell(&ToClient::error(Code::RateLimited, "slower, please: a message was dropped", None));
-            }
+            self.tell(&ToClient::error(Code::RateLimited, "slower, please: a message was dropped", None));
+        }
+    }
+
+    /// Sound comes in bursts when a client is back. What the session has no room for waits here, and TCP
+    /// makes the client wait.
+    fn hear(&self, audio: Up, ctx: &mut Ctx) {
+        let Some(session) = &self.session else { return };
+        let audio = FromSocket { id: self.id, news: SocketNews::Audio(audio) };
+        if let Err(SendError::Full(audio)) = session.try_send(audio) {
+            let session = session.clone();
+            let told = async move { session.send(audio).await };
+            // A session that ended meanwhile tells the client itself.
+            ctx.wait(told.into_actor(self).map(|_, _, _| ()));
         }
     }
 
@@ -257,7 +270,7 @@ impl Socket {
             let (is_text, message) = (*is_text, std::mem::take(message).freeze());
             self.fragments = None;
             if !is_text {
-                return self.binary(message);
+                return self.binary(message, ctx);
             }
             match ByteString::try_from(message) {
                 Ok(text) => self.text(&text, ctx),
@@ -317,7 +330,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for Socket {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Ctx) {
         match message {
             Ok(Message::Text(text)) => self.text(&text, ctx),
-            Ok(Message::Binary(payload)) => self.binary(payload),
+            Ok(Message::Binary(payload)) => self.binary(payload, ctx),
             Ok(Message::Continuation(item)) => self.fragment(item, ctx),
             Ok(Message::Ping(payload)) => {
                 ctx.pong(&payload);

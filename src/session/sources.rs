@@ -74,6 +74,13 @@ impl Sources {
         self.heard_at = None;
     }
 
+    /// The client is back, and may go on in the middle of a word.
+    pub fn resumed(&mut self, now: Instant) {
+        if self.active == MediaSource::Ws && self.heard_at.is_some() {
+            self.heard_at = Some(now);
+        }
+    }
+
     /// `source` is gone for good (its track ended, its socket closed). True if it was the active one.
     pub fn gone(&mut self, source: MediaSource) -> bool {
         let was_active = self.active == source;

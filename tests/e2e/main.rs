@@ -10,6 +10,7 @@
 mod browser;
 mod conversation;
 mod crash;
+mod endurance;
 mod livekit_away;
 mod removal;
 mod roster;

@@ -1,6 +1,7 @@
 //! The parts, each a process of its own that ends with the test.
 
 mod livekit;
+mod proxy;
 mod publisher;
 mod watcher;
 mod word_errors;
@@ -21,6 +22,7 @@ use june_edge::{
 
 pub use self::{
     livekit::{LivekitServer, SECRET},
+    proxy::Proxy,
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
     word_errors::{word_errors, words},
@@ -160,6 +162,13 @@ impl June {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What of it is in memory.
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
 
