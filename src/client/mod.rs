@@ -103,9 +103,21 @@ impl Gateway {
         self.call(request).await
     }
 
-    /// What was said in a session, as JSON.
-    pub async fn history(&self, session: SessionId) -> Result<serde_json::Value, ClientError> {
-        self.call(self.http.get(format!("{}/api/sessions/{session}/history", self.base))).await
+    /// What was said in a session: every line, oldest first, as JSON.
+    pub async fn history(&self, session: SessionId) -> Result<Vec<serde_json::Value>, ClientError> {
+        #[derive(Deserialize)]
+        struct Page {
+            lines: Vec<serde_json::Value>,
+            next_after: Option<u64>,
+        }
+        let (mut lines, mut after) = (Vec::new(), Some(0));
+        while let Some(from) = after {
+            let url = format!("{}/api/sessions/{session}/history?after={from}", self.base);
+            let page: Page = self.call(self.http.get(url)).await?;
+            lines.extend(page.lines);
+            after = page.next_after;
+        }
+        Ok(lines)
     }
 
     async fn call<T: serde::de::DeserializeOwned>(

@@ -1,9 +1,6 @@
 //! Conversations that outlive their connections, their gateway, and a client that does not read.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use june_edge::{
     client::{Device, News, SessionInfo, device::Options, link::Retry, microphone::FRAME_SAMPLES},
@@ -12,7 +9,7 @@ use june_edge::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::support::{Clip, June, LivekitServer, Proxy, clips, free_port, soon, until, word_errors, words};
+use crate::support::{Clip, June, LivekitServer, Proxy, clips, free_port, soon, word_errors, words};
 
 /// Words that may differ in an utterance. Where exactly the sound is decoded depends on how busy the
 /// machine is, and once in a while a word with it.

@@ -15,5 +15,6 @@ mod livekit_away;
 mod removal;
 mod roster;
 mod speech_in_room;
+mod stalled;
 mod support;
 mod talk;

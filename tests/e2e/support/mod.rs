@@ -156,8 +156,7 @@ impl June {
 
     /// What was said in a session.
     pub async fn history(&self, session: &SessionInfo) -> Vec<serde_json::Value> {
-        let history = self.api.history(session.session_id).await.unwrap();
-        history["lines"].as_array().unwrap().clone()
+        self.api.history(session.session_id).await.unwrap()
     }
 
     pub fn url(&self) -> String {
