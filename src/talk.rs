@@ -176,21 +176,23 @@ impl Conversation {
         use crate::protocol::to_client::MediaReason::{AgentJoined, LivekitUnreachable};
         let (mut we, mut they) = (false, false);
         while !(we && they) {
-            match self.next().await? {
-                News::Room(RoomState::In { url, identity, took }) => {
-                    print("joined", &format!("{url} as {identity} in {} ms", took.as_millis()));
-                    we = true;
-                }
-                News::Room(RoomState::Failed(why)) => return Err(why),
-                News::Message(message) => match *message {
-                    ToClient::MediaState { reason: AgentJoined, .. } => they = true,
-                    ToClient::MediaState { reason: LivekitUnreachable, .. } => {
-                        return Err("the gateway cannot reach LiveKit: try --media ws".into());
-                    }
-                    other => self.message(other),
-                },
-                other => self.take(other)?,
+            let news = self.next().await?;
+            if let News::Room(RoomState::In { url, identity, took }) = &news {
+                print("joined", &format!("{url} as {identity} in {} ms", took.as_millis()));
+                we = true;
             }
+            if let News::Room(RoomState::Failed(why)) = news {
+                return Err(why);
+            }
+            if let News::Message(message) = &news
+                && let ToClient::MediaState { reason, .. } = **message
+            {
+                they |= reason == AgentJoined;
+                if reason == LivekitUnreachable {
+                    return Err("the gateway cannot reach LiveKit: try --media ws".into());
+                }
+            }
+            self.take(news)?;
         }
         Ok(())
     }
