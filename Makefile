@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fuzz bench bench-turns bench-rooms bench-vad bench-media setup
+.PHONY: help run test check fmt fuzz bench bench-turns bench-rooms bench-control bench-vad bench-media conformance soak setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -20,6 +20,15 @@ test: ## Runs every test, in three rings
 	$(where) && cargo test --locked --test gateway
 	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
+	$(where) && cargo test --locked --test conformance
+
+conformance: ## Looks at any gateway as a device does: make conformance URL=wss://… TOKEN=…
+	@scripts/setup build-tools models
+	$(where) && URL=$(URL) TOKEN=$(TOKEN) cargo test --locked --test conformance
+
+soak: ## Ten minutes of conversation with a cut every twenty seconds (SOAK_SECONDS)
+	@scripts/setup build-tools models livekit
+	$(where) && cargo test --locked --test e2e -- --ignored --nocapture a_long_conversation
 
 check: ## Formatting, lints and documentation
 	cargo fmt --all --check
@@ -34,7 +43,7 @@ fuzz: ## Tries both decoders on what clients may send, for SECONDS=60 each
 fmt: ## Formats the code
 	cargo fmt --all
 
-bench: bench-turns bench-rooms bench-vad bench-media ## Runs every benchmark
+bench: bench-turns bench-rooms bench-control bench-vad bench-media ## Runs every benchmark
 
 bench-turns: ## From the end of speech to the answer; what a session costs
 	@scripts/setup build-tools models livekit
@@ -43,6 +52,10 @@ bench-turns: ## From the end of speech to the answer; what a session costs
 bench-rooms: ## Sessions made and webhooks taken a second; one change told to 1,000 and to 10,000 watchers
 	@scripts/setup build-tools e2e
 	$(where) && cargo bench --locked --bench rooms
+
+bench-control: ## Memory of an idle control connection; 5,000 that reconnect; round trips; a client that does not read
+	@scripts/setup build-tools
+	$(where) && cargo bench --locked --bench control
 
 bench-vad: ## What voice detection costs, and what its first stage misses
 	@scripts/setup build-tools models

@@ -18,28 +18,31 @@
 mod creation;
 #[path = "support/figures.rs"]
 mod figures;
+#[path = "support/gateway.rs"]
+mod gateway;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/sockets.rs"]
+mod sockets;
 #[path = "support/watchers.rs"]
 mod watchers;
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    net::TcpStream,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use gateway::{Gateway, SECRET};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use watchers::{Face, Watchers};
 
-const SECRET: &str = "bench-secret-bench-secret-bench-32";
 const ROOM: &str = "room-bench";
 
 /// How many watch, how many changes they are told of, and the pause between two.
@@ -116,49 +119,6 @@ fn main() {
 
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
-}
-
-// --- The gateway ------------------------------------------------------------------------------
-
-struct Gateway {
-    process: Child,
-    port: u16,
-    _data: tempfile::TempDir,
-}
-
-impl Gateway {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let data = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_june"));
-        command.arg("serve").stdin(Stdio::null());
-        command.env("PORT", port.to_string()).env("DATA_DIR", data.path());
-        command.env("LIVEKIT_URL", "ws://127.0.0.1:9").env("LIVEKIT_API_KEY", "devkey");
-        command.env("LIVEKIT_API_SECRET", SECRET).env("THINKER", "parrot").env("RUST_LOG", "off");
-        // There is no LiveKit to ask, and nobody is to be told that it is not there.
-        command.env("ROSTER_RECONCILE_MS", "3600000").env("JUNE_MODELS", "/nowhere");
-        // The watchers answer no pings.
-        command.env("SESSION_HEARTBEAT_MS", "3600000").env("SESSION_DEAD_AFTER_MS", "3600000");
-        let process = command.spawn().unwrap();
-        let gateway = Self { process, port, _data: data };
-        let until = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "the gateway does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        gateway
-    }
-
-    fn pid(&self) -> u32 {
-        self.process.id()
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 // --- LiveKit's part ---------------------------------------------------------------------------

@@ -11,17 +11,18 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     client::{
-        Channel, ClientError, Event, Gateway,
-        channel::Writer,
-        microphone::{self, FRAME_MS, FRAME_SAMPLES, Published},
-        player::Player,
+        ClientError, Device, Gateway, News,
+        device::{self, Options},
+        link::End,
+        microphone::{self, FRAME_MS, FRAME_SAMPLES},
+        room::RoomState,
     },
     clock,
     ids::UserId,
     protocol::{
         FromClient, ToClient,
-        from_client::{Capabilities, ConnectionInit, Playhead, Say},
-        to_client::{StreamData, TurnMetrics},
+        from_client::Say,
+        to_client::{Delivery, StreamData, TurnMetrics},
     },
     secret::Secret,
 };
@@ -29,8 +30,8 @@ use crate::{
 /// Silence behind the recording, so that the gateway hears where it ends.
 const SILENCE_AFTER: Duration = Duration::from_secs(2);
 
-/// How often the player says how far it is (protocol.md §7.9).
-const PLAYHEAD: Duration = Duration::from_millis(250);
+/// How often it is looked whether everything is said and done.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long nothing may happen once everything was said.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -102,44 +103,27 @@ async fn talk(args: Args) -> Result<(), String> {
     print("room", session.room_name.as_str());
 
     let by_livekit = args.media == Media::Livekit && sound.is_some();
-    let init = ConnectionInit {
-        capabilities: Capabilities {
-            media: vec![if by_livekit { "livekit".into() } else { "ws".into() }],
-            ..Capabilities::default()
-        },
-        ..ConnectionInit::default()
-    };
-    let (channel, ack) =
-        Channel::open(&session.control_url, &session.control_token, init).await.map_err(sentence)?;
-    let mut conversation = Conversation::new(channel);
+    let media = if by_livekit { device::Media::Livekit } else { device::Media::Ws };
+    let options = Options { media, ..Options::default() };
+    let (device, ack) =
+        Device::connect(&session.control_url, &session.control_token, options).await.map_err(sentence)?;
+    let mut conversation = Conversation::new(device);
 
-    let mut microphone = match (&sound, by_livekit) {
-        (Some(_), true) => {
-            let info = ack.livekit.ok_or("this gateway has no LiveKit: try --media ws")?;
-            let started = clock::now();
-            let published = Published::join(&info.url, &info.token).await.map_err(sentence)?;
-            let took = (clock::now() - started).as_millis();
-            print("joined", &format!("{} as {} in {took} ms", info.url, info.identity));
-            conversation.wait_for_agent().await?;
-            Some(Microphone::Livekit(published))
-        }
-        (Some(_), false) => Some(Microphone::Ws { sent_ms: 0 }),
-        (None, _) => None,
-    };
+    if by_livekit {
+        ack.livekit.ok_or("this gateway has no LiveKit: try --media ws")?;
+        conversation.wait_for_the_room().await?;
+    }
     if let Some(text) = args.text {
         print("typed", &text);
-        conversation.channel.say(&FromClient::Say(Say { text })).await.map_err(sentence)?;
+        conversation.device.say(FromClient::Say(Say { text })).await;
     }
     if let Some(file) = &file {
         let seconds = sound.as_ref().map_or(0.0, |sound| sound.len() as f32 / 16_000.0);
         print("speaking", &format!("{} ({seconds:.1} s)", file.display()));
     }
-    conversation.run(microphone.as_mut(), sound.unwrap_or_default()).await?;
-    if let Some(Microphone::Livekit(published)) = microphone {
-        published.leave().await;
-    }
+    conversation.run(sound.as_deref()).await?;
     if let Some(path) = &args.save {
-        let (samples, rate_hz) = conversation.player.sound();
+        let (samples, rate_hz) = (&conversation.sound, conversation.rate_hz);
         save(path, samples, rate_hz)?;
         print(
             "saved",
@@ -147,35 +131,20 @@ async fn talk(args: Args) -> Result<(), String> {
         );
     }
     // Not a good-bye: the session keeps its history, and its grace.
-    conversation.channel.writer().close().await.map_err(sentence)
-}
-
-/// How sound leaves.
-enum Microphone {
-    Livekit(Published),
-    Ws { sent_ms: u64 },
-}
-
-impl Microphone {
-    async fn send(&mut self, samples: &[i16], writer: &mut Writer) -> Result<(), ClientError> {
-        match self {
-            Self::Livekit(published) => published.send(samples).await,
-            Self::Ws { sent_ms } => {
-                *sent_ms += FRAME_MS;
-                writer.sound(samples, *sent_ms).await
-            }
-        }
-    }
+    conversation.device.leave().await;
+    Ok(())
 }
 
 /// What happens on the channel, as it is printed.
 struct Conversation {
-    channel: Channel,
-    player: Player,
+    device: Device,
     began: Instant,
-    /// When the last sample of the recording left.
-    said_at: Option<Instant>,
-    /// Turns that were begun and not yet played to their end.
+    /// The answer that is heard, and its rate in Hz.
+    sound: Vec<i16>,
+    rate_hz: u32,
+    /// It is being played.
+    playing: bool,
+    /// Turns that were begun and are not on disk.
     open_turns: usize,
     /// Turns that are on disk.
     saved_turns: usize,
@@ -186,13 +155,14 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(channel: Channel) -> Self {
+    fn new(device: Device) -> Self {
         let now = clock::now();
         Self {
-            channel,
-            player: Player::default(),
+            device,
             began: now,
-            said_at: None,
+            sound: Vec::new(),
+            rate_hz: 0,
+            playing: false,
             open_turns: 0,
             saved_turns: 0,
             open_utterances: 0,
@@ -201,123 +171,129 @@ impl Conversation {
         }
     }
 
-    /// Waits until the gateway is in the room too: what is said before is not heard.
-    async fn wait_for_agent(&mut self) -> Result<(), String> {
+    /// Waits until we are in the room and the gateway too: what is said before is not heard.
+    async fn wait_for_the_room(&mut self) -> Result<(), String> {
         use crate::protocol::to_client::MediaReason::{AgentJoined, LivekitUnreachable};
-        loop {
-            match self.channel.next().await {
-                Event::Message(_, ToClient::MediaState { reason: AgentJoined, .. }) => return Ok(()),
-                Event::Message(_, ToClient::MediaState { reason: LivekitUnreachable, .. }) => {
+        let (mut we, mut they) = (false, false);
+        while !(we && they) {
+            let news = self.next().await?;
+            if let News::Room(RoomState::In { url, identity, took }) = &news {
+                print("joined", &format!("{url} as {identity} in {} ms", took.as_millis()));
+                we = true;
+            }
+            if let News::Room(RoomState::Failed(why)) = news {
+                return Err(why);
+            }
+            if let News::Message(message) = &news
+                && let ToClient::MediaState { reason, .. } = **message
+            {
+                they |= reason == AgentJoined;
+                if reason == LivekitUnreachable {
                     return Err("the gateway cannot reach LiveKit: try --media ws".into());
                 }
-                Event::Message(..) | Event::Sound(_) => {}
-                Event::Closed { code, reason } => return Err(format!("the channel closed: {code} {reason}")),
             }
+            self.take(news)?;
         }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<News, String> {
+        self.device.next().await.ok_or_else(|| "the channel is over".to_owned())
     }
 
     /// Speaks, listens and prints until everything is said and answered.
-    async fn run(&mut self, mut microphone: Option<&mut Microphone>, sound: Vec<i16>) -> Result<(), String> {
+    async fn run(&mut self, sound: Option<&[i16]>) -> Result<(), String> {
         self.began = clock::now();
-        let silence = SILENCE_AFTER.as_millis() as usize * 16;
-        let mut frames = sound
-            .chunks(FRAME_SAMPLES)
-            .map(<[i16]>::to_vec)
-            .chain(std::iter::repeat_n(vec![0; FRAME_SAMPLES], silence / FRAME_SAMPLES));
-        let speech_frames = sound.len().div_ceil(FRAME_SAMPLES);
-        let mut sent = 0;
+        let silence = vec![0; SILENCE_AFTER.as_millis() as usize * 16];
+        let mut frames = sound.unwrap_or_default().chunks(FRAME_SAMPLES).chain(silence.chunks(FRAME_SAMPLES));
         let mut tick = interval(Duration::from_millis(FRAME_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut playhead = interval(PLAYHEAD);
-        let mut still_speaking = microphone.is_some();
+        let mut look = interval(LOOK);
+        let mut still_speaking = sound.is_some();
         loop {
             tokio::select! {
-                _ = tick.tick(), if still_speaking => {
-                    match (frames.next(), &mut microphone) {
-                        (Some(frame), Some(microphone)) => {
-                            microphone.send(&frame, self.channel.writer()).await.map_err(sentence)?;
-                            sent += 1;
-                            if sent == speech_frames {
-                                self.said_at = Some(clock::now());
-                            }
-                        }
-                        _ => still_speaking = false,
+                _ = tick.tick(), if still_speaking => match frames.next() {
+                    Some(frame) => {
+                        self.device.speak(frame);
                     }
-                }
-                _ = playhead.tick() => {
-                    self.report_playhead().await?;
-                    if !still_speaking && self.is_over() {
+                    None => still_speaking = false,
+                },
+                _ = look.tick(), if !still_speaking => {
+                    if self.is_over() {
                         return Ok(());
                     }
-                    if !still_speaking && clock::now() - self.news_at > PATIENCE {
+                    if clock::now() - self.news_at > PATIENCE {
                         return Err("nothing more came from the gateway".into());
                     }
                 }
-                event = self.channel.next() => self.take(event)?,
+                news = self.device.next() => self.take(news.ok_or("the channel is over")?)?,
             }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.open_turns == 0
-            && self.open_utterances == 0
-            && self.saved_turns > 0
-            && (self.player.is_over(clock::now()) || self.player.generation() == 0)
+        self.open_turns == 0 && self.open_utterances == 0 && self.saved_turns > 0 && !self.playing
     }
 
-    async fn report_playhead(&mut self) -> Result<(), String> {
-        let generation = self.player.generation();
-        if generation == 0 {
-            return Ok(());
+    fn take(&mut self, news: News) -> Result<(), String> {
+        self.news_at = clock::now();
+        match news {
+            News::Sound(frame) => self.sound.extend(frame.samples()),
+            News::Played { .. } => self.playing = false,
+            News::Message(message) => self.message(*message),
+            News::Away { reason, .. } => print("away", &reason),
+            News::Attached(ack) if ack.resumed => print("back", "the conversation goes on"),
+            News::Attached(_) => {
+                // What was open went with the gateway that knew of it.
+                (self.open_turns, self.open_utterances) = (0, 0);
+            }
+            News::Room(RoomState::Failed(why)) => print("note", &why),
+            News::Room(RoomState::Out | RoomState::Joining | RoomState::In { .. }) => {}
+            News::Over(End::Refused { code, message }) => return Err(format!("{code}: {message}")),
+            News::Over(End::Superseded) => return Err("another client has the session".into()),
+            News::Over(End::Session(reason)) => return Err(format!("the session is over: {reason:?}")),
         }
-        let played_ms = self.player.played_ms(clock::now());
-        let playhead = FromClient::Playhead(Playhead { generation, played_ms });
-        self.channel.say(&playhead).await.map_err(sentence)
+        Ok(())
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "a demonstration prints what a person wants to see")]
-    fn take(&mut self, event: Event) -> Result<(), String> {
-        let now = clock::now();
-        self.news_at = now;
-        match event {
-            Event::Sound(frame) => self.player.take(&frame, now),
-            Event::Closed { code, reason } => return Err(format!("the channel closed: {code} {reason}")),
-            Event::Message(_, message) => match message {
-                ToClient::SpeechStarted { .. } => self.open_utterances += 1,
-                ToClient::DataStream { data: StreamData::Transcription { text, is_final, .. }, .. } => {
-                    let label = if is_final { "final" } else { "interim" };
-                    self.print_at(label, &text);
-                    if is_final {
-                        self.open_utterances = self.open_utterances.saturating_sub(1);
-                    }
+    fn message(&mut self, message: ToClient) {
+        match message {
+            ToClient::SpeechStarted { .. } => self.open_utterances += 1,
+            ToClient::DataStream { data: StreamData::Transcription { text, is_final, .. }, .. } => {
+                let label = if is_final { "final" } else { "interim" };
+                self.print_at(label, &text);
+                if is_final {
+                    self.open_utterances = self.open_utterances.saturating_sub(1);
                 }
-                ToClient::TurnStarted { .. } => {
-                    self.open_turns += 1;
-                    self.answer.clear();
+            }
+            ToClient::TurnStarted { .. } => {
+                self.open_turns += 1;
+                self.answer.clear();
+            }
+            ToClient::AnswerDelta { text, .. } => {
+                if self.answer.is_empty() {
+                    self.print_at("first word", text.trim());
                 }
-                ToClient::AnswerDelta { text, .. } => {
-                    if self.answer.is_empty() {
-                        self.print_at("first word", text.trim());
-                    }
-                    self.answer.push_str(&text);
-                }
-                ToClient::AnswerDone { text, .. } => self.print_at("answer", &text),
-                ToClient::SpeechBegin { generation, sample_rate, .. } => {
-                    self.player.begin(generation, sample_rate);
-                    self.print_at("sound", "the answer is heard");
-                }
-                ToClient::AudioStopRequest { .. } => self.player.stop(now),
-                ToClient::TurnMetrics(metrics) => self.print_metrics(&metrics),
-                ToClient::TurnSaved { .. } => {
-                    self.saved_turns += 1;
-                    self.open_turns = self.open_turns.saturating_sub(1);
-                }
-                ToClient::SttState { message: Some(message), .. } => print("note", &message),
-                ToClient::Error { code, message, .. } => print("error", &format!("{code}: {message}")),
-                _ => {}
-            },
+                self.answer.push_str(&text);
+            }
+            ToClient::AnswerDone { text, .. } => self.print_at("answer", &text),
+            ToClient::SpeechBegin { sample_rate, delivery, .. } => {
+                self.sound.clear();
+                self.rate_hz = sample_rate;
+                // What is spoken in the room is played there.
+                self.playing = delivery == Delivery::Ws;
+                self.print_at("sound", "the answer is heard");
+            }
+            ToClient::TurnMetrics(metrics) => self.print_metrics(&metrics),
+            ToClient::TurnSaved { .. } => {
+                self.saved_turns += 1;
+                self.open_turns = self.open_turns.saturating_sub(1);
+            }
+            ToClient::SttState { message: Some(message), .. } => print("note", &message),
+            ToClient::Error { code, message, .. } => print("error", &format!("{code}: {message}")),
+            _ => {}
         }
-        Ok(())
     }
 
     fn print_at(&self, label: &str, text: &str) {

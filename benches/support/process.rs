@@ -10,6 +10,7 @@ pub fn resident_kb(pid: u32) -> f64 {
 }
 
 /// Processor time taken so far by all threads, in seconds.
+#[allow(dead_code, reason = "not every benchmark counts it")]
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // The name, in brackets, may have spaces in it.

@@ -9,12 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc as tokio_mpsc,
-    task::LocalSet,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc as tokio_mpsc, task::LocalSet};
+
+use crate::sockets::{connect, frame, read_until, upgrade};
 
 /// How watchers are connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,12 +183,6 @@ async fn open(place: &Place, number: usize) -> TcpStream {
     }
 }
 
-async fn connect(port: u16) -> TcpStream {
-    let connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    connection.set_nodelay(true).unwrap();
-    connection
-}
-
 async fn open_stream(place: &Place) -> TcpStream {
     let mut connection = connect(place.port).await;
     let request = format!(
@@ -204,23 +195,7 @@ async fn open_stream(place: &Place) -> TcpStream {
 }
 
 async fn open_channel(place: &Place, number: usize) -> TcpStream {
-    let mut connection = connect(place.port).await;
-    let body = format!("{{\"user_id\":\"user-{number}\"}}");
-    let request = format!(
-        "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let answer = read_until(&mut connection, "}", "\"control_token\"").await;
-    let session: serde_json::Value = serde_json::from_str(&answer[answer.find('{').unwrap()..]).unwrap();
-    let token = session["control_token"].as_str().unwrap();
-    // The connection goes on as the control channel.
-    let upgrade = format!(
-        "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
-    connection.write_all(upgrade.as_bytes()).await.unwrap();
-    read_until(&mut connection, "\r\n\r\n", "101 Switching").await;
+    let (mut connection, _) = upgrade(place.port, &format!("user-{number}")).await;
     let init = r#"{"type":"connection_init","capabilities":{"media":["ws"]}}"#;
     connection.write_all(&frame(init)).await.unwrap();
     let subscribe =
@@ -233,36 +208,4 @@ async fn open_channel(place: &Place, number: usize) -> TcpStream {
         .await
         .unwrap();
     connection
-}
-
-/// Reads until the text ends so and has this in it.
-async fn read_until(connection: &mut TcpStream, end: &str, part: &str) -> String {
-    let mut bytes = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&bytes);
-        if text.ends_with(end) && text.contains(part) {
-            return text.into_owned();
-        }
-        let read = tokio::time::timeout(Duration::from_secs(20), connection.read_buf(&mut bytes)).await;
-        assert!(
-            read.expect("an answer within 20 s").unwrap() > 0,
-            "closed: {}",
-            String::from_utf8_lossy(&bytes)
-        );
-    }
-}
-
-/// A text frame of a client, masked with zeros (RFC 6455 §5.3 wants a mask, and not a secret one).
-fn frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match text.len() {
-        length @ ..126 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
-    frame
 }

@@ -1,11 +1,25 @@
 //! The other side: what a pair of glasses does. `june talk` and the tests are made of it.
 //!
-//! [`Gateway`] asks for a session over REST, [`Channel`] holds the control channel, [`microphone`]
-//! brings sound by LiveKit or over the channel, [`player`] plays the answer.
+//! [`Gateway`] asks for a session over REST. A [`Device`] holds it, over as many connections as it takes:
+//! it does the whole of `edge.v1`, and is what a program for glasses begins with.
+//!
+//! ```text
+//!   Device ── link: when to connect, resume, ping     ┐
+//!        ├─── voice: sound up, kept for a cut         ├ pure
+//!        ├─── player: sound down                      ┘
+//!        ├─── Channel: one connection
+//!        └─── room, microphone: the LiveKit room
+//! ```
 
 pub mod channel;
+pub mod device;
+pub mod link;
 pub mod microphone;
 pub mod player;
+pub mod room;
+pub mod voice;
+
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -15,6 +29,7 @@ use crate::{
 };
 
 pub use channel::{Channel, Event};
+pub use device::{Device, News};
 
 /// Why something did not work, from a client's point of view.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +44,8 @@ pub enum ClientError {
         code: String,
         /// Its sentence.
         message: String,
+        /// When to try again; none where that would be of no use.
+        retry_after: Option<Duration>,
     },
     /// The gateway said something that makes no sense.
     #[error("not understood: {0}")]
@@ -86,9 +103,21 @@ impl Gateway {
         self.call(request).await
     }
 
-    /// What was said in a session, as JSON.
-    pub async fn history(&self, session: SessionId) -> Result<serde_json::Value, ClientError> {
-        self.call(self.http.get(format!("{}/api/sessions/{session}/history", self.base))).await
+    /// What was said in a session: every line, oldest first, as JSON.
+    pub async fn history(&self, session: SessionId) -> Result<Vec<serde_json::Value>, ClientError> {
+        #[derive(Deserialize)]
+        struct Page {
+            lines: Vec<serde_json::Value>,
+            next_after: Option<u64>,
+        }
+        let (mut lines, mut after) = (Vec::new(), Some(0));
+        while let Some(from) = after {
+            let url = format!("{}/api/sessions/{session}/history?after={from}", self.base);
+            let page: Page = self.call(self.http.get(url)).await?;
+            lines.extend(page.lines);
+            after = page.next_after;
+        }
+        Ok(lines)
     }
 
     async fn call<T: serde::de::DeserializeOwned>(
@@ -105,13 +134,15 @@ impl Gateway {
         }
         let response = request.send().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
         let success = response.status().is_success();
+        let header = response.headers().get(reqwest::header::RETRY_AFTER);
+        let retry_after = header.and_then(|after| after.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let body = response.bytes().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
         let unreadable = |error: serde_json::Error| ClientError::Protocol(error.to_string());
         if success {
             return serde_json::from_slice(&body).map_err(unreadable);
         }
         let Problem { code, detail } = serde_json::from_slice(&body).map_err(unreadable)?;
-        Err(ClientError::Refused { code, message: detail })
+        Err(ClientError::Refused { code, message: detail, retry_after })
     }
 }
 

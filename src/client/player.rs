@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use bytes::Buf;
+
 use crate::protocol::audio::Down;
 
 /// What is being played.
@@ -18,6 +20,8 @@ pub struct Player {
     clock: Option<(u64, Instant)>,
     /// The last frame has arrived.
     complete: bool,
+    /// Nothing more of it is played.
+    stopped: bool,
 }
 
 impl Player {
@@ -27,23 +31,26 @@ impl Player {
     }
 
     /// A frame arrived. Frames of an older answer are dropped, and what was there already is not taken
-    /// twice.
-    pub fn take(&mut self, frame: &Down, now: Instant) {
-        if frame.generation != self.generation {
-            return;
-        }
+    /// twice. Gives what is new of it.
+    pub fn take(&mut self, mut frame: Down, now: Instant) -> Option<Down> {
         let known = self.samples.len() as u64;
-        if frame.position > known {
-            return;
+        if frame.generation != self.generation || frame.position > known || self.stopped {
+            return None;
         }
-        let news =
-            frame.samples().split_off(((known - frame.position) as usize).min(frame.payload.len() / 2));
+        let twice = ((known - frame.position) as usize * 2).min(frame.payload.len());
+        frame.payload.advance(twice);
+        frame.position = known;
+        if frame.payload.is_empty() && (!frame.end || self.complete) {
+            return None;
+        }
+        let news = frame.samples();
         let dry = self.played(now) >= known;
         if dry && !news.is_empty() {
             self.clock = Some((known, now));
         }
         self.samples.extend(news);
         self.complete |= frame.end;
+        Some(frame)
     }
 
     /// Stop at once (`audio_stop_request`, or a barge-in seen here).
@@ -51,6 +58,7 @@ impl Player {
         let played = self.played(now) as usize;
         self.samples.truncate(played);
         self.complete = true;
+        self.stopped = true;
     }
 
     /// Which answer it is.
@@ -96,8 +104,8 @@ mod tests {
         let mut player = Player::default();
         let now = clock::now();
         player.begin(1, 1000);
-        player.take(&frame(1, 0, &[1; 100], false), now);
-        player.take(&frame(1, 50, &[2; 100], true), now);
+        player.take(frame(1, 0, &[1; 100], false), now);
+        player.take(frame(1, 50, &[2; 100], true), now);
         assert_eq!(player.sound().0, [[1; 100].as_slice(), &[2; 50]].concat());
         assert_eq!(player.played_ms(now + Duration::from_millis(60)), 60);
         assert!(player.is_over(now + Duration::from_millis(150)));
@@ -108,11 +116,11 @@ mod tests {
         let mut player = Player::default();
         let now = clock::now();
         player.begin(1, 1000);
-        player.take(&frame(1, 0, &[1; 100], false), now);
+        player.take(frame(1, 0, &[1; 100], false), now);
         player.stop(now + Duration::from_millis(30));
         assert_eq!(player.sound().0.len(), 30);
         player.begin(2, 1000);
-        player.take(&frame(1, 100, &[1; 100], false), now);
+        player.take(frame(1, 100, &[1; 100], false), now);
         assert_eq!(player.sound().0.len(), 0);
     }
 
@@ -121,10 +129,10 @@ mod tests {
         let mut player = Player::default();
         let now = clock::now();
         player.begin(1, 1000);
-        player.take(&frame(1, 0, &[1; 100], false), now);
+        player.take(frame(1, 0, &[1; 100], false), now);
         let later = now + Duration::from_millis(500);
         assert_eq!(player.played_ms(later), 100);
-        player.take(&frame(1, 100, &[1; 100], true), later);
+        player.take(frame(1, 100, &[1; 100], true), later);
         assert_eq!(player.played_ms(later + Duration::from_millis(10)), 110);
     }
 }

@@ -199,7 +199,7 @@ fn said_by_clients() -> Vec<Message> {
         Message::json("client", name, Some(summary.to_owned()), payload)
     })
     .collect();
-    let layout = "16 bytes, numbers big-endian: `0xE1`; version, 1; codec, 0 pcm16le or 1 opus; flags, 1 pre-roll, 2 back-fill, \
+    let layout = "16 bytes, numbers big-endian: `0xE1`; version, 1; codec, 0 pcm16le or 2 opus; flags, 1 pre-roll, 2 back-fill, \
                   4 end; u32, sequence number of the frame in the session; u64, capture time in milliseconds. Then samples, \
                   little-endian, 16 kHz mono unless `audio_config` said otherwise; or an Opus packet.";
     messages.push(Message::binary("client", "sound", "The microphone.", layout));

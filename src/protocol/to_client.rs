@@ -30,7 +30,7 @@ pub enum ToClient {
         /// Whether another try may work.
         retryable: bool,
         /// How long to wait before it, where that is known.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
     /// The token ended while the channel was up: log in again.

@@ -42,6 +42,8 @@ struct Shared {
     next_socket: AtomicU64,
     /// Users whose devices fight for a session, and until when a newcomer is refused.
     crowded: DashMap<UserId, Instant>,
+    /// When this gateway began: sessions of its earlier life have their grace from then.
+    began: Instant,
 }
 
 impl From<DiskError> for ApiError {
@@ -62,6 +64,7 @@ impl Directory {
             next_arbiter: AtomicUsize::new(0),
             next_socket: AtomicU64::new(1),
             crowded: DashMap::new(),
+            began: clock::now(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -83,8 +86,20 @@ impl Directory {
 
     /// A session that has not ended.
     pub fn get(&self, id: SessionId) -> Result<Record, ApiError> {
-        let record = self.shared.records.get(id)?;
+        let record = self.shared.records.get(id)?.map(|record| self.present(record));
         record.filter(|record| record.ended.is_none()).ok_or_else(ApiError::no_such_session)
+    }
+
+    /// A record as things are now. After a restart, by `kill -9` too, nobody knows since when a client is
+    /// away: each session of the earlier life has its grace again, and is over where nobody came by then.
+    fn present(&self, record: Record) -> Record {
+        let in_time = clock::now() < self.shared.began + self.shared.services.settings.grace;
+        let unused = record.incarnation == 0;
+        if record.ended.is_some() || unused || in_time || self.at_work(record.session_id).is_some() {
+            return record;
+        }
+        self.close(record.session_id, EndReason::GraceExpired);
+        Record { ended: Some(EndReason::GraceExpired), ..record }
     }
 
     /// The session of a room, also one that has ended.
@@ -105,7 +120,7 @@ impl Directory {
         let resumed = resume
             .filter(|resume| self.shared.services.keys.may_resume(resume.session_id, &resume.resume_token));
         if let Some(resume) = resumed
-            && let Some(record) = records.get(resume.session_id)?
+            && let Some(record) = records.get(resume.session_id)?.map(|record| self.present(record))
             && record.user_id == grant.user
             && record.ended.is_none()
         {
@@ -118,7 +133,7 @@ impl Directory {
             },
             None => records.of_user(&grant.user)?,
         };
-        match record {
+        match record.map(|record| self.present(record)) {
             Some(record) if record.user_id != grant.user => {
                 Err(ApiError::new(Code::Forbidden, "the session is another user's"))
             }
@@ -196,7 +211,8 @@ impl Directory {
     /// At most `limit` sessions, newest first, ended ones among them; only those older than `before`,
     /// where there is one.
     pub fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<Record>, DiskError> {
-        self.shared.records.newest(before, limit)
+        let newest = self.shared.records.newest(before, limit)?;
+        Ok(newest.into_iter().map(|record| self.present(record)).collect())
     }
 
     /// LiveKit has a session's room. What it said earlier of an older room of that name does not count,
@@ -237,11 +253,12 @@ impl Directory {
 
     /// A session's actor has ended.
     pub(super) fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>) {
-        self.shared.at_work.remove_if(&id, |_, known| known == actor);
         if reason != EndReason::Shutdown {
-            // After a restart the client goes on in the same session.
+            // After a restart the client goes on in the same session. The reason comes first: one that is
+            // not at work and has none is taken for a session of an earlier life.
             self.close(id, reason);
         }
+        self.shared.at_work.remove_if(&id, |_, known| known == actor);
     }
 
     fn close(&self, id: SessionId, reason: EndReason) {

@@ -20,7 +20,9 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, StreamHandler, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, StreamHandler, WrapFuture, prelude::SendError,
+};
 use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, error::PayloadError, web::Payload};
 use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
@@ -255,20 +257,19 @@ impl Socket {
             Verdict::Tell => slower(),
             Verdict::Close => {
                 slower();
-                let _ = self
-                    .outlet
-                    .send(frame::close(self.profile.close(Close::RateLimited), Code::RateLimited.as_str()));
+                let close = self.profile.close(Close::RateLimited);
+                let _ = self.outlet.send(frame::close(close, Code::RateLimited.as_str()));
                 self.outlet.finish();
             }
         }
     }
 
-    fn binary(&mut self, payload: Bytes) {
+    fn binary(&self, payload: Bytes, ctx: &mut Ctx) {
         if self.profile == Profile::Mentra {
-            return self.tell_session(SocketNews::Pcm(payload));
+            return self.hear(SocketNews::Pcm(payload), ctx);
         }
         match (Up::decode(payload), self.session.is_some()) {
-            (Ok(audio), true) => self.tell_session(SocketNews::Audio(audio)),
+            (Ok(audio), true) => self.hear(SocketNews::Audio(audio), ctx),
             (Err(error), true) => self.tell_session(SocketNews::Malformed(error)),
             (_, false) => self.object(Code::SessionError, "say connection_init first".into(), None),
         }
@@ -331,19 +332,29 @@ impl Socket {
 
     fn tell_session(&self, news: SocketNews) {
         let Some(session) = &self.session else { return };
-        let is_audio = matches!(news, SocketNews::Audio(_) | SocketNews::Pcm(_));
         if session.try_send(FromSocket { id: self.id, news }).is_err() {
             metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
-            if !is_audio {
-                self.object(Code::RateLimited, "slower, please: a message was dropped".into(), None);
-            }
+            self.object(Code::RateLimited, "slower, please: a message was dropped".into(), None);
+        }
+    }
+
+    /// Sound comes in bursts when a client is back. What the session has no room for waits here, and TCP
+    /// makes the client wait.
+    fn hear(&self, sound: SocketNews, ctx: &mut Ctx) {
+        let Some(session) = &self.session else { return };
+        let sound = FromSocket { id: self.id, news: sound };
+        if let Err(SendError::Full(sound)) = session.try_send(sound) {
+            let session = session.clone();
+            let told = async move { session.send(sound).await };
+            // A session that ended meanwhile tells the client itself.
+            ctx.wait(told.into_actor(self).map(|_, _, _| ()));
         }
     }
 
     fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
         match self.fragments.take(item) {
             None => {}
-            Some(Whole::Binary(message)) => self.binary(message),
+            Some(Whole::Binary(message)) => self.binary(message, ctx),
             Some(Whole::Text(message)) => match ByteString::try_from(message) {
                 Ok(text) => self.text(&text, ctx),
                 Err(_) => self.tell_session(SocketNews::Malformed(DecodeError::Json("not UTF-8".into()))),
@@ -413,7 +424,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for Socket {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Ctx) {
         match message {
             Ok(Message::Text(text)) => self.text(&text, ctx),
-            Ok(Message::Binary(payload)) => self.binary(payload),
+            Ok(Message::Binary(payload)) => self.binary(payload, ctx),
             Ok(Message::Continuation(item)) => self.fragment(item, ctx),
             Ok(Message::Ping(payload)) => {
                 ctx.pong(&payload);

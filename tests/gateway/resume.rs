@@ -5,11 +5,11 @@ use june_edge::{
     protocol::{
         ToClient,
         from_client::{ConnectionInit, Resume},
-        to_client::EndReason,
+        to_client::{EndReason, MediaReason, MediaSource},
     },
 };
 
-use crate::support::{Glasses, TestGateway};
+use crate::support::{Glasses, TestGateway, soon};
 
 fn resume(glasses: &Glasses) -> ConnectionInit {
     ConnectionInit {
@@ -123,4 +123,51 @@ async fn a_gateway_that_goes_down_says_so_and_the_next_one_goes_on_with_the_sess
     assert_eq!(after.ack.session_id, before.ack.session_id);
     assert!(!after.ack.resumed, "what was missed is not known any more, and that is said");
     assert!(after.ack.epoch > before.ack.epoch);
+}
+
+#[actix_web::test]
+async fn a_session_that_nobody_came_back_to_after_a_restart_is_over_when_its_grace_is() {
+    let gateway = TestGateway::start().await;
+    let before = gateway.glasses("ann").await;
+    let init = resume(&before);
+    let gateway = gateway.restart(&[("SESSION_GRACE_MS", "50")]).await;
+    let path = format!("/api/sessions/{}", before.ack.session_id);
+    soon(async {
+        while gateway.get(&path).await.0 != 404 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    let mut session = before.session;
+    session.control_url = gateway.ws_url();
+    let after = Glasses::attach(session, init).await.unwrap();
+
+    assert!(!after.ack.resumed);
+    assert_ne!(after.ack.session_id, before.ack.session_id);
+}
+
+#[actix_web::test]
+async fn another_client_counts_its_frames_from_the_beginning() {
+    let gateway = TestGateway::start().await;
+    let mut first = gateway.glasses("ann").await;
+    for _ in 0..5 {
+        first.channel.writer().sound(&[1; 320], 0).await.unwrap();
+    }
+    heard(&mut first).await;
+
+    let mut second = Glasses::attach(first.session, ConnectionInit::default()).await.unwrap();
+    second.channel.writer().sound(&[1; 320], 0).await.unwrap();
+
+    heard(&mut second).await;
+}
+
+/// Waits until the gateway says that it hears sound on the control channel.
+async fn heard(glasses: &mut Glasses) {
+    glasses
+        .wait_for(|message| match message {
+            ToClient::MediaState { active: MediaSource::Ws, reason: MediaReason::Audio, .. } => Some(()),
+            _ => None,
+        })
+        .await;
 }

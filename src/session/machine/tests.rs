@@ -394,6 +394,28 @@ fn an_utterance_whose_sound_stops_arriving_is_ended() {
 }
 
 #[test]
+fn an_utterance_waits_for_the_client_that_brings_its_sound_itself() {
+    let mut rig = Rig::attached();
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 0 });
+    rig.effects.clear();
+    rig.input(Input::SocketLost(1)).wait(Duration::from_secs(4));
+    rig.attach(2, Some(0)).wait(Duration::from_secs(1));
+    assert!(!rig.has(|effect| matches!(effect, Effect::CloseGate(_) | Effect::ResetListener)));
+
+    rig.input(sound(MediaSource::Ws)).input(Input::SocketLost(2)).wait(Duration::from_secs(6));
+    assert!(rig.has(|effect| matches!(effect, Effect::CloseGate(speech::EndReason::Muted))));
+}
+
+#[test]
+fn another_client_does_not_go_on_in_the_middle_of_a_sentence() {
+    let mut rig = Rig::attached();
+    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 0 });
+    rig.effects.clear();
+    rig.attach(2, None);
+    assert!(rig.has(|effect| matches!(effect, Effect::ResetListener)));
+}
+
+#[test]
 fn a_transcriber_that_fails_ends_the_utterance_with_an_empty_final_and_says_so() {
     let mut rig = Rig::attached();
     rig.input(Input::SpeechStarted { at_ms: 0 });

@@ -84,8 +84,9 @@ impl Order {
                 let until = now + PATIENCE;
                 self.returning = Some(Returning { until, held: VecDeque::new(), held_bytes: 0 });
             }
-            // We were restarted, or the client was.
-            Some(_) | None => self.last = (sent != 0).then_some(sent),
+            // We were restarted, or the client was: whatever it sends is new here. It leaves out what it has the words
+            // of.
+            Some(_) | None => self.last = None,
         }
         late
     }
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!((rig.numbers().len(), rig.order.deadline()), (0, Some(rig.now + PATIENCE)));
 
         let out = rig.order.due(rig.now + PATIENCE);
-        rig.note(out);
+        rig.note(&out);
         rig.take(126, false);
 
         assert_eq!(rig.turns, [(124, 4), (125, 0), (126, 0)]);

@@ -1,6 +1,7 @@
 //! The parts, each a process of its own that ends with the test.
 
 mod livekit;
+mod proxy;
 mod publisher;
 mod watcher;
 mod word_errors;
@@ -26,6 +27,7 @@ use june_edge::{
 
 pub use self::{
     livekit::{LivekitServer, SECRET},
+    proxy::Proxy,
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
     word_errors::{word_errors, words},
@@ -170,8 +172,7 @@ impl June {
 
     /// What was said in a session.
     pub async fn history(&self, session: &SessionInfo) -> Vec<serde_json::Value> {
-        let history = self.api.history(session.session_id).await.unwrap();
-        history["lines"].as_array().unwrap().clone()
+        self.api.history(session.session_id).await.unwrap()
     }
 
     /// What a counter stands at; 0 where nothing was counted.
@@ -184,6 +185,13 @@ impl June {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What of it is in memory.
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
 
