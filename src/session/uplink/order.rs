@@ -277,7 +277,7 @@ mod tests {
         assert_eq!((rig.numbers().len(), rig.order.deadline()), (0, Some(rig.now + PATIENCE)));
 
         let out = rig.order.due(rig.now + PATIENCE);
-        rig.note(out);
+        rig.note(&out);
         rig.take(126, false);
 
         assert_eq!(rig.turns, [(124, 4), (125, 0), (126, 0)]);
