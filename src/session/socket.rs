@@ -221,7 +221,7 @@ impl Socket {
     fn text(&mut self, text: &str, ctx: &mut Ctx) {
         match self.flood.message(clock::now()) {
             Verdict::Take => {}
-            verdict => return self.flooded(verdict),
+            verdict @ (Verdict::Drop | Verdict::Tell | Verdict::Close) => return self.flooded(verdict),
         }
         let said = match self.profile.decode(text) {
             Ok(said) => said,
