@@ -8,16 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use actix::{Arbiter, ArbiterHandle};
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, rt::net::TcpStream, web};
+use actix_web::web;
 use rand::Rng;
-use tokio::{
-    runtime::{Handle, Runtime},
-    task::JoinHandle,
-};
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     agent::{Agents, token::TokenIssuer},
@@ -29,9 +25,8 @@ use crate::{
     deny::Deny,
     disk::{Disk, DiskError},
     history::{HistoryStore, sled::SledHistory},
-    http::{self, Part, Site, Webhooks},
+    http::{self, Part, Site, Webhooks, server::Server},
     livekit::LivekitApi,
-    outlet::Connection,
     protocol::to_client::Delivery,
     recordings::Recordings,
     room::{Rooms, passes::Passes},
@@ -39,17 +34,6 @@ use crate::{
     speech::gate::GateSettings,
     telemetry,
 };
-
-/// A client that acknowledges nothing for this long is gone, whether or not it reads: its connection is
-/// ended by the system (TCP_USER_TIMEOUT, RFC 5482).
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a stalled client may hold in the system's send buffer. The default of some megabytes would be
-/// most of what it costs.
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// How long open requests may take to end when the gateway stops.
-pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -167,10 +151,14 @@ impl Gateway {
             vendor_dir: config.ai.minds.models.parent().unwrap_or(Path::new(".")).join("web"),
         });
 
-        let (address, server) = serve(config.bind, cores(), http::routes, &site)?;
-        let mut servers = vec![server];
+        let serve = |address, workers, routes: fn(&mut web::ServiceConfig)| {
+            Server::start(address, workers, routes, &site)
+                .map_err(|cause| StartError::Bind { address, cause })
+        };
+        let mut servers = vec![serve(config.bind, cores(), http::routes)?];
+        let address = servers[0].address();
         if let Some(bind) = config.metrics_bind {
-            servers.push(serve(bind, 1, http::metrics_routes, &site)?.1);
+            servers.push(serve(bind, 1, http::metrics_routes)?);
         }
         tracing::info!(%address, "listening");
         Ok(Self { address, site, servers, disk, arbiters, media })
@@ -193,10 +181,7 @@ impl Gateway {
         self.site.rooms.shut_down().await;
         self.site.consumers.shut_down();
         for server in self.servers {
-            server.handle.stop(true).await;
-            if let Err(error) = server.serving.await {
-                tracing::error!(%error, "a server ended badly");
-            }
+            server.stop().await;
         }
         for arbiter in self.arbiters {
             arbiter.stop();
@@ -210,49 +195,6 @@ impl Gateway {
         }
         tracing::info!("stopped");
     }
-}
-
-/// An HTTP server at work.
-struct Server {
-    handle: ServerHandle,
-    serving: JoinHandle<io::Result<()>>,
-}
-
-/// Binds, and serves in the background.
-fn serve(
-    address: SocketAddr,
-    workers: usize,
-    routes: fn(&mut web::ServiceConfig),
-    site: &web::Data<Site>,
-) -> Result<(SocketAddr, Server), StartError> {
-    let data = site.clone();
-    let app = move || App::new().app_data(data.clone()).wrap(from_fn(http::log::requests)).configure(routes);
-    let server = HttpServer::new(app)
-        .workers(workers)
-        .tcp_nodelay(true)
-        .on_connect(|connection, extensions| {
-            if let Some(tcp) = connection.downcast_ref::<TcpStream>()
-                && let Ok(connection) = prepare(tcp)
-            {
-                extensions.insert(connection);
-            }
-        })
-        .disable_signals()
-        .shutdown_timeout(SHUTDOWN.as_secs())
-        .bind(address)
-        .map_err(|cause| StartError::Bind { address, cause })?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    let server = server.run();
-    let handle = server.handle();
-    Ok((bound, Server { handle, serving: actix_web::rt::spawn(server) }))
-}
-
-/// Bounds what a client that is gone, or does not read, can hold; and keeps the way to end it.
-fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
-    let socket = socket2::SockRef::from(tcp);
-    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    Connection::of(tcp)
 }
 
 /// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.

@@ -14,7 +14,9 @@ pub mod log;
 mod pages;
 mod participants;
 mod removal;
+pub mod server;
 mod sessions;
+mod upgrades;
 mod webhook;
 mod ws;
 

@@ -101,7 +101,7 @@ fn fly_gives_the_gateway_time_to_say_good_bye() {
     let fly = fly();
     assert_eq!(text(&fly["kill_signal"]), "SIGTERM");
     let patience = Duration::from_secs(fly["kill_timeout"].as_integer().unwrap().try_into().unwrap());
-    assert!(patience > june_edge::gateway::SHUTDOWN, "{patience:?}");
+    assert!(patience > june_edge::http::server::SHUTDOWN, "{patience:?}");
     assert_eq!(
         text(&fly["http_service"]["auto_stop_machines"]),
         "off",
