@@ -30,3 +30,4 @@ mod rooms;
 mod sessions;
 mod support;
 mod tokens;
+mod upgrades;
