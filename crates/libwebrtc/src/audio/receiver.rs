@@ -237,13 +237,26 @@ impl Voice {
     fn append(&mut self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
         match &mut self.resampler {
             Some(resampler) => resampler.push(pcm, &mut self.rest),
+            // Nearly every packet is of whole frames, and nothing of it has to wait.
+            None if self.rest.is_empty() => {
+                let whole = self.cut(pcm, levels, frames);
+                self.rest.extend_from_slice(&pcm[whole..]);
+                return;
+            }
             None => self.rest.extend_from_slice(pcm),
         }
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.drain(..self.cut(&rest, levels, frames));
+        self.rest = rest;
+    }
+
+    /// Makes frames of `pcm`, and says how much of it they are.
+    fn cut(&self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) -> usize {
         let coded_channels = self.coded.channels();
         let instants = self.format.samples_in_ms(FRAME_MS) / self.format.channels() as usize;
-        let frame_length = instants * coded_channels;
-        let whole = self.rest.len() / frame_length;
-        for frame in self.rest.chunks_exact(frame_length) {
+        let whole = pcm.chunks_exact(instants * coded_channels);
+        let rest = whole.remainder().len();
+        for frame in whole {
             levels.hear(frame, FRAME);
             frames.push(AudioFrame {
                 data: self.format.spread(frame, coded_channels).into(),
@@ -252,7 +265,7 @@ impl Voice {
                 samples_per_channel: instants as u32,
             });
         }
-        self.rest.drain(..whole * frame_length);
+        pcm.len() - rest
     }
 
     fn deliver(&mut self, frames: &mut Vec<AudioFrame<'static>>, heard: &mut Vec<Arc<Sink>>) {
