@@ -55,11 +55,16 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
     }
 }
 
-/// The established TCP connections of this host to `port`.
+/// The established TCP connections of this process to `port`. The peer has some too, with servers of 2024.
 fn established_tcp(port: u16) -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let ours: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
     let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // proc(5): the remote address is the third field, the state the fourth, and 01 is established.
-    fields.filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01").count()
+    // proc(5): the remote address is the third field, the state the fourth, and 01 is established; the tenth is the
+    // inode.
+    let established = fields.filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01");
+    established.filter(|fields| ours.contains(&format!("socket:[{}]", fields[9]))).count()
 }
