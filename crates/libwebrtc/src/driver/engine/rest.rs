@@ -1,8 +1,8 @@
 //! When a thread rests before it waits for the next packet.
 //!
 //! As network cards do with interrupts: with few packets each is taken as it comes; with many, the thread sleeps for
-//! [`PAUSE`] and takes all that came meanwhile. Twenty agents cost a quarter less so, and it adds 2 ms on average to sound
-//! that comes in pieces of 20 ms.
+//! [`PAUSE`] and takes all that came meanwhile. Twenty agents cost a quarter less so, and sound that comes in pieces of
+//! 20 ms comes 2 ms later on average.
 //!
 //! ```text
 //! woken rarely       ──▶ waits at once
