@@ -18,6 +18,10 @@ function cpuSeconds() {
   return (user + system) / 1e6;
 }
 
+function kilobytes(name) {
+  return Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
+}
+
 async function main(url, ...tokens) {
   const rooms = [];
   for (const token of tokens) {
@@ -35,7 +39,8 @@ async function main(url, ...tokens) {
   const report = {
     agents: tokens.length,
     cpu_s_per_agent_s: (cpuSeconds() - cpu) / seconds / tokens.length,
-    rss_kb: Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]),
+    rss_kb: kilobytes('VmRSS'),
+    private_kb: kilobytes('RssAnon'),
     frames_per_agent_s: (frames - before) / seconds / tokens.length,
   };
   fs.writeSync(1, JSON.stringify(report) + '\n');

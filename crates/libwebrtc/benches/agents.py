@@ -47,12 +47,13 @@ async def main(url, *tokens):
     used, start, heard = cpu(), time.monotonic(), frames[0]
     await asyncio.sleep(WINDOW)
     used, seconds, heard = cpu() - used, time.monotonic() - start, frames[0] - heard
-    with open("/proc/self/status") as status:
-        rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    with open("/proc/self/status") as lines:
+        status = dict(line.split(":", 1) for line in lines)
     print(json.dumps({
         "agents": len(tokens),
         "cpu_s_per_agent_s": used / seconds / len(tokens),
-        "rss_kb": rss,
+        "rss_kb": int(status["VmRSS"].split()[0]),
+        "private_kb": int(status["RssAnon"].split()[0]),
         "frames_per_agent_s": heard / seconds / len(tokens),
     }), flush=True)
     # The SDK's threads outlive an event loop that is closed, and complain of it for ever.

@@ -4,10 +4,16 @@
 //! LIVEKIT_SERVER=… JUNE_PYTHON=… NODE_PATH=… cargo bench -p libwebrtc --bench media
 //! ```
 //! Starts a livekit-server, a process of publishers and a process of agents, each of which is in a room with one
-//! publisher and decodes its microphone to 16 kHz mono. Only the agents' process is measured, from `/proc`. The
-//! agents of the SDKs for Python and Node.js (Google's libwebrtc) run in the same rooms right after. Writes
+//! publisher and decodes its microphone to 16 kHz mono. Only the agents' process is measured, from `/proc`. Writes
 //! `target/bench/media.json`. All figures are of this machine and of whatever else runs on it.
+//!
+//! Right after our twenty agents, twenty of the official SDKs for Python and Node.js (Google's libwebrtc) hear the same
+//! rooms of the same server in the same way: one process, one agent to a room, one thread for the application beside
+//! those of the library, 16 kHz mono, every frame read and thrown away. Processes are compared, so the interpreter that
+//! an SDK needs is part of it. `memory` is all that is resident, programs and libraries included; `private_memory` is
+//! without those, which is what grows with the agents.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 use std::ffi::OsStr;
@@ -15,6 +21,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -33,10 +40,12 @@ use tokio::time::Instant;
 const KEY: &str = "devkey";
 const SECRET: &str = "secret-secret-secret-secret-secret";
 const RATE: u32 = 48_000;
+/// How many rooms the joins go to.
+const JOIN_ROOMS: u32 = 10;
 /// How long the steady state is measured.
 const WINDOW: Duration = Duration::from_secs(15);
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -65,7 +74,19 @@ async fn compare(sizes: &[u32]) {
     let server = Server::start().await;
     let mut report = BTreeMap::new();
     let mut runs: BTreeMap<u32, Value> = BTreeMap::new();
-    let (mut publishers, mut published) = (Vec::new(), 0);
+    let mut sdks: BTreeMap<&str, Value> = BTreeMap::new();
+    // Joins first, while hardly anything else goes on: the server takes more of the machine for each than we do.
+    let mut publishers = vec![server.publishers(0, JOIN_ROOMS).await];
+    let mut published = JOIN_ROOMS;
+    let mut joins = BTreeMap::new();
+    for (per_second, suffix) in [(25, "_25_per_s"), (50, "")] {
+        let run = server.run(&["joins", &server.url(), &per_second.to_string(), "6"]).await;
+        say(&format!("{per_second} joins per second: {run}"));
+        for key in ["join_p50_ms", "join_p99_ms", "first_frame_p50_ms", "failed_joins", "leaked_tasks"] {
+            report.insert(format!("{key}{suffix}"), run[key].clone());
+        }
+        joins.insert(per_second.to_string(), run);
+    }
     for agents in sizes {
         // Publishers cost more than agents: there are only as many as a run needs, and large runs put several
         // agents into a room.
@@ -86,14 +107,24 @@ async fn compare(sizes: &[u32]) {
             ("Node.js", "node_sdk", std::env::var_os("NODE_PATH").map(|_| "node".into()), "agents.cjs"),
         ] {
             let Some(program) = program else { continue };
-            let sdk = server.run_sdk(&program, script, 20).await;
+            let Some(sdk) = server.run_sdk(&program, script, 20).await else {
+                say(&format!("the SDK for {name} does not run here: it is left out"));
+                continue;
+            };
             say(&format!("20 agents of the SDK for {name}: {sdk}"));
-            for (key, figure) in [("cpu_ratio_n20", "cpu_s_per_agent_s"), ("memory_ratio_n20", "rss_kb")] {
+            for (key, figure) in [
+                ("cpu_ratio_n20", "cpu_s_per_agent_s"),
+                ("memory_ratio_n20", "rss_kb"),
+                ("private_memory_ratio_n20", "private_kb"),
+            ] {
                 report.insert(format!("{prefix}_{key}"), ratio(&sdk[figure], &ours[figure]));
             }
+            sdks.insert(name, sdk);
         }
     }
-    if let (Some((few, one)), Some((many, other))) = (runs.first_key_value(), runs.last_key_value())
+    // A machine that is too small for the server and the publishers of the largest run says nothing about agents.
+    let kept_up = runs.iter().filter(|(_, run)| number(&run["heard_of_real_time"]) > 0.95);
+    if let (Some((few, one)), Some((many, other))) = (runs.first_key_value(), kept_up.last())
         && many > few
     {
         let kb = (number(&other["rss_kb"]) - number(&one["rss_kb"])) / f64::from(many - few);
@@ -101,17 +132,15 @@ async fn compare(sizes: &[u32]) {
         let per_core = 1.0 / number(&other["cpu_s_per_agent_s"]);
         report.insert("agents_per_core".to_owned(), json!(per_core.round()));
     }
-    let joins = server.run(&["joins", &server.url(), "50", "6"]).await;
-    say(&format!("50 joins per second: {joins}"));
-    for key in ["join_p50_ms", "join_p99_ms", "first_frame_p50_ms", "failed_joins", "leaked_tasks"] {
-        report.insert(key.to_owned(), joins[key].clone());
-    }
     let path = std::env::var_os("BENCH_OUT").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/media.json")),
         PathBuf::from,
     );
     std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
-    let text = serde_json::to_string_pretty(&json!({ "figures": report, "runs": runs })).expect("it is JSON");
+    let text = serde_json::to_string_pretty(
+        &json!({ "figures": report, "runs": runs, "sdks": sdks, "joins": joins }),
+    )
+    .expect("it is JSON");
     std::fs::write(&path, &text).expect("the report can be written");
     say(&text);
 }
@@ -129,43 +158,51 @@ fn ratio(one: &Value, other: &Value) -> Value {
 async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
     let mut joining: FuturesUnordered<_> = (0..agents)
         .map(|agent| async move {
-            // A steady trickle of joins: what is measured here is what comes after.
-            tokio::time::sleep(Duration::from_millis(25) * agent).await;
+            // A trickle of joins that the machine keeps up with: what is measured here is what comes after.
+            tokio::time::sleep(Duration::from_millis(50) * agent).await;
             let (room, identity) = (format!("bench-{}", agent % rooms), format!("agent-{agent}"));
             // A busy machine may let a join time out, and how long one takes is measured elsewhere.
-            for _ in 0..4 {
-                if let Ok(agent) = join(url, &room, &identity).await {
-                    return agent;
+            let mut failed = 0;
+            loop {
+                match join(url, &room, &identity).await {
+                    Ok(agent) => return (agent, failed),
+                    Err(error) if failed == 4 => panic!("joining does not work: {error}"),
+                    Err(_) => failed += 1,
                 }
             }
-            join(url, &room, &identity).await.expect("joining works")
         })
         .collect();
     let mut listeners = Vec::new();
     let (enough, over) = tokio::sync::watch::channel(false);
-    while let Some(agent) = joining.next().await {
+    let mut joined_again = 0;
+    while let Some((agent, failed)) = joining.next().await {
+        joined_again += failed;
         listeners.push(tokio::spawn(agent.listen(over.clone())));
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (cpu, start) = (cpu_s(), Instant::now());
     tokio::time::sleep(WINDOW).await;
     let (used, seconds) = (cpu_s() - cpu, start.elapsed().as_secs_f64());
-    let (rss_kb, threads) = (status("VmRSS:"), status("Threads:"));
+    let (rss_kb, private_kb, threads) = (status("VmRSS:"), status("RssAnon:"), status("Threads:"));
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let (mut frames, mut worst) = (0, Vec::new());
+    let (mut frames, mut worst, mut of_real_time) = (0, Vec::new(), 0.0);
     enough.send_replace(true);
     for listener in listeners {
         let heard = listener.await.expect("the listener lives");
         frames += heard.frames;
+        of_real_time += heard.of_real_time / f64::from(agents);
         worst.push(heard.worst_gap);
     }
     json!({
         "agents": agents,
         "cpu_s_per_agent_s": used / seconds / f64::from(agents),
         "rss_kb": rss_kb,
+        "private_kb": private_kb,
+        "joined_again": joined_again,
         "threads": threads,
         "tasks": tasks,
         "frames": frames,
+        "heard_of_real_time": of_real_time,
         "worst_gap_p99_ms": percentile(&mut worst, 0.99),
     })
 }
@@ -173,29 +210,42 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
 /// Joins at a steady rate, each agent leaving after its first frame.
 async fn joins(url: &str, per_second: u32, seconds: u32) -> Value {
     let pace = Duration::from_secs(1) / per_second;
-    let results: Vec<_> = (0..per_second * seconds)
+    let results: Vec<Result<_, String>> = (0..per_second * seconds)
         .map(|agent| async move {
             tokio::time::sleep(pace * agent).await;
             let start = Instant::now();
-            let room = format!("bench-{}", agent % 10);
-            let mut agent = join(url, &room, &format!("joiner-{agent}")).await.ok()?;
+            let room = format!("bench-{}", agent % JOIN_ROOMS);
+            let mut agent = match join(url, &room, &format!("joiner-{agent}")).await {
+                Ok(agent) => agent,
+                Err(error) => return Err(error.to_string()),
+            };
             let joined = start.elapsed();
             let mut stream = agent.stream().await;
             stream.next().await.expect("the track carries sound");
             let first_frame = start.elapsed();
             drop(stream);
             agent.room.close().await.expect("leaving works");
-            Some((joined, first_frame))
+            Ok((joined, first_frame))
         })
         .collect::<FuturesUnordered<_>>()
         .collect()
         .await;
-    let failed = results.iter().filter(|result| result.is_none()).count();
-    let (mut joined, mut first): (Vec<_>, Vec<_>) = results.into_iter().flatten().unzip();
+    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    let (mut joined, mut first) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok((join, frame)) => {
+                joined.push(join);
+                first.push(frame);
+            }
+            Err(reason) => *reasons.entry(reason).or_default() += 1,
+        }
+    }
     // What LiveKit winds down by itself after a close.
     tokio::time::sleep(Duration::from_secs(2)).await;
     json!({
-        "failed_joins": failed,
+        "failed_joins": reasons.values().sum::<u32>(),
+        "why": reasons,
         "join_p50_ms": percentile(&mut joined, 0.5),
         "join_p99_ms": percentile(&mut joined, 0.99),
         "first_frame_p50_ms": percentile(&mut first, 0.5),
@@ -212,6 +262,8 @@ struct Agent {
 struct Heard {
     frames: u64,
     worst_gap: Duration,
+    /// The length of the frames against the time that they took.
+    of_real_time: f64,
 }
 
 async fn join(url: &str, room: &str, identity: &str) -> Result<Agent, RoomError> {
@@ -239,9 +291,11 @@ impl Agent {
     /// Hears its track until it is over, and reads its events, as any agent does.
     async fn listen(mut self, mut over: tokio::sync::watch::Receiver<bool>) -> Heard {
         let mut stream = self.stream().await;
-        let mut heard = Heard { frames: 0, worst_gap: Duration::ZERO };
-        let mut last = Instant::now();
+        let mut heard = Heard { frames: 0, worst_gap: Duration::ZERO, of_real_time: 0.0 };
+        let start = Instant::now();
+        let mut last = start;
         loop {
+            heard.of_real_time = heard.frames as f64 / 100.0 / start.elapsed().as_secs_f64();
             tokio::select! {
                 frame = stream.next() => {
                     if frame.is_none() {
@@ -266,7 +320,7 @@ impl Agent {
 
 /// Speaks in rooms of these numbers until it is killed.
 async fn publish(url: &str, rooms: Range<u32>) {
-    let mut speakers = Vec::new();
+    let (voice, mut speakers) = (voice(), Vec::new());
     for number in rooms {
         let grants =
             VideoGrants { room_join: true, room: format!("bench-{number}"), ..VideoGrants::default() };
@@ -282,28 +336,34 @@ async fn publish(url: &str, rooms: Range<u32>) {
             .await
             .expect("publishing works");
         speakers.push((room, events));
-        tokio::spawn(speak(source, number));
+        tokio::spawn(speak(source, Arc::clone(&voice), number));
     }
     say("published");
     std::future::pending::<()>().await;
 }
 
-/// Something with the spectrum and the rhythm of a voice, so that the codec works as it does on speech.
-async fn speak(source: NativeAudioSource, number: u32) {
-    let mut n = u64::from(number) * 997;
-    loop {
-        let mut frame = AudioFrame::new(RATE, 1, RATE / 50);
-        for sample in frame.data.to_mut() {
-            let t = n as f64 / f64::from(RATE);
-            let pitch = 120.0 + 20.0 * (2.0 * PI * 0.7 * t).sin();
-            let syllable = (2.0 * PI * 3.0 * t).sin().max(0.0);
-            let voice: f64 =
-                (1..12).map(|k| (2.0 * PI * pitch * f64::from(k) * t).sin() / f64::from(k)).sum();
-            *sample = (voice * syllable * 4_000.0) as i16;
-            n += 1;
-        }
+async fn speak(source: NativeAudioSource, voice: Arc<[i16]>, number: u32) {
+    const FRAME: usize = RATE as usize / 50;
+    let frames = voice.len() / FRAME;
+    for at in (number as usize * 7 % frames..frames).chain((0..frames).cycle()) {
+        let data = Cow::Borrowed(&voice[at * FRAME..][..FRAME]);
+        let frame =
+            AudioFrame { data, sample_rate: RATE, num_channels: 1, samples_per_channel: FRAME as u32 };
         source.capture_frame(&frame).await.expect("the frame fits the source");
     }
+}
+
+/// Ten seconds of something with the spectrum and the rhythm of a voice, so that the codec works as it does on
+/// speech.
+fn voice() -> Arc<[i16]> {
+    let sample = |n: u32| {
+        let t = f64::from(n) / f64::from(RATE);
+        let pitch = 120.0 + 20.0 * (2.0 * PI * 0.7 * t).sin();
+        let syllable = (2.0 * PI * 3.0 * t).sin().max(0.0);
+        let voice: f64 = (1..12).map(|k| (2.0 * PI * pitch * f64::from(k) * t).sin() / f64::from(k)).sum();
+        (voice * syllable * 4_000.0) as i16
+    };
+    (0..10 * RATE).map(sample).collect()
 }
 
 // --- Server and processes -----------------------------------------------------------------------------------
@@ -356,10 +416,10 @@ impl Server {
     }
 
     async fn run(&self, arguments: &[&str]) -> Value {
-        report_of(this_program(arguments)).await
+        report_of(this_program(arguments)).await.expect("it reports before it ends")
     }
 
-    async fn run_sdk(&self, program: &OsStr, script: &str, agents: u32) -> Value {
+    async fn run_sdk(&self, program: &OsStr, script: &str, agents: u32) -> Option<Value> {
         let mut command = Command::new(program);
         command.arg(format!("{}/benches/{script}", env!("CARGO_MANIFEST_DIR"))).arg(self.url());
         for agent in 0..agents {
@@ -380,17 +440,24 @@ fn this_program(arguments: &[&str]) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     Command::new(program)
         .args(arguments)
+        // With each join livekit has the system's name told by lsb_release, a shell script that takes twice what the
+        // join does. Images for servers don't have it.
+        .env("PATH", "")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("it starts again")
 }
 
-async fn report_of(mut process: Child) -> Value {
+/// The last line that a process says, which is its report; `None` if it ends without.
+async fn report_of(mut process: Child) -> Option<Value> {
     let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-    let line = lines.next_line().await.expect("it reports").expect("it reports before it ends");
+    let mut last = None;
+    while let Some(line) = lines.next_line().await.expect("its output can be read") {
+        last = Some(line);
+    }
     process.wait().await.expect("it ends");
-    serde_json::from_str(&line).expect("the report is JSON")
+    last.map(|line| serde_json::from_str(&line).expect("the report is JSON"))
 }
 
 // --- Instruments --------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ impl Sink {
         self.format
     }
 
-    /// Queues `frames` and wakes the reader once. When the queue is full the oldest frames go.
+    /// Queues `frames`. When the queue is full the oldest frames go. The reader learns of them by [`Self::wake`].
     pub(crate) fn push(&self, frames: impl IntoIterator<Item = AudioFrame<'static>>) {
         let mut queue = self.queue.lock();
         if queue.closed {
@@ -69,8 +69,11 @@ impl Sink {
             }
             queue.dropped += excess as u64;
         }
-        let reader = queue.reader.take();
-        drop(queue);
+    }
+
+    /// Wakes the reader, if it waits.
+    pub(crate) fn wake(&self) {
+        let reader = self.queue.lock().reader.take();
         if let Some(reader) = reader {
             reader.wake();
         }
@@ -78,13 +81,8 @@ impl Sink {
 
     /// Ends the stream once what is queued is read.
     pub(crate) fn close(&self) {
-        let mut queue = self.queue.lock();
-        queue.closed = true;
-        let reader = queue.reader.take();
-        drop(queue);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        self.queue.lock().closed = true;
+        self.wake();
     }
 
     /// Ends the stream at once.
@@ -148,6 +146,8 @@ impl Sinks {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
 
     fn frame(marker: i16) -> AudioFrame<'static> {
@@ -188,6 +188,33 @@ mod tests {
         sink.push((0..500).map(frame));
 
         assert_eq!(read(&sink), Some(Some(0)));
+    }
+
+    #[test]
+    fn a_reader_is_woken_once_it_is_told_and_when_its_stream_ends() {
+        struct Wakings(AtomicU32);
+        impl Wake for Wakings {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let wakings = Arc::new(Wakings(AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&wakings));
+        let woken = || wakings.0.load(Ordering::Relaxed);
+        let sink = Sink::new(Format::SPEECH, None);
+        let wait = || assert!(sink.poll_frame(&mut Context::from_waker(&waker)).is_pending());
+
+        wait();
+        sink.push([frame(1)]);
+        assert_eq!(woken(), 0);
+        sink.wake();
+        sink.wake();
+        assert_eq!(woken(), 1);
+
+        assert_eq!(read(&sink), Some(Some(1)));
+        wait();
+        sink.close();
+        assert_eq!(woken(), 2);
     }
 
     #[test]

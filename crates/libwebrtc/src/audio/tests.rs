@@ -58,7 +58,7 @@ fn carry(pcm: &[i16], coding: Coding, red: bool, lost: impl Fn(usize) -> bool) -
             }
             sent += 1;
         });
-        receiver.run(&sinks, true, now);
+        receiver.run(&sinks, true, now, &mut Vec::new());
     }
     Heard { pcm: drain(&sink), sent, report: receiver.report() }
 }
@@ -188,7 +188,7 @@ fn each_stream_of_a_track_gets_the_format_it_asked_for() {
             };
             receiver.insert(packet, Packing::Opus, now);
         });
-        receiver.run(&sinks, true, now);
+        receiver.run(&sinks, true, now, &mut Vec::new());
     }
 
     for ((rate, channels), stream) in formats.into_iter().zip(streams) {
@@ -220,6 +220,6 @@ fn what_is_no_opus_packet_harms_nothing() {
         for packing in [Packing::Opus, Packing::Red { opus: OPUS }] {
             receiver.insert(packet.clone(), packing, now);
         }
-        receiver.run(&sinks, true, now);
+        receiver.run(&sinks, true, now, &mut Vec::new());
     }
 }

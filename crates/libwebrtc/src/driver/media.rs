@@ -8,6 +8,7 @@ use super::source::Outlet;
 use crate::audio::receiver::Receiver;
 use crate::audio::report::REPORT_INTERVAL;
 use crate::audio::sender::Sender;
+use crate::audio::sink::Sink;
 use crate::audio_track::{Feed, RtcAudioTrack};
 use crate::peer::{Incoming, SendPlan, TransceiverId};
 
@@ -47,11 +48,11 @@ impl Media {
         self.receivers.retain(|(known, _)| !same(known, track));
     }
 
-    /// Plays what is due.
-    pub(super) fn play(&mut self, now: Instant) {
+    /// Plays what is due, and adds the sinks whose readers are to be woken to `heard`.
+    pub(super) fn play(&mut self, now: Instant, heard: &mut Vec<Arc<Sink>>) {
         for (track, receiver) in &mut self.receivers {
             if let Feed::Remote(sinks) = track.shared().feed() {
-                receiver.run(sinks, track.shared().enabled(), now);
+                receiver.run(sinks, track.shared().enabled(), now, heard);
             }
         }
         self.report(now);

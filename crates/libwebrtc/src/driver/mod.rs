@@ -265,7 +265,7 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
             perform(&connection, output, &mut network, &mut media, now);
         }
         network.work(&connection, now);
-        media.play(now);
+        engine::tell_readers(|heard| media.play(now, heard));
         if done {
             break;
         }

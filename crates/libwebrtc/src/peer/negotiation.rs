@@ -277,6 +277,7 @@ impl Peer {
 
     /// Has str0m make an offer of everything that the peer does not know yet.
     fn draft(&mut self, restart: bool, made_for: (u64, bool)) -> Result<Draft, RtcError> {
+        self.make_streams_that_send();
         let mut api = self.rtc.sdp_api();
         let mut added = Vec::new();
         for (id, kind, wanted, track_id) in self.transceivers.unassigned() {
@@ -347,6 +348,7 @@ impl Peer {
             self.negotiation.app_mid.get_or_insert_with(|| app.mid.clone());
         }
         self.take_sections(&sections);
+        self.keep_streams_that_send();
         if self.connection == ConnectionPhase::New {
             self.enter(ConnectionPhase::Connecting { fails_at: now + CONNECT_TIMEOUT });
             self.enter_ice(IceConnectionState::Checking);

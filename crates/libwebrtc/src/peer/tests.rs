@@ -403,6 +403,33 @@ fn a_track_that_is_taken_away_ends_at_the_other_side_and_another_can_follow() {
 }
 
 #[test]
+fn a_section_that_only_receives_has_no_stream_to_send_until_it_is_given_a_track() {
+    let mut world = World::new();
+    let audio =
+        world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
+    let video =
+        world.peer(A).add_transceiver(MediaType::Video, None, transceiver(Direction::RecvOnly)).unwrap();
+    world.negotiate(A);
+    world.connect();
+    let sends = |peer: &mut Peer, id| {
+        let section = mid(&peer.mid(id).unwrap());
+        peer.rtc.direct_api().stream_tx_by_mid(section, None).map(|stream| stream.ssrc())
+    };
+    assert_eq!([audio, video].map(|id| sends(world.peer(A), id)), [None, None]);
+
+    assert_eq!(world.peer(A).add_track(local_track("late")).unwrap(), audio);
+    world.negotiate(A);
+    world.run_for(Duration::from_millis(50));
+    world.speak(A, audio, 0..3);
+
+    let ssrc = sends(world.peer(A), audio).expect("it sends now");
+    let offer = world.peer(A).current_local_description().unwrap();
+    assert!(offer.sdp().contains(&format!("a=ssrc:{ssrc} ")), "{}", offer.sdp());
+    assert_eq!(sends(world.peer(A), video), None);
+    assert_eq!(world.sides[B].packets.len(), 3);
+}
+
+#[test]
 fn what_can_not_be_sent_is_refused_with_the_reason() {
     let mut world = World::new();
     let video = crate::video_track::RtcVideoTrack::new("video".to_owned());

@@ -437,6 +437,35 @@ impl Peer {
         self.plan_sending(id);
     }
 
+    /// Has str0m keep streams for what is sent, and for nothing else. It makes one for each media section that we
+    /// offer, also for those that only receive: 10 KB each, looked through with each packet, and reported to the
+    /// peer every few seconds.
+    pub(super) fn keep_streams_that_send(&mut self) {
+        for transceiver in &self.transceivers.list {
+            let Some(mid) = transceiver.mid.filter(|_| !transceiver.wanted.sends()) else {
+                continue;
+            };
+            let mut api = self.rtc.direct_api();
+            while let Some(ssrc) = api.stream_tx_by_mid(mid, None).map(|stream| stream.ssrc()) {
+                api.remove_stream_tx(ssrc);
+            }
+        }
+    }
+
+    /// Makes the streams that sections need which received so far, for the offer to name them.
+    pub(super) fn make_streams_that_send(&mut self) {
+        for transceiver in self.transceivers.list.iter().filter(|t| t.wanted.sends() && t.kind.is_audio()) {
+            let Some(mid) = transceiver.mid.filter(|mid| self.rtc.media(*mid).is_some()) else {
+                continue;
+            };
+            let mut api = self.rtc.direct_api();
+            if api.stream_tx_by_mid(mid, None).is_none() {
+                let ssrc = api.new_ssrc();
+                api.declare_stream_tx(ssrc, None, mid, None);
+            }
+        }
+    }
+
     /// Forgets the sources of a track that is gone, so that its stragglers don't sound into the next one.
     fn end_receiving(&mut self, receiving: Receiving) {
         for ssrc in &receiving.ssrcs {
