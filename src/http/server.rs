@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, body::MessageBody};
+use actix_http::{HttpService, Request, body::BoxBody};
 use actix_server::ServerHandle;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
+use actix_service::{
+    IntoServiceFactory, ServiceFactoryExt,
+    boxed::{self, BoxServiceFactory},
+    map_config,
+};
 use actix_web::{
     App,
-    dev::{AppConfig, ServiceFactory, ServiceResponse},
+    dev::{AppConfig, ServiceResponse},
     middleware::from_fn,
     rt::net::TcpStream,
     web,
@@ -97,19 +101,18 @@ impl Server {
     }
 }
 
+/// What answers requests.
+///
+/// Boxed: else the dispatcher has room for the largest of its futures, in each connection and for as long as that
+/// lives.
+pub(super) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
+
 /// The routes, with what they work on.
-fn app(
-    routes: fn(&mut web::ServiceConfig),
-    site: web::Data<Site>,
-) -> impl ServiceFactory<
-    actix_http::Request,
-    Config = (),
-    Response = ServiceResponse<impl MessageBody>,
-    Error = actix_web::Error,
-    InitError = (),
-> {
+fn app(routes: fn(&mut web::ServiceConfig), site: web::Data<Site>) -> Routes {
     let app = App::new().app_data(site).wrap(from_fn(log::requests)).configure(routes);
-    map_config(app.into_factory(), |()| AppConfig::default())
+    boxed::factory(
+        map_config(app.into_factory(), |()| AppConfig::default()).map(ServiceResponse::map_into_boxed_body),
+    )
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -25,7 +25,7 @@ use actix_http::{
     error::PayloadError,
     h1::{Codec, Message},
 };
-use actix_service::{Service, ServiceFactory, fn_factory};
+use actix_service::{Service, ServiceFactory, boxed::BoxService, fn_factory};
 use actix_web::{
     dev::ServiceResponse,
     http::StatusCode,
@@ -33,6 +33,8 @@ use actix_web::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{FutureExt, Stream, future::LocalBoxFuture};
+
+use super::server::Routes;
 
 /// How many bytes may wait for a client that reads slowly, before the rest waits where it comes from.
 const MOST_WAITING: usize = 32 * 1024;
@@ -51,40 +53,25 @@ thread_local! {
 }
 
 /// The door for upgrades, to these routes.
-pub fn factory<R, B>(
-    routes: R,
+pub fn factory(
+    routes: Routes,
 ) -> impl ServiceFactory<
     (Request, Framed<TcpStream, Codec>),
     Config = (),
     Response = (),
     Error = actix_web::Error,
     InitError = (),
-    Service = Upgrades<R::Service>,
->
-where
-    R: ServiceFactory<
-            Request,
-            Config = (),
-            Response = ServiceResponse<B>,
-            Error = actix_web::Error,
-            InitError = (),
-        > + 'static,
-    B: MessageBody + 'static,
-{
+    Service = Upgrades,
+> {
     fn_factory(move || routes.new_service(()).map(|routes| Ok(Upgrades { routes: routes? })))
 }
 
 /// Takes requests for an upgrade with their connections.
-pub struct Upgrades<S> {
-    routes: S,
+pub struct Upgrades {
+    routes: BoxService<Request, ServiceResponse<BoxBody>, actix_web::Error>,
 }
 
-impl<S, B> Service<(Request, Framed<TcpStream, Codec>)> for Upgrades<S>
-where
-    S: Service<Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
-    S::Future: 'static,
-    B: MessageBody + 'static,
-{
+impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
     type Response = ();
     type Error = actix_web::Error;
     type Future = LocalBoxFuture<'static, Result<(), actix_web::Error>>;
@@ -99,12 +86,11 @@ where
         // A copy, since the buffer behind it is large.
         let incoming = Incoming { io: io.clone(), early: Bytes::copy_from_slice(&connection.read_buf) };
         *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
-        // In a box of its own, which goes when it has answered.
-        let answer = Box::pin(self.routes.call(request));
+        let answer = self.routes.call(request);
         let (codec, before) = (connection.codec, connection.write_buf);
         async move {
             let response: Response<BoxBody> = match answer.await {
-                Ok(response) => response.map_into_boxed_body().into(),
+                Ok(response) => response.into(),
                 Err(error) => error.error_response().into(),
             };
             match send(&io, codec, before, response).await {
