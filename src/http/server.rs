@@ -102,9 +102,6 @@ impl Server {
 }
 
 /// What answers requests.
-///
-/// Boxed: else the dispatcher has room for the largest of its futures, in each connection and for as long as that
-/// lives.
 pub(super) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
 
 /// The routes, with what they work on.

@@ -216,6 +216,9 @@ impl Outgoing {
     }
 
     fn try_send(&self) -> io::Result<usize> {
+        if let (Some(only), 1) = (self.waiting.front(), self.waiting.len()) {
+            return self.io.try_write(only);
+        }
         let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
         for (piece, bytes) in pieces.iter_mut().zip(&self.waiting) {
             *piece = IoSlice::new(bytes);
