@@ -15,6 +15,9 @@ use crate::support::{June, LivekitServer, free_port, until};
 /// queue is 256 KiB; the rest is what speech synthesis wants for itself.
 const GROWTH_KB: u64 = 64 * 1024;
 
+/// Frames of 20 ms: two sentences and more.
+const SENTENCES_FRAMES: usize = 250;
+
 /// Minutes of speech.
 fn long_line() -> String {
     "Let us go on for a while, and see who listens. ".repeat(80)
@@ -31,6 +34,13 @@ async fn a_client_that_stops_reading_is_let_go_and_nobody_else_notices() {
     let mut other = june.glasses("bob").await;
     other.channel.say(&FromClient::Say(Say { text: long_line() })).await.unwrap();
     other.wait_for(|event| matches!(event, Event::Sound(_)).then_some(())).await;
+    // Two answers spoken at once take what they take from here on.
+    let mut third = june.glasses("carl").await;
+    third.channel.say(&FromClient::Say(Say { text: long_line() })).await.unwrap();
+    for _ in 0..SENTENCES_FRAMES {
+        third.wait_for(|event| matches!(event, Event::Sound(_)).then_some(())).await;
+    }
+    drop(third);
     let before_kb = june.resident_kb();
 
     let session = june.session("ann").await;
