@@ -328,7 +328,8 @@ impl SessionActor {
                 metrics::counter!(telemetry::SLOW_CLIENTS).increment(1);
                 tracing::warn!(session.id = %self.session.facts().id, "client does not read, connection cut");
                 let outlet = handle.outlet().clone();
-                outlet.cut_saying(frame::close(Close::SlowClient, "does not take what it is sent"));
+                let close = self.session.profile().close(Close::SlowClient);
+                outlet.cut_saying(frame::close(close, "does not take what it is sent"));
                 actix::spawn(async move {
                     tokio::time::sleep(LINGER).await;
                     outlet.cut();

@@ -539,8 +539,7 @@ impl Session {
         let Attach { socket, profile, init, may_resume, resume_token, livekit, last_audio_seq } = attach;
         if let Some(older) = self.socket() {
             if older > socket {
-                let close = profile.close(Close::Superseded);
-                effects.push(Effect::Close(socket, close, "a newer socket has the session"));
+                effects.push(closing(profile, socket, Close::Superseded, "a newer socket has the session"));
                 return;
             }
             if !may_resume && let Err(until) = self.takeovers.ask(now) {
@@ -637,7 +636,7 @@ impl Session {
             retry_after_ms: None,
         };
         effects.extend(self.encode(profile, &message, None, now).map(|text| Effect::Send(socket, text)));
-        effects.push(Effect::Close(socket, Close::Overloaded, words));
+        effects.push(closing(profile, socket, Close::Overloaded, words));
         tracing::warn!(session.id = %self.facts.id, "devices fight for the session, one is refused");
     }
 
@@ -739,7 +738,12 @@ impl Session {
         let too_many = attached.malformed >= MALFORMED_LIMIT;
         self.tell(ToClient::error(code, error.to_string(), None), now, effects);
         if too_many {
-            effects.push(Effect::Close(socket, Close::Policy, "too many messages that could not be read"));
+            effects.push(closing(
+                self.profile,
+                socket,
+                Close::Policy,
+                "too many messages that could not be read",
+            ));
             self.socket_lost(socket, now);
         }
     }
@@ -772,7 +776,7 @@ impl Session {
             EndReason::Disconnected => "an operator disconnected the session",
             EndReason::Shutdown => "the gateway restarts",
         };
-        effects.push(Effect::Close(socket, self.profile.close(close), words));
+        effects.push(closing(self.profile, socket, close, words));
     }
 
     // --- What the client says -----------------------------------------------------------------
@@ -1434,13 +1438,18 @@ impl Session {
             Phase::Attached(attached) => {
                 let socket = attached.socket;
                 if now >= attached.alive_at + self.settings.dead_after {
-                    effects.push(Effect::Close(socket, Close::GoingAway, "no sign of life for too long"));
+                    effects.push(closing(
+                        self.profile,
+                        socket,
+                        Close::GoingAway,
+                        "no sign of life for too long",
+                    ));
                     self.socket_lost(socket, now);
                 } else if attached.token_ends_at.is_some_and(|at| now >= at) {
                     // The session waits: whoever logs in again within the grace goes on in it.
                     let expired = ToClient::AuthError { message: "the token has expired".into() };
                     effects.push(Effect::Send(socket, expired.encode(None).into()));
-                    effects.push(Effect::Close(socket, Close::Unauthorized, "the token has expired"));
+                    effects.push(closing(self.profile, socket, Close::Unauthorized, "the token has expired"));
                     self.socket_lost(socket, now);
                 } else if now >= attached.ping_at {
                     attached.ping_at = now + self.settings.heartbeat;
@@ -1529,6 +1538,11 @@ impl Session {
     fn timestamp(&self, now: Instant) -> String {
         clock::timestamp(self.facts.started_ms + self.elapsed_ms(now))
     }
+}
+
+/// Closes a socket in words that its client knows.
+const fn closing(profile: Profile, socket: SocketId, close: Close, words: &'static str) -> Effect {
+    Effect::Close(socket, profile.close(close), words)
 }
 
 #[cfg(test)]

@@ -763,15 +763,6 @@ fn an_utterance_goes_on_when_its_client_is_back_within_five_seconds() {
     assert!(rig.has(ended), "it does not wait for ever");
 }
 
-#[test]
-fn another_client_does_not_go_on_with_an_utterance() {
-    let mut rig = Rig::attached();
-    rig.input(sound(MediaSource::Ws)).input(Input::SpeechStarted { at_ms: 0 });
-    rig.effects.clear();
-    rig.attach(2, None);
-    assert!(rig.has(|effect| matches!(effect, Effect::ResetListener)));
-}
-
 /// Conformance case 4: the minute of grace, to the second.
 #[test]
 fn a_client_that_returns_after_59_s_resumes_and_after_61_s_there_is_nothing_to_resume() {

@@ -69,11 +69,6 @@ impl Order {
         self.last
     }
 
-    /// A client that counts from the beginning.
-    pub fn restart(&mut self) {
-        *self = Self::default();
-    }
-
     /// The client is back, and says up to what number it has sent (0: it counts from the beginning).
     /// What waited is let go.
     pub fn resume(&mut self, sent: u32, now: Instant) -> Vec<InTurn> {

@@ -214,3 +214,13 @@ fn a_phone_that_lost_its_connection_goes_on_hearing_where_it_was() {
     });
     assert_eq!(left, Some(16_000 - 6_400));
 }
+
+#[test]
+fn a_phone_whose_token_ends_is_told_so_and_closed_by_a_code_that_it_knows() {
+    let mut rig = Rig::phone();
+    rig.told(1);
+    rig.input(Input::TokenEnds(1, rig.now + Duration::from_secs(1))).wait(Duration::from_secs(1));
+
+    assert_eq!(rig.told_types(1), ["auth_error"]);
+    assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Policy, _))));
+}
