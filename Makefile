@@ -63,7 +63,7 @@ bench-vad: ## What voice detection costs, and what its first stage misses
 
 bench-media: ## What agents cost in LiveKit rooms, beside the official SDKs, and what losses do to words
 	@scripts/setup build-tools models livekit e2e
-	$(where) && cargo bench --locked --workspace --bench media
+	$(where) && cargo bench --locked -p libwebrtc --bench media
 	$(where) && cargo bench --locked --bench loss
 
 setup: ## Installs everything that the commands above need
