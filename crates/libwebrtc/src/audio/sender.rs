@@ -71,7 +71,10 @@ pub(crate) struct Sender {
     /// Samples of the coded format that do not fill a packet yet.
     rest: Vec<i16>,
     seq: u64,
-    time: u32,
+    /// The RTP clock, not wrapped around.
+    time: u64,
+    /// When the first sound came in, and the RTP clock then.
+    began: Option<(Instant, u64)>,
     /// When the last sound came in: a pause after it passes on the RTP clock.
     last_at: Option<Instant>,
     /// Whether the next packet is the first after a pause.
@@ -102,7 +105,8 @@ impl Sender {
             coding,
             rest: Vec::new(),
             seq: seq.into(),
-            time,
+            time: time.into(),
+            began: None,
             last_at: None,
             marker: true,
             ticks: 0,
@@ -158,15 +162,17 @@ impl Sender {
         self.marker = true;
     }
 
-    /// Lets the RTP clock run on over a pause, in whole packets.
+    /// Lets the RTP clock run on over a pause, in whole packets. What it is set to is the time since the first sound:
+    /// were the pause itself added, what is lost by rounding would grow with each, and so would a receiver's wait.
     fn pause_until(&mut self, now: Instant) {
-        let Some(last_at) = self.last_at else {
-            return;
-        };
-        let pause = now.saturating_duration_since(last_at).saturating_sub(PACKET);
-        if pause > MAX_LATE {
-            let packets = pause.as_millis() / u128::from(PACKET_MS);
-            self.time = self.time.wrapping_add((packets as u32).wrapping_mul(PACKET_TICKS));
+        let (began, first) = *self.began.get_or_insert((now, self.time));
+        let since_last = now.saturating_duration_since(self.last_at.unwrap_or(now));
+        if since_last.saturating_sub(PACKET) > MAX_LATE {
+            let passed =
+                now.saturating_duration_since(began).as_micros() * u128::from(OPUS_CLOCK) / 1_000_000;
+            let behind = (first + passed as u64).saturating_sub(self.time);
+            self.time +=
+                (behind + u64::from(PACKET_TICKS / 2)) / u64::from(PACKET_TICKS) * u64::from(PACKET_TICKS);
             self.marker = true;
         }
     }
@@ -194,8 +200,8 @@ impl Sender {
 
         let mut buffer = [0; MAX_PACKET_BYTES];
         let encoded = self.encoder.encode(pcm, &mut buffer);
-        let time = self.time;
-        self.time = self.time.wrapping_add(PACKET_TICKS);
+        let time = self.time as u32;
+        self.time += u64::from(PACKET_TICKS);
         let length = match encoded {
             Ok(length) => length,
             Err(error) => {

@@ -166,6 +166,25 @@ fn while_nobody_speaks_little_is_sent_and_silence_is_played_on() {
 }
 
 #[test]
+fn the_rtp_clock_keeps_to_the_senders_over_any_number_of_pauses() {
+    let mut sender = Sender::new(Format::SPEECH, SPEECH, 7, u32::MAX - 960).unwrap();
+    let start = now();
+    let (mut now, mut first) = (start, None);
+    for pause in 0..500_u32 {
+        for pcm in sine(440.0, 12_000.0, RATE, 6_400).chunks(SAMPLES_PER_TICK * 2) {
+            sender.push(pcm, now, |packet| {
+                let first = *first.get_or_insert(packet.time);
+                let ticks = (now - start).as_secs_f64() * 48_000.0;
+                let off_ms = (f64::from(packet.time.wrapping_sub(first)) - ticks) / 48.0;
+                assert!(off_ms.abs() < 20.0, "{off_ms} ms off after {pause} pauses");
+            });
+            now += 2 * TICK;
+        }
+        now += Duration::from_millis(130 + u64::from(pause * 7 % 53));
+    }
+}
+
+#[test]
 fn each_stream_of_a_track_gets_the_format_it_asked_for() {
     let mut sender = Sender::new(Format::SPEECH, SPEECH, 7, 7).unwrap();
     let mut receiver = Receiver::default();
