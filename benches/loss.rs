@@ -1,5 +1,7 @@
 //! Speech over a line that loses packets, through the whole path: how many words are wrong, and how much
-//! later the end of speech is noticed, against the same line without losses.
+//! later the end of speech is noticed, against the same line without losses. Several people speak at once, each in a
+//! room of their own, and in so much noise that some words are not understood anyhow: what is understood without effort
+//! hides what losses do to it.
 //!
 //! Part of `make bench-media`; adds its figures to `target/bench/media.json`. About two minutes.
 
@@ -13,8 +15,8 @@
 
 #[path = "support/figures.rs"]
 mod figures;
-#[path = "support/lossy.rs"]
-mod lossy;
+#[path = "../crates/libwebrtc/tests/livekit/line.rs"]
+mod line;
 #[allow(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
 #[path = "../tests/e2e/support/mod.rs"]
 mod support;
@@ -25,26 +27,36 @@ use june_edge::{
     client::microphone::{FRAME_SAMPLES, Published},
     protocol::{FromClient, ToClient, from_client::Interrupt, to_client::StreamData::Transcription},
 };
-use lossy::{Loss, Proxy};
+use line::{Line, Loss};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{Clip, Glasses, June, LivekitServer, clips, free_port, word_errors, words};
 
 /// Where chance begins; another seed, other losses.
 const SEED: u64 = 7;
+/// One way between the agent and its server: some 1,000 km.
+const LATENCY: Duration = Duration::from_millis(10);
+/// How many speak at once.
+const SPEAKERS: usize = 6;
+/// How far the speech is above the noise.
+const SNR_DB: f32 = 20.0;
 
 fn main() {
     actix_web::rt::System::new().block_on(async {
         let (port, udp_port) = (free_port(), free_port());
-        let mut livekit = LivekitServer::configure(port, lossy::ADDRESS, udp_port);
+        let mut livekit = LivekitServer::configure(port, line::ADDRESS, udp_port);
         livekit.run().await;
-        let proxy = Proxy::start(udp_port, SEED).await;
+        let line = Line::start(udp_port, LATENCY, SEED).await;
         let data = tempfile::tempdir().unwrap();
         let june = June::with(&livekit, data.path(), port, &[("RUST_LOG", "error")]).await;
-        let mut glasses = june.glasses("speaker").await;
-        glasses.agent().await;
-        let room = glasses.ack.livekit.clone().unwrap();
-        let microphone = Published::join(&room.url, &room.token).await.unwrap();
+        let mut speakers = Vec::new();
+        for number in 0..SPEAKERS {
+            let mut glasses = june.glasses(&format!("speaker-{number}")).await;
+            glasses.agent().await;
+            let room = glasses.ack.livekit.clone().unwrap();
+            speakers.push((glasses, Published::join(&room.url, &room.token).await.unwrap()));
+        }
 
-        println!("Losses on the agent's line (seed {SEED})    lost   words wrong   end noticed after");
+        println!("Losses on the agents' lines (seed {SEED})   lost       words wrong   end noticed after");
         let mut figures: Vec<(String, f64)> = Vec::new();
         let mut whole = None;
         for (name, key, loss) in [
@@ -52,15 +64,17 @@ fn main() {
             ("5 % at random", "loss5", Loss::Random(0.05)),
             ("10 % in runs of 3", "loss10_bursts", Loss::Bursts(0.10, 3.0)),
         ] {
-            proxy.lose(loss);
-            let heard = hear(&mut glasses, &microphone).await;
+            line.lose(loss);
+            let all = speakers.iter_mut().map(|(glasses, microphone)| hear(glasses, microphone));
+            let heard = Heard::of(futures::future::join_all(all).await);
             println!(
-                "  {name:<36} {:>5.1} %   {:>7.1} %   {:>12.0} ms",
-                proxy.lost_percent(),
-                heard.wer_percent,
+                "  {name:<36} {:>5.1} %   {:>4} of {:>4}   {:>12.0} ms",
+                line.lost_percent(),
+                heard.wrong,
+                heard.spoken,
                 heard.noticed_ms
             );
-            figures.push((format!("{key}_wer_percent"), heard.wer_percent));
+            figures.push((format!("{key}_wer_percent"), 100.0 * heard.wrong as f64 / heard.spoken as f64));
             let (wrong, noticed_ms) = *whole.get_or_insert((heard.wrong, heard.noticed_ms));
             if !matches!(loss, Loss::None) {
                 // Where not a word was wrong without losses, it is held against one.
@@ -69,30 +83,57 @@ fn main() {
                 figures.push((format!("{key}_added_delay_ms"), heard.noticed_ms - noticed_ms));
             }
         }
-        microphone.leave().await;
+        for (_, microphone) in speakers {
+            microphone.leave().await;
+        }
         figures::add_figures("media", &figures);
     });
 }
 
-/// What came of all recordings.
+/// What came of all recordings that one of the speakers spoke, or all of them.
 struct Heard {
     /// Words.
     wrong: usize,
-    wer_percent: f64,
+    spoken: usize,
     /// From the last sample's leaving to the end of speech at the client, median.
     noticed_ms: f64,
 }
 
-async fn hear(glasses: &mut Glasses, microphone: &Published) -> Heard {
+impl Heard {
+    fn of(each: Vec<(usize, usize, Vec<f64>)>) -> Self {
+        let (mut wrong, mut spoken, mut noticed) = (0, 0, Vec::new());
+        for (wrong_words, spoken_words, noticed_ms) in each {
+            wrong += wrong_words;
+            spoken += spoken_words;
+            noticed.extend(noticed_ms);
+        }
+        noticed.sort_by(f64::total_cmp);
+        Self { wrong, spoken, noticed_ms: noticed[noticed.len() / 2] }
+    }
+}
+
+/// Speaks every recording. Words that came wrong, words in all, and how long after each recording its end was noticed, in
+/// milliseconds.
+async fn hear(glasses: &mut Glasses, microphone: &Published) -> (usize, usize, Vec<f64>) {
     let (mut wrong, mut spoken, mut noticed) = (0, 0, Vec::new());
-    for clip in clips() {
+    for clip in clips().into_iter().map(in_noise) {
         let (said, after) = utter(glasses, microphone, &clip).await;
         wrong += word_errors(&clip.words, &said);
         spoken += words(&clip.words).len();
         noticed.push(after.as_secs_f64() * 1000.0);
     }
-    noticed.sort_by(f64::total_cmp);
-    Heard { wrong, wer_percent: 100.0 * wrong as f64 / spoken as f64, noticed_ms: noticed[noticed.len() / 2] }
+    (wrong, spoken, noticed)
+}
+
+/// The recording with white noise, the same each time.
+fn in_noise(clip: Clip) -> Clip {
+    let power = clip.samples.iter().map(|sample| f32::from(*sample).powi(2)).sum::<f32>();
+    let rms = (power / clip.samples.len() as f32).sqrt() / 10_f32.powf(SNR_DB / 20.0);
+    let mut chance = StdRng::seed_from_u64(SEED);
+    // As loud as that, evenly distributed.
+    let peak = rms * 3_f32.sqrt();
+    let noisy = |sample: &i16| (f32::from(*sample) + chance.random_range(-peak..=peak)) as i16;
+    Clip { samples: clip.samples.iter().map(noisy).collect(), ..clip }
 }
 
 /// Speaks a recording; what was understood of it, and how long after its last sample the end was noticed.

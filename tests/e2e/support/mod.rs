@@ -1,6 +1,8 @@
 //! The parts, each a process of its own that ends with the test.
 
 mod livekit;
+#[path = "../../../crates/libwebrtc/tests/livekit/ports.rs"]
+mod ports;
 mod proxy;
 mod publisher;
 mod watcher;
@@ -8,10 +10,8 @@ mod word_errors;
 mod words;
 
 use std::{
-    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use june_edge::{
 
 pub use self::{
     livekit::{LivekitServer, SECRET},
+    ports::free_port,
     proxy::Proxy,
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
@@ -50,22 +51,6 @@ pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         }
     })
     .await
-}
-
-/// A port that nobody uses at the moment, TCP or UDP. It is below those that systems hand out by themselves (from 32768
-/// on Linux, 49152 elsewhere): until a server has it, no connection of this busy machine can take it.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Processes that run at the same time begin apart.
-        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (FIRST + number % COUNT) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 pub fn repository(file: &str) -> PathBuf {

@@ -8,12 +8,13 @@
 //! arrives ───────────▶ play   ───────▶ hold, then:          ────────────────────▶ fill in real time
 //!                                       · late original                             · concealment, then silence
 //!                                       · copy from RED         the next packet ends it; the sender's clock says
-//!                                       · in-band FEC           how long the pause was, and what is still owed
-//!                                       · concealment           of it is played first
+//!                                       · sent again (NACK)     how long the pause was, and what is still owed
+//!                                       · in-band FEC           of it is played first
+//!                                       · concealment
 //! ```
 //!
-//! - **Adaptive**: how long it holds behind a hole follows how late reordered packets really come
-//!   ([`MIN_HOLD`]..[`MAX_HOLD`]), and when a pause counts as one follows the network's jitter
+//! - **Adaptive**: how long it holds behind a hole follows how late packets really come there, by themselves or sent
+//!   again ([`MIN_HOLD`]..[`MAX_HOLD`]), and when a pause counts as one follows the network's jitter
 //!   ([`MIN_IDLE`]..[`MAX_IDLE`]).
 //! - **The stream's length is the sender's**: sound and gaps are counted by RTP timestamps, and filler that turned
 //!   out too long is taken off the next pause. Clock drift between the two ends therefore never adds up.
@@ -23,6 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,9 +36,7 @@ use super::opus::{self, MIN_FRAME_TICKS};
 const MIN_HOLD: Duration = Duration::from_millis(20);
 /// The most time to wait behind a hole: with the packet that shows the hole, the added delay stays under 80 ms.
 const MAX_HOLD: Duration = Duration::from_millis(55);
-/// How much the hold grows when a packet came after we had given it up.
-const HOLD_STEP: Duration = Duration::from_millis(10);
-/// What a reordered packet's lateness is raised by to get the hold.
+/// What a packet's lateness is raised by to get the hold.
 const HOLD_MARGIN: Duration = Duration::from_millis(10);
 
 /// The least time without a packet that counts as a pause.
@@ -68,8 +68,10 @@ const OLD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A sequence number further away than this is a new beginning (10 s of 20 ms packets).
 const MAX_SEQ_JUMP: i64 = 500;
-/// As many packets in a row that come too late mean that the sender began anew with lower numbers.
+/// As many packets in a row that come too late, and none in time for as long, mean that the sender began anew with
+/// lower numbers. Sent again and too late, many may come at once.
 const MAX_LATE_RUN: u32 = 10;
+const LATE_RUN: Duration = Duration::from_millis(100);
 /// For this long after a change of source, packets of the one before are stragglers and not another change.
 const STRAGGLERS: Duration = Duration::from_millis(500);
 /// A pause may be longer by the sender's clock than by ours by this much: jitter, drift, a buffered start.
@@ -183,6 +185,8 @@ struct Source {
     played_at: Instant,
     /// When a packet first waited behind the present hole.
     hole_since: Option<Instant>,
+    /// The last hole that was given up, and since when it had been one.
+    given_up: Option<(Range<i64>, Instant)>,
     /// Filler played minus pauses the sender's clock showed, in ticks: positive is ahead of the sender.
     ahead: i64,
     /// When the next step of filler is due. Set while nothing waits.
@@ -229,10 +233,12 @@ impl JitterBuffer {
             return;
         };
         if seq < source.next.seq {
-            self.network.gave_up_too_early();
+            if let Some((_, since)) = source.given_up.as_ref().filter(|(seqs, _)| seqs.contains(&seq)) {
+                self.network.came(now.saturating_duration_since(*since));
+            }
             self.counters.late += 1;
             source.late_run += 1;
-            if source.late_run < MAX_LATE_RUN {
+            if source.late_run < MAX_LATE_RUN || now < source.last.at + LATE_RUN {
                 return;
             }
             self.begin(&packet, now);
@@ -244,13 +250,17 @@ impl JitterBuffer {
             return;
         }
         self.counters.packets += 1;
-        self.network.arrived(time, now);
         if seq < source.newest.0 {
             self.counters.reordered += 1;
             if let Some(since) = source.hole_since {
-                self.network.reordered(now.saturating_duration_since(since));
+                self.network.came(now.saturating_duration_since(since));
             }
         } else {
+            if time - source.newest.1 > ticks_of(MIN_IDLE) {
+                // How long a pause was by the sender's clock says nothing of the network.
+                self.network.restart();
+            }
+            self.network.arrived(time, now);
             source.newest = (seq, time);
             source.last = Last { at: now, ticks, dtx: opus::is_dtx(&packet.payload) };
         }
@@ -320,6 +330,12 @@ impl JitterBuffer {
         Some(due.max(free_at))
     }
 
+    /// Whether something is missing that the peer may still send again in time.
+    pub(crate) fn has_hole(&self) -> bool {
+        let next = self.source.as_ref().map(|source| source.next.seq);
+        self.held.first_key_value().map(|(seq, _)| *seq) > next
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
@@ -360,6 +376,7 @@ impl JitterBuffer {
             last: Last { at: now, ticks: 0, dtx: false },
             played_at: now,
             hole_since: None,
+            given_up: None,
             ahead: 0,
             fill_at: None,
             faded: false,
@@ -386,6 +403,8 @@ impl JitterBuffer {
                 return;
             }
             self.counters.lost += missing.unsigned_abs();
+            self.network.gave_up();
+            source.given_up = Some((source.next.seq..seq, since));
         }
         self.network.forget();
         source.hole_since = None;
@@ -531,7 +550,8 @@ struct Network {
 impl Default for Network {
     fn default() -> Self {
         Self {
-            hold: MIN_HOLD * 2,
+            // Whether packets come late or not at all is worth finding out.
+            hold: MAX_HOLD,
             worst: Duration::ZERO,
             fastest: None,
             jitter_ticks: 0.0,
@@ -548,6 +568,8 @@ impl Network {
         self.fastest = None;
     }
 
+    /// A packet came in its turn. Those that are sent again are late for another reason, and would make every pause
+    /// begin later.
     fn arrived(&mut self, time: i64, now: Instant) {
         let (epoch, fastest) = *self.fastest.get_or_insert((now, f64::from(u32::MAX)));
         let elapsed = now.saturating_duration_since(epoch).as_secs_f64() * f64::from(OPUS_CLOCK);
@@ -562,16 +584,20 @@ impl Network {
         self.worst = self.worst.max(late.min(MAX_IDLE));
     }
 
-    fn reordered(&mut self, late: Duration) {
-        self.hold = self.hold.max(late + late / 2 + HOLD_MARGIN).min(MAX_HOLD);
+    /// A packet came so long after its absence showed, be it given up meanwhile or not. Up at once, down by and by.
+    fn came(&mut self, late: Duration) {
+        if late < MAX_HOLD {
+            let enough = (late + late / 4 + HOLD_MARGIN).clamp(MIN_HOLD, MAX_HOLD);
+            self.hold = enough.max((self.hold * 3 + enough) / 4);
+        }
     }
 
-    fn gave_up_too_early(&mut self) {
-        self.hold = (self.hold + HOLD_STEP).min(MAX_HOLD);
+    /// A hole was waited for in vain.
+    fn gave_up(&mut self) {
+        self.hold = (self.hold * 3 / 4).max(MIN_HOLD);
     }
 
     fn forget(&mut self) {
-        self.hold = (self.hold - self.hold / FORGET).max(MIN_HOLD);
         self.worst -= self.worst / FORGET;
     }
 

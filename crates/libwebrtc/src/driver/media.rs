@@ -58,6 +58,15 @@ impl Media {
         self.report(now);
     }
 
+    /// Has the peer asked for packets that are missing, and no more once they are not.
+    pub(super) fn ask(&mut self, connection: &Connection) {
+        for (_, receiver) in &mut self.receivers {
+            if let Some((ssrc, ask)) = receiver.asks_anew() {
+                connection.with(|peer, now| peer.ask_again(ssrc, ask, now));
+            }
+        }
+    }
+
     /// Reports once in a while. No timer of its own: while there is sound this is called often enough.
     fn report(&mut self, now: Instant) {
         if self.report_at.is_some_and(|at| now < at) {

@@ -266,6 +266,7 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
         }
         network.work(&connection, now);
         engine::tell_readers(|heard| media.play(now, heard));
+        media.ask(&connection);
         if done {
             break;
         }

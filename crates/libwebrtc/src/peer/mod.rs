@@ -28,8 +28,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use str0m::media::{MediaKind, Mid};
+use str0m::format::{Codec, CodecConfig, FormatParams};
+use str0m::media::{Frequency, MediaKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::Extension;
 use str0m::{Candidate, Event, Input, Output as RtcOutput, Rtc, RtcConfig};
 
 pub(crate) use channels::ChannelKey;
@@ -438,18 +440,34 @@ impl Peer {
 }
 
 fn fresh_rtc(now: Instant) -> Rtc {
-    RtcConfig::new()
-        .clear_codecs()
-        .enable_opus(true, true)
-        // Video is negotiated, as LiveKit expects of a subscriber, and ignored.
-        .enable_vp8(true)
-        .enable_h264(true)
+    let mut config = RtcConfig::new();
+    *config.codec_config() = codecs();
+    config
+        .clear_extension_map()
+        .set_extension(1, Extension::AudioLevel)
+        .set_extension(4, Extension::RtpMid)
         // In frame mode str0m stays silent when LiveKit gives a media section to another track whose sequence
         // numbers are lower; and adapting to the network needs the packets as they come.
         .set_rtp_mode(true)
         .set_sctp_max_buffered_amount(SEND_BUFFER_BYTES)
         .set_stats_interval(Some(STATS_INTERVAL))
         .build(now)
+}
+
+/// What is offered: Opus with copies (RED) and with lost packets sent again (NACK). And of video, which is ignored but
+/// which LiveKit expects a subscriber to negotiate, no more than it takes: each variant would be told in three sections
+/// of each description, and make all of them cost more than the sound.
+fn codecs() -> CodecConfig {
+    const VP8: u8 = 96;
+    const H264: u8 = 108;
+    const CONSTRAINED_BASELINE_3_1: u32 = 0x42_e0_1f;
+    let mut codecs = CodecConfig::empty();
+    codecs.enable_opus(true, true);
+    codecs.add_config(VP8.into(), None, Codec::Vp8, Frequency::NINETY_KHZ, None, FormatParams::default());
+    codecs.add_h264(H264.into(), None, true, CONSTRAINED_BASELINE_3_1);
+    let mut codecs = codecs.params().to_vec();
+    codecs.iter_mut().for_each(|codec| codec.set_fb_nack(codec.spec().codec.is_audio()));
+    CodecConfig::new_from_payload_params(codecs)
 }
 
 impl RtcError {

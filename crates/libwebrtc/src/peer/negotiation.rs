@@ -176,6 +176,7 @@ impl Peer {
         text: SessionDescription,
         now: Instant,
     ) -> Result<(), RtcError> {
+        tracing::trace!(%text, "local description");
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Offer, Phase::Stable) => {
                 let Some(offer) = self.negotiation.draft.take() else {
@@ -212,6 +213,7 @@ impl Peer {
         text: SessionDescription,
         now: Instant,
     ) -> Result<(), RtcError> {
+        tracing::trace!(%text, "remote description");
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Answer | SdpType::PrAnswer, Phase::HaveLocalOffer { offer, .. })
                 if self.negotiation.current_remote.as_ref() == Some(&text) =>
@@ -315,7 +317,8 @@ impl Peer {
         let (offer, pending) =
             api.apply().ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
         self.negotiation.drafted = true;
-        Ok(Draft { sdp: offer.to_sdp_string(), pending, added, channel, made_for })
+        let sdp = sdp::without_resending(&offer.to_sdp_string());
+        Ok(Draft { sdp, pending, added, channel, made_for })
     }
 
     fn accept_answer(
@@ -337,7 +340,7 @@ impl Peer {
         let offer = SdpOffer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(RtcError::invalid_sdp)?;
         self.described(text, now);
-        Ok(answer.to_sdp_string())
+        Ok(sdp::without_resending(&answer.to_sdp_string()))
     }
 
     /// The peer described itself.

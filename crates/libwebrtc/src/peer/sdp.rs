@@ -80,6 +80,20 @@ pub(crate) fn sections(sdp: &str) -> Vec<Section> {
     sections
 }
 
+/// `sdp` without the promise to send lost packets again where it sends itself: str0m does that by RTX alone, which
+/// LiveKit has for video only.
+pub(crate) fn without_resending(sdp: &str) -> String {
+    const END: &str = "\r\n";
+    let sends = |line: &&str| matches!(*line, "a=sendonly" | "a=sendrecv");
+    let promises = |line: &&str| line.starts_with("a=rtcp-fb:") && line.ends_with(" nack");
+    let sections = sdp.split("\r\nm=").map(|section| {
+        let sends = section.split(END).any(|line| sends(&line));
+        let lines = section.split(END).filter(|line| !(sends && promises(line)));
+        lines.collect::<Vec<_>>().join(END)
+    });
+    sections.collect::<Vec<_>>().join("\r\nm=")
+}
+
 fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, value: &'a str) {
     match name {
         "mid" => section.mid = value.to_owned(),
@@ -194,10 +208,24 @@ mod tests {
         assert_eq!(sections(ANSWER)[1].opus, asked);
     }
 
+    #[test]
+    fn sending_again_is_promised_nowhere_that_sends_and_the_rest_stays_as_it_was() {
+        let section = |direction: &str, feedback: &str| {
+            format!("\r\nm=audio 9 x 111\r\na={direction}\r\na=rtcp-fb:111 transport-cc{feedback}\r\na=mid:1")
+        };
+        let nack = "\r\na=rtcp-fb:111 nack";
+        let offer = ["sendrecv", "sendonly", "recvonly", "inactive"].map(|d| section(d, nack)).concat();
+        let promised = [("sendrecv", ""), ("sendonly", ""), ("recvonly", nack), ("inactive", nack)];
+        let promised = promised.map(|(direction, feedback)| section(direction, feedback)).concat();
+
+        assert_eq!(without_resending(&format!("v=0{offer}\r\n")), format!("v=0{promised}\r\n"));
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in "(m=audio .{0,10}\r\n|a=[a-z]{0,9}:?.{0,20}\r\n|.{0,20}\n){0,20}") {
             sections(&text);
+            without_resending(&text);
         }
     }
 }

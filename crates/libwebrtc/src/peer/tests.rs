@@ -14,6 +14,7 @@ use crate::media_stream_track::{MediaStreamTrack, RtcTrackState};
 use crate::peer_connection::OfferOptions;
 use crate::rtp_transceiver::{RtpTransceiverDirection as Direction, RtpTransceiverInit};
 use crate::session_description::{SdpType, SessionDescription};
+use crate::stats::RtcStats;
 
 // --- The world ----------------------------------------------------------------------------------------------
 
@@ -378,6 +379,45 @@ fn packets_go_as_red_because_both_sides_have_it_and_carry_the_one_before() {
     };
     let unpacked = crate::audio::red::unpack(&last.packet.payload, opus).unwrap();
     assert_eq!(unpacked.earlier.len(), 1);
+}
+
+#[test]
+fn what_is_missing_is_asked_for_while_it_is_wanted_and_no_longer() {
+    let mut world = World::new();
+    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
+    world.negotiate(A);
+    world.connect();
+    world.speak(A, id, 0..3);
+    let lose = |world: &mut World, numbers| {
+        world.up = false;
+        world.speak(A, id, numbers);
+        world.up = true;
+    };
+    let asked = |world: &mut World| {
+        world.run_for(STATS_INTERVAL + Duration::from_secs(1));
+        let arrives = world.peer(B).transceiver_ids()[0];
+        let stats = world.peer(B).receiver_stats(arrives, 0);
+        let counts = stats.iter().filter_map(|report| {
+            if let RtcStats::InboundRtp(inbound) = report { Some(inbound.inbound.nack_count) } else { None }
+        });
+        counts.sum::<u32>()
+    };
+
+    lose(&mut world, 3..6);
+    world.speak(A, id, 6..8);
+    assert_eq!(asked(&mut world), 0, "str0m asks by itself");
+
+    let (ssrc, now) = (world.sides[B].packets[0].packet.ssrc, world.now);
+    world.peer(B).ask_again(ssrc, true, now);
+    world.run_for(Duration::from_millis(50));
+    let now = world.now;
+    world.peer(B).ask_again(ssrc, false, now);
+    let while_wanted = asked(&mut world);
+    assert_ne!(while_wanted, 0);
+
+    lose(&mut world, 8..10);
+    world.speak(A, id, 10..12);
+    assert_eq!(asked(&mut world), while_wanted);
 }
 
 #[test]

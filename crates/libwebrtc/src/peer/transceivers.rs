@@ -516,6 +516,19 @@ impl Peer {
         self.outputs.push_back(Output::Packet(incoming));
     }
 
+    /// Asks the peer for what is missing of this source (NACK, RFC 4585 §6.2.1), until it is told to stop. Asked all
+    /// the time, str0m would look for holes 30 times a second, on each connection.
+    ///
+    /// LiveKit answers whatever it says of a section: it takes `nack` off those whose track comes with RED, though one
+    /// copy is of little help where three packets in a row are lost. Where it makes the copies itself it does not
+    /// answer, and what is sent again too late is not waited for.
+    pub(crate) fn ask_again(&mut self, ssrc: u32, ask: bool, now: Instant) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
+            stream.suppress_nack(!ask);
+            self.settle(now);
+        }
+    }
+
     fn learn_source(&mut self, ssrc: u32) -> Option<TransceiverId> {
         let mid = self.rtc.direct_api().stream_rx(&ssrc.into())?.mid();
         let id = self.transceivers.list.iter().find(|transceiver| transceiver.mid == Some(mid))?.id;

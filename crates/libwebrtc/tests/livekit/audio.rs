@@ -230,7 +230,7 @@ async fn what_is_not_in_the_crate_says_so() {
 }
 
 /// Publishes a tone of amplitude 10,000 for as long as the task runs.
-async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<()>) {
+pub async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<()>) {
     let source = NativeAudioSource::new(AudioSourceOptions::default(), rate, 1, 100);
     let sid = publish(room, &source).await;
     let speaking = tokio::spawn(async move {

@@ -12,6 +12,8 @@
 mod audio;
 mod data;
 mod leaks;
+mod line;
 mod network;
+mod ports;
 mod reconnect;
 mod support;

@@ -1,13 +1,17 @@
-//! Ways to the server other than UDP.
+//! Ways to the server other than UDP, and a bad one.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use livekit::SimulateScenario;
 use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::IceTransportsType;
 
-use crate::support::{MODES, Mode, Server, free_port, hears_cleanly, subscribed};
+use crate::audio::publish_tone;
+use crate::line::{self, Line, Loss};
+use crate::ports::free_port;
+use crate::support::{MODES, Mode, Server, hears_cleanly, subscribed};
 
 const RATE: u32 = 16_000;
 
@@ -55,6 +59,41 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
         hears_cleanly(&mut stream, RATE, 1, 440.0, 12_000.0).await;
         room.close().await.unwrap();
     }
+}
+
+/// A tenth is lost, more in a row than any packet carries copies of. Of publishers with copies and without: where the
+/// server itself makes the copies, it sends nothing again. It does not either what it sent less than two round trips
+/// ago, so that the way must not be long here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_line_loses_is_sent_again() {
+    let udp_port = free_port();
+    let server = Server::start_behind(line::ADDRESS, udp_port).await;
+    let line = Line::start(udp_port, Duration::from_millis(4), 0).await;
+    for mode in MODES {
+        let plain = format!("loss-plain-{mode:?}");
+        let mut python = server.python(&plain, "python", &["tone", "440", "plain"]);
+        python.says("published").await;
+        hears_through(&server, &line, &plain, mode, 440.0, 12_000.0).await;
+
+        let red = format!("loss-red-{mode:?}");
+        let (room, _events) = server.join(&red, "speaker", mode).await;
+        let (_track, speaking) = publish_tone(&room, 48_000, 660.0).await;
+        hears_through(&server, &line, &red, mode, 660.0, 10_000.0).await;
+        speaking.abort();
+    }
+}
+
+async fn hears_through(server: &Server, line: &Line, name: &str, mode: Mode, hz: f64, amplitude: f64) {
+    let (room, mut events) = server.join(name, "rust", mode).await;
+    let track = subscribed(&mut events).await;
+    let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
+    line.lose(Loss::Regular { lost: 5, of: 50 });
+
+    hears_cleanly(&mut stream, RATE, 3, hz, amplitude).await;
+
+    assert!(line.lost_percent() > 5.0, "{name}: {} % were lost", line.lost_percent());
+    line.lose(Loss::None);
+    room.close().await.unwrap();
 }
 
 /// The established TCP connections of this process to `port`. The publisher, a process of its own, may hold one as

@@ -1,6 +1,6 @@
 """A participant by the official SDK.  peer.py URL TOKEN WHAT [ARGUMENTS]
 
-  tone HZ            publishes a tone of amplitude 12000
+  tone HZ [plain]    publishes a tone of amplitude 12000; plain: without copies (RED)
   listen             measures the audio it hears, second by second: "heard HZ AMPLITUDE SNR"
   echo               sends back the data it gets; a text stream on "echo" likewise
 
@@ -21,10 +21,10 @@ def say(*words):
     print(*words, flush=True)
 
 
-async def tone(room, hz):
+async def tone(room, hz, red=True):
     source = rtc.AudioSource(RATE, 1)
     track = rtc.LocalAudioTrack.create_audio_track("tone", source)
-    options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+    options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=red)
     publication = await room.local_participant.publish_track(track, options)
     say("published", publication.sid)
     angle = 0.0
@@ -98,7 +98,7 @@ async def main(url, token, what, *arguments):
     await room.connect(url, token)
     say("joined")
     if what == "tone":
-        await tone(room, float(arguments[0]))
+        await tone(room, float(arguments[0]), red="plain" not in arguments)
     await asyncio.Event().wait()
 
 

@@ -1,10 +1,8 @@
 //! A server, a Python peer, and instruments.
 
 use std::f64::consts::PI;
-use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -17,6 +15,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::RwLock;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
+
+use crate::ports::free_port;
 
 pub const KEY: &str = "devkey";
 pub const SECRET: &str = "secret-secret-secret-secret-secret";
@@ -53,16 +53,26 @@ impl Server {
 
     /// The same, with more lines of configuration.
     pub async fn start_with(more: &str) -> Self {
+        Self::start_at("127.0.0.1", free_port(), more).await
+    }
+
+    /// A server that takes media at this UDP port and tells clients to send it to this address.
+    pub async fn start_behind(address: &str, udp_port: u16) -> Self {
+        // Behind an address of somebody else's, there is no other way in and none out.
+        Self::start_at(address, udp_port, "  use_ice_lite: true\n  interfaces:\n    includes: [lo]\n").await
+    }
+
+    async fn start_at(address: &str, udp_port: u16, more: &str) -> Self {
         // `RUST_LOG` shows what a test that failed went through.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let binary = std::env::var_os("LIVEKIT_SERVER")
             .expect("LIVEKIT_SERVER must name a livekit-server binary (v1.8.4 or later)");
         let files = TempDir::new().unwrap();
-        let (port, tcp_port, udp_port) = (free_port(), free_port(), free_port());
+        let (port, tcp_port) = (free_port(), free_port());
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: warn\n\
-             rtc:\n  node_ip: 127.0.0.1\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
+             rtc:\n  node_ip: {address}\n  use_external_ip: false\n  enable_loopback_candidate: true\n  \
              udp_port: {udp_port}\n  tcp_port: {tcp_port}\n{more}"
         );
         let path = files.path().join("livekit.yaml");
@@ -200,22 +210,6 @@ impl Peer {
 fn token(room: &str, identity: &str) -> String {
     let grants = VideoGrants { room_join: true, room: room.to_owned(), ..VideoGrants::default() };
     AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
-}
-
-/// A port that nobody uses at the moment, TCP or UDP. It is below those that systems hand out by themselves (from 32768
-/// on Linux, 49152 elsewhere): until a server has it, no connection of this busy machine can take it.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Processes that run at the same time begin apart.
-        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (FIRST + number % COUNT) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// The first event that `pick` takes.
