@@ -49,8 +49,8 @@ pub(crate) struct Receiver {
     levels: Levels,
     /// The source that was heard of last.
     ssrc: u32,
-    /// Whether the peer is being asked for missing packets.
-    asking: bool,
+    /// The source whose missing packets the peer is being asked for.
+    asking: Option<u32>,
     /// Frames on their way to the sinks; kept to save allocating it for each packet.
     frames: Vec<AudioFrame<'static>>,
 }
@@ -93,11 +93,14 @@ impl Receiver {
     /// The source whose missing packets the peer is to be asked for from now on, or no longer. To be called after
     /// [`Self::run`], which may have closed the hole.
     pub(crate) fn asks_anew(&mut self) -> Option<(u32, bool)> {
-        let ask = self.jitter.has_hole();
-        (ask != self.asking).then(|| {
-            self.asking = ask;
-            (self.ssrc, ask)
-        })
+        match (self.asking, self.jitter.has_hole()) {
+            (None, true) => {
+                self.asking = Some(self.ssrc);
+                Some((self.ssrc, true))
+            }
+            (Some(_), false) => self.asking.take().map(|asked| (asked, false)),
+            (None, false) | (Some(_), true) => None,
+        }
     }
 
     /// When [`Self::run`] has something to do if no packet comes before.
