@@ -7,11 +7,12 @@ use livekit::SimulateScenario;
 use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::IceTransportsType;
+use livekit::webrtc::stats::RtcStats;
 
 use crate::audio::publish_tone;
 use crate::line::{self, Line, Loss};
 use crate::ports::free_port;
-use crate::support::{MODES, Mode, Server, hears_cleanly, subscribed};
+use crate::support::{MODES, Mode, Server, hears_cleanly, read, subscribed};
 
 const RATE: u32 = 16_000;
 
@@ -61,9 +62,9 @@ async fn sound_comes_by_a_turn_server_where_nothing_else_is_allowed() {
     }
 }
 
-/// A tenth is lost, more in a row than any packet carries copies of. Of publishers with copies and without: where the
+/// A fifth is lost, more in a row than any packet carries copies of. Of publishers with copies and without: where the
 /// server itself makes the copies, it sends nothing again. It does not either what it sent less than two round trips
-/// ago, so that the way must not be long here.
+/// ago, so that the way must not be long here, and on a busy machine it sends only some of it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_line_loses_is_sent_again() {
     let udp_port = free_port();
@@ -73,27 +74,46 @@ async fn what_a_line_loses_is_sent_again() {
         let plain = format!("loss-plain-{mode:?}");
         let mut python = server.python(&plain, "python", &["tone", "440", "plain"]);
         python.says("published").await;
-        hears_through(&server, &line, &plain, mode, 440.0, 12_000.0).await;
+        misses_less_than_was_lost(&server, &line, &plain, mode).await;
 
         let red = format!("loss-red-{mode:?}");
         let (room, _events) = server.join(&red, "speaker", mode).await;
         let (_track, speaking) = publish_tone(&room, 48_000, 660.0).await;
-        hears_through(&server, &line, &red, mode, 660.0, 10_000.0).await;
+        misses_less_than_was_lost(&server, &line, &red, mode).await;
         speaking.abort();
     }
 }
 
-async fn hears_through(server: &Server, line: &Line, name: &str, mode: Mode, hz: f64, amplitude: f64) {
+/// Listens until little of what is lost is missed. If nothing were sent again, 20 % would be missed of a track without
+/// copies, and 16 % of one that carries one of them.
+async fn misses_less_than_was_lost(server: &Server, line: &Line, name: &str, mode: Mode) {
     let (room, mut events) = server.join(name, "rust", mode).await;
     let track = subscribed(&mut events).await;
     let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-    line.lose(Loss::Regular { lost: 5, of: 50 });
-
-    hears_cleanly(&mut stream, RATE, 3, hz, amplitude).await;
-
-    assert!(line.lost_percent() > 5.0, "{name}: {} % were lost", line.lost_percent());
+    line.lose(Loss::Regular { lost: 5, of: 25 });
+    let mut missed_percent = Vec::new();
+    let (mut lost_before, mut received_before) = lost_and_received(&track).await;
+    while missed_percent.last().is_none_or(|percent| *percent > 12.0) {
+        assert!(missed_percent.len() < 10, "{name}: {missed_percent:?} % were missed");
+        read(&mut stream, RATE, 3.0).await;
+        let (lost, received) = lost_and_received(&track).await;
+        let (missed, came) = (lost - lost_before, received - received_before);
+        missed_percent.push(100.0 * missed / (missed + came));
+        (lost_before, received_before) = (lost, received);
+    }
+    assert!(line.lost_percent() > 10.0, "{name}: {} % were lost", line.lost_percent());
     line.lose(Loss::None);
     room.close().await.unwrap();
+}
+
+/// Packets of a track so far: those that were not there when their turn came, and all that came.
+async fn lost_and_received(track: &RemoteAudioTrack) -> (f64, f64) {
+    let stats = track.get_stats().await.unwrap();
+    let inbound = stats.iter().find_map(|report| match report {
+        RtcStats::InboundRtp(inbound) => Some(&inbound.received),
+        _ => None,
+    });
+    inbound.map_or((0.0, 0.0), |received| (received.packets_lost as f64, received.packets_received as f64))
 }
 
 /// The established TCP connections of this process to `port`. The publisher, a process of its own, may hold one as
