@@ -94,7 +94,8 @@ async fn misses_less_than_was_lost(server: &Server, line: &Line, name: &str, mod
     let mut missed_percent = Vec::new();
     let (mut lost_before, mut received_before) = lost_and_received(&track).await;
     while missed_percent.last().is_none_or(|percent| *percent > 12.0) {
-        assert!(missed_percent.len() < 10, "{name}: {missed_percent:?} % were missed");
+        // The other tests have ended by then.
+        assert!(missed_percent.len() < 50, "{name}: {missed_percent:?} % were missed");
         read(&mut stream, RATE, 3.0).await;
         let (lost, received) = lost_and_received(&track).await;
         let (missed, came) = (lost - lost_before, received - received_before);
