@@ -56,6 +56,7 @@ fn main() {
             speakers.push((glasses, Published::join(&room.url, &room.token).await.unwrap()));
         }
 
+        let clips: Vec<Clip> = clips().into_iter().map(in_noise).collect();
         println!("Losses on the agents' lines (seed {SEED})   lost       words wrong   end noticed after");
         let mut figures: Vec<(String, f64)> = Vec::new();
         let mut whole = None;
@@ -65,22 +66,24 @@ fn main() {
             ("10 % in runs of 3", "loss10_bursts", Loss::Bursts(0.10, 3.0)),
         ] {
             line.lose(loss);
-            let all = speakers.iter_mut().map(|(glasses, microphone)| hear(glasses, microphone));
-            let heard = Heard::of(futures::future::join_all(all).await);
+            let all = speakers.iter_mut().map(|(glasses, microphone)| hear(glasses, microphone, &clips));
+            let each = futures::future::join_all(all).await;
+            let mut heard = each.into_iter().fold(Heard::default(), Heard::and);
+            let median_ms = heard.median_noticed_ms();
             println!(
                 "  {name:<36} {:>5.1} %   {:>4} of {:>4}   {:>12.0} ms",
                 line.lost_percent(),
                 heard.wrong,
                 heard.spoken,
-                heard.noticed_ms
+                median_ms
             );
             figures.push((format!("{key}_wer_percent"), 100.0 * heard.wrong as f64 / heard.spoken as f64));
-            let (wrong, noticed_ms) = *whole.get_or_insert((heard.wrong, heard.noticed_ms));
+            let (wrong, noticed_ms) = *whole.get_or_insert((heard.wrong, median_ms));
             if !matches!(loss, Loss::None) {
                 // Where not a word was wrong without losses, it is held against one.
                 let ratio = heard.wrong as f64 / wrong.max(1) as f64;
                 figures.push((format!("{key}_wer_ratio"), ratio));
-                figures.push((format!("{key}_added_delay_ms"), heard.noticed_ms - noticed_ms));
+                figures.push((format!("{key}_added_delay_ms"), median_ms - noticed_ms));
             }
         }
         for (_, microphone) in speakers {
@@ -90,39 +93,38 @@ fn main() {
     });
 }
 
-/// What came of all recordings that one of the speakers spoke, or all of them.
+/// What came of the recordings.
+#[derive(Default)]
 struct Heard {
     /// Words.
     wrong: usize,
     spoken: usize,
-    /// From the last sample's leaving to the end of speech at the client, median.
-    noticed_ms: f64,
+    /// From each recording's last sample to the end of speech at the client.
+    noticed_ms: Vec<f64>,
 }
 
 impl Heard {
-    fn of(each: Vec<(usize, usize, Vec<f64>)>) -> Self {
-        let (mut wrong, mut spoken, mut noticed) = (0, 0, Vec::new());
-        for (wrong_words, spoken_words, noticed_ms) in each {
-            wrong += wrong_words;
-            spoken += spoken_words;
-            noticed.extend(noticed_ms);
-        }
-        noticed.sort_by(f64::total_cmp);
-        Self { wrong, spoken, noticed_ms: noticed[noticed.len() / 2] }
+    fn and(mut self, other: Self) -> Self {
+        self.noticed_ms.extend(other.noticed_ms);
+        Self { wrong: self.wrong + other.wrong, spoken: self.spoken + other.spoken, ..self }
+    }
+
+    fn median_noticed_ms(&mut self) -> f64 {
+        self.noticed_ms.sort_by(f64::total_cmp);
+        self.noticed_ms[self.noticed_ms.len() / 2]
     }
 }
 
-/// Speaks every recording. Words that came wrong, words in all, and how long after each recording its end was noticed, in
-/// milliseconds.
-async fn hear(glasses: &mut Glasses, microphone: &Published) -> (usize, usize, Vec<f64>) {
-    let (mut wrong, mut spoken, mut noticed) = (0, 0, Vec::new());
-    for clip in clips().into_iter().map(in_noise) {
-        let (said, after) = utter(glasses, microphone, &clip).await;
-        wrong += word_errors(&clip.words, &said);
-        spoken += words(&clip.words).len();
-        noticed.push(after.as_secs_f64() * 1000.0);
+/// Speaks every recording.
+async fn hear(glasses: &mut Glasses, microphone: &Published, clips: &[Clip]) -> Heard {
+    let mut heard = Heard::default();
+    for clip in clips {
+        let (said, after) = utter(glasses, microphone, clip).await;
+        heard.wrong += word_errors(&clip.words, &said);
+        heard.spoken += words(&clip.words).len();
+        heard.noticed_ms.push(after.as_secs_f64() * 1000.0);
     }
-    (wrong, spoken, noticed)
+    heard
 }
 
 /// The recording with white noise, the same each time.

@@ -13,11 +13,13 @@
 //! an SDK needs is part of it. `memory` is all that is resident, programs and libraries included; `private_memory` is
 //! without those, which is what grows with the agents.
 
+#[path = "../tests/livekit/ports.rs"]
+mod ports;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 use std::ffi::OsStr;
-use std::net::{TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -32,6 +34,7 @@ use livekit::webrtc::audio_source::native::NativeAudioSource;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::{AudioFrame, AudioSourceOptions, RtcAudioSource};
 use livekit_api::access_token::{AccessToken, VideoGrants};
+use ports::free_port;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -379,10 +382,7 @@ impl Server {
         let binary =
             std::env::var_os("LIVEKIT_SERVER").expect("LIVEKIT_SERVER must name a livekit-server binary");
         let files = tempfile::TempDir::new().expect("a folder for the configuration");
-        let tcp =
-            || TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
-        let udp = UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
-        let (port, tcp_port) = (tcp(), tcp());
+        let (port, tcp_port, udp) = (free_port(), free_port(), free_port());
         let path = files.path().join("livekit.yaml");
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nkeys:\n  {KEY}: {SECRET}\nlogging:\n  level: error\n\

@@ -587,7 +587,7 @@ impl Network {
     /// A packet came so long after its absence showed, be it given up meanwhile or not. Up at once, down by and by.
     fn came(&mut self, late: Duration) {
         if late < MAX_HOLD {
-            let enough = (late + late / 4 + HOLD_MARGIN).clamp(MIN_HOLD, MAX_HOLD);
+            let enough = (late + late / 2 + HOLD_MARGIN).clamp(MIN_HOLD, MAX_HOLD);
             self.hold = enough.max((self.hold * 3 + enough) / 4);
         }
     }

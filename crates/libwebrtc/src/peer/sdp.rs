@@ -84,10 +84,9 @@ pub(crate) fn sections(sdp: &str) -> Vec<Section> {
 /// LiveKit has for video only.
 pub(crate) fn without_resending(sdp: &str) -> String {
     const END: &str = "\r\n";
-    let sends = |line: &&str| matches!(*line, "a=sendonly" | "a=sendrecv");
     let promises = |line: &&str| line.starts_with("a=rtcp-fb:") && line.ends_with(" nack");
     let sections = sdp.split("\r\nm=").map(|section| {
-        let sends = section.split(END).any(|line| sends(&line));
+        let sends = section.split(END).any(|line| matches!(line, "a=sendonly" | "a=sendrecv"));
         let lines = section.split(END).filter(|line| !(sends && promises(line)));
         lines.collect::<Vec<_>>().join(END)
     });

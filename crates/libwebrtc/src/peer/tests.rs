@@ -54,6 +54,15 @@ impl World {
         Self { start: now, now, sides: [side(1), side(2)], flying: vec![], up: true }
     }
 
+    /// Both are connected, and A has a track to send.
+    fn with_track() -> (Self, TransceiverId) {
+        let mut world = Self::new();
+        let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
+        world.negotiate(A);
+        world.connect();
+        (world, id)
+    }
+
     fn peer(&mut self, side: usize) -> &mut Peer {
         &mut self.sides[side].peer
     }
@@ -383,10 +392,7 @@ fn packets_go_as_red_because_both_sides_have_it_and_carry_the_one_before() {
 
 #[test]
 fn what_is_missing_is_asked_for_while_it_is_wanted_and_no_longer() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    world.connect();
+    let (mut world, id) = World::with_track();
     world.speak(A, id, 0..3);
     let lose = |world: &mut World, numbers| {
         world.up = false;
@@ -558,10 +564,7 @@ fn the_peers_last_description_applied_again_takes_the_pending_offer_back() {
 
 #[test]
 fn an_ice_restart_leaves_the_sound_flowing() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    world.connect();
+    let (mut world, id) = World::with_track();
     world.speak(A, id, 0..5);
 
     world.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
@@ -592,10 +595,7 @@ fn descriptions_that_have_no_place_or_no_sense_are_refused_and_change_nothing() 
 
 #[test]
 fn an_outage_of_seconds_is_no_event() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    world.connect();
+    let (mut world, id) = World::with_track();
 
     world.up = false;
     world.run_for(Duration::from_secs(8));
@@ -610,10 +610,7 @@ fn an_outage_of_seconds_is_no_event() {
 
 #[test]
 fn a_network_that_is_gone_fails_the_connection_and_an_ice_restart_brings_it_back() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    world.connect();
+    let (mut world, id) = World::with_track();
     let cut = world.now;
 
     world.up = false;
@@ -666,10 +663,7 @@ fn a_closed_peer_says_goodbye_and_is_done() {
 
 #[test]
 fn datagrams_of_strangers_change_nothing() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    world.connect();
+    let (mut world, id) = World::with_track();
     let (from, to) = ("203.0.113.9:9".parse().unwrap(), "192.0.2.2:5000".parse().unwrap());
 
     for first in 0..=255_u8 {

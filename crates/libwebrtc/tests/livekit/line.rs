@@ -112,7 +112,6 @@ impl Line {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let back = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap());
-                    back.connect(server).await.unwrap();
                     tokio::spawn(self.clone().answer(back.clone(), front.clone(), client));
                     new.insert(way(back, server))
                 }
@@ -140,11 +139,7 @@ fn way(from: Arc<UdpSocket>, to: SocketAddr) -> UnboundedSender<(Instant, Vec<u8
     tokio::spawn(async move {
         while let Some((due, packet)) = packets.recv().await {
             sleep_until(due).await;
-            // A server that is gone refuses; its clients notice by themselves.
-            let _ = match from.peer_addr() {
-                Ok(_) => from.send(&packet).await,
-                Err(_) => from.send_to(&packet, to).await,
-            };
+            let _ = from.send_to(&packet, to).await;
         }
     });
     way
