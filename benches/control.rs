@@ -45,7 +45,7 @@ const STORM: Duration = Duration::from_secs(5);
 
 /// Clients that talk, how often each does, and for how long.
 const ACTIVE: usize = 1_000;
-const EVERY: Duration = Duration::from_millis(500);
+const PING_INTERVAL: Duration = Duration::from_millis(500);
 const ROUND: Duration = Duration::from_secs(6);
 
 /// Rounds without and with a client that does not read, in turns.
@@ -77,7 +77,7 @@ fn main() {
     let ratio = p99(&with) / p99(&without);
     println!(
         "A message to the session and its answer, {ACTIVE} clients, each every {} ms",
-        EVERY.as_millis()
+        PING_INTERVAL.as_millis()
     );
     println!("                                      p50     p99   (ms, median of {ROUNDS} rounds)");
     println!("  everybody reads                 {:>7.2} {:>7.2}", p50(&without), p99(&without));
@@ -222,11 +222,11 @@ async fn round_trips(gateway: &Gateway) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
 
 async fn talk(talkers: &mut [Client]) -> Vec<f64> {
     let until = Instant::now() + ROUND;
-    let apart = EVERY.div_f64(talkers.len() as f64);
+    let apart = PING_INTERVAL.div_f64(talkers.len() as f64);
     let talking = talkers.iter_mut().enumerate().map(|(n, client)| async move {
         let mut took_ms = Vec::new();
         tokio::time::sleep(apart * n as u32).await;
-        let mut every = tokio::time::interval(EVERY);
+        let mut every = tokio::time::interval(PING_INTERVAL);
         while Instant::now() < until {
             every.tick().await;
             took_ms.push(ask(client).await);

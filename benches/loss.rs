@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 
 use june_edge::{
     client::microphone::{FRAME_SAMPLES, Published},
-    protocol::{FromClient, ToClient, from_client::Interrupt, to_client::StreamData::Transcription},
+    protocol::{
+        FromClient, ToClient,
+        edge_v1::{from_client::Interrupt, to_client::StreamData::Transcription},
+    },
 };
 use line::{Line, Loss};
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -27,8 +27,10 @@ use june_edge::{
     client::microphone::{FRAME_SAMPLES, Published},
     protocol::{
         FromClient, ToClient,
-        from_client::{ConnectionInit, Interrupt},
-        to_client::TurnMetrics,
+        edge_v1::{
+            from_client::{ConnectionInit, Interrupt},
+            to_client::TurnMetrics,
+        },
     },
 };
 use support::{Clip, Glasses, June, LivekitServer, clips, free_port, word_errors, words};
@@ -199,7 +201,7 @@ async fn stream_cost(june: &June, sound: &[i16]) -> Cost {
     let mut listeners = Vec::new();
     for n in 0..STREAMS {
         let init = ConnectionInit {
-            capabilities: june_edge::protocol::from_client::Capabilities {
+            capabilities: june_edge::protocol::edge_v1::from_client::Capabilities {
                 media: vec!["ws".into()],
                 ..Default::default()
             },
@@ -236,19 +238,19 @@ fn quiet_room() -> Vec<i16> {
 /// The detector of the gateway on ten minutes of a quiet room, by this process's own processor time.
 fn vad_core_percent_silent() -> f64 {
     use june_edge::{
-        ai::minds::{MindSettings, Minds, ThinkerChoice, cache_folder},
-        speech::{Listener, gate::GateSettings},
+        providers::registry::{LlmChoice, ProviderConfig, Providers, cache_folder},
+        turn::{endpointer::EndpointerConfig, utterance_detector::UtteranceDetector},
     };
     const SECONDS: usize = 600;
     let models = cache_folder(|name| std::env::var(name).ok()).unwrap().join("models");
-    let settings = MindSettings { models, thinker: ThinkerChoice::Parrot, ..MindSettings::default() };
-    let minds = Minds::load(&settings);
-    let mut listener = Listener::new(minds.detectors.detector(), GateSettings::default());
+    let settings = ProviderConfig { models, llm: LlmChoice::Echo, ..ProviderConfig::default() };
+    let providers = Providers::load(&settings);
+    let mut listener = UtteranceDetector::new(providers.detectors.detector(), EndpointerConfig::default());
     let second = quiet_room();
     let cpu = process::cpu_seconds(std::process::id());
     for _ in 0..SECONDS {
         for frame in second.chunks(FRAME_SAMPLES) {
-            assert!(listener.hear(frame).is_empty(), "a quiet room is not speech");
+            assert!(listener.push(frame).is_empty(), "a quiet room is not speech");
         }
     }
     100.0 * (process::cpu_seconds(std::process::id()) - cpu) / SECONDS as f64

@@ -12,13 +12,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use june_edge::ai::minds::cache_folder;
-use june_edge::ai::onnx::Runtime;
-use june_edge::ai::silero::Engine;
-use june_edge::speech::detector::{Earshot, SpeechDetector, StageSettings, TwoStage};
-use june_edge::speech::gate::GateSettings;
-use june_edge::speech::pcm::{FRAME_SAMPLES, Frame};
-use june_edge::speech::{Heard, Listener};
+use june_edge::{
+    audio::pcm::{FRAME_SAMPLES, Frame},
+    providers::{
+        inference::onnx::Runtime,
+        registry::cache_folder,
+        vad::{Earshot, SpeechDetector, StageSettings, TwoStage, silero::Engine},
+    },
+    turn::{
+        endpointer::EndpointerConfig,
+        utterance_detector::{SpeechEvent, UtteranceDetector},
+    },
+};
 
 #[path = "support/figures.rs"]
 mod support;
@@ -176,7 +181,10 @@ fn sweep(engine: &Engine, quiet: &[Take], spoken: &[Take]) {
     }
 }
 
-fn two_stage(engine: &Engine, settings: StageSettings) -> TwoStage<june_edge::ai::silero::Silero> {
+fn two_stage(
+    engine: &Engine,
+    settings: StageSettings,
+) -> TwoStage<june_edge::providers::vad::silero::Silero> {
     TwoStage::new(engine.detector(), settings)
 }
 
@@ -208,16 +216,16 @@ fn cpu_time() -> Duration {
 }
 
 fn utterances(detector: impl SpeechDetector + 'static, take: &Take) -> Vec<(u64, u64)> {
-    let mut listener = Listener::new(Box::new(detector), GateSettings::default());
-    let mut heard = listener.hear(take.frames.as_flattened());
+    let mut listener = UtteranceDetector::new(Box::new(detector), EndpointerConfig::default());
+    let mut heard = listener.push(take.frames.as_flattened());
     heard.extend(listener.stall());
     let mut found = Vec::new();
     let mut began = 0;
     for event in heard {
         match event {
-            Heard::Started { at_sample } => began = at_sample,
-            Heard::Ended { at_sample, .. } => found.push((began, at_sample)),
-            Heard::Audio(_) => {}
+            SpeechEvent::Started { at_sample } => began = at_sample,
+            SpeechEvent::Ended { at_sample, .. } => found.push((began, at_sample)),
+            SpeechEvent::Audio(_) => {}
         }
     }
     found

@@ -16,23 +16,26 @@ use rand::Rng;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::{
-    agent::{Agents, token::TokenIssuer},
-    ai::minds::{Mind, Minds},
-    auth::{Keys, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
-    clips::Clips,
+    auth::{Authenticator, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
     config::Config,
     consumers::Consumers,
-    deny::Deny,
-    disk::{Disk, DiskError},
-    history::{HistoryStore, sled::SledHistory},
-    http::{self, Part, Site, Webhooks, server::Server},
-    livekit::LivekitApi,
-    protocol::to_client::Delivery,
-    recordings::Recordings,
-    room::{Rooms, passes::Passes},
-    session::{actor::Services, answer::Voice, directory::Directory, machine::Settings, records::Records},
-    speech::gate::GateSettings,
+    deny::DenyList,
+    http::{self, AppState, Part, Webhooks, server::Server},
+    livekit::{
+        agent::Agents, api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier, token::TokenIssuer,
+    },
+    protocol::edge_v1::to_client::Delivery,
+    providers::registry::{Availability, Providers},
+    response::clip_store::Clips,
+    room::Rooms,
+    session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
+    store::{
+        history::HistoryStore,
+        sessions::SessionStore,
+        sled::{Disk, DiskError, history::SledHistory},
+    },
     telemetry,
+    turn::endpointer::EndpointerConfig,
 };
 
 /// Why a gateway does not start.
@@ -51,7 +54,7 @@ pub enum StartError {
     Disk(#[from] DiskError),
     /// The keys that users' tokens are verified by.
     #[error("{0}")]
-    Keys(#[from] JwksError),
+    Jwks(#[from] JwksError),
     /// The system gives no threads.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -60,7 +63,7 @@ pub enum StartError {
 /// A gateway at work. It must be started inside an actix system.
 pub struct Gateway {
     address: SocketAddr,
-    site: web::Data<Site>,
+    app: web::Data<AppState>,
     /// The main server, and that of the metrics.
     servers: Vec<Server>,
     disk: Disk,
@@ -80,27 +83,27 @@ impl Gateway {
 
         let metrics = telemetry::start_metrics();
         let disk = Disk::open(&config.data_dir)?;
-        let records = Records::new(disk.clone(), config.session.ttl)?;
+        let records = SessionStore::new(disk.clone(), config.session.ttl)?;
         let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
-        let settings_of_minds = config.ai.minds.clone();
-        let minds = web::block(move || Minds::load(&settings_of_minds)).await.map_err(io::Error::other)?;
+        let provider_config = config.providers.registry.clone();
+        let providers =
+            web::block(move || Providers::load(&provider_config)).await.map_err(io::Error::other)?;
         let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
 
         let speech_in_room = config.session.delivery == Delivery::Room;
         let issuer = config.livekit.as_ref().map(|livekit| TokenIssuer::new(livekit, speech_in_room));
         let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
-        let deny = Deny::open(disk.clone(), config.session.deny_ttl)?;
+        let deny = DenyList::open(disk.clone(), config.session.deny_ttl)?;
         let room_keys = issuer.clone().map(|issuer| RoomKeys { issuer, deny: deny.clone() });
         let users = Users::new(&config.auth)?;
-        let keys = Keys::new(&config.auth, users, &control_secret, room_keys);
+        let authenticator = Authenticator::new(&config.auth, users, &control_secret, room_keys);
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
         if let Some(livekit) = &livekit {
             deny.sweep(livekit);
         }
         let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
-        let speech_rate_hz =
-            minds.speaker.ready().filter(|_| speech_in_room).map(|speaker| speaker.sample_rate_hz());
+        let speech_rate_hz = providers.tts.ready().filter(|_| speech_in_room).map(|tts| tts.sample_rate_hz());
         let agents = match (&config.livekit, issuer, &media) {
             (Some(livekit), Some(issuer), Some(media)) => {
                 Some(Agents::new(livekit, issuer, media.handle(), speech_rate_hz))
@@ -108,52 +111,48 @@ impl Gateway {
             _ => None,
         };
         let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone(), deny.clone());
-        let passes = config.livekit.as_ref().map(|livekit| Passes::new(livekit, deny.clone()));
-        let parts = parts(&config, &minds);
+        let room_tokens =
+            config.livekit.as_ref().map(|livekit| RoomTokenVerifier::new(livekit, deny.clone()));
+        let parts = parts(&config, &providers);
 
         let (consumers, clips) = (Consumers::default(), Clips::default());
         let services = Arc::new(Services {
-            settings: Arc::new(settings(&config, &minds)),
-            keys: keys.clone(),
+            config: Arc::new(session_config(&config, &providers, authenticator.clone(), room_tokens.clone())),
             agents,
             rooms: rooms.clone(),
-            passes: passes.clone(),
             consumers: consumers.clone(),
             clips: clips.clone(),
             history: history.clone(),
-            detectors: minds.detectors.clone(),
-            gate: GateSettings { pre_roll: config.session.pre_roll, ..GateSettings::default() },
-            transcriber: minds.transcriber.ready().cloned(),
-            thinker: minds.thinker.ready().cloned(),
-            speaker: minds.speaker.ready().cloned(),
+            stt: providers.stt.ready().cloned(),
+            llm: providers.llm.ready().cloned(),
+            tts: providers.tts.ready().cloned(),
         });
-        let site = web::Data::new(Site {
-            directory: Directory::new(records, services, handles),
-            admission: Admission::new(keys.clone(), &config.connects),
+        let app = web::Data::new(AppState {
+            registry: SessionRegistry::new(records, services, handles),
+            admission: Admission::new(authenticator.clone(), &config.connects),
             address_header: config.connects.address_header.clone(),
-            keys,
+            authenticator,
             rooms,
             deny,
             consumers,
             clips,
             history,
             livekit,
-            passes,
+            room_tokens,
             recordings: config
                 .livekit
                 .as_ref()
-                .map(|livekit| Recordings::new(livekit, config.egress_file_prefix.clone())),
+                .map(|livekit| Egress::new(livekit, config.egress_file_prefix.clone())),
             webhooks: config.livekit.as_ref().map(Webhooks::new),
             public_url: config.public_url.clone(),
             parts,
             metrics,
             draining: AtomicBool::new(false),
-            vendor_dir: config.ai.minds.models.parent().unwrap_or(Path::new(".")).join("web"),
+            vendor_dir: config.providers.registry.models.parent().unwrap_or(Path::new(".")).join("web"),
         });
 
         let serve = |address, workers, routes: fn(&mut web::ServiceConfig)| {
-            Server::start(address, workers, routes, &site)
-                .map_err(|cause| StartError::Bind { address, cause })
+            Server::start(address, workers, routes, &app).map_err(|cause| StartError::Bind { address, cause })
         };
         let mut servers = vec![serve(config.bind, cores(), http::routes)?];
         let address = servers[0].address();
@@ -161,7 +160,7 @@ impl Gateway {
             servers.push(serve(bind, 1, http::metrics_routes)?);
         }
         tracing::info!(%address, "listening");
-        Ok(Self { address, site, servers, disk, arbiters, media })
+        Ok(Self { address, app, servers, disk, arbiters, media })
     }
 
     /// Where it listens.
@@ -171,15 +170,15 @@ impl Gateway {
 
     /// The parts of the pipeline and how they are.
     pub fn parts(&self) -> &[Part] {
-        &self.site.parts
+        &self.app.parts
     }
 
     /// Says good-bye to every client, finishes what is under way, and makes everything durable.
     pub async fn stop(self) {
-        self.site.draining.store(true, Ordering::Relaxed);
-        self.site.directory.shut_down().await;
-        self.site.rooms.shut_down().await;
-        self.site.consumers.shut_down();
+        self.app.draining.store(true, Ordering::Relaxed);
+        self.app.registry.shut_down().await;
+        self.app.rooms.shut_down().await;
+        self.app.consumers.shut_down();
         for server in self.servers {
             server.stop().await;
         }
@@ -224,32 +223,51 @@ impl Drop for MediaRuntime {
     }
 }
 
-fn settings(config: &Config, minds: &Minds) -> Settings {
-    Settings {
+fn session_config(
+    config: &Config,
+    providers: &Providers,
+    authenticator: Authenticator,
+    room_tokens: Option<RoomTokenVerifier>,
+) -> SessionConfig {
+    SessionConfig {
         grace: config.session.grace,
         heartbeat: config.session.heartbeat,
-        dead_after: config.session.dead_after,
+        client_timeout: config.session.client_timeout,
         language: config.session.language.clone(),
-        system_prompt: config.ai.system_prompt.clone(),
-        transcriber: match &minds.transcriber {
-            Mind::Ready(transcriber) => Ok(transcriber.name()),
-            Mind::Off(why) => Err(why.clone()),
+        system_prompt: config.providers.system_prompt.clone(),
+        stt: match &providers.stt {
+            Availability::Ready(stt) => Ok(stt.name()),
+            Availability::Off(why) => Err(why.clone()),
         },
-        voice: minds
-            .speaker
+        detectors: {
+            let detectors = providers.detectors.clone();
+            Arc::new(move || detectors.detector())
+        },
+        endpointer: EndpointerConfig { pre_roll: config.session.pre_roll, ..EndpointerConfig::default() },
+        voice: providers
+            .tts
             .ready()
-            .map(|speaker| Voice { rate_hz: speaker.sample_rate_hz(), delivery: config.session.delivery }),
+            .map(|tts| Voice { rate_hz: tts.sample_rate_hz(), delivery: config.session.delivery }),
         livekit: config.livekit.is_some(),
         client_vad_percent: config.session.client_vad_percent,
         agent_idle: config.session.agent_idle,
+        memory: config.session.memory,
+        authenticator,
+        room_tokens,
     }
 }
 
-fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
-    fn part<T: ?Sized>(part: &'static str, mind: &Mind<T>, name: impl Fn(&T) -> &'static str) -> Part {
-        match mind {
-            Mind::Ready(mind) => Part { part, provider: name(mind).into(), ready: true, message: None },
-            Mind::Off(why) => {
+fn parts(config: &Config, providers: &Providers) -> Vec<Part> {
+    fn part<T: ?Sized>(
+        part: &'static str,
+        part_: &Availability<T>,
+        name: impl Fn(&T) -> &'static str,
+    ) -> Part {
+        match part_ {
+            Availability::Ready(part_) => {
+                Part { part, provider: name(part_).into(), ready: true, message: None }
+            }
+            Availability::Off(why) => {
                 Part { part, provider: "none".into(), ready: false, message: Some(why.clone()) }
             }
         }
@@ -268,13 +286,13 @@ fn parts(config: &Config, minds: &Minds) -> Vec<Part> {
         },
         Part {
             part: "vad",
-            provider: minds.detectors.name().into(),
-            ready: minds.detectors.off().is_none(),
-            message: minds.detectors.off().map(str::to_owned),
+            provider: providers.detectors.name().into(),
+            ready: providers.detectors.off().is_none(),
+            message: providers.detectors.off().map(str::to_owned),
         },
-        part("transcriber", &minds.transcriber, |mind| mind.name()),
-        part("thinker", &minds.thinker, |mind| mind.name()),
-        part("speaker", &minds.speaker, |mind| mind.name()),
+        part("transcriber", &providers.stt, |part_| part_.name()),
+        part("thinker", &providers.llm, |part_| part_.name()),
+        part("speaker", &providers.tts, |part_| part_.name()),
     ]
 }
 

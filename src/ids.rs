@@ -155,15 +155,15 @@ pub struct GuestName(String);
 
 impl GuestName {
     /// The most characters.
-    const LONGEST: usize = 64;
+    const MAX_BYTES: usize = 64;
 
     /// Checks and keeps a name.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        if text.trim().chars().count() > Self::LONGEST {
-            return Err(IdError::TooManyCharacters { limit: Self::LONGEST });
+        if text.trim().chars().count() > Self::MAX_BYTES {
+            return Err(IdError::TooManyCharacters { limit: Self::MAX_BYTES });
         }
         // A character has at most four bytes.
-        name(text, 4 * Self::LONGEST).map(|name| Self(name.to_string()))
+        name(text, 4 * Self::MAX_BYTES).map(|name| Self(name.to_string()))
     }
 
     /// The name itself.
@@ -174,12 +174,12 @@ impl GuestName {
     /// The part of a guest's identity that comes from the name: small letters, digits and hyphens; a
     /// short hash where nothing of that is left or it is long.
     fn slug(&self) -> String {
-        const LONGEST_SLUG: usize = 32;
+        const MAX_SLUG: usize = 32;
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let slug: String = self.0.chars().map(plain).collect();
         let words: Vec<&str> = slug.split('-').filter(|word| !word.is_empty()).collect();
         let slug = words.join("-");
-        if slug.is_empty() || slug.len() > LONGEST_SLUG { short_hash(&self.0) } else { slug }
+        if slug.is_empty() || slug.len() > MAX_SLUG { short_hash(&self.0) } else { slug }
     }
 }
 
@@ -217,10 +217,10 @@ impl RoomName {
     /// `_` and `-`; an e-mail address or a long name is replaced by a short hash, because room names
     /// leak into logs, dashboards and invitations (design §3).
     pub fn for_user(user: &UserId, suffix: &str) -> Self {
-        const LONGEST_USER_PART: usize = 32;
+        const MAX_USER_PART: usize = 32;
         let plain: String =
             user.as_str().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
-        let private = user.as_str().contains('@') || plain.is_empty() || plain.len() > LONGEST_USER_PART;
+        let private = user.as_str().contains('@') || plain.is_empty() || plain.len() > MAX_USER_PART;
         let part = if private { short_hash(user.as_str()) } else { plain };
         Self(format!("room-{part}-{suffix}").into())
     }

@@ -1,46 +1,42 @@
 //! June Edge: an actor-based, stateful edge gateway for voice wearables.
 //!
-//! Glasses and phones keep one WebSocket to the gateway and publish their microphone to a LiveKit
-//! room. The gateway hears, transcribes, thinks and answers. docs/ARCHITECTURE.md follows one sentence
-//! through it; this is the order to read the modules in:
+//! Glasses and phones keep one WebSocket to the gateway and publish their microphone to a LiveKit room. The
+//! gateway transcribes, asks a language model, and answers in text and speech. docs/ARCHITECTURE.md follows
+//! one utterance through it. The order to read the modules in:
 //!
-//! 1. [`config`] and [`gateway`]: what there is to set, and everything built from it.
-//! 2. [`protocol`]: what clients and the gateway say to each other. [`http`]: the routes that lead to it.
-//! 3. [`session`]: the heart. `session::machine` decides, `session::actor` does.
-//! 4. [`agent`]: sound from LiveKit. [`speech`]: from sound to utterances and turns.
-//! 5. [`ai`]: utterances to text, text to an answer, an answer to speech.
-//! 6. [`history`] on [`disk`]: what was said, kept. [`room`]: who is there, pushed.
-//! 7. [`consumers`]: backends that are told what clients say. [`clips`]: answers as files.
-//! 8. [`client`] and [`talk`]: the other end of the wire.
+//! 1. [`config`] and [`gateway`]: the settings, and everything that is built from them.
+//! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it.
+//! 3. [`session`]: a pure state machine and the actor that carries out its effects.
+//! 4. [`audio`] and [`turn`]: from samples to utterances, from utterances to turns.
+//! 5. [`providers`]: STT, LLM, TTS and VAD. [`response`]: an answer as text and as paced speech.
+//! 6. [`livekit`]: tokens, API calls, the media agent. [`room`]: who is in a room, pushed to subscribers.
+//! 7. [`store`]: conversation history and session records. [`deny`]: who was removed from a room.
+//! 8. [`consumers`]: backends that receive what clients send.
+//! 9. [`client`] and [`cli`]: the other end of the wire.
 //!
-//! The rest is small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`livekit`], [`outlet`],
-//! [`rollout`], [`secret`], [`telemetry`].
+//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`rollout`], [`secret`], [`telemetry`].
 
-pub mod agent;
-pub mod ai;
+pub mod audio;
 pub mod auth;
+pub mod cli;
 pub mod client;
-pub mod clips;
 pub mod clock;
 pub mod config;
 pub mod consumers;
 pub mod deny;
-pub mod disk;
 pub mod error;
-#[cfg(test)]
-mod fuzz;
 pub mod gateway;
-pub mod history;
 pub mod http;
 pub mod ids;
 pub mod livekit;
-pub mod outlet;
 pub mod protocol;
-pub mod recordings;
+pub mod providers;
+pub mod response;
 pub mod rollout;
 pub mod room;
 pub mod secret;
 pub mod session;
-pub mod speech;
-pub mod talk;
+pub mod store;
 pub mod telemetry;
+pub mod turn;
+pub mod ws;

@@ -30,7 +30,7 @@ enum Command {
     /// Checks the settings and says what is wrong with them.
     CheckConfig,
     /// Talks to a gateway as a pair of glasses does.
-    Talk(june_edge::talk::Args),
+    Talk(june_edge::cli::talk::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             say("the settings are good");
             ExitCode::SUCCESS
         }),
-        Command::Talk(args) => june_edge::talk::main(args),
+        Command::Talk(args) => june_edge::cli::talk::main(args),
     }
 }
 
@@ -68,7 +68,7 @@ fn serve(config: Config) -> ExitCode {
     actix_web::rt::System::new().block_on(async {
         let gateway = match Gateway::start(config).await {
             Ok(gateway) => gateway,
-            Err(error @ StartError::Keys(_)) => {
+            Err(error @ StartError::Jwks(_)) => {
                 say(&error.to_string());
                 return ExitCode::from(BAD_CONFIGURATION);
             }

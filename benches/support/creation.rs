@@ -10,9 +10,9 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use june_edge::{
-    agent::token::TokenIssuer,
     config::LivekitConfig,
     ids::{RoomName, UserId, suffix},
+    livekit::token::TokenIssuer,
     secret::Secret,
 };
 

@@ -69,7 +69,7 @@ struct Place {
 }
 
 /// An update is longer, whatever else comes is shorter.
-const SHORTEST_UPDATE: usize = 100;
+const MIN_UPDATE: usize = 100;
 
 impl Watchers {
     pub fn start(face: Face, port: u16, room: &str, token: &str) -> Self {
@@ -152,7 +152,7 @@ async fn watch(connection: TcpStream, number: usize, shared: Rc<RefCell<Shared>>
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => return,
         };
-        if length < SHORTEST_UPDATE {
+        if length < MIN_UPDATE {
             continue;
         }
         let now = Instant::now();

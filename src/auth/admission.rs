@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Grant, Keys, rate::Rate};
 use crate::{
+    auth::{Authenticator, Principal, rate::Rate},
     clock,
     config::ConnectConfig,
     error::{ApiError, Code},
@@ -22,7 +22,7 @@ use crate::{
 /// Lets clients in. Cheap to clone.
 #[derive(Clone)]
 pub struct Admission {
-    keys: Keys,
+    keys: Authenticator,
     rates: Arc<Rates>,
 }
 
@@ -34,7 +34,7 @@ struct Rates {
 
 impl Admission {
     /// Admission by these keys, so often.
-    pub fn new(keys: Keys, connects: &ConnectConfig) -> Self {
+    pub fn new(keys: Authenticator, connects: &ConnectConfig) -> Self {
         fn rate<K: Eq + std::hash::Hash>(most: u32) -> Option<Mutex<Rate<K>>> {
             (most > 0).then(|| Mutex::new(Rate::per_minute(most)))
         }
@@ -50,7 +50,7 @@ impl Admission {
     }
 
     /// Whose token this is, if they may come in.
-    pub async fn by_token(&self, token: &str) -> Result<Grant, ApiError> {
+    pub async fn by_token(&self, token: &str) -> Result<Principal, ApiError> {
         let grant = self.keys.verify(token).await?;
         if let Some(rate) = &self.rates.by_user {
             let taken = rate.lock().take(grant.user.clone(), clock::now());

@@ -34,13 +34,13 @@ use crate::{
 const MAX_BODY: usize = 128 * 1024;
 
 /// The most keys of a set that are looked at.
-const MOST_KEYS: usize = 64;
+const MAX_KEYS: usize = 64;
 
 /// How long the provider may take to answer: a client waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Keys that are older are asked for again: the provider may have withdrawn one.
-const OLD: Duration = Duration::from_secs(600);
+const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// While there are no keys at all nobody can come in, and the pause is no longer than this.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ impl KeySet {
         let http = reqwest::Client::builder()
             // A provider that sends us elsewhere could send us to plain HTTP.
             .redirect(Policy::none())
-            .timeout(PATIENCE)
+            .timeout(FETCH_TIMEOUT)
             // A connection that is used once in ten minutes is not worth keeping.
             .pool_max_idle_per_host(0)
             .build()?;
@@ -218,7 +218,7 @@ impl Cache {
 
     /// Whether the keys are from long ago.
     fn is_old(&self, now: Instant) -> bool {
-        self.loaded_at.is_some_and(|at| now >= at + OLD)
+        self.loaded_at.is_some_and(|at| now >= at + MAX_AGE)
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
@@ -246,7 +246,7 @@ fn parse(body: &[u8]) -> Result<Vec<Key>, JwksError> {
         keys: Vec<Value>,
     }
     let set: Set = serde_json::from_slice(body)?;
-    let keys: Vec<Key> = set.keys.into_iter().take(MOST_KEYS).filter_map(key).collect();
+    let keys: Vec<Key> = set.keys.into_iter().take(MAX_KEYS).filter_map(key).collect();
     if keys.is_empty() { Err(JwksError::NoKeys) } else { Ok(keys) }
 }
 
@@ -342,7 +342,7 @@ mod tests {
         cache.failed(now + COOLDOWN);
         assert!(cache.find(Some("a"), Algorithm::RS256).is_some(), "the last good keys stay");
         assert!(!cache.is_due(now + COOLDOWN), "and are not asked for all the time");
-        assert!(cache.is_old(now + OLD) && !cache.is_old(now));
+        assert!(cache.is_old(now + MAX_AGE) && !cache.is_old(now));
     }
 
     proptest! {

@@ -20,15 +20,15 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-use self::users::Users;
 use crate::{
-    agent::token::{Token, TokenIssuer},
-    clock,
+    auth::users::Users,
     config::AuthConfig,
-    deny::Deny,
+    deny::DenyList,
     error::{ApiError, Code},
     ids::{GuestName, Identity, RoomName, SessionId, UserId},
-    protocol::to_client::LivekitInfo,
+    livekit::token::{Token, TokenIssuer},
+    protocol::edge_v1::to_client::LivekitInfo,
+    secret::Secret,
 };
 
 /// Lifetime of a control token: long enough for a tunnel or a charging break, and renewed with the
@@ -39,7 +39,7 @@ pub const CONTROL_TTL: Duration = Duration::from_secs(3600);
 const LEEWAY_S: u64 = 5;
 
 /// The longest that a timer is set for; a token may say that it lives for ever.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_TIMER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What control tokens are for.
 const CONTROL_SCOPE: &str = "control";
@@ -61,7 +61,7 @@ struct ControlClaims {
 
 /// Who somebody proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct Principal {
     /// Which user.
     pub user: UserId,
     /// The one session they may use; none where they may use any of the user's.
@@ -74,17 +74,17 @@ pub struct Grant {
     pub expires_at: Option<u64>,
 }
 
-impl Grant {
+impl Principal {
     /// When the token is no longer accepted, by the clock that `now` comes from.
     pub fn ends_at(&self, now: Instant, unix_s: u64) -> Option<Instant> {
         let left = (self.expires_at?.saturating_add(LEEWAY_S)).saturating_sub(unix_s);
-        Some(now + Duration::from_secs(left).min(FAR))
+        Some(now + Duration::from_secs(left).min(MAX_TIMER))
     }
 }
 
 /// Signs and verifies everything that opens a session.
 #[derive(Clone)]
-pub struct Keys {
+pub struct Authenticator {
     control: (EncodingKey, DecodingKey),
     /// For the secrets that resume, kept apart from tokens.
     resume: EncodingKey,
@@ -100,15 +100,17 @@ pub struct RoomKeys {
     /// Signs.
     pub issuer: TokenIssuer,
     /// Who gets none.
-    pub deny: Deny,
+    pub deny: DenyList,
 }
 
 /// Why somebody gets no LiveKit token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {
     /// The gateway has no LiveKit.
+    #[error("this gateway has no LiveKit; the control channel still works")]
     NoLivekit,
     /// They were removed from the room.
+    #[error("removed from the room: there is no token for it for a while")]
     Denied {
         /// Until when, in seconds since the Unix epoch.
         until: u64,
@@ -116,6 +118,14 @@ pub enum NoToken {
 }
 
 impl NoToken {
+    /// The code that clients see.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::NoLivekit => Code::MediaUnavailable,
+            Self::Denied { .. } => Code::Forbidden,
+        }
+    }
+
     /// A denial from the deny-list's own milliseconds.
     fn denied(until_ms: u64) -> Self {
         Self::Denied { until: until_ms.div_ceil(1000) }
@@ -124,19 +134,11 @@ impl NoToken {
 
 impl From<NoToken> for ApiError {
     fn from(why: NoToken) -> Self {
-        match why {
-            NoToken::NoLivekit => Self::new(
-                Code::MediaUnavailable,
-                "this gateway has no LiveKit; the control channel still works",
-            ),
-            NoToken::Denied { .. } => {
-                Self::new(Code::Forbidden, "removed from the room: there is no token for it for a while")
-            }
-        }
+        Self::new(why.code(), why.to_string())
     }
 }
 
-impl Keys {
+impl Authenticator {
     /// The keys of this configuration; `control_secret` where it names none. `users` reads users' own
     /// tokens, where there are any.
     pub fn new(
@@ -192,9 +194,8 @@ impl Keys {
         Ok((identity, token, issuer.url().to_owned()))
     }
 
-    /// A control token for one session.
-    pub fn control_token(&self, user: &UserId, session: SessionId, room: &RoomName) -> String {
-        let now = clock::unix_s();
+    /// A control token for one session, issued at `now` in seconds since the Unix epoch.
+    pub fn control_token(&self, user: &UserId, session: SessionId, room: &RoomName, now: u64) -> Secret {
         let claims = ControlClaims {
             sub: user.to_string(),
             sid: session,
@@ -204,12 +205,13 @@ impl Keys {
             iat: now,
             jti: Uuid::new_v4(),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.control.0)
-            .expect("claims of strings and numbers always sign with HMAC")
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.control.0)
+            .expect("claims of strings and numbers always sign with HMAC");
+        Secret::new(token)
     }
 
     /// Who holds this token: a control token, or a user's.
-    pub async fn verify(&self, token: &str) -> Result<Grant, ApiError> {
+    pub async fn verify(&self, token: &str) -> Result<Principal, ApiError> {
         let control = match self.verify_control(token) {
             Err(error) if error.code == Code::InvalidToken => error,
             verified => return verified,
@@ -220,7 +222,7 @@ impl Keys {
         }
     }
 
-    fn verify_control(&self, token: &str) -> Result<Grant, ApiError> {
+    fn verify_control(&self, token: &str) -> Result<Principal, ApiError> {
         let mut validation = validation(Algorithm::HS256);
         validation.set_required_spec_claims(&["exp", "sub"]);
         let claims = jsonwebtoken::decode::<ControlClaims>(token, &self.control.1, &validation)
@@ -230,7 +232,7 @@ impl Keys {
             return Err(ApiError::new(Code::InvalidToken, "the token is not for the control channel"));
         }
         let user = UserId::parse(&claims.sub).map_err(|error| ApiError::invalid("sub", error))?;
-        Ok(Grant { user, session: Some(claims.sid), room: claims.room, expires_at: Some(claims.exp) })
+        Ok(Principal { user, session: Some(claims.sid), room: claims.room, expires_at: Some(claims.exp) })
     }
 
     /// The secret that resumes a session.
@@ -268,14 +270,14 @@ fn refusal(error: &jsonwebtoken::errors::Error) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use crate::clock;
 
-    fn keys() -> Keys {
+    fn keys() -> Authenticator {
         let auth = AuthConfig {
             api_keys: vec![Secret::new("key-a"), Secret::new("key-b")],
             ..AuthConfig::default()
         };
-        Keys::new(&auth, None, b"control", None)
+        Authenticator::new(&auth, None, b"control", None)
     }
 
     fn john() -> UserId {
@@ -288,7 +290,7 @@ mod tests {
     async fn a_control_token_opens_its_session_for_its_time() {
         let (keys, now) = (keys(), clock::unix_s());
         let room = RoomName::for_user(&john(), "abc123");
-        let grant = keys.verify(&keys.control_token(&john(), SESSION, &room)).await.unwrap();
+        let grant = keys.verify(keys.control_token(&john(), SESSION, &room, now).expose()).await.unwrap();
         assert_eq!((&grant.user, grant.session, grant.room.as_ref()), (&john(), Some(SESSION), Some(&room)));
         assert!(grant.expires_at.unwrap() >= now + CONTROL_TTL.as_secs());
     }
@@ -301,11 +303,11 @@ mod tests {
     #[test]
     fn a_token_that_lives_for_ever_sets_no_timer_for_ever() {
         let now = clock::now();
-        let mut grant = Grant { user: john(), session: None, room: None, expires_at: Some(1_000) };
+        let mut grant = Principal { user: john(), session: None, room: None, expires_at: Some(1_000) };
         assert_eq!(grant.ends_at(now, 990), Some(now + Duration::from_secs(10 + LEEWAY_S)));
         assert_eq!(grant.ends_at(now, 2_000), Some(now));
         grant.expires_at = Some(u64::MAX);
-        assert_eq!(grant.ends_at(now, 990), Some(now + FAR));
+        assert_eq!(grant.ends_at(now, 990), Some(now + MAX_TIMER));
         grant.expires_at = None;
         assert_eq!(grant.ends_at(now, 990), None);
     }

@@ -15,7 +15,7 @@ use std::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// How many are told apart, twice over.
-const MOST: usize = 10_000;
+const MAX_KEYS: usize = 10_000;
 
 /// Counts.
 pub struct Rate<K> {
@@ -47,7 +47,7 @@ impl<K: Eq + Hash> Rate<K> {
         self.forget(now);
         let used_until = match self.young.get(&who).or_else(|| self.old.get(&who)) {
             Some(until) => *until,
-            None if self.young.len() < MOST => now,
+            None if self.young.len() < MAX_KEYS => now,
             None => {
                 let (until, taken) = self.spend(self.others.unwrap_or(now), now);
                 self.others = Some(until);
@@ -56,7 +56,7 @@ impl<K: Eq + Hash> Rate<K> {
         };
         let (until, taken) = self.spend(used_until, now);
         match self.old.get_mut(&who) {
-            Some(known) if self.young.len() >= MOST => *known = until,
+            Some(known) if self.young.len() >= MAX_KEYS => *known = until,
             Some(_) | None => {
                 self.young.insert(who, until);
             }
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn whoever_finds_no_place_shares_one_and_there_are_places_again_later() {
         let (mut rate, now) = (Rate::per_minute(1), clock::now());
-        for who in 0..MOST {
+        for who in 0..MAX_KEYS {
             assert_eq!(rate.take(who, now), Ok(()));
         }
-        assert_eq!(rate.take(MOST, now), Ok(()));
-        assert_eq!(rate.take(MOST + 1, now), Err(MINUTE));
-        assert_eq!(rate.young.len() + rate.old.len(), MOST);
-        assert_eq!(rate.take(MOST + 1, now + MINUTE), Ok(()));
+        assert_eq!(rate.take(MAX_KEYS, now), Ok(()));
+        assert_eq!(rate.take(MAX_KEYS + 1, now), Err(MINUTE));
+        assert_eq!(rate.young.len() + rate.old.len(), MAX_KEYS);
+        assert_eq!(rate.take(MAX_KEYS + 1, now + MINUTE), Ok(()));
         assert_eq!(rate.take(7, now + 3 * MINUTE), Ok(()));
         assert_eq!(rate.young.len() + rate.old.len(), 1, "who has not come lately is forgotten");
     }

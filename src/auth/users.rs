@@ -10,12 +10,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::{
-    Grant,
-    jwks::{JwksError, KeySet},
-    refusal, validation,
-};
 use crate::{
+    auth::{
+        Principal,
+        jwks::{JwksError, KeySet},
+        refusal, validation,
+    },
     config::AuthConfig,
     error::{ApiError, Code},
     ids::UserId,
@@ -80,7 +80,7 @@ impl Users {
     }
 
     /// Whose token this is.
-    pub async fn verify(&self, token: &str) -> Result<Grant, ApiError> {
+    pub async fn verify(&self, token: &str) -> Result<Principal, ApiError> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
         let key = match header.alg {
             Algorithm::HS256 => self.secret.clone(),
@@ -103,7 +103,7 @@ impl Users {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.rules(header.alg))
             .map_err(|error| refusal(&error))?
             .claims;
-        Ok(Grant { user: claims.user()?, session: None, room: None, expires_at: claims.expires_at() })
+        Ok(Principal { user: claims.user()?, session: None, room: None, expires_at: claims.expires_at() })
     }
 
     fn rules(&self, algorithm: Algorithm) -> Validation {
@@ -139,7 +139,7 @@ mod tests {
         AuthConfig { jwt_secret: Some(Secret::new("users")), ..AuthConfig::default() }
     }
 
-    async fn verify(settings: &AuthConfig, token: &str) -> Result<Grant, Code> {
+    async fn verify(settings: &AuthConfig, token: &str) -> Result<Principal, Code> {
         let users = Users::new(settings).unwrap().unwrap();
         users.verify(token).await.map_err(|error| error.code)
     }

@@ -14,18 +14,25 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message,
         client::IntoClientRequest,
-        http::{HeaderValue, header::AUTHORIZATION, header::RETRY_AFTER, header::SEC_WEBSOCKET_PROTOCOL},
+        http::{
+            HeaderValue,
+            header::{AUTHORIZATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL},
+        },
         protocol::CloseFrame,
     },
 };
 
-use super::{ClientError, root_cause};
-use crate::error::Code;
-use crate::protocol::{
-    EDGE_V1, FromClient, ToClient,
-    audio::{Codec, Down, Up},
-    from_client::ConnectionInit,
-    to_client::ConnectionAck,
+use crate::{
+    client::{ClientError, root_cause},
+    error::Code,
+    protocol::{
+        EDGE_V1, FromClient, ToClient,
+        edge_v1::{
+            audio::{Codec, DownlinkFrame, UplinkFrame},
+            from_client::ConnectionInit,
+            to_client::ConnectionAck,
+        },
+    },
 };
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -36,7 +43,7 @@ pub enum Event {
     /// A message, and its number where it has one.
     Message(Option<u64>, ToClient),
     /// A frame of the spoken answer.
-    Sound(Down),
+    Sound(DownlinkFrame),
     /// The channel is over.
     Closed {
         /// The close code (RFC 6455 §7.4); 1006 where the connection broke.
@@ -152,7 +159,7 @@ impl Reader {
                     None
                 }
             },
-            Message::Binary(frame) => match Down::decode(frame) {
+            Message::Binary(frame) => match DownlinkFrame::decode(frame) {
                 Ok(sound) => Some(Event::Sound(sound)),
                 Err(error) => {
                     tracing::debug!(%error, "a frame this client does not know");
@@ -194,7 +201,7 @@ impl Writer {
     /// Sends 16 kHz mono samples of the microphone.
     pub async fn sound(&mut self, samples: &[i16], capture_ms: u64) -> Result<(), ClientError> {
         self.audio_seq += 1;
-        let frame = Up {
+        let frame = UplinkFrame {
             codec: Codec::Pcm16le,
             pre_roll: false,
             backfill: false,
@@ -253,7 +260,7 @@ fn refusal(error: Error) -> ClientError {
                 _ => ClientError::Refused {
                     code: response.status().as_u16().to_string(),
                     message: String::from_utf8_lossy(body).into_owned(),
-                    retry_after: after.or(response.status().is_server_error().then_some(RETRY)),
+                    retry_after: after.or(response.status().is_server_error().then_some(RETRY_DELAY)),
                 },
             }
         }
@@ -262,7 +269,7 @@ fn refusal(error: Error) -> ClientError {
 }
 
 /// How long to wait where the gateway does not say.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A `connection_error`.
 #[expect(clippy::wildcard_enum_match_arm, reason = "it is called with one")]
@@ -272,7 +279,7 @@ fn refused(message: ToClient, after: Option<Duration>) -> ClientError {
             code: code.to_string(),
             message,
             retry_after: (retryable || code == Code::SessionError)
-                .then(|| retry_after_ms.map(Duration::from_millis).or(after).unwrap_or(RETRY)),
+                .then(|| retry_after_ms.map(Duration::from_millis).or(after).unwrap_or(RETRY_DELAY)),
         },
         other => ClientError::Protocol(format!("{other:?}")),
     }

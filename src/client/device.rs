@@ -5,7 +5,7 @@
 //! was spoken meanwhile, takes no message twice, plays the answer and tells the gateway how far.
 //!
 //! ```text
-//!   owner ── speak, say ──▶ orders ─▶ task ─▶ Voice ─────────▶ WebSocket    Link: when to connect, resume,
+//!   owner ── speak, say ──▶ orders ─▶ task ─▶ ResendBuffer ─────────▶ WebSocket    Link: when to connect, resume,
 //!     ▲                                │ └──▶ Room ──────────▶ LiveKit            ping, give up
 //!     └──────── next ◀── events ◀──────┴──◀── Player ◀──────── WebSocket
 //! ```
@@ -19,24 +19,26 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{
-    Channel, ClientError,
-    channel::{Event, Writer},
-    link::{Due, End, Link, Retry},
-    player::Player,
-    room::{Room, RoomState},
-    voice::Voice,
-};
 use crate::{
+    client::{
+        Channel, ClientError,
+        channel::{Event, Writer},
+        player::Player,
+        reconnect_policy::{Due, End, ReconnectPolicy, Retry},
+        resend_buffer::ResendBuffer,
+        room::{Room, RoomState},
+    },
     clock,
     ids::DeviceId,
     protocol::{
         FromClient, ToClient,
-        audio::Down,
-        from_client::{
-            Capabilities, ConnectionInit, LivekitInit, MicrophoneStateAck, Ping, Playhead, ResumeAck, Vad,
+        edge_v1::{
+            audio::DownlinkFrame,
+            from_client::{
+                Capabilities, ConnectionInit, LivekitInit, MicrophoneStateAck, Ping, Playhead, ResumeAck, Vad,
+            },
+            to_client::{ConnectionAck, Delivery, MediaReason, StreamData},
         },
-        to_client::{ConnectionAck, Delivery, MediaReason, StreamData},
     },
 };
 
@@ -84,7 +86,7 @@ pub struct Options {
 
 /// What happened.
 #[derive(Debug)]
-pub enum News {
+pub enum DeviceEvent {
     /// There is a connection. Where it does not say `resumed`, what was known of the session is void, but
     /// for its history.
     Attached(Box<ConnectionAck>),
@@ -98,7 +100,7 @@ pub enum News {
     /// The gateway said something. What is sent again after a cut is here once.
     Message(Box<ToClient>),
     /// Sound of the answer, in order and without gaps, as the loudspeaker gets it.
-    Sound(Down),
+    Sound(DownlinkFrame),
     /// An answer was played to its end, or cut.
     Played {
         /// Which.
@@ -112,7 +114,7 @@ pub enum News {
     Over(End),
 }
 
-enum Order {
+enum Command {
     Speak(Vec<i16>),
     Mute,
     Vad(bool),
@@ -121,8 +123,8 @@ enum Order {
 
 /// A device. Dropping it ends its connection, and not the session.
 pub struct Device {
-    orders: mpsc::Sender<Order>,
-    events: mpsc::Receiver<News>,
+    orders: mpsc::Sender<Command>,
+    events: mpsc::Receiver<DeviceEvent>,
     task: JoinHandle<()>,
 }
 
@@ -139,7 +141,7 @@ impl Device {
         let mut task = Task {
             url: url.to_owned(),
             token: token.to_owned(),
-            link: Link::new(options.retry, seed, clock::now()),
+            link: ReconnectPolicy::new(options.retry, seed, clock::now()),
             outgoing: Outgoing::default(),
             player: Player::default(),
             playhead_at: None,
@@ -157,30 +159,30 @@ impl Device {
         Ok((Self { orders, events, task }, told))
     }
 
-    /// The next event; none after [`News::Over`].
-    pub async fn next(&mut self) -> Option<News> {
+    /// The next event; none after [`DeviceEvent::Over`].
+    pub async fn next(&mut self) -> Option<DeviceEvent> {
         self.events.recv().await
     }
 
     /// Samples of the microphone, 16 kHz mono. They wait where there is no connection, up to five seconds.
     /// Nothing is taken while the owner does not take its events either.
     pub fn speak(&self, samples: &[i16]) -> bool {
-        self.orders.try_send(Order::Speak(samples.to_vec())).is_ok()
+        self.orders.try_send(Command::Speak(samples.to_vec())).is_ok()
     }
 
     /// The microphone goes off.
     pub async fn mute(&self) {
-        self.order(Order::Mute).await;
+        self.order(Command::Mute).await;
     }
 
     /// The device's own voice detection opened or closed.
     pub async fn vad(&self, status: bool) {
-        self.order(Order::Vad(status)).await;
+        self.order(Command::Vad(status)).await;
     }
 
     /// Says something. It waits where there is no connection.
     pub async fn say(&self, message: FromClient) {
-        self.order(Order::Say(message)).await;
+        self.order(Command::Say(message)).await;
     }
 
     /// Leaves, as a client does that will come back. Everything said before is sent.
@@ -192,7 +194,7 @@ impl Device {
         let _ = task.await;
     }
 
-    async fn order(&self, order: Order) {
+    async fn order(&self, order: Command) {
         // A task that is over has told so.
         let _ = self.orders.send(order).await;
     }
@@ -215,7 +217,7 @@ async fn handshake(
 struct Outgoing {
     messages: VecDeque<Message>,
     vad: VecDeque<(u32, Message)>,
-    voice: Voice,
+    voice: ResendBuffer,
 }
 
 impl Outgoing {
@@ -278,7 +280,7 @@ struct Task {
     url: String,
     token: String,
     options: Options,
-    link: Link,
+    link: ReconnectPolicy,
     outgoing: Outgoing,
     player: Player,
     /// When the next playhead is due, while something is played.
@@ -291,8 +293,8 @@ struct Task {
     /// The client's own voice detection is open.
     speaking: bool,
     began: Instant,
-    orders: mpsc::Receiver<Order>,
-    events: mpsc::Sender<News>,
+    orders: mpsc::Receiver<Command>,
+    events: mpsc::Sender<DeviceEvent>,
 }
 
 impl Task {
@@ -309,9 +311,9 @@ impl Task {
                 Lost::Closed(code, reason) => {
                     drop(channel);
                     if let Some(end) = self.link.lost(code, clock::now()) {
-                        return self.tell(News::Over(end)).await;
+                        return self.tell(DeviceEvent::Over(end)).await;
                     }
-                    self.tell(News::Away { code, reason }).await;
+                    self.tell(DeviceEvent::Away { code, reason }).await;
                 }
             }
             next = self.come_back().await;
@@ -350,7 +352,7 @@ impl Task {
         {
             self.room.join(info.clone());
         }
-        self.tell(News::Attached(Box::new(ack))).await;
+        self.tell(DeviceEvent::Attached(Box::new(ack))).await;
     }
 
     /// Lives on a connection until it is over.
@@ -410,10 +412,10 @@ impl Task {
                 Ok(connected) => return Some(connected),
                 Err(error) => {
                     if let Some(end) = self.link.not_attached(&error, clock::now()) {
-                        self.tell(News::Over(end)).await;
+                        self.tell(DeviceEvent::Over(end)).await;
                         return None;
                     }
-                    self.tell(News::Away { code: 1006, reason: error.to_string() }).await;
+                    self.tell(DeviceEvent::Away { code: 1006, reason: error.to_string() }).await;
                 }
             }
         }
@@ -438,16 +440,16 @@ impl Task {
         [link, self.playhead_at].into_iter().flatten().min().unwrap_or(far)
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: Command) {
         match order {
-            Order::Speak(samples) if self.room.is_in() && self.heard_in_room => self.room.send(samples),
-            Order::Speak(samples) => self.outgoing.voice.push(&samples, self.capture_ms()),
-            Order::Mute => self.outgoing.voice.end(self.capture_ms()),
-            Order::Vad(status) => {
+            Command::Speak(samples) if self.room.is_in() && self.heard_in_room => self.room.send(samples),
+            Command::Speak(samples) => self.outgoing.voice.push(&samples, self.capture_ms()),
+            Command::Mute => self.outgoing.voice.end(self.capture_ms()),
+            Command::Vad(status) => {
                 self.speaking = status;
                 self.outgoing.say_vad(status);
             }
-            Order::Say(message) => self.outgoing.say(&message),
+            Command::Say(message) => self.outgoing.say(&message),
         }
     }
 
@@ -506,18 +508,18 @@ impl Task {
             ToClient::AudioStopRequest { .. } => self.stop_playing().await,
             _ => {}
         }
-        self.tell(News::Message(Box::new(message))).await;
+        self.tell(DeviceEvent::Message(Box::new(message))).await;
     }
 
-    async fn sound(&mut self, frame: Down) {
+    async fn sound(&mut self, frame: DownlinkFrame) {
         if let Some(news) = self.player.take(frame, clock::now()) {
-            self.tell(News::Sound(news)).await;
+            self.tell(DeviceEvent::Sound(news)).await;
         }
     }
 
     async fn room(&mut self, state: RoomState) {
         self.room_failed = matches!(state, RoomState::Failed(_));
-        self.tell(News::Room(state)).await;
+        self.tell(DeviceEvent::Room(state)).await;
     }
 
     /// Tells how far the player is, if it is time for that.
@@ -538,7 +540,7 @@ impl Task {
         }
         self.player.stop(clock::now());
         let played_ms = self.report_playhead();
-        self.tell(News::Played { generation: self.player.generation(), played_ms }).await;
+        self.tell(DeviceEvent::Played { generation: self.player.generation(), played_ms }).await;
     }
 
     fn report_playhead(&mut self) -> u64 {
@@ -548,7 +550,7 @@ impl Task {
         played_ms
     }
 
-    async fn tell(&self, news: News) {
+    async fn tell(&self, news: DeviceEvent) {
         // An owner that is gone wants to know nothing.
         let _ = self.events.send(news).await;
     }

@@ -13,14 +13,17 @@ use livekit::{
 };
 use tokio::sync::mpsc;
 
-use super::ClientError;
-use crate::{agent::token::MICROPHONE_TRACK, ai::LISTEN_RATE_HZ, speech::pcm::Resampler};
+use crate::{
+    audio::{SAMPLE_RATE_HZ, pcm::Resampler},
+    client::ClientError,
+    livekit::token::MICROPHONE_TRACK,
+};
 
 /// Sound of a microphone: 16 kHz mono.
 pub const FRAME_MS: u64 = 20;
 
 /// Samples of one frame.
-pub const FRAME_SAMPLES: usize = LISTEN_RATE_HZ as usize * FRAME_MS as usize / 1000;
+pub const FRAME_SAMPLES: usize = SAMPLE_RATE_HZ as usize * FRAME_MS as usize / 1000;
 
 /// Reads a WAV file of any usual rate as 16 kHz mono.
 pub fn read_wav(path: &Path) -> Result<Vec<i16>, String> {
@@ -37,15 +40,15 @@ pub fn read_wav(path: &Path) -> Result<Vec<i16>, String> {
             reader.into_samples::<i16>().map(|sample| sample.map(|sample| sample << 8)).collect()
         }
         (hound::SampleFormat::Float, _) => {
-            reader.into_samples::<f32>().map(|sample| sample.map(crate::speech::pcm::from_f32)).collect()
+            reader.into_samples::<f32>().map(|sample| sample.map(crate::audio::pcm::from_f32)).collect()
         }
     };
     let samples = samples.map_err(|error| at(&error))?;
-    if spec.sample_rate == LISTEN_RATE_HZ && spec.channels == 1 {
+    if spec.sample_rate == SAMPLE_RATE_HZ && spec.channels == 1 {
         return Ok(samples);
     }
     let mut resampler =
-        Resampler::new(spec.sample_rate, spec.channels, LISTEN_RATE_HZ).map_err(|error| at(&error))?;
+        Resampler::new(spec.sample_rate, spec.channels, SAMPLE_RATE_HZ).map_err(|error| at(&error))?;
     // The resampler keeps its last chunk until more comes: half a second of silence brings it out.
     let silence = vec![0; spec.sample_rate as usize / 2 * usize::from(spec.channels)];
     let mut sound = resampler.process(&samples);
@@ -67,7 +70,7 @@ impl Published {
         let failed = |error: &dyn std::fmt::Display| ClientError::Livekit(error.to_string());
         let (room, events) =
             Room::connect(url, token, RoomOptions::default()).await.map_err(|error| failed(&error))?;
-        let source = NativeAudioSource::new(AudioSourceOptions::default(), LISTEN_RATE_HZ, 1, 100);
+        let source = NativeAudioSource::new(AudioSourceOptions::default(), SAMPLE_RATE_HZ, 1, 100);
         let track =
             LocalAudioTrack::create_audio_track(MICROPHONE_TRACK, RtcAudioSource::Native(source.clone()));
         let options =
@@ -83,7 +86,7 @@ impl Published {
     pub async fn send(&self, samples: &[i16]) -> Result<(), ClientError> {
         let frame = AudioFrame {
             data: samples.into(),
-            sample_rate: LISTEN_RATE_HZ,
+            sample_rate: SAMPLE_RATE_HZ,
             num_channels: 1,
             samples_per_channel: samples.len() as u32,
         };

@@ -13,11 +13,11 @@
 
 pub mod channel;
 pub mod device;
-pub mod link;
 pub mod microphone;
 pub mod player;
+pub mod reconnect_policy;
+pub mod resend_buffer;
 pub mod room;
-pub mod voice;
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use channel::{Channel, Event};
-pub use device::{Device, News};
+pub use device::{Device, DeviceEvent};
 
 /// Why something did not work, from a client's point of view.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Buf;
 
-use crate::protocol::audio::Down;
+use crate::protocol::edge_v1::audio::DownlinkFrame;
 
 /// What is being played.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Player {
 
     /// A frame arrived. Frames of an older answer are dropped, and what was there already is not taken
     /// twice. Gives what is new of it.
-    pub fn take(&mut self, mut frame: Down, now: Instant) -> Option<Down> {
+    pub fn take(&mut self, mut frame: DownlinkFrame, now: Instant) -> Option<DownlinkFrame> {
         let known = self.samples.len() as u64;
         if frame.generation != self.generation || frame.position > known || self.stopped {
             return None;
@@ -95,8 +95,8 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    fn frame(generation: u32, position: u64, samples: &[i16], end: bool) -> Down {
-        Down::decode(Down::encode_pcm(generation, position, end, samples)).unwrap()
+    fn frame(generation: u32, position: u64, samples: &[i16], end: bool) -> DownlinkFrame {
+        DownlinkFrame::decode(DownlinkFrame::encode_pcm(generation, position, end, samples)).unwrap()
     }
 
     #[test]

@@ -8,8 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::microphone::Published;
-use crate::{clock, protocol::to_client::LivekitInfo};
+use crate::{client::microphone::Published, clock, protocol::edge_v1::to_client::LivekitInfo};
 
 /// Frames that wait to be published: a second. What does not fit is dropped, since it would be late.
 const FRAMES: usize = 50;

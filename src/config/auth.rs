@@ -4,8 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use actix_web::http::{Uri, header::HeaderName};
 
-use super::Reader;
-use crate::secret::Secret;
+use crate::{config::Reader, secret::Secret};
 
 /// Who may ask for what.
 #[derive(Clone, Debug, Default)]

@@ -26,9 +26,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::Close,
     ids::{SessionId, UserId},
-    outlet::Outlet,
-    protocol::{Profile, frame},
+    protocol::Profile,
     telemetry,
+    ws::{frame, send_queue::SendQueue},
 };
 
 pub use socket::upgrade;
@@ -59,7 +59,7 @@ struct Consumer {
     id: u64,
     /// Whose sessions it wants; none for everybody's.
     user: Option<UserId>,
-    outlet: Outlet,
+    send_queue: SendQueue,
     /// Messages that it had no room for and was not told of yet.
     dropped: AtomicU64,
 }
@@ -175,8 +175,8 @@ impl Consumers {
     /// The gateway goes down: its consumers are to come back.
     pub fn shut_down(&self) {
         for consumer in self.shared.attached.read().iter() {
-            let _ = consumer.outlet.send(frame::close(Close::Restart, "the gateway restarts"));
-            consumer.outlet.finish();
+            let _ = consumer.send_queue.send(frame::close(Close::Restart, "the gateway restarts"));
+            consumer.send_queue.finish();
         }
     }
 
@@ -191,9 +191,9 @@ impl Consumers {
         self.shared.sessions.get(&session).map(|state| state.frame(false))
     }
 
-    fn attach(&self, user: Option<UserId>, outlet: Outlet) -> u64 {
+    fn attach(&self, user: Option<UserId>, send_queue: SendQueue) -> u64 {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let consumer = Consumer { id, user, outlet, dropped: AtomicU64::new(0) };
+        let consumer = Consumer { id, user, send_queue, dropped: AtomicU64::new(0) };
         self.shared.attached.write().push(Arc::new(consumer));
         self.shared.count.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!(telemetry::CONSUMERS).increment(1);
@@ -224,12 +224,12 @@ impl Consumer {
         let lost = self.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let notice = json!({"type": "consumer_lagged", "dropped": lost}).to_string();
-            if self.outlet.send(frame::text(&notice)).is_err() {
+            if self.send_queue.send(frame::text(&notice)).is_err() {
                 self.dropped.fetch_add(lost, Ordering::Relaxed);
                 return self.lose();
             }
         }
-        if self.outlet.send(message).is_err() {
+        if self.send_queue.send(message).is_err() {
             self.lose();
         }
     }
@@ -245,7 +245,7 @@ mod tests {
     use futures::{FutureExt, StreamExt};
 
     use super::*;
-    use crate::outlet::OutletStream;
+    use crate::ws::send_queue::SendQueueStream;
 
     const SESSION: SessionId = SessionId::from_u128(7);
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     /// The messages that wait; unmasked frames, whose length needs at most two more bytes.
-    fn waiting(stream: &mut OutletStream) -> Vec<Value> {
+    fn waiting(stream: &mut SendQueueStream) -> Vec<Value> {
         let mut all = Vec::new();
         while let Some(Some(frame)) = stream.next().now_or_never() {
             let header = if frame[1] == 126 { 4 } else { 2 };
@@ -270,8 +270,8 @@ mod tests {
     #[test]
     fn who_said_something_is_what_the_gateway_knows() {
         let consumers = Consumers::default();
-        let (outlet, mut stream) = Outlet::new(QUEUE_BYTES, None);
-        consumers.attach(None, outlet);
+        let (send_queue, mut stream) = SendQueue::new(QUEUE_BYTES, None);
+        consumers.attach(None, send_queue);
 
         consumers.said(SESSION, &ann(), object(&json!({"type": "button_press", "userId": "bob"})));
 
@@ -282,8 +282,8 @@ mod tests {
     #[test]
     fn a_consumer_of_one_user_hears_nothing_of_others() {
         let consumers = Consumers::default();
-        let (outlet, mut stream) = Outlet::new(QUEUE_BYTES, None);
-        let id = consumers.attach(Some(UserId::parse("bob").unwrap()), outlet);
+        let (send_queue, mut stream) = SendQueue::new(QUEUE_BYTES, None);
+        let id = consumers.attach(Some(UserId::parse("bob").unwrap()), send_queue);
 
         consumers.presence(SESSION, &ann(), Profile::Mentra, true);
         consumers.said(SESSION, &ann(), object(&json!({"type": "button_press"})));
@@ -320,8 +320,8 @@ mod tests {
     #[test]
     fn a_consumer_that_does_not_read_loses_messages_and_is_told_how_many() {
         let consumers = Consumers::default();
-        let (outlet, mut stream) = Outlet::new(200, None);
-        consumers.attach(None, outlet);
+        let (send_queue, mut stream) = SendQueue::new(200, None);
+        consumers.attach(None, send_queue);
 
         for n in 0..10 {
             consumers.tell(&ann(), || json!({"type": "n", "n": n, "padding": "x".repeat(50)}));

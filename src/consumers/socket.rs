@@ -19,17 +19,20 @@ use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Consumers, QUEUE_BYTES};
 use crate::{
+    consumers::{Consumers, QUEUE_BYTES},
     error::{ApiError, Close, Code},
     ids::{SessionId, UserId},
-    outlet::{Connection, Outlet},
-    protocol::{MAX_TEXT_BYTES, Profile, frame},
+    protocol::{MAX_TEXT_BYTES, Profile},
     session::{
-        directory::Directory,
-        fragments::{Fragments, Whole},
         messages::{Deliver, Undelivered},
-        socket::{Body, guarded},
+        registry::SessionRegistry,
+    },
+    ws::{
+        connection::{Body, guarded},
+        fragments::{Fragments, Whole},
+        frame,
+        send_queue::{Connection, SendQueue},
     },
 };
 
@@ -67,18 +70,18 @@ pub fn upgrade(
     payload: Payload,
     user: Option<&UserId>,
     consumers: &Consumers,
-    directory: Directory,
+    directory: SessionRegistry,
 ) -> Result<HttpResponse, ApiError> {
     let mut response = ws::handshake(request).map_err(|error| ApiError::invalid("upgrade", error))?;
-    let (outlet, outgoing) = Outlet::new(QUEUE_BYTES, request.conn_data::<Connection>().copied());
-    let incoming = guarded(payload, outlet.clone(), Profile::EdgeV1);
-    let id = consumers.attach(user.cloned(), outlet.clone());
+    let (send_queue, outgoing) = SendQueue::new(QUEUE_BYTES, request.conn_data::<Connection>().copied());
+    let incoming = guarded(payload, send_queue.clone(), Profile::EdgeV1);
+    let id = consumers.attach(user.cloned(), send_queue.clone());
     let socket = Socket {
         id,
         user: user.cloned(),
         consumers: consumers.clone(),
         directory,
-        outlet,
+        send_queue,
         fragments: Fragments::default(),
     };
     let body = Introduced {
@@ -114,8 +117,8 @@ struct Socket {
     id: u64,
     user: Option<UserId>,
     consumers: Consumers,
-    directory: Directory,
-    outlet: Outlet,
+    directory: SessionRegistry,
+    send_queue: SendQueue,
     fragments: Fragments,
 }
 
@@ -136,7 +139,7 @@ impl Socket {
         let deliver = said.and_then(|Said::Send { session_id, message }| {
             self.may_send(session_id, &message)?;
             let text = Value::Object(message).to_string();
-            let session = self.directory.at_work(session_id).ok_or_else(ApiError::no_such_session)?;
+            let session = self.directory.live(session_id).ok_or_else(ApiError::no_such_session)?;
             Ok(async move { session.send(Deliver(text)).await })
         });
         let deliver = match deliver {
@@ -185,12 +188,12 @@ impl Socket {
             }),
         };
         // A consumer that does not read loses answers like everything else.
-        let _ = self.outlet.send(frame::text(&answer.to_string()));
+        let _ = self.send_queue.send(frame::text(&answer.to_string()));
     }
 
     fn close(&self, close: Close, reason: &str) {
-        let _ = self.outlet.send(frame::close(close, reason));
-        self.outlet.finish();
+        let _ = self.send_queue.send(frame::close(close, reason));
+        self.send_queue.finish();
     }
 }
 
@@ -199,7 +202,7 @@ impl Actor for Socket {
 
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.run_interval(HEARTBEAT, |socket, _| {
-            let _ = socket.outlet.send(frame::ping());
+            let _ = socket.send_queue.send(frame::ping());
         });
     }
 

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::ids::{GuestName, Identity, RoomName};
 
 /// Entries of one room. A room has tens of people; whoever removes more than this is told to wait.
-pub const MOST_PER_ROOM: usize = 256;
+pub const MAX_PER_ROOM: usize = 256;
 
 /// Entries of all rooms: some 20 MB.
-pub const MOST: usize = 65_536;
+pub const MAX_ENTRIES: usize = 65_536;
 
 /// The list has no room for another entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ impl List {
                 self.ends.remove(&(earlier, room.clone(), identity.clone()));
             }
             None => {
-                let full_room = of_room.is_some_and(|entries| entries.len() >= MOST_PER_ROOM);
-                if full_room || self.ends.len() >= MOST {
+                let full_room = of_room.is_some_and(|entries| entries.len() >= MAX_PER_ROOM);
+                if full_room || self.ends.len() >= MAX_ENTRIES {
                     return Err(Full);
                 }
             }
@@ -147,10 +147,10 @@ mod tests {
     #[test]
     fn a_full_room_takes_no_more_and_leaves_room_for_the_others() {
         let mut list = List::default();
-        for n in 0..MOST_PER_ROOM {
+        for n in 0..MAX_PER_ROOM {
             list.deny(&room(1), &who(n), 100).unwrap();
         }
-        assert_eq!(list.deny(&room(1), &who(MOST_PER_ROOM), 100), Err(Full));
+        assert_eq!(list.deny(&room(1), &who(MAX_PER_ROOM), 100), Err(Full));
         assert_eq!(list.deny(&room(1), &who(0), 200), Ok(()), "an entry that is there is made longer");
         assert_eq!(list.deny(&room(2), &who(0), 100), Ok(()));
     }

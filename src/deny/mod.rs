@@ -15,13 +15,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
-use self::list::{Full, Key, List};
 use crate::{
     clock,
-    disk::{Disk, DiskError},
+    deny::list::{Full, Key, List},
     error::{ApiError, Code},
     ids::{GuestName, Identity, RoomName},
-    livekit::LivekitApi,
+    livekit::api::LivekitApi,
+    store::sled::{Disk, DiskError},
     telemetry,
 };
 
@@ -33,7 +33,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The deny-list of this gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Deny {
+pub struct DenyList {
     shared: Arc<Shared>,
 }
 
@@ -48,7 +48,7 @@ struct Shared {
     leaving: Mutex<HashMap<Key, u64>>,
 }
 
-impl Deny {
+impl DenyList {
     /// The list in this database; entries last for `ttl`.
     pub fn open(disk: Disk, ttl: Duration) -> Result<Self, DiskError> {
         let tree = disk.tree("denied")?;
@@ -142,13 +142,13 @@ impl Deny {
             *sightings == 1
         };
         if first {
-            actix_web::rt::spawn(show_the_door(self.clone(), api.clone(), key));
+            actix_web::rt::spawn(remove_until_gone(self.clone(), api.clone(), key));
         }
     }
 }
 
 /// Removes somebody until nobody has seen them since.
-async fn show_the_door(deny: Deny, api: Arc<LivekitApi>, key: Key) {
+async fn remove_until_gone(deny: DenyList, api: Arc<LivekitApi>, key: Key) {
     loop {
         let before = deny.shared.leaving.lock().get(&key).copied();
         deny.remove(&api, &key).await;
@@ -187,7 +187,7 @@ mod tests {
             let disk = Disk::open(folder.path()).unwrap();
             let past = clock::unix_ms() - 1;
             disk.tree("denied").unwrap().insert(b"room-a\0ann", &past.to_be_bytes()).unwrap();
-            let deny = Deny::open(disk, Duration::from_secs(900)).unwrap();
+            let deny = DenyList::open(disk, Duration::from_secs(900)).unwrap();
             deny.deny(&room, &identity).await.unwrap()
         };
 
@@ -198,7 +198,7 @@ mod tests {
                 opened => break opened.unwrap(),
             }
         };
-        let deny = Deny::open(disk.clone(), Duration::from_secs(900)).unwrap();
+        let deny = DenyList::open(disk.clone(), Duration::from_secs(900)).unwrap();
 
         assert_eq!(deny.until(&room, &identity), Some(until));
         assert_eq!(deny.until(&room, &Identity::parse("ann").unwrap()), None);

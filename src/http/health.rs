@@ -3,8 +3,10 @@
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
-use super::{Site, auth::Caller};
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    http::{AppState, middleware::auth::Caller},
+};
 
 /// A part of the pipeline and how it is.
 #[derive(Clone, Debug, Serialize)]
@@ -26,8 +28,8 @@ pub async fn live() -> &'static str {
 }
 
 /// The gateway takes new clients.
-pub async fn ready(site: web::Data<Site>) -> HttpResponse {
-    if site.is_draining() {
+pub async fn ready(app: web::Data<AppState>) -> HttpResponse {
+    if app.is_draining() {
         HttpResponse::ServiceUnavailable().body("draining")
     } else {
         HttpResponse::Ok().body("ok")
@@ -43,29 +45,29 @@ struct Report<'a> {
 }
 
 /// The gateway and its parts.
-pub async fn report(site: web::Data<Site>) -> HttpResponse {
-    let whole = site.parts.iter().all(|part| part.ready);
+pub async fn report(app: web::Data<AppState>) -> HttpResponse {
+    let whole = app.parts.iter().all(|part| part.ready);
     HttpResponse::Ok().json(Report {
-        status: match (site.is_draining(), whole) {
+        status: match (app.is_draining(), whole) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
         },
         version: env!("CARGO_PKG_VERSION"),
-        sessions: site.directory.count(),
-        parts: &site.parts,
+        sessions: app.registry.count(),
+        parts: &app.parts,
     })
 }
 
 /// Metrics for Prometheus, on the main port: for whoever has an API key.
-pub async fn metrics(site: web::Data<Site>, caller: Caller) -> Result<HttpResponse, ApiError> {
+pub async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
     if let Caller::User(_) = caller {
         return Err(ApiError::new(Code::Forbidden, "metrics need an API key"));
     }
-    Ok(metrics_for_operators(site).await)
+    Ok(metrics_for_operators(app).await)
 }
 
 /// Metrics for Prometheus, on a port that only operators reach.
-pub async fn metrics_for_operators(site: web::Data<Site>) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(site.metrics.render())
+pub async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
 }

@@ -2,23 +2,15 @@
 
 mod address;
 mod admin;
-pub mod auth;
-mod client;
-mod clips;
-mod consumer;
-mod door;
-mod guest;
+mod channel;
+mod consumers;
 mod health;
-mod history;
-pub mod log;
+mod mentra;
+pub mod middleware;
 mod pages;
-mod participants;
-mod removal;
+mod rooms;
 pub mod server;
 mod sessions;
-mod upgrades;
-mod webhook;
-mod ws;
 
 use std::sync::{
     Arc,
@@ -34,29 +26,28 @@ use actix_web::{
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{Keys, admission::Admission},
-    clips::Clips,
+    auth::{Authenticator, admission::Admission},
     consumers::Consumers,
-    deny::Deny,
+    deny::DenyList,
     error::{ApiError, Code},
-    history::HistoryStore,
-    livekit::LivekitApi,
-    recordings::Recordings,
-    room::{Rooms, passes::Passes},
-    session::directory::Directory,
+    livekit::{api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier},
+    response::clip_store::Clips,
+    room::Rooms,
+    session::registry::SessionRegistry,
+    store::history::HistoryStore,
 };
 
-pub use webhook::Webhooks;
+pub use rooms::webhook::Webhooks;
 
 /// The largest body of a REST request, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
 /// What the routes work with.
-pub struct Site {
+pub struct AppState {
     /// Finds sessions.
-    pub directory: Directory,
+    pub registry: SessionRegistry,
     /// Signs and verifies tokens.
-    pub keys: Keys,
+    pub authenticator: Authenticator,
     /// Lets clients onto the control channel.
     pub admission: Admission,
     /// Where the proxy in front of the gateway puts a client's address.
@@ -64,7 +55,7 @@ pub struct Site {
     /// Who is in which room.
     pub rooms: Rooms,
     /// Who may not be in which room.
-    pub deny: Deny,
+    pub deny: DenyList,
     /// Who else is told what clients say.
     pub consumers: Consumers,
     /// Spoken answers as files.
@@ -74,9 +65,9 @@ pub struct Site {
     /// LiveKit's API, for what a token cannot do.
     pub livekit: Option<Arc<LivekitApi>>,
     /// Reads LiveKit tokens that prove membership of a room.
-    pub passes: Option<Passes>,
+    pub room_tokens: Option<RoomTokenVerifier>,
     /// LiveKit's recordings.
-    pub recordings: Option<Recordings>,
+    pub recordings: Option<Egress>,
     /// LiveKit's webhooks.
     pub webhooks: Option<Webhooks>,
     /// The address clients reach the gateway at, where it is configured.
@@ -93,7 +84,7 @@ pub struct Site {
 
 pub use health::Part;
 
-impl Site {
+impl AppState {
     /// Whether new clients are sent elsewhere.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -126,15 +117,15 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/sessions/{id}", web::get().to(sessions::show))
         .route("/api/sessions/{id}", web::delete().to(sessions::end))
         .route("/api/sessions/{id}/token", web::post().to(sessions::renew))
-        .route("/api/sessions/{id}/guest-token", web::post().to(guest::invite))
+        .route("/api/sessions/{id}/guest-token", web::post().to(sessions::guest::invite))
         .route("/api/sessions/{id}/participants", web::get().to(sessions::participants))
-        .route("/api/sessions/{id}/participants/{identity}", web::delete().to(removal::remove))
-        .route("/api/sessions/{id}/history", web::get().to(history::of_session))
+        .route("/api/sessions/{id}/participants/{identity}", web::delete().to(sessions::removal::remove))
+        .route("/api/sessions/{id}/history", web::get().to(sessions::history::of_session))
         // LiveKit (seeds 001, 003)
-        .route("/api/livekit/participants", web::get().to(participants::list))
-        .route("/api/livekit/participants/stream", web::get().to(participants::stream))
-        .route("/api/livekit/webhook", web::post().to(webhook::receive))
-        .route("/api/livekit-webhooks", web::post().to(webhook::receive))
+        .route("/api/livekit/participants", web::get().to(rooms::participants::list))
+        .route("/api/livekit/participants/stream", web::get().to(rooms::participants::stream))
+        .route("/api/livekit/webhook", web::post().to(rooms::webhook::receive))
+        .route("/api/livekit-webhooks", web::post().to(rooms::webhook::receive))
         // Operators, by API key
         .route("/api/admin/sessions", web::get().to(admin::sessions))
         .route("/api/admin/sessions/{id}/disconnect", web::post().to(admin::disconnect))
@@ -144,17 +135,17 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/api/admin/recordings", web::get().to(admin::recordings))
         .route("/api/admin/recordings/{egress_id}", web::delete().to(admin::stop_recording))
         // The control channel (protocol.md §7)
-        .route("/v1/ws", web::get().to(ws::connect))
-        .route("/glasses-ws", web::get().to(ws::connect_mentra))
-        .route("/clips/{clip}", web::get().to(clips::fetch))
+        .route("/v1/ws", web::get().to(channel::connect))
+        .route("/glasses-ws", web::get().to(channel::connect_mentra))
+        .route("/clips/{clip}", web::get().to(mentra::clips::fetch))
         // What MentraOS' phones call beside it (protocol.md §7.5)
-        .route("/api/client/livekit/token", web::get().to(client::livekit_token))
-        .route("/api/client/audio/configure", web::post().to(client::configure_audio))
-        .route("/api/client/device/state", web::post().to(client::device_state))
-        .route("/api/client/goodbye", web::post().to(client::goodbye))
-        .route("/api/client/min-version", web::get().to(client::min_version))
+        .route("/api/client/livekit/token", web::get().to(mentra::phone::livekit_token))
+        .route("/api/client/audio/configure", web::post().to(mentra::phone::configure_audio))
+        .route("/api/client/device/state", web::post().to(mentra::phone::device_state))
+        .route("/api/client/goodbye", web::post().to(mentra::phone::goodbye))
+        .route("/api/client/min-version", web::get().to(mentra::phone::min_version))
         // Backends that are told what clients say
-        .route("/api/consumer/ws", web::get().to(consumer::connect))
+        .route("/api/consumer/ws", web::get().to(consumers::connect))
         // Descriptions
         .route("/api/asyncapi.json", web::get().to(pages::asyncapi))
         // Operation

@@ -22,8 +22,10 @@ use actix_web::{
 };
 use tokio::task::JoinHandle;
 
-use super::{Site, log, upgrades};
-use crate::outlet::Connection;
+use crate::{
+    http::{AppState, middleware::log},
+    ws::{send_queue::Connection, upgrade},
+};
 
 /// A client that acknowledges nothing for this long is gone, whether or not it reads: its connection is
 /// ended by the system (TCP_USER_TIMEOUT, RFC 5482).
@@ -52,11 +54,11 @@ impl Server {
         address: SocketAddr,
         workers: usize,
         routes: fn(&mut web::ServiceConfig),
-        site: &web::Data<Site>,
+        app: &web::Data<AppState>,
     ) -> io::Result<Self> {
         let listener = listen(address)?;
         let address = listener.local_addr()?;
-        let data = site.clone();
+        let data = app.clone();
         let builder = actix_server::Server::build();
         let stopping = builder.graceful_shutdown_signal();
         let server = builder
@@ -78,8 +80,8 @@ impl Server {
                         let stopping = stopping.clone();
                         async move { stopping.notified().await }
                     })
-                    .upgrade(upgrades::factory(app(routes, data.clone())))
-                    .finish(app(routes, data.clone()).map_err(|error| error.error_response()))
+                    .upgrade(upgrade::factory(application(routes, data.clone())))
+                    .finish(application(routes, data.clone()).map_err(|error| error.error_response()))
                     .tcp()
             })?
             .run();
@@ -102,11 +104,11 @@ impl Server {
 }
 
 /// What answers requests.
-pub(super) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
+pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
 
 /// The routes, with what they work on.
-fn app(routes: fn(&mut web::ServiceConfig), site: web::Data<Site>) -> Routes {
-    let app = App::new().app_data(site).wrap(from_fn(log::requests)).configure(routes);
+fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {
+    let app = App::new().app_data(app).wrap(from_fn(log::requests)).configure(routes);
     boxed::factory(
         map_config(app.into_factory(), |()| AppConfig::default()).map(ServiceResponse::map_into_boxed_body),
     )

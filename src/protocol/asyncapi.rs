@@ -7,16 +7,22 @@
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{EDGE_V1, MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient, audio, from_client as from};
+use crate::protocol::{
+    EDGE_V1, MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
+    edge_v1::{audio, from_client},
+};
 
 /// The version of AsyncAPI that the document is in.
 const ASYNCAPI: &str = "3.0.0";
 
 /// What the gateway says without a `seq` (`ToClient::is_sequenced`).
-const UNNUMBERED: [&str; 8] = [
+const UNNUMBERED: [&str; 11] = [
     "connection_ack",
     "connection_error",
     "auth_error",
+    "control_token",
+    "token_expiring",
+    "token_renewed",
     "pong",
     "livekit_info",
     "participants:update",
@@ -153,45 +159,62 @@ fn said_by_clients() -> Vec<Message> {
         (
             "connection_init",
             "Who calls, what it can do, and where to go on.",
-            fields::<from::ConnectionInit>(generator),
+            fields::<from_client::ConnectionInit>(generator),
         ),
-        ("ping", "Answered with `pong` ahead of everything that is queued.", fields::<from::Ping>(generator)),
+        (
+            "ping",
+            "Answered with `pong` ahead of everything that is queued.",
+            fields::<from_client::Ping>(generator),
+        ),
         ("pong", "A sign of life.", nothing()),
-        ("VAD", "The client's own voice detection opened or closed.", fields::<from::Vad>(generator)),
+        (
+            "renew_token",
+            "Asks for a fresh control token, or brings a fresh token of the client's own.",
+            fields::<from_client::RenewToken>(generator),
+        ),
+        ("VAD", "The client's own voice detection opened or closed.", fields::<from_client::Vad>(generator)),
         (
             "microphone_state_ack",
             "The client did as `microphone_state_change` asked.",
-            fields::<from::MicrophoneStateAck>(generator),
+            fields::<from_client::MicrophoneStateAck>(generator),
         ),
-        ("livekit_init", "Asks for a fresh LiveKit token.", fields::<from::LivekitInit>(generator)),
-        ("audio_config", "How binary frames are packed from now on.", fields::<from::AudioConfig>(generator)),
+        ("livekit_init", "Asks for a fresh LiveKit token.", fields::<from_client::LivekitInit>(generator)),
+        (
+            "audio_config",
+            "How binary frames are packed from now on.",
+            fields::<from_client::AudioConfig>(generator),
+        ),
         (
             "phone_subscription_update",
             "The whole set of streams that the client wants.",
-            fields::<from::Subscriptions>(generator),
+            fields::<from_client::Subscriptions>(generator),
         ),
         (
             "local_transcription",
             "What the client transcribed by itself.",
-            fields::<from::LocalTranscription>(generator),
+            fields::<from_client::LocalTranscription>(generator),
         ),
         (
             "glasses_connection_state",
             "The glasses behind a phone came or went.",
-            fields::<from::GlassesConnectionState>(generator),
+            fields::<from_client::GlassesConnectionState>(generator),
         ),
         (
             "audio_play_response",
             "A file that was to be played was, or could not be.",
-            fields::<from::AudioPlayResponse>(generator),
+            fields::<from_client::AudioPlayResponse>(generator),
         ),
-        ("resume_ack", "Everything up to here arrived.", fields::<from::ResumeAck>(generator)),
+        ("resume_ack", "Everything up to here arrived.", fields::<from_client::ResumeAck>(generator)),
         ("goodbye", "Ends the session now, without grace.", nothing()),
-        ("playhead", "How much of the spoken answer was played.", fields::<from::Playhead>(generator)),
-        ("interrupt", "Stop answering.", fields::<from::Interrupt>(generator)),
-        ("say", "A typed turn.", fields::<from::Say>(generator)),
-        ("subscribe:participants", "Push who is in a room.", fields::<from::ParticipantsOf>(generator)),
-        ("unsubscribe:participants", "Stop pushing.", fields::<from::ParticipantsOf>(generator)),
+        ("playhead", "How much of the spoken answer was played.", fields::<from_client::Playhead>(generator)),
+        ("interrupt", "Stop answering.", fields::<from_client::Interrupt>(generator)),
+        ("say", "A typed turn.", fields::<from_client::Say>(generator)),
+        (
+            "subscribe:participants",
+            "Push who is in a room.",
+            fields::<from_client::ParticipantsOf>(generator),
+        ),
+        ("unsubscribe:participants", "Stop pushing.", fields::<from_client::ParticipantsOf>(generator)),
     ]
     .into_iter()
     .map(|(name, summary, fields)| {

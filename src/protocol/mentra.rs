@@ -6,14 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DecodeError, Profile, Said, ToClient,
-    to_client::{MicrophoneData, PartState, UserSession},
-};
 use crate::{
     clock,
     error::{Close, Code},
     ids::{RoomName, SessionId},
+    protocol::{
+        ClientMessage, DecodeError, Profile, ToClient,
+        edge_v1::to_client::{LivekitInfo, MicrophoneData, PartState, UserSession},
+    },
 };
 
 /// Who asks a client to show or to play something, as its `appId` or `packageName`.
@@ -161,8 +161,8 @@ pub struct Context<F> {
 }
 
 /// Reads a text frame of this profile.
-pub fn decode(text: &str) -> Result<Said, DecodeError> {
-    Said::decode_known(text, |kind| KNOWN.contains(&kind))
+pub fn decode(text: &str) -> Result<ClientMessage, DecodeError> {
+    ClientMessage::decode_known(text, |kind| KNOWN.contains(&kind))
 }
 
 /// Writes a message as a text frame of this profile; none where these clients have no name for it.
@@ -212,7 +212,10 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         | ToClient::Pong { .. }
         | ToClient::DataStream { .. }
         | ToClient::AudioStopRequest { .. } => return Some(message.encode(None)),
-        ToClient::MediaState { .. }
+        ToClient::ControlToken { .. }
+        | ToClient::TokenExpiring { .. }
+        | ToClient::TokenRenewed { .. }
+        | ToClient::MediaState { .. }
         | ToClient::SttState { .. }
         | ToClient::SpeechStarted { .. }
         | ToClient::SpeechEnded { .. }
@@ -229,8 +232,8 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
     Some(said.encode())
 }
 
-impl From<&super::to_client::LivekitInfo> for Join {
-    fn from(info: &super::to_client::LivekitInfo) -> Self {
+impl From<&LivekitInfo> for Join {
+    fn from(info: &LivekitInfo) -> Self {
         Self { url: info.url.clone(), room_name: info.room_name.clone(), token: info.token.clone() }
     }
 }
@@ -268,9 +271,9 @@ impl Profile {
     }
 
     /// Reads a text frame.
-    pub fn decode(self, text: &str) -> Result<Said, DecodeError> {
+    pub fn decode(self, text: &str) -> Result<ClientMessage, DecodeError> {
         match self {
-            Self::EdgeV1 => Said::decode(text),
+            Self::EdgeV1 => ClientMessage::decode(text),
             Self::Mentra => decode(text),
         }
     }

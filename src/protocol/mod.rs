@@ -5,16 +5,17 @@
 //! and those examples are the fixtures of the tests below.
 
 pub mod asyncapi;
-pub mod audio;
-pub mod frame;
-pub mod from_client;
+pub mod edge_v1;
+#[cfg(test)]
+mod fuzz;
 pub mod mentra;
-pub mod to_client;
 
 use serde::{Deserialize, Serialize};
 
-pub use from_client::{FromClient, Said};
-pub use to_client::ToClient;
+pub use edge_v1::{
+    from_client::{ClientMessage, FromClient},
+    to_client::ToClient,
+};
 
 /// The name of this protocol, as `Sec-WebSocket-Protocol` and in `connection_init`.
 pub const EDGE_V1: &str = "edge.v1";
@@ -88,7 +89,7 @@ pub(crate) mod tests {
 
     /// The names the decoder knows, from its own source.
     pub fn decoders_names() -> BTreeSet<&'static str> {
-        include_str!("from_client.rs")
+        include_str!("edge_v1/from_client.rs")
             .lines()
             .filter_map(|line| line.trim().strip_prefix('"')?.split_once("=> FromClient::"))
             .map(|(name, _)| name.split('"').next().unwrap_or_default())
@@ -102,8 +103,8 @@ pub(crate) mod tests {
     #[test]
     fn every_example_of_a_client_is_read_and_says_the_same_when_it_is_written() {
         for example in examples_of_clients() {
-            let said =
-                Said::decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            let said = ClientMessage::decode(&example.to_string())
+                .unwrap_or_else(|error| panic!("{error}: {example}"));
             assert!(!matches!(said.message, FromClient::Other { .. }), "{example}");
             let written: Value = serde_json::from_str(&said.message.encode()).unwrap();
             for (field, value) in example.as_object().unwrap() {

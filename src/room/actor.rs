@@ -1,6 +1,6 @@
 //! Runs one [`Roster`]: takes events, tells watchers, asks LiveKit where events are not enough.
 //!
-//! Changes gather for one `TICK` and leave as one update, which is encoded once; its bytes are shared
+//! Changes gather for one `COALESCE_INTERVAL` and leave as one update, which is encoded once; its bytes are shared
 //! by all watchers. The first change after a quiet tick leaves at once. A watcher whose queue is full
 //! delays nobody: it misses updates, gets a snapshot when it reads again, and is cut when it does not.
 
@@ -18,47 +18,47 @@ use bytes::Bytes;
 use rand::Rng;
 use tokio::sync::oneshot;
 
-use super::{
-    Rooms,
-    recent::Recent,
-    reconciler::Reconciler,
-    roster::{Event, Participant, Roster},
-    update::{Content, Encoded, Face, Update},
-};
 use crate::{
     clock,
     error::ApiError,
     ids::RoomName,
-    livekit::LivekitApi,
-    outlet::{Outlet, Refused},
+    livekit::api::LivekitApi,
+    room::{
+        Rooms,
+        encode::{Content, Encoded, SubscriberKind, Update},
+        reconciler::Reconciler,
+        replay_buffer::ReplayBuffer,
+        roster::{Event, Participant, Roster},
+    },
     telemetry,
+    ws::send_queue::{SendError, SendQueue},
 };
 
 /// How long changes gather.
-const TICK: Duration = Duration::from_millis(10);
+const COALESCE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often those who are behind are tried again, and streams get their heartbeats.
-const ROUND: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A stream hears something at least once in so many rounds: proxies close what is silent.
 const HEARTBEAT_ROUNDS: u64 = 15;
 
 /// A watcher that took nothing for this long is cut.
-const LONGEST_BEHIND: Duration = Duration::from_secs(30);
+const MAX_LAG: Duration = Duration::from_secs(30);
 
 /// How long a watcher of a room that is not known waits for LiveKit's list before it gets what there is.
-const COLD_WAIT: Duration = Duration::from_secs(1);
+const COLD_CACHE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For how long a list may be answered from memory after a webhook, and after a list (seed 003).
-const FRESH_AFTER_EVENT: Duration = Duration::from_secs(60);
-const FRESH_AFTER_LIST: Duration = Duration::from_secs(10);
+const CACHE_TTL_AFTER_WEBHOOK: Duration = Duration::from_secs(60);
+const CACHE_TTL_AFTER_LIST: Duration = Duration::from_secs(10);
 
 /// A room that nobody watches and where nothing happens is forgotten after this long.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Diffs that are kept for streams that come back.
-const RECENT: usize = 64;
-const RECENT_BYTES: usize = 32 * 1024;
+const REPLAY_DIFFS: usize = 64;
+const REPLAY_BYTES: usize = 32 * 1024;
 
 /// Messages that wait for a room. Whoever brings a webhook waits for a place; then LiveKit waits.
 const MAILBOX: usize = 1024;
@@ -75,7 +75,7 @@ pub struct RoomActor {
     watchers: HashMap<u64, Watcher>,
     /// Of the watchers, those that an update did not reach.
     behind: BTreeSet<u64>,
-    recent: Recent<Bytes>,
+    recent: ReplayBuffer<Bytes>,
     /// Everybody as of a version, for all who come before the next one.
     snapshot: Option<(u64, Encoded)>,
     /// Those who asked who is there while LiveKit is being asked.
@@ -99,8 +99,8 @@ pub struct RoomActor {
 }
 
 struct Watcher {
-    outlet: Outlet,
-    face: Face,
+    queue: SendQueue,
+    face: SubscriberKind,
     /// Where it wants to go on: an epoch and a version.
     resume: Option<(u64, u64)>,
     /// Since when updates do not reach it.
@@ -118,7 +118,7 @@ impl RoomActor {
             epoch: clock::unix_ms(),
             watchers: HashMap::new(),
             behind: BTreeSet::new(),
-            recent: Recent::new(RECENT, RECENT_BYTES),
+            recent: ReplayBuffer::new(REPLAY_DIFFS, REPLAY_BYTES),
             snapshot: None,
             asking: Vec::new(),
             fresh_until: None,
@@ -137,11 +137,14 @@ impl RoomActor {
 
     /// When something is to be done although nothing happens.
     fn deadline(&self) -> Instant {
-        let flush = self.roster.has_changes().then(|| self.flushed_at.map_or(self.active_at, |at| at + TICK));
+        let flush = self
+            .roster
+            .has_changes()
+            .then(|| self.flushed_at.map_or(self.active_at, |at| at + COALESCE_INTERVAL));
         [flush, self.cold_until, self.round_at, self.list_at()]
             .into_iter()
             .flatten()
-            .fold(self.active_at + IDLE, Instant::min)
+            .fold(self.active_at + IDLE_TIMEOUT, Instant::min)
     }
 
     fn list_at(&self) -> Option<Instant> {
@@ -153,7 +156,7 @@ impl RoomActor {
     fn step(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        if self.flushed_at.is_none_or(|at| now >= at + TICK) {
+        if self.flushed_at.is_none_or(|at| now >= at + COALESCE_INTERVAL) {
             self.flush();
         }
         if due(self.list_at()) {
@@ -167,12 +170,12 @@ impl RoomActor {
             self.round(now);
         }
         let quiet = self.watchers.is_empty() && self.asking.is_empty() && !self.reconciler.is_under_way();
-        if quiet && now >= self.active_at + IDLE {
+        if quiet && now >= self.active_at + IDLE_TIMEOUT {
             self.rooms.forget(&self.name, &ctx.address());
             ctx.stop();
             return;
         }
-        if !quiet && now >= self.active_at + IDLE {
+        if !quiet && now >= self.active_at + IDLE_TIMEOUT {
             self.active_at = now;
         }
         self.rearm(ctx);
@@ -203,9 +206,9 @@ impl RoomActor {
         self.catch_up();
         for id in &self.behind {
             let watcher = &self.watchers[id];
-            if watcher.behind_since.is_some_and(|since| now >= since + LONGEST_BEHIND) {
+            if watcher.behind_since.is_some_and(|since| now >= since + MAX_LAG) {
                 metrics::counter!(telemetry::SLOW_CLIENTS).increment(1);
-                watcher.outlet.cut();
+                watcher.queue.abort();
             }
         }
         // Each in a round of its own, so that thousands are not woken at once.
@@ -215,15 +218,17 @@ impl RoomActor {
             .iter()
             .filter(|(id, _)| *id % HEARTBEAT_ROUNDS == turn)
             .filter(|(_, watcher)| match watcher.face {
-                Face::Stream => watcher.outlet.send(Bytes::from_static(b":\n\n")) == Err(Refused::Closed),
-                Face::Channel => !watcher.outlet.is_open(),
+                SubscriberKind::Stream => {
+                    watcher.queue.send(Bytes::from_static(b":\n\n")) == Err(SendError::Closed)
+                }
+                SubscriberKind::Channel => !watcher.queue.is_open(),
             })
             .map(|(id, _)| *id)
             .collect();
         for id in dead {
             self.remove(id);
         }
-        self.round_at = (!self.watchers.is_empty()).then_some(now + ROUND);
+        self.round_at = (!self.watchers.is_empty()).then_some(now + MAINTENANCE_INTERVAL);
     }
 
     // --- Telling ---
@@ -245,21 +250,21 @@ impl RoomActor {
             version: self.roster.version(),
             content: Content::Diff(&diff),
         });
-        let for_streams = encoded.bytes(Face::Stream);
+        let for_streams = encoded.bytes(SubscriberKind::Stream);
         self.recent.push(self.roster.version(), for_streams.clone(), for_streams.len());
         let mut closed = Vec::new();
         for (id, watcher) in &mut self.watchers {
             if watcher.behind_since.is_some() {
                 continue;
             }
-            match watcher.outlet.send(encoded.bytes(watcher.face)) {
+            match watcher.queue.send(encoded.bytes(watcher.face)) {
                 Ok(()) => {}
-                Err(Refused::Full) => {
+                Err(SendError::Full) => {
                     metrics::counter!(telemetry::WATCHERS_BEHIND).increment(1);
                     watcher.behind_since = Some(clock::now());
                     self.behind.insert(*id);
                 }
-                Err(Refused::Closed) => closed.push(*id),
+                Err(SendError::Closed) => closed.push(*id),
             }
         }
         for id in closed {
@@ -289,7 +294,7 @@ impl RoomActor {
                 .filter(|(epoch, _)| *epoch == self.epoch)
                 .and_then(|(_, has)| self.recent.after(has, version));
             let told = match resumed {
-                Some(missed) => missed.into_iter().try_for_each(|diff| watcher.outlet.send(diff.clone())),
+                Some(missed) => missed.into_iter().try_for_each(|diff| watcher.queue.send(diff.clone())),
                 None => {
                     let snapshot = snapshot.get_or_insert_with(|| {
                         Encoded::new(&Update {
@@ -299,15 +304,15 @@ impl RoomActor {
                             content: Content::Snapshot(self.roster.snapshot()),
                         })
                     });
-                    watcher.outlet.send(snapshot.bytes(watcher.face))
+                    watcher.queue.send(snapshot.bytes(watcher.face))
                 }
             };
             match told {
                 Ok(()) => watcher.behind_since = None,
-                Err(Refused::Full) => {}
-                Err(Refused::Closed) => closed.push(*id),
+                Err(SendError::Full) => {}
+                Err(SendError::Closed) => closed.push(*id),
             }
-            told == Err(Refused::Full)
+            told == Err(SendError::Full)
         });
         self.snapshot = snapshot.map(|encoded| (version, encoded));
         for id in closed {
@@ -343,11 +348,11 @@ impl RoomActor {
         let outcome = match listed {
             Ok(participants) => {
                 for participant in &participants {
-                    self.rooms.turn_away(&self.name, &participant.identity);
+                    self.rooms.enforce(&self.name, &participant.identity);
                 }
                 let corrections = self.roster.handle(Event::Listed { asked_at, participants }, now);
                 self.reconciler.answered(corrections);
-                self.fresh_until = self.fresh_until.max(Some(now + FRESH_AFTER_LIST));
+                self.fresh_until = self.fresh_until.max(Some(now + CACHE_TTL_AFTER_LIST));
                 if corrections > 0 {
                     metrics::counter!(telemetry::ROSTER_DRIFT).increment(corrections);
                     tracing::info!(room.name = %self.name, corrections, "webhooks had left the roster wrong");
@@ -395,9 +400,9 @@ pub struct Watch {
     /// Tells the watcher apart.
     pub id: u64,
     /// Where it is told.
-    pub outlet: Outlet,
+    pub queue: SendQueue,
     /// How it is connected.
-    pub face: Face,
+    pub face: SubscriberKind,
     /// The epoch and version it has.
     pub resume: Option<(u64, u64)>,
 }
@@ -436,15 +441,15 @@ impl Handler<Watch> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, watch: Watch, ctx: &mut Self::Context) {
-        let Watch { id, outlet, face, resume } = watch;
+        let Watch { id, queue, face, resume } = watch;
         let now = clock::now();
         self.active_at = now;
         self.remove(id);
-        self.watchers.insert(id, Watcher { outlet, face, resume, behind_since: Some(now) });
+        self.watchers.insert(id, Watcher { queue, face, resume, behind_since: Some(now) });
         self.behind.insert(id);
-        self.round_at.get_or_insert(now + ROUND);
+        self.round_at.get_or_insert(now + MAINTENANCE_INTERVAL);
         if !self.roster.is_complete() && self.api.is_some() && self.roster.version() == 0 {
-            self.cold_until.get_or_insert(now + COLD_WAIT);
+            self.cold_until.get_or_insert(now + COLD_CACHE_TIMEOUT);
         }
         self.catch_up();
         self.step(ctx);
@@ -464,7 +469,7 @@ impl Handler<Happened> for RoomActor {
 
     fn handle(&mut self, Happened(event): Happened, ctx: &mut Self::Context) {
         self.take(event);
-        self.fresh_until = Some(self.active_at + FRESH_AFTER_EVENT);
+        self.fresh_until = Some(self.active_at + CACHE_TTL_AFTER_WEBHOOK);
         self.step(ctx);
     }
 }
@@ -503,8 +508,8 @@ impl Handler<EndStreams> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, _: EndStreams, _: &mut Self::Context) {
-        for watcher in self.watchers.values().filter(|watcher| watcher.face == Face::Stream) {
-            watcher.outlet.finish();
+        for watcher in self.watchers.values().filter(|watcher| watcher.face == SubscriberKind::Stream) {
+            watcher.queue.finish();
         }
     }
 }

@@ -16,34 +16,33 @@
 //! ```
 
 pub mod actor;
-pub mod passes;
-pub mod recent;
+mod encode;
 pub mod reconciler;
+pub mod replay_buffer;
 pub mod roster;
-mod update;
 
 use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, dev::ToEnvelope};
 use dashmap::{DashMap, Entry};
 
-use self::{
-    actor::{EndStreams, Happened, Present, RoomActor, Seen, Unwatch, Watch},
-    roster::{Event, Participant},
-};
 use crate::{
-    deny::Deny,
+    deny::DenyList,
     error::{ApiError, Code},
     ids::{Identity, RoomName},
-    livekit::LivekitApi,
-    outlet::Outlet,
+    livekit::api::LivekitApi,
+    room::{
+        actor::{EndStreams, Happened, Present, RoomActor, Seen, Unwatch, Watch},
+        roster::{Event, Participant},
+    },
+    ws::send_queue::SendQueue,
 };
 
-pub use update::Face;
+pub use encode::SubscriberKind;
 
 /// How long a webhook waits for a room with a full mailbox. LiveKit tries again later, and keeps the
 /// events behind it in order.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MAILBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Finds a room's actor, or starts it. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +57,7 @@ struct Shared {
     reconcile: Duration,
     api: Option<Arc<LivekitApi>>,
     /// Who may not be in which room.
-    deny: Deny,
+    deny: DenyList,
 }
 
 impl Rooms {
@@ -67,7 +66,7 @@ impl Rooms {
         arbiters: Vec<ArbiterHandle>,
         reconcile: Duration,
         api: Option<Arc<LivekitApi>>,
-        deny: Deny,
+        deny: DenyList,
     ) -> Self {
         assert!(!arbiters.is_empty(), "actors need somewhere to run");
         Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, api, deny }) }
@@ -75,16 +74,23 @@ impl Rooms {
 
     /// Somebody is in a room, by LiveKit's own list or our agent's eyes: out with them, if they may not
     /// be there. Webhooks tell the same sooner, where they arrive.
-    fn turn_away(&self, room: &RoomName, identity: &Identity) {
+    fn enforce(&self, room: &RoomName, identity: &Identity) {
         if let Some(api) = &self.shared.api {
             self.shared.deny.seen(api, room, identity);
         }
     }
 
-    /// Sends who is in `room` to `outlet`, from now on. `id` tells the watcher apart; one that has a
+    /// Sends who is in `room` to `queue`, from now on. `id` tells the watcher apart; one that has a
     /// version of an epoch goes on from there.
-    pub fn watch(&self, room: &RoomName, id: u64, outlet: &Outlet, face: Face, resume: Option<(u64, u64)>) {
-        let watch = || Watch { id, outlet: outlet.clone(), face, resume };
+    pub fn watch(
+        &self,
+        room: &RoomName,
+        id: u64,
+        queue: &SendQueue,
+        face: SubscriberKind,
+        resume: Option<(u64, u64)>,
+    ) {
+        let watch = || Watch { id, queue: queue.clone(), face, resume };
         // A room that ends at this moment has a successor. None is ever full for a new address of it
         // (actix keeps a place for each): those who wait are as many as there are connections.
         let _ = self.actor(room).try_send(watch()).or_else(|_| self.actor(room).try_send(watch()));
@@ -100,16 +106,16 @@ impl Rooms {
 
     /// Something happened in a room; an error where it could not be taken, so that LiveKit tries again.
     pub async fn happened(&self, room: &RoomName, event: Event) -> Result<(), ApiError> {
-        let taken = tokio::time::timeout(PATIENCE, self.ask(room, || Happened(event.clone()))).await;
+        let taken = tokio::time::timeout(MAILBOX_TIMEOUT, self.ask(room, || Happened(event.clone()))).await;
         taken.unwrap_or_else(|_| Err(ApiError::new(Code::Overloaded, "the room is too busy; try again")))
     }
 
     /// Our agent saw something in a room.
     pub fn seen(&self, room: &RoomName, event: Event) {
-        if let Event::Sighted { identity, there: true, .. } = &event
+        if let Event::ObservedByAgent { identity, there: true, .. } = &event
             && let Ok(identity) = Identity::parse(identity)
         {
-            self.turn_away(room, &identity);
+            self.enforce(room, &identity);
         }
         // Without anybody who wants to know there is no actor.
         if let Some(actor) = self.shared.rooms.get(room) {

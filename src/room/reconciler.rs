@@ -9,16 +9,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::roster::{Roster, SETTLE};
+use crate::room::roster::{Roster, SETTLE_TIME};
 
 /// The shortest time between two lists of a room.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How soon after a list that found faults the next one is asked for; doubles from there.
-const AFTER_FAULTS: Duration = Duration::from_secs(2);
+const FAULT_DELAY: Duration = Duration::from_secs(2);
 
 /// The longest wait after lists that failed.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Decides when a room is listed.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Reconciler {
         let not_before = if self.fresh { self.last } else { self.last + self.pause() };
         let unknown = (!roster.is_complete()).then_some(self.last);
         // A list can only decide about what has settled.
-        let doubtful = roster.doubtful_since().map(|since| since + SETTLE);
+        let doubtful = roster.doubtful_since().map(|since| since + SETTLE_TIME);
         let routine = Some(self.last + self.interval);
         [unknown, doubtful, routine].into_iter().flatten().min().map(|due| due.max(not_before))
     }
@@ -73,7 +73,7 @@ impl Reconciler {
         self.under_way = false;
         self.failures = 0;
         self.interval = if corrections > 0 {
-            AFTER_FAULTS.min(self.period)
+            FAULT_DELAY.min(self.period)
         } else if self.interval < self.period / 2 {
             self.interval * 2
         } else {
@@ -88,7 +88,7 @@ impl Reconciler {
     }
 
     fn pause(&self) -> Duration {
-        SHORTEST.saturating_mul(1 << self.failures.min(16)).min(LONGEST_BACKOFF)
+        MIN_INTERVAL.saturating_mul(1 << self.failures.min(16)).min(MAX_BACKOFF)
     }
 }
 
@@ -126,9 +126,9 @@ mod tests {
         reconciler.answered(0);
         let (mut roster, later) = (known(now), now + Duration::from_secs(10));
 
-        roster.handle(Event::Doubted, later);
+        roster.handle(Event::Suspect, later);
 
-        assert_eq!(reconciler.deadline(&roster), Some(later + SETTLE));
+        assert_eq!(reconciler.deadline(&roster), Some(later + SETTLE_TIME));
     }
 
     #[test]

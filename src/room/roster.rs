@@ -6,7 +6,7 @@
 //! | source | says | and is believed |
 //! |---|---|---|
 //! | webhook | joined, left, track on, track off | at once; a leave is the last word about its sid |
-//! | LiveKit's list | everybody | except about what an event told less than [`SETTLE`] before it was asked for: it may be older |
+//! | LiveKit's list | everybody | except about what an event told less than [`SETTLE_TIME`] before it was asked for: it may be older |
 //! | our agent's sight | a track is muted | at once |
 //! | | somebody came, or went | as a reason to ask for a list: an agent that reconnects sees everybody go |
 //!
@@ -28,13 +28,13 @@ use crate::ids::Identity;
 
 /// How old an event must be before a list may contradict it. LiveKit writes what it lists beside what
 /// it tells, in no order of its own.
-pub const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Sids that left and are remembered, so that a late event does not bring them back.
 const REMEMBERED_LEAVES: usize = 1024;
 
 /// Sids that were heard of but never introduced; beyond that the room is listed anyway.
-const MOST_UNKNOWN: usize = 256;
+const MAX_UNKNOWN: usize = 256;
 
 /// Tracks of one participant that ended and are remembered.
 const REMEMBERED_TRACKS: usize = 32;
@@ -137,7 +137,7 @@ pub enum Event {
         muted: bool,
     },
     /// Our agent sees somebody; or no longer.
-    Sighted {
+    ObservedByAgent {
         /// Which connection.
         sid: String,
         /// Whom.
@@ -146,7 +146,7 @@ pub enum Event {
         there: bool,
     },
     /// Something told that it, and so perhaps others, was late or lost.
-    Doubted,
+    Suspect,
     /// Everybody who is there, by LiveKit's own list.
     Listed {
         /// When LiveKit was asked.
@@ -358,8 +358,8 @@ impl Roster {
                     }
                 });
             }
-            Event::Sighted { sid, there, identity: _ } => self.sighted(&sid, there, now),
-            Event::Doubted => self.doubt(now),
+            Event::ObservedByAgent { sid, there, identity: _ } => self.sighted(&sid, there, now),
+            Event::Suspect => self.doubt(now),
             Event::Listed { asked_at, participants } => return self.listed(asked_at, participants, now),
             Event::Finished { room_sid } => {
                 // Who is known to be in the room that has the name now stays.
@@ -483,7 +483,7 @@ impl Roster {
     }
 
     fn heard_of(&mut self, sid: &str, now: Instant) -> Option<&mut Unknown> {
-        if self.unknown.len() >= MOST_UNKNOWN && !self.unknown.contains_key(sid) {
+        if self.unknown.len() >= MAX_UNKNOWN && !self.unknown.contains_key(sid) {
             self.doubt(now);
             return None;
         }
@@ -502,7 +502,7 @@ impl Roster {
         let was_complete = std::mem::replace(&mut self.complete, true);
         self.listed_at = Some(asked_at);
         self.recheck = self.recheck.filter(|at| *at > asked_at);
-        let settled = |at: Option<Instant>| at.is_none_or(|at| at + SETTLE <= asked_at);
+        let settled = |at: Option<Instant>| at.is_none_or(|at| at + SETTLE_TIME <= asked_at);
         let mut corrections = 0;
 
         let there: BTreeSet<&str> = listed.iter().map(|participant| participant.sid.as_str()).collect();

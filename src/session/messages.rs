@@ -5,10 +5,14 @@ use std::time::Instant;
 use actix::Message;
 use bytes::Bytes;
 
-use super::machine::SocketId;
 use crate::{
-    outlet::{Outlet, Refused},
-    protocol::{DecodeError, Profile, Said, audio::Up, from_client::ConnectionInit, to_client::EndReason},
+    auth::Principal,
+    protocol::{
+        ClientMessage, DecodeError, Profile,
+        edge_v1::{audio::UplinkFrame, from_client::ConnectionInit, to_client::EndReason},
+    },
+    session::SocketId,
+    ws::send_queue::{SendError, SendQueue},
 };
 
 /// The session's hold on a socket: its number, and the way into it.
@@ -16,41 +20,70 @@ use crate::{
 pub struct SocketHandle {
     /// Told apart by when they came.
     pub id: SocketId,
-    outlet: Outlet,
+    send_queue: SendQueue,
     /// Where the client reaches the gateway, `https://host`.
     pub base_url: String,
 }
 
 impl SocketHandle {
-    /// A socket that sends what `outlet` is given.
-    pub fn new(id: SocketId, outlet: Outlet, base_url: String) -> Self {
-        Self { id, outlet, base_url }
+    /// A socket that sends what `send_queue` is given.
+    pub fn new(id: SocketId, send_queue: SendQueue, base_url: String) -> Self {
+        Self { id, send_queue, base_url }
     }
 
     /// Sends an encoded frame.
-    pub fn send(&self, frame: Bytes) -> Result<(), Refused> {
-        self.outlet.send(frame)
+    pub fn send(&self, frame: Bytes) -> Result<(), SendError> {
+        self.send_queue.send(frame)
     }
 
     /// The way into it, for somebody else who has something to say.
-    pub fn outlet(&self) -> &Outlet {
-        &self.outlet
+    pub fn send_queue(&self) -> &SendQueue {
+        &self.send_queue
     }
 }
 
-/// A client wants the session; from its socket, once it is authenticated and, in `edge.v1`, has said
+/// A client wants the session; from its socket, once it is authenticated and, in `edge.v1`, has sent
 /// `connection_init`.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Attach {
-    /// Where it is.
+    /// Its socket.
     pub socket: SocketHandle,
+    /// The client.
+    pub attachment: Attachment,
+}
+
+/// A client that attaches.
+#[derive(Debug)]
+pub struct Attachment {
     /// What it speaks.
     pub profile: Profile,
     /// What it says of itself.
     pub init: ConnectionInit,
-    /// When its token ends, if it does.
-    pub token_ends_at: Option<Instant>,
+    /// When the token it came with ends; none where it never does.
+    pub token: Option<TokenEnd>,
+}
+
+/// The end of a client's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenEnd {
+    /// When it is no longer accepted, leeway included.
+    pub at: Instant,
+    /// The same without leeway, in seconds since the Unix epoch: its `exp`.
+    pub unix_s: u64,
+    /// It is a control token, which the gateway can renew. A user's own token comes from elsewhere.
+    pub renewable: bool,
+}
+
+impl TokenEnd {
+    /// The end of a principal's token; `unix_s` is the calendar time of `now`.
+    pub fn of(principal: &Principal, now: Instant, unix_s: u64) -> Option<Self> {
+        Some(Self {
+            at: principal.ends_at(now, unix_s)?,
+            unix_s: principal.expires_at?,
+            renewable: principal.session.is_some(),
+        })
+    }
 }
 
 /// News from an attached socket.
@@ -60,15 +93,15 @@ pub struct FromSocket {
     /// Which one; the session ignores one that was replaced.
     pub id: u64,
     /// What.
-    pub news: SocketNews,
+    pub event: SocketEvent,
 }
 
 /// What a socket has to tell.
-pub enum SocketNews {
+pub enum SocketEvent {
     /// The client said something.
-    Said(Said),
+    Message(ClientMessage),
     /// The client sent audio.
-    Audio(Up),
+    Audio(UplinkFrame),
     /// The client sent bare samples.
     Pcm(Bytes),
     /// The client sent something that could not be read.
@@ -87,7 +120,7 @@ pub struct MicrophonePublished;
 /// The client was given a LiveKit token; from REST.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct LivekitToken;
+pub struct LivekitTokenIssued;
 
 /// A consumer has something to say to the client.
 #[derive(Message)]

@@ -1,20 +1,550 @@
 //! One user's presence on the gateway.
+//!
+//! [`Session`] is pure: inputs and the time go in, effects come out, in order. It routes between four
+//! machines, which decide:
+//!
+//! ```text
+//!   Input ──▶ connection   which socket is attached, heartbeat, tokens
+//!        ├──▶ media        audio sources, decoding, voice detection, the agent in the room
+//!        │      └─ SpeechEvent ─▶ recognition   utterances, interims and finals
+//!        │                           └─ turn input ─▶ dialogue   turns, the response, the conversation
+//!        └──▶ dialogue     language model, speech synthesis, playback
+//!   All of them write to one Out { now, effects }.
+//! ```
+//!
+//! [`actor::SessionActor`] carries the effects out.
 
 pub mod actor;
-pub mod answer;
-pub mod directory;
-pub mod flood;
-pub mod fragments;
-mod fresh;
-pub mod gap;
-pub mod machine;
+pub mod audio_source_selector;
+pub mod audio_watchdog;
+mod connection;
+mod dialogue;
+mod media;
 pub mod messages;
-pub mod microphone;
-pub mod outbox;
-pub mod records;
-pub mod socket;
-pub mod sources;
+pub mod microphone_control;
+mod out;
+mod recognition;
+pub mod registry;
+mod response;
+pub mod resume_buffer;
 pub mod subscriptions;
-pub mod takeovers;
-pub mod uplink;
-pub mod vad;
+pub mod takeover_limiter;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use self::{
+    connection::{Connection, Due},
+    dialogue::Dialogue,
+    media::Media,
+    messages::Attachment,
+    out::{Downlink, Out, Soonest},
+    recognition::Recognition,
+};
+pub use self::{
+    out::{Effect, Reason},
+    response::Voice,
+};
+use crate::{
+    audio::Pcm,
+    auth::{Authenticator, Principal},
+    error::{ApiError, Code},
+    ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    livekit::{agent::AgentState, room_token::RoomTokenVerifier},
+    protocol::{
+        ClientMessage, DecodeError, EDGE_V1, FromClient, Profile, ToClient,
+        edge_v1::{
+            audio::{Codec, UplinkFrame},
+            to_client::{AudioFormat, ConnectionAck, EndReason, LivekitInfo, MediaOffer, MediaSource},
+        },
+    },
+    providers::{
+        StreamItem,
+        llm::{ChatMessage, LlmEvent},
+        vad::DetectorFactory,
+    },
+    telemetry,
+    turn::{endpointer::EndpointerConfig, turn_manager, utterance_detector::SpeechEvent},
+};
+
+/// Sockets of one session, told apart by when they came: an older number is stale.
+pub type SocketId = u64;
+
+/// The longest line a client may type or transcribe by itself, in bytes.
+const MAX_TYPED_BYTES: usize = 4_000;
+
+/// What is the same for every session of this gateway.
+#[derive(Clone)]
+pub struct SessionConfig {
+    /// How long a session waits for its client to come back.
+    pub grace: Duration,
+    /// How often an attached client is pinged.
+    pub heartbeat: Duration,
+    /// After how much silence an attached client counts as gone.
+    pub client_timeout: Duration,
+    /// The language that is transcribed, `en-US`.
+    pub language: String,
+    /// Standing instructions of the language model.
+    pub system_prompt: String,
+    /// The name of the STT provider; or why there is none.
+    pub stt: Result<&'static str, String>,
+    /// Creates voice detectors.
+    pub detectors: DetectorFactory,
+    /// When an utterance opens and closes.
+    pub endpointer: EndpointerConfig,
+    /// How responses are spoken; none where they are text only.
+    pub voice: Option<Voice>,
+    /// Whether this gateway has a LiveKit.
+    pub livekit: bool,
+    /// Of how many users in a hundred the clients' own voice detection is trusted.
+    pub client_vad_percent: u8,
+    /// How long the agent stays in a room without a microphone.
+    pub agent_idle: Duration,
+    /// Items of earlier conversations that a new session remembers; 0 for none.
+    pub memory: usize,
+    /// Signs what a client needs to go on, or to publish.
+    pub authenticator: Authenticator,
+    /// Reads LiveKit tokens that prove membership of a room.
+    pub room_tokens: Option<RoomTokenVerifier>,
+}
+
+/// What is true of one session from its beginning.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// Its LiveKit room.
+    pub room: RoomName,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// How many gateway processes ran it before: keeps the numbers of turns and utterances apart.
+    pub generation_base: u32,
+}
+
+/// What happened.
+pub enum Input {
+    /// A socket wants the session; its client is authenticated.
+    Attach(SocketId, Box<Attachment>),
+    /// A socket closed, by whichever side.
+    SocketLost(SocketId),
+    /// A socket showed a sign of life.
+    Alive(SocketId),
+    /// A client sent a message.
+    ClientMessage(SocketId, ClientMessage),
+    /// A client sent something that could not be read.
+    Malformed(SocketId, DecodeError),
+    /// A client sent audio with a header.
+    UplinkFrame(SocketId, UplinkFrame),
+    /// A client sent audio without one.
+    UplinkPcm(SocketId, Bytes),
+    /// The answer to [`Effect::VerifyToken`]; with the `id` of the client's message.
+    TokenVerified(SocketId, Option<String>, Result<Principal, ApiError>),
+    /// A client was given a LiveKit token over REST.
+    LivekitTokenIssued,
+    /// The user's microphone is in the room, as LiveKit says.
+    MicrophonePublished,
+    /// Audio from the room: 16 kHz mono.
+    RoomAudio(MediaSource, Pcm),
+    /// A source of the room will bring nothing more.
+    SourceGone(MediaSource),
+    /// The agent's state in the room.
+    AgentState(AgentState),
+    /// An interim transcript.
+    Interim(UtteranceId, String),
+    /// The final transcript.
+    Final(UtteranceId, String),
+    /// An utterance could not be transcribed.
+    SttFailed(UtteranceId, String),
+    /// From the language model, for this generation.
+    Llm(u32, StreamItem<LlmEvent>),
+    /// From speech synthesis, for a sentence of this generation.
+    Tts(u32, StreamItem<Vec<i16>>),
+    /// A turn is on disk, under this sequence number of the history.
+    TurnSaved(TurnId, u64),
+    /// The conversation before this session.
+    Remembered(Vec<ChatMessage>),
+    /// The session is to end.
+    End(EndReason),
+    /// The deadline is due.
+    Tick,
+}
+
+/// The machine.
+pub struct Session {
+    config: Arc<SessionConfig>,
+    /// Shown by a client that resumes.
+    resume_token: String,
+    downlink: Downlink,
+    connection: Connection,
+    media: Media,
+    recognition: Recognition,
+    dialogue: Dialogue,
+}
+
+impl Session {
+    /// A session that no client is attached to yet; it waits for its grace. `unix_ms` is the calendar
+    /// time of `now`.
+    pub fn new(info: SessionInfo, config: Arc<SessionConfig>, now: Instant, unix_ms: u64) -> Self {
+        // A gateway that was killed may have told its clients numbers that are in no store: each process
+        // counts from a place of its own.
+        let first = u64::from(info.generation_base) << 32;
+        let began = now - Duration::from_millis(unix_ms.saturating_sub(info.started_ms));
+        Self {
+            resume_token: config.authenticator.resume_token(info.id),
+            connection: Connection::new(first, now + config.grace),
+            media: Media::new(now),
+            recognition: Recognition::new(UtteranceId(first)),
+            dialogue: Dialogue::new(TurnId(first), info.generation_base << 20),
+            downlink: Downlink::new(info, config.clone(), began, first),
+            config,
+        }
+    }
+
+    /// What is true of it from its beginning.
+    pub fn info(&self) -> &SessionInfo {
+        self.downlink.info()
+    }
+
+    /// The attached socket.
+    pub fn socket(&self) -> Option<SocketId> {
+        self.downlink.socket()
+    }
+
+    /// What the client speaks.
+    pub fn profile(&self) -> Profile {
+        self.downlink.profile()
+    }
+
+    /// When [`Input::Tick`] has something to do, and why.
+    pub fn deadline(&self) -> Option<(Instant, Reason)> {
+        if self.connection.is_ended() {
+            return None;
+        }
+        Soonest::default()
+            .or_soonest(self.connection.deadline(&self.config))
+            .or_soonest(self.media.deadline(self.socket(), &self.config))
+            .or_soonest(self.recognition.deadline())
+            .or_soonest(self.dialogue.deadline())
+            .get()
+    }
+
+    /// Takes one input; returns what is to be done, in order.
+    pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        if self.connection.is_ended() {
+            return Vec::new();
+        }
+        let Self { config: _, resume_token, downlink, connection, media, recognition, dialogue } = self;
+        dialogue.set_room(media.speaks_in_room());
+        let mut router =
+            Router { resume_token, connection, media, recognition, dialogue, out: Out::new(now, downlink) };
+        router.input(input);
+        router.tick();
+        router.out.into_effects()
+    }
+}
+
+/// The machines while they handle one input.
+struct Router<'a> {
+    resume_token: &'a str,
+    connection: &'a mut Connection,
+    media: &'a mut Media,
+    recognition: &'a mut Recognition,
+    dialogue: &'a mut Dialogue,
+    out: Out<'a>,
+}
+
+impl Router<'_> {
+    fn input(&mut self, input: Input) {
+        let out = &mut self.out;
+        match input {
+            Input::Attach(socket, attachment) => self.attach(socket, *attachment),
+            Input::SocketLost(socket) => self.socket_lost(socket),
+            // What a socket sends that is not, or no longer, attached does not count.
+            Input::Alive(socket)
+            | Input::ClientMessage(socket, _)
+            | Input::Malformed(socket, _)
+            | Input::UplinkFrame(socket, _)
+            | Input::UplinkPcm(socket, _)
+            | Input::TokenVerified(socket, ..)
+                if out.socket() != Some(socket) => {}
+            Input::Alive(_) => self.connection.alive(out.now),
+            Input::ClientMessage(socket, message) => self.client_message(socket, message),
+            Input::Malformed(socket, error) => self.malformed(socket, &error),
+            Input::UplinkFrame(socket, frame) => {
+                self.connection.alive(out.now);
+                let events = self.media.uplink_frame(frame, out);
+                self.uplink(socket, events);
+            }
+            Input::UplinkPcm(socket, payload) => {
+                self.connection.alive(out.now);
+                let events = self.media.uplink_pcm(&payload, out);
+                self.uplink(socket, events);
+            }
+            Input::TokenVerified(_, id, result) => self.connection.token_verified(result, id, out),
+            Input::LivekitTokenIssued => self.media.join_room(out),
+            Input::MicrophonePublished => self.media.microphone_in_room(out),
+            Input::RoomAudio(source, samples) => {
+                let events = self.media.audio(source, &samples, out);
+                self.speech(events);
+            }
+            Input::SourceGone(source) => {
+                let events = self.media.source_gone(source, out);
+                self.speech(events);
+            }
+            Input::AgentState(state) => {
+                let events = self.media.agent_state(state, out);
+                self.speech(events);
+            }
+            Input::Interim(utterance, text) => self.recognition.interim(utterance, text, out),
+            Input::Final(utterance, text) => {
+                let turn = self.recognition.finished(utterance, text, out);
+                self.turn(turn);
+            }
+            Input::SttFailed(utterance, cause) => {
+                let turn = self.recognition.failed(utterance, cause, out);
+                self.turn(turn);
+            }
+            Input::Llm(generation, item) => self.dialogue.llm(generation, item, out),
+            Input::Tts(generation, item) => self.dialogue.tts(generation, item, out),
+            Input::TurnSaved(turn_id, history_seq) => out.tell(ToClient::TurnSaved { turn_id, history_seq }),
+            Input::Remembered(earlier) => self.dialogue.remember(earlier),
+            Input::End(reason) => self.end(reason),
+            Input::Tick => {}
+        }
+    }
+
+    // --- Between the machines -----------------------------------------------------------------
+
+    /// What voice detection found goes to recognition.
+    fn speech(&mut self, events: Vec<SpeechEvent>) {
+        for event in events {
+            let out = &mut self.out;
+            let turn = match event {
+                SpeechEvent::Started { at_sample } => {
+                    let at_ms = self.media.session_ms(at_sample, out);
+                    Some(self.recognition.started(at_ms, self.media.active(), out))
+                }
+                SpeechEvent::Audio(samples) => {
+                    out.push(Effect::UtteranceAudio(samples));
+                    None
+                }
+                SpeechEvent::Ended { reason, at_sample } => {
+                    let at_ms = self.media.session_ms(at_sample, out);
+                    let turn = self.recognition.ended(reason, at_ms, self.media.active(), out);
+                    self.dialogue.speech_ended(out);
+                    turn
+                }
+            };
+            self.turn(turn);
+        }
+    }
+
+    /// What recognition found goes to the dialogue.
+    fn turn(&mut self, input: Option<turn_manager::Input>) {
+        if let Some(input) = input {
+            self.dialogue.turn(input, &mut self.out);
+        }
+    }
+
+    fn uplink(&mut self, socket: SocketId, events: Result<Vec<SpeechEvent>, DecodeError>) {
+        match events {
+            Ok(events) => self.speech(events),
+            Err(error) => self.malformed(socket, &error),
+        }
+    }
+
+    fn malformed(&mut self, socket: SocketId, error: &DecodeError) {
+        if self.connection.malformed(socket, error, &mut self.out) {
+            self.socket_lost(socket);
+        }
+    }
+
+    fn socket_lost(&mut self, socket: SocketId) {
+        if self.connection.socket_lost(socket, &mut self.out) {
+            self.dialogue.pause(self.out.now);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        self.dialogue.interrupt(&mut self.out);
+        self.connection.end(reason, &mut self.out);
+    }
+
+    /// What time brings, after every input.
+    fn tick(&mut self) {
+        match self.connection.tick(&mut self.out) {
+            Due::Nothing => {}
+            Due::SocketLost(socket) => self.socket_lost(socket),
+            Due::GraceExpired => return self.end(EndReason::GraceExpired),
+        }
+        if self.connection.is_ended() {
+            return;
+        }
+        self.recognition.subscriptions.tick(self.out.now);
+        let events = self.media.tick(&mut self.out);
+        self.speech(events);
+        self.dialogue.tick(&mut self.out);
+    }
+
+    // --- Attaching ----------------------------------------------------------------------------
+
+    fn attach(&mut self, socket: SocketId, attachment: Attachment) {
+        let Attachment { profile, init, token } = attachment;
+        let session = self.out.info().id;
+        let resume = init.resume.filter(|resume| {
+            resume.session_id == session && constant_time_eq(&resume.resume_token, self.resume_token)
+        });
+        if !self.connection.admit(socket, profile, resume.is_some(), &mut self.out) {
+            return;
+        }
+        if profile != self.out.profile() {
+            // A client of one profile cannot go on with a response of the other.
+            self.dialogue.interrupt(&mut self.out);
+        }
+        self.connection.attached(socket, profile, token, &mut self.out);
+        self.recognition.subscriptions.attached(init.subscriptions, self.out.now);
+
+        // What is known of a client's audio is what arrived, before it says what it sent.
+        let sent = resume.as_ref().map(|resume| resume.last_audio_seq);
+        let last_audio_seq = sent.and(self.media.last_audio_seq());
+        let events = self.media.attaching(resume.is_some(), &mut self.out);
+        self.speech(events);
+        let missed = resume.and_then(|resume| self.out.missed(resume.last_server_seq));
+        let resumed = missed.is_some();
+        self.acknowledge(resumed, init.capabilities.wants_livekit(), last_audio_seq);
+        for frame in missed.into_iter().flatten() {
+            self.out.push(Effect::Send(socket, frame));
+        }
+        if !resumed {
+            self.media.tell_media_state(self.media.media_reason(&self.out), &mut self.out);
+        }
+        Recognition::tell_unavailable(&mut self.out);
+        let events = self.media.attached(&init.capabilities, &mut self.out);
+        self.speech(events);
+        self.connection.watch_again(&mut self.out);
+        self.media.capabilities(&init.capabilities, &mut self.out);
+        self.dialogue.resume(&mut self.out);
+        let device = init.device_id.unwrap_or_else(DeviceId::unnamed);
+        let epoch = self.connection.epoch();
+        tracing::info!(session.id = %session, device.id = %device, epoch, resumed, "client attached");
+
+        let events = self.media.uplink_attached(sent, &mut self.out);
+        self.speech(events);
+    }
+
+    fn acknowledge(&mut self, resumed: bool, livekit: bool, last_audio_seq: Option<u32>) {
+        let out = &self.out;
+        let config = out.config();
+        let mut offered = vec![MediaSource::Ws];
+        if config.livekit {
+            offered.insert(0, MediaSource::Livekit);
+        }
+        let ack = ConnectionAck {
+            session_id: out.info().id,
+            timestamp: out.timestamp(),
+            livekit: livekit.then(|| livekit_info(out)).flatten(),
+            user_session: out.user_session(),
+            protocol: EDGE_V1.into(),
+            epoch: self.connection.epoch(),
+            resumed,
+            resume_token: self.resume_token.to_owned(),
+            grace_ms: config.grace.as_millis() as u64,
+            heartbeat_ms: config.heartbeat.as_millis() as u64,
+            media: MediaOffer { active: self.media.active(), offered },
+            audio: AudioFormat {
+                codec: Codec::Pcm16le,
+                sample_rate: crate::audio::SAMPLE_RATE_HZ,
+                frame_ms: 20,
+                last_seq: last_audio_seq,
+            },
+        };
+        self.out.tell(ToClient::ConnectionAck(Box::new(ack)));
+    }
+
+    // --- Messages -----------------------------------------------------------------------------
+
+    fn client_message(&mut self, socket: SocketId, message: ClientMessage) {
+        let out = &mut self.out;
+        self.connection.readable(out.now);
+        let ClientMessage { id, message } = message;
+        match message {
+            FromClient::ConnectionInit(_) => match out.profile() {
+                Profile::EdgeV1 => {
+                    let message = "the session is attached already; open a new socket to attach again";
+                    out.error(Code::SessionError, message, id);
+                }
+                // Phones repeat it, and expect to be acknowledged again.
+                Profile::Mentra => {
+                    self.acknowledge(false, self.media.brings_livekit(), None);
+                    self.media.ask_microphone_soon(self.out.now);
+                }
+            },
+            FromClient::Ping(_) | FromClient::Pong => {}
+            FromClient::RenewToken(request) => self.connection.renew(socket, request, id, out),
+            FromClient::Vad(vad) => {
+                let events = self.media.client_vad(vad.status, out);
+                self.speech(events);
+            }
+            FromClient::MicrophoneStateAck(ack) => self.media.microphone_acknowledged(&ack),
+            FromClient::LivekitInit(_) => {
+                if self.connection.may_have_livekit_token(out.now) {
+                    self.media.livekit_init(id, out);
+                } else {
+                    out.error(Code::RateLimited, "a token can be asked for once a second", id);
+                }
+            }
+            FromClient::AudioConfig(format) => {
+                if let Err(error) = self.media.configure_uplink(format) {
+                    self.malformed(socket, &error);
+                }
+            }
+            FromClient::Subscriptions(update) => {
+                self.recognition.subscriptions.update(update.subscriptions, out.now);
+            }
+            FromClient::LocalTranscription(local) => {
+                if local.is_final {
+                    self.dialogue.speech_ended(out);
+                }
+                let turn = self.recognition.local_transcription(local, out);
+                self.turn(turn);
+            }
+            FromClient::GlassesConnectionState(state) => {
+                self.media.glasses(&state.status, out);
+                out.push(Effect::Forward(FromClient::GlassesConnectionState(state)));
+            }
+            FromClient::AudioPlayResponse(response) => {
+                if let Some(response) = self.dialogue.clip_played(response, out) {
+                    out.push(Effect::Forward(FromClient::AudioPlayResponse(response)));
+                }
+            }
+            FromClient::ResumeAck(ack) => out.acknowledge(ack.last_server_seq),
+            FromClient::Goodbye => self.end(EndReason::Logout),
+            FromClient::Playhead(playhead) => self.dialogue.playhead(&playhead, out),
+            FromClient::Interrupt(interrupt) => self.dialogue.interrupted_by_client(&interrupt, out),
+            FromClient::Say(say) => self.dialogue.typed(&say.text, id, out),
+            FromClient::SubscribeParticipants(of) => self.connection.subscribe_participants(&of, id, out),
+            FromClient::UnsubscribeParticipants(of) => self.connection.unsubscribe_participants(of, out),
+            other @ FromClient::Other { .. } => {
+                metrics::counter!(telemetry::UNKNOWN_MESSAGES).increment(1);
+                out.push(Effect::Forward(other));
+            }
+        }
+    }
+}
+
+/// What the client needs to join the room, with a fresh token; none where it may not, or cannot.
+fn livekit_info(out: &Out<'_>) -> Option<LivekitInfo> {
+    out.config().authenticator.livekit_info(&out.info().user, &out.info().room).ok()
+}
+
+fn constant_time_eq(a: &str, b: &str) -> bool {
+    subtle::ConstantTimeEq::ct_eq(a.as_bytes(), b.as_bytes()).into()
+}

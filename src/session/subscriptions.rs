@@ -1,7 +1,7 @@
 //! The streams a client wants: the whole set each time, over reconnects.
 //!
 //! A phone that reconnects may say "none" before it says what it wants, because its apps come back one
-//! after the other. An empty set is held back for [`HOLD`] after an attachment.
+//! after the other. An empty set is held back for [`EMPTY_SET_DELAY`] after an attachment.
 
 use std::{
     collections::BTreeSet,
@@ -9,10 +9,10 @@ use std::{
 };
 
 /// How long an empty set is held back after an attachment.
-pub const HOLD: Duration = Duration::from_secs(2);
+pub const EMPTY_SET_DELAY: Duration = Duration::from_secs(2);
 
 /// The most streams a client may want; further ones are left out.
-const MOST: usize = 16;
+const MAX_STREAMS: usize = 16;
 
 /// The set.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Subscriptions {
 
     /// The client says what it wants.
     pub fn update(&mut self, wanted: Vec<String>, now: Instant) {
-        let hold = self.attached_at.map(|at| at + HOLD).filter(|until| now < *until);
+        let hold = self.attached_at.map(|at| at + EMPTY_SET_DELAY).filter(|until| now < *until);
         match hold {
             Some(until) if wanted.is_empty() => self.empty_at = Some(until),
             Some(_) | None => {
@@ -72,7 +72,7 @@ impl Subscriptions {
 /// Without doubles, and no more than there may be.
 fn bounded(wanted: Vec<String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    wanted.into_iter().filter(|stream| seen.insert(stream.clone())).take(MOST).collect()
+    wanted.into_iter().filter(|stream| seen.insert(stream.clone())).take(MAX_STREAMS).collect()
 }
 
 /// `transcription`, `transcription:auto`, `transcription:en-US`, and any of them with a `?query`.
@@ -102,12 +102,12 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         subscriptions.attached(Some(vec!["transcription:en-US".into()]), now);
         subscriptions.update(Vec::new(), now);
-        assert_eq!((wants(&subscriptions), subscriptions.deadline()), (1, Some(now + HOLD)));
+        assert_eq!((wants(&subscriptions), subscriptions.deadline()), (1, Some(now + EMPTY_SET_DELAY)));
 
         subscriptions.update(vec!["transcription".into()], now);
         assert_eq!(subscriptions.deadline(), None);
         subscriptions.update(Vec::new(), now);
-        subscriptions.tick(now + HOLD);
+        subscriptions.tick(now + EMPTY_SET_DELAY);
         assert_eq!(wants(&subscriptions), 0);
     }
 
@@ -116,7 +116,7 @@ mod tests {
         let now = clock::now();
         let mut subscriptions = Subscriptions::default();
         subscriptions.attached(Some(vec!["transcription:en-US".into()]), now);
-        subscriptions.update(Vec::new(), now + HOLD);
+        subscriptions.update(Vec::new(), now + EMPTY_SET_DELAY);
         assert_eq!(wants(&subscriptions), 0);
     }
 
@@ -141,7 +141,7 @@ mod tests {
         subscriptions.attached(Some(vec!["transcription".into(); 1000]), now);
         assert_eq!(wants(&subscriptions), 1);
         subscriptions.update((0..1000).map(|n| format!("transcription?{n}")).collect(), now);
-        assert_eq!(wants(&subscriptions), MOST);
+        assert_eq!(wants(&subscriptions), MAX_STREAMS);
     }
 
     #[test]

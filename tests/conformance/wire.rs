@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use june_edge::{
     client::microphone::read_wav,
-    protocol::audio::{Codec, Up},
+    protocol::edge_v1::audio::{Codec, UplinkFrame},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -21,7 +21,7 @@ use tokio_tungstenite::{
 use crate::target::Target;
 
 /// How long to wait for what must come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a device speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ async fn open(
         let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         request.headers_mut().insert("authorization", bearer);
     }
-    let connected = timeout(PATIENCE, Box::pin(connect_async(request))).await;
+    let connected = timeout(MESSAGE_TIMEOUT, Box::pin(connect_async(request))).await;
     let nobody = |why: &str| Refused { status: 0, body: Value::from(why) };
     match connected.map_err(|_| nobody("no answer to the handshake"))? {
         Ok((socket, _)) => Ok(socket),
@@ -185,7 +185,7 @@ impl Wire {
         let payload = Bytes::copy_from_slice(pcm);
         let frame = match self.profile {
             Profile::Mentra => payload,
-            Profile::EdgeV1 => Up {
+            Profile::EdgeV1 => UplinkFrame {
                 codec: Codec::Pcm16le,
                 pre_roll: false,
                 backfill: false,
@@ -221,7 +221,7 @@ impl Wire {
 
     /// The first message that `pick` takes; an error where the connection ends before, or nothing comes.
     pub async fn wait<T>(&mut self, mut pick: impl FnMut(&Value) -> Option<T>) -> Result<T, String> {
-        let waited = timeout(PATIENCE, async {
+        let waited = timeout(MESSAGE_TIMEOUT, async {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => {
@@ -247,7 +247,7 @@ impl Wire {
                 }
             }
         });
-        waited.await.unwrap_or_else(|_| Err(format!("nothing within {} s", PATIENCE.as_secs())))
+        waited.await.unwrap_or_else(|_| Err(format!("nothing within {} s", MESSAGE_TIMEOUT.as_secs())))
     }
 
     /// The next message of a type.
@@ -291,7 +291,7 @@ impl Wire {
 
     /// Waits for the end of the connection, and gives its code; 1006 where it broke.
     pub async fn closed(&mut self) -> Result<u16, String> {
-        let closed = timeout(PATIENCE, async {
+        let closed = timeout(MESSAGE_TIMEOUT, async {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Close(close))) => {
@@ -302,7 +302,7 @@ impl Wire {
                 }
             }
         });
-        closed.await.map_err(|_| format!("not closed within {} s", PATIENCE.as_secs()))
+        closed.await.map_err(|_| format!("not closed within {} s", MESSAGE_TIMEOUT.as_secs()))
     }
 
     /// Ends the session, where the profile can.

@@ -4,8 +4,10 @@ use audiopus::{Application, Channels, SampleRate, coder::Encoder};
 use bytes::Bytes;
 use june_edge::protocol::{
     FromClient,
-    audio::{Codec, Up},
-    from_client::{AudioConfig, ConnectionInit, Resume},
+    edge_v1::{
+        audio::{Codec, UplinkFrame},
+        from_client::{AudioConfig, ConnectionInit, Resume},
+    },
 };
 
 use crate::support::{Glasses, June, LivekitServer, clip, free_port, word_errors};
@@ -14,7 +16,8 @@ use crate::support::{Glasses, June, LivekitServer, clip, free_port, word_errors}
 const FRAME: usize = 320;
 
 fn frame(codec: Codec, seq: usize, backfill: bool, payload: Bytes) -> Bytes {
-    Up { codec, pre_roll: false, backfill, end: false, seq: seq as u32, capture_ms: 0, payload }.encode()
+    UplinkFrame { codec, pre_roll: false, backfill, end: false, seq: seq as u32, capture_ms: 0, payload }
+        .encode()
 }
 
 fn pcm(samples: &[i16]) -> Bytes {

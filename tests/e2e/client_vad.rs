@@ -2,8 +2,10 @@
 
 use june_edge::protocol::{
     FromClient, ToClient,
-    from_client::{Capabilities, ConnectionInit, Vad},
-    to_client::{MediaReason, MediaSource},
+    edge_v1::{
+        from_client::{Capabilities, ConnectionInit, Vad},
+        to_client::{MediaReason, MediaSource},
+    },
 };
 
 use crate::support::{Glasses, June, LivekitServer, Publisher, clip, free_port, word_errors};

@@ -3,7 +3,7 @@
 
 use june_edge::protocol::{
     ToClient,
-    to_client::{MediaReason, MediaSource},
+    edge_v1::to_client::{MediaReason, MediaSource},
 };
 
 use crate::support::{June, LivekitServer, Publisher, clip, free_port, word_errors};

@@ -4,7 +4,7 @@ use june_edge::{
     client::Event,
     protocol::{
         ToClient,
-        to_client::{Finish, MediaSource},
+        edge_v1::to_client::{Finish, MediaSource},
     },
 };
 

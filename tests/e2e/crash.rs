@@ -1,6 +1,6 @@
 //! `kill -9` in the middle of a conversation: what was acknowledged is there afterwards.
 
-use june_edge::protocol::from_client::{ConnectionInit, Resume};
+use june_edge::protocol::edge_v1::from_client::{ConnectionInit, Resume};
 
 use crate::support::{Glasses, June, LivekitServer, clips, free_port, word_errors};
 

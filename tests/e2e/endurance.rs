@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use june_edge::{
-    client::{Device, News, SessionInfo, device::Options, link::Retry, microphone::FRAME_SAMPLES},
+    client::{
+        Device, DeviceEvent, SessionInfo, device::Options, microphone::FRAME_SAMPLES, reconnect_policy::Retry,
+    },
     ids::UtteranceId,
-    protocol::{ToClient, to_client::StreamData},
+    protocol::{ToClient, edge_v1::to_client::StreamData},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -49,14 +51,14 @@ impl Speaker {
         }
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, news: DeviceEvent) {
         match news {
-            News::Attached(ack) => {
+            DeviceEvent::Attached(ack) => {
                 self.attached += 1;
                 self.resumed += usize::from(ack.resumed);
             }
-            News::Over(end) => panic!("{end:?}"),
-            News::Message(message) => match *message {
+            DeviceEvent::Over(end) => panic!("{end:?}"),
+            DeviceEvent::Message(message) => match *message {
                 ToClient::SpeechStarted { .. } => {
                     self.open += 1;
                     self.started += 1;
@@ -72,7 +74,10 @@ impl Speaker {
                 ToClient::TurnSaved { history_seq, .. } => self.saved.push(history_seq),
                 _ => {}
             },
-            News::Away { .. } | News::Sound(_) | News::Played { .. } | News::Room(_) => {}
+            DeviceEvent::Away { .. }
+            | DeviceEvent::Sound(_)
+            | DeviceEvent::Played { .. }
+            | DeviceEvent::Room(_) => {}
         }
     }
 

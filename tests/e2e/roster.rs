@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use june_edge::protocol::{ToClient, from_client::ConnectionInit, to_client::MediaReason};
+use june_edge::protocol::{
+    ToClient,
+    edge_v1::{from_client::ConnectionInit, to_client::MediaReason},
+};
 use serde_json::json;
 
 use crate::support::{

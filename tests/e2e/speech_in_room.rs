@@ -5,8 +5,10 @@ use june_edge::{
     client::Event,
     protocol::{
         FromClient, ToClient,
-        from_client::Say,
-        to_client::{Delivery, LivekitRole},
+        edge_v1::{
+            from_client::Say,
+            to_client::{Delivery, LivekitRole},
+        },
     },
 };
 use livekit::{

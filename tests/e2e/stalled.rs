@@ -4,8 +4,10 @@ use june_edge::{
     client::{Channel, Event},
     protocol::{
         FromClient, ToClient,
-        from_client::{ConnectionInit, Say},
-        to_client::Finish,
+        edge_v1::{
+            from_client::{ConnectionInit, Say},
+            to_client::Finish,
+        },
     },
 };
 

@@ -1,6 +1,6 @@
 //! What operators see and do.
 
-use june_edge::protocol::{ToClient, to_client::EndReason};
+use june_edge::protocol::{ToClient, edge_v1::to_client::EndReason};
 use livekit_protocol as proto;
 use serde_json::{Value, json};
 

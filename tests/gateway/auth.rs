@@ -8,7 +8,7 @@ use june_edge::{
     client::{Channel, ClientError},
     protocol::{
         ToClient,
-        from_client::{ConnectionInit, Resume},
+        edge_v1::from_client::{ConnectionInit, Resume},
     },
 };
 use reqwest::header::HeaderMap;

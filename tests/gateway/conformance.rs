@@ -3,7 +3,7 @@
 
 use june_edge::protocol::{
     ToClient,
-    from_client::{ConnectionInit, Resume},
+    edge_v1::from_client::{ConnectionInit, Resume},
 };
 use serde_json::json;
 

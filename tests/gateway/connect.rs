@@ -6,8 +6,10 @@ use june_edge::{
     client::{Channel, ClientError, Event},
     protocol::{
         MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
-        from_client::ConnectionInit,
-        to_client::{MediaReason, MediaSource},
+        edge_v1::{
+            from_client::ConnectionInit,
+            to_client::{MediaReason, MediaSource},
+        },
     },
 };
 use serde_json::json;

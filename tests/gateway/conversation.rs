@@ -2,7 +2,7 @@
 
 use june_edge::protocol::{
     ToClient,
-    to_client::{Finish, StreamData},
+    edge_v1::to_client::{Finish, StreamData},
 };
 use serde_json::json;
 

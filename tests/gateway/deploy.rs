@@ -159,7 +159,7 @@ fn the_image_finds_its_models_and_its_data() {
 
     assert_eq!(config.data_dir, Path::new(instruction(&lines, "VOLUME")));
     let copied = lines.iter().find_map(|line| line.strip_prefix("COPY --from=models /june/models ")).unwrap();
-    assert_eq!(config.ai.minds.models, Path::new(copied));
+    assert_eq!(config.providers.registry.models, Path::new(copied));
 }
 
 #[test]

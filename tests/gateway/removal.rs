@@ -2,7 +2,7 @@
 
 use june_edge::{
     client::SessionInfo,
-    protocol::{ToClient, from_client::ConnectionInit},
+    protocol::{ToClient, edge_v1::from_client::ConnectionInit},
 };
 use livekit_protocol as proto;
 use serde_json::{Value, json};

@@ -4,8 +4,10 @@ use june_edge::{
     client::ClientError,
     protocol::{
         ToClient,
-        from_client::{ConnectionInit, Resume},
-        to_client::{EndReason, MediaReason, MediaSource},
+        edge_v1::{
+            from_client::{ConnectionInit, Resume},
+            to_client::{EndReason, MediaReason, MediaSource},
+        },
     },
 };
 

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{EncodingKey, Header};
-use june_edge::protocol::{ToClient, to_client::ParticipantsUpdate};
+use june_edge::protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -5,11 +5,14 @@ use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, tim
 use june_edge::{
     client::{Channel, ClientError, Event, Gateway as Api, SessionInfo},
     config::Config,
-    disk::DiskError,
     gateway::{Gateway, StartError},
     ids::UserId,
-    protocol::{ToClient, from_client::ConnectionInit, to_client::ConnectionAck},
+    protocol::{
+        ToClient,
+        edge_v1::{from_client::ConnectionInit, to_client::ConnectionAck},
+    },
     secret::Secret,
+    store::sled::DiskError,
 };
 use serde_json::Value;
 use tempfile::TempDir;

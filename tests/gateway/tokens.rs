@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use jsonwebtoken::{DecodingKey, Validation};
 use june_edge::{
-    agent::token::{AGENT_TTL, CLIENT_TTL, Claims, GUEST_TTL},
     client::SessionInfo,
-    protocol::{ToClient, from_client::ConnectionInit},
+    livekit::token::{AGENT_TTL, CLIENT_TTL, Claims, GUEST_TTL},
+    protocol::{ToClient, edge_v1::from_client::ConnectionInit},
 };
 use livekit_api::access_token::TokenVerifier;
 use proptest::{

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
-use crate::protocol::tests::{decoders_names, examples_of_clients, examples_of_the_gateway};
+use crate::protocol::{
+    asyncapi::*,
+    tests::{decoders_names, examples_of_clients, examples_of_the_gateway},
+};
 
 /// The schemas of one side's text messages, by `type`.
 fn schemas(side: &str) -> BTreeMap<String, Value> {
@@ -142,7 +144,7 @@ fn every_reference_leads_somewhere() {
 #[test]
 fn the_words_about_sound_are_those_of_its_frames() {
     let document = document();
-    let up = audio::Up {
+    let up = audio::UplinkFrame {
         codec: audio::Codec::Pcm16le,
         pre_roll: true,
         backfill: true,
@@ -151,7 +153,7 @@ fn the_words_about_sound_are_those_of_its_frames() {
         capture_ms: 2,
         payload: bytes::Bytes::new(),
     };
-    let down = audio::Down::encode_pcm(1, 2, true, &[]);
+    let down = audio::DownlinkFrame::encode_pcm(1, 2, true, &[]);
     for (key, frame) in [("client.sound", up.encode()), ("gateway.sound", down)] {
         let words = document["components"]["messages"][key]["payload"]["description"].as_str().unwrap();
         assert_eq!(frame.len(), audio::HEADER_BYTES);

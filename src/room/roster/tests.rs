@@ -1,7 +1,9 @@
 use proptest::{prelude::*, sample::Index};
 
-use super::*;
-use crate::{clock, room::recent::Recent};
+use crate::{
+    clock,
+    room::{replay_buffer::ReplayBuffer, roster::*},
+};
 
 fn participant(sid: &str) -> Participant {
     Participant {
@@ -122,7 +124,7 @@ fn a_list_sets_right_what_the_events_got_wrong() {
     let mut roster = told([Event::Began, joined("PA_1"), joined("PA_2")], then);
     let mut changed = participant("PA_2");
     changed.tracks = vec![track("TR_1", true)];
-    let asked_at = then + SETTLE;
+    let asked_at = then + SETTLE_TIME;
 
     let participants = vec![changed.clone(), participant("PA_3")];
     let corrections = roster.handle(Event::Listed { asked_at, participants }, asked_at);
@@ -166,7 +168,7 @@ fn somebody_whom_one_list_lacked_is_brought_back_by_the_next() {
     // LiveKit keeps its list by identity: a reconnect can take the new entry away with the old one.
     let then = clock::now();
     let mut roster = told([joined("PA_1")], then);
-    let (first, second) = (then + SETTLE, then + 2 * SETTLE);
+    let (first, second) = (then + SETTLE_TIME, then + 2 * SETTLE_TIME);
     roster.handle(Event::Listed { asked_at: first, participants: vec![] }, first);
     assert!(roster.is_empty());
 
@@ -204,7 +206,10 @@ fn what_our_agent_sees_is_a_reason_to_ask_and_not_the_last_word() {
     let now = clock::now();
     let mut roster = told([joined("PA_1")], now);
     for sid in ["PA_1", "PA_2"] {
-        roster.handle(Event::Sighted { sid: sid.into(), identity: "ann".into(), there: sid != "PA_1" }, now);
+        roster.handle(
+            Event::ObservedByAgent { sid: sid.into(), identity: "ann".into(), there: sid != "PA_1" },
+            now,
+        );
     }
     assert_eq!(sids(&roster), ["PA_1"], "an agent that reconnects sees everybody go");
     assert_eq!(roster.doubtful_since(), Some(now));
@@ -346,7 +351,7 @@ impl Watcher {
     }
 
     /// Goes on from the version it has, as an event stream does on `Last-Event-ID`; else from everybody.
-    fn catch_up(&mut self, roster: &Roster, recent: &Recent<Diff>) {
+    fn catch_up(&mut self, roster: &Roster, recent: &ReplayBuffer<Diff>) {
         match self.version.and_then(|version| recent.after(version, roster.version())) {
             Some(missed) => {
                 for diff in missed {
@@ -373,7 +378,7 @@ proptest! {
         watchers in proptest::collection::vec((0..60usize, proptest::collection::btree_set(0..60usize, 0..30)), 1..4),
     ) {
         let mut now = clock::now();
-        let (mut truth, mut roster, mut recent) = (Truth::default(), Roster::default(), Recent::new(8, usize::MAX));
+        let (mut truth, mut roster, mut recent) = (Truth::default(), Roster::default(), ReplayBuffer::new(8, usize::MAX));
         let mut watchers: Vec<Watcher> = watchers
             .into_iter()
             .map(|(from, misses)| Watcher { from, misses, version: None, view: BTreeMap::new() })
@@ -404,7 +409,7 @@ proptest! {
             step(n, &mut roster, &mut recent, &mut watchers);
         }
 
-        now += SETTLE;
+        now += SETTLE_TIME;
         let participants = truth.present.values().cloned().collect();
         roster.handle(Event::Listed { asked_at: now, participants }, now);
         step(usize::MAX, &mut roster, &mut recent, &mut watchers);
@@ -422,7 +427,7 @@ proptest! {
 }
 
 /// Makes a version and tells the watchers that are there and do not miss it.
-fn step(n: usize, roster: &mut Roster, recent: &mut Recent<Diff>, watchers: &mut [Watcher]) {
+fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, watchers: &mut [Watcher]) {
     let before = roster.version();
     if let Some(diff) = roster.flush() {
         recent.push(roster.version(), diff, 1);

@@ -20,8 +20,10 @@ use june_edge::{
     ids::UserId,
     protocol::{
         ToClient,
-        from_client::ConnectionInit,
-        to_client::{MediaReason, MediaSource},
+        edge_v1::{
+            from_client::ConnectionInit,
+            to_client::{MediaReason, MediaSource},
+        },
     },
 };
 
@@ -189,7 +191,7 @@ fn launch(settings: &[(String, String)]) -> Process {
 /// A client on an attached control channel.
 pub struct Glasses {
     pub channel: Channel,
-    pub ack: june_edge::protocol::to_client::ConnectionAck,
+    pub ack: june_edge::protocol::edge_v1::to_client::ConnectionAck,
     pub session: SessionInfo,
 }
 
@@ -226,7 +228,7 @@ impl Glasses {
 
     /// Waits until the gateway is in the room.
     pub async fn agent(&mut self) {
-        use june_edge::protocol::to_client::MediaReason::AgentJoined;
+        use june_edge::protocol::edge_v1::to_client::MediaReason::AgentJoined;
         self.wait_for_message(|message| match message {
             ToClient::MediaState { reason: AgentJoined, .. } => Some(()),
             _ => None,
@@ -236,7 +238,7 @@ impl Glasses {
 
     /// The next final that has words.
     pub async fn final_words(&mut self) -> String {
-        use june_edge::protocol::to_client::StreamData::Transcription;
+        use june_edge::protocol::edge_v1::to_client::StreamData::Transcription;
         self.wait_for_message(|message| match message {
             ToClient::DataStream { data: Transcription { text, is_final: true, .. }, .. }
                 if !text.is_empty() =>

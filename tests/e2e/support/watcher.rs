@@ -8,7 +8,7 @@ use std::{
 
 use june_edge::{
     client::Event,
-    protocol::{ToClient, to_client::ParticipantsUpdate},
+    protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate},
 };
 use serde_json::Value;
 

@@ -1,0 +1,15 @@
+//! Audio: PCM, Opus, and the order of what arrives in packets. No I/O and no clock.
+
+pub mod data_packet_buffer;
+pub mod opus;
+pub mod pcm;
+pub mod reorder_buffer;
+pub mod uplink_decoder;
+
+use std::sync::Arc;
+
+/// Sample rate of all audio that is recognised: 16 kHz, mono, signed 16 bit.
+pub const SAMPLE_RATE_HZ: u32 = 16_000;
+
+/// Samples at [`SAMPLE_RATE_HZ`], shared without copying.
+pub type Pcm = Arc<[i16]>;

@@ -1,0 +1,5 @@
+//! From text to phonemes.
+
+pub mod cmudict;
+pub mod phonemizer;
+pub mod text_normalizer;

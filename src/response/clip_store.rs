@@ -1,0 +1,194 @@
+//! Spoken answers as files, for clients that play nothing but URLs: WAV in memory, each under a name
+//! that nobody guesses, for a short time.
+//!
+//! Bounded: a session has at most four of them, all sessions together 64 MiB. What is over that, or older
+//! than [`LIFETIME`], is let go, oldest first.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use rand::{Rng, distr::Alphanumeric};
+
+use crate::{clock, ids::SessionId};
+
+/// How long a clip can be fetched: longer than any of them lasts, and than a player takes to begin.
+pub const LIFETIME: Duration = Duration::from_secs(120);
+
+/// The one that is played, the one before, and what a client that came back gets again.
+const MAX_PER_SESSION: usize = 4;
+
+/// The most that all clips may take.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// 190 bits of chance.
+const NAME_LENGTH: usize = 32;
+
+/// The clips of this gateway. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Clips {
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+/// Oldest first.
+#[derive(Default)]
+struct Shelf {
+    clips: VecDeque<Clip>,
+    bytes: usize,
+}
+
+struct Clip {
+    name: String,
+    session: SessionId,
+    until: Instant,
+    wav: Bytes,
+}
+
+impl Clips {
+    /// Keeps mono samples as a WAV file; gives the name it is fetched by.
+    pub fn keep(&self, session: SessionId, samples: &[i16], rate_hz: u32) -> String {
+        let name: String = rand::rng().sample_iter(Alphanumeric).take(NAME_LENGTH).map(char::from).collect();
+        let clip =
+            Clip { name: name.clone(), session, until: clock::now() + LIFETIME, wav: wav(samples, rate_hz) };
+        self.shelf.lock().put(clip);
+        name
+    }
+
+    /// A clip by its name.
+    pub fn get(&self, name: &str) -> Option<Bytes> {
+        let mut shelf = self.shelf.lock();
+        shelf.expire(clock::now());
+        shelf.clips.iter().find(|clip| clip.name == name).map(|clip| clip.wav.clone())
+    }
+
+    /// Nothing of this session will be fetched any more.
+    pub fn forget(&self, session: SessionId) {
+        self.shelf.lock().remove_where(|clip| clip.session == session);
+    }
+}
+
+impl Shelf {
+    fn put(&mut self, clip: Clip) {
+        self.expire(clock::now());
+        let of_session = self.clips.iter().filter(|other| other.session == clip.session);
+        if of_session.clone().count() >= MAX_PER_SESSION
+            && let Some(oldest) = of_session.map(|clip| clip.name.clone()).next()
+        {
+            self.remove_where(|clip| clip.name == oldest);
+        }
+        self.bytes += clip.wav.len();
+        self.clips.push_back(clip);
+        while self.bytes > MAX_BYTES {
+            self.remove_first();
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while self.clips.front().is_some_and(|clip| now >= clip.until) {
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) {
+        if let Some(clip) = self.clips.pop_front() {
+            self.bytes -= clip.wav.len();
+        }
+    }
+
+    fn remove_where(&mut self, unwanted: impl Fn(&Clip) -> bool) {
+        self.clips.retain(|clip| !unwanted(clip));
+        self.bytes = self.clips.iter().map(|clip| clip.wav.len()).sum();
+    }
+}
+
+/// A WAV file of mono PCM (RIFF, format 1).
+fn wav(samples: &[i16], rate_hz: u32) -> Bytes {
+    const HEADER: u32 = 44;
+    let data = u32::try_from(samples.len() * 2).expect("a clip is some seconds long");
+    let mut wav = BytesMut::with_capacity(HEADER as usize + data as usize);
+    wav.put_slice(b"RIFF");
+    wav.put_u32_le(HEADER - 8 + data);
+    wav.put_slice(b"WAVEfmt ");
+    wav.put_u32_le(16);
+    wav.put_u16_le(1);
+    wav.put_u16_le(1);
+    wav.put_u32_le(rate_hz);
+    wav.put_u32_le(rate_hz * 2);
+    wav.put_u16_le(2);
+    wav.put_u16_le(16);
+    wav.put_slice(b"data");
+    wav.put_u32_le(data);
+    for sample in samples {
+        wav.put_i16_le(*sample);
+    }
+    wav.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: SessionId = SessionId::from_u128(1);
+    const BOB: SessionId = SessionId::from_u128(2);
+
+    #[test]
+    fn a_clip_is_a_wav_file_that_others_can_read() {
+        let clips = Clips::default();
+        let name = clips.keep(ANN, &[1, -2, 300], 22_050);
+
+        let wav = clips.get(&name).unwrap();
+
+        let mut reader = hound::WavReader::new(wav.as_ref()).unwrap();
+        assert_eq!((reader.spec().channels, reader.spec().sample_rate), (1, 22_050));
+        let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
+        assert_eq!(samples, [1, -2, 300]);
+    }
+
+    #[test]
+    fn a_clip_has_a_name_of_its_own_and_no_other_opens_it() {
+        let clips = Clips::default();
+        let (one, two) = (clips.keep(ANN, &[1], 8_000), clips.keep(ANN, &[1], 8_000));
+        assert_ne!(one, two);
+        assert_eq!(clips.get(&one[..NAME_LENGTH - 1]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clip_can_be_fetched_for_a_while_only() {
+        let clips = Clips::default();
+        let name = clips.keep(ANN, &[1], 8_000);
+        tokio::time::advance(LIFETIME - Duration::from_millis(1)).await;
+        assert!(clips.get(&name).is_some());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(clips.get(&name), None);
+        assert_eq!(clips.shelf.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_session_has_only_so_many_clips_and_takes_no_one_elses_place() {
+        let clips = Clips::default();
+        let bobs = clips.keep(BOB, &[1], 8_000);
+        let names: Vec<String> = (0..=MAX_PER_SESSION).map(|_| clips.keep(ANN, &[1], 8_000)).collect();
+        assert_eq!(clips.get(&names[0]), None);
+        assert!(names[1..].iter().all(|name| clips.get(name).is_some()));
+        assert!(clips.get(&bobs).is_some());
+
+        clips.forget(ANN);
+        assert!(names.iter().all(|name| clips.get(name).is_none()));
+        assert!(clips.get(&bobs).is_some());
+    }
+
+    #[test]
+    fn all_clips_together_have_a_limit() {
+        let clips = Clips::default();
+        let samples = vec![0; MAX_BYTES / 8];
+        for n in 0..6 {
+            clips.keep(SessionId::from_u128(n), &samples, 8_000);
+        }
+        assert!(clips.shelf.lock().bytes <= MAX_BYTES);
+        assert_eq!(clips.shelf.lock().clips.len(), 3);
+    }
+}

@@ -1,0 +1,9 @@
+//! From text to paced speech: sentences, what of them was heard, and playback in frames or clips. No I/O and
+//! no clock; the clip store apart.
+
+pub mod clip_playback;
+pub mod clip_store;
+pub mod playback;
+pub mod sentence_splitter;
+pub mod spoken_transcript;
+pub mod stream_playback;

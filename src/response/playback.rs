@@ -1,0 +1,156 @@
+//! How a spoken response reaches the client: in frames ahead of what is heard, or in files that it fetches.
+//! One API for both.
+
+use std::time::{Duration, Instant};
+
+use super::{clip_playback::ClipPlayback, stream_playback::StreamPlayback};
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlaybackEvent {
+    /// Send a frame.
+    Frame {
+        /// Samples since the response began.
+        position: u64,
+        /// 20 ms of samples; fewer in the last frame.
+        samples: Vec<i16>,
+        /// Nothing follows it.
+        end: bool,
+    },
+    /// Let the client play a clip.
+    Clip {
+        /// Counts the clips of the response.
+        number: u32,
+        /// Its samples.
+        samples: Vec<i16>,
+    },
+    /// The response was played to its end.
+    Finished,
+}
+
+/// What of the response was heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Its words.
+    pub text: String,
+    /// Its length, in milliseconds.
+    pub ms: u64,
+}
+
+/// One spoken response.
+#[derive(Debug)]
+pub enum Playback {
+    /// In frames, on the control channel or in the room.
+    Stream(StreamPlayback),
+    /// In files, for clients that play nothing else.
+    Clips(ClipPlayback),
+}
+
+impl Playback {
+    /// The samples that follow belong to this sentence.
+    pub fn begin_sentence(&mut self, text: String) {
+        match self {
+            Self::Stream(stream) => stream.begin_sentence(text),
+            Self::Clips(clips) => clips.begin_sentence(text),
+        }
+    }
+
+    /// The sentence is whole.
+    pub fn end_sentence(&mut self) {
+        match self {
+            Self::Stream(_) => {}
+            Self::Clips(clips) => clips.end_sentence(),
+        }
+    }
+
+    /// More samples.
+    pub fn push(&mut self, samples: &[i16]) {
+        match self {
+            Self::Stream(stream) => stream.push(samples),
+            Self::Clips(clips) => clips.push(samples),
+        }
+    }
+
+    /// No more samples.
+    pub fn complete(&mut self) {
+        match self {
+            Self::Stream(stream) => stream.complete(),
+            Self::Clips(clips) => clips.complete(),
+        }
+    }
+
+    /// Synthesis failed. A stream plays what it has; of clips, those that were not played are dropped.
+    pub fn synthesis_failed(&mut self) {
+        match self {
+            Self::Stream(_) => {}
+            Self::Clips(clips) => clips.clear(),
+        }
+    }
+
+    /// How much speech waits to be sent.
+    pub fn buffered(&self) -> Duration {
+        match self {
+            Self::Stream(stream) => stream.buffered(),
+            Self::Clips(clips) => clips.buffered(),
+        }
+    }
+
+    /// What is due now, in order.
+    pub fn poll(&mut self, now: Instant) -> Vec<PlaybackEvent> {
+        match self {
+            Self::Stream(stream) => stream.poll(now),
+            Self::Clips(clips) => clips.poll(now).into_iter().collect(),
+        }
+    }
+
+    /// When [`poll`](Self::poll) has something to do again, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Stream(stream) => stream.deadline(),
+            Self::Clips(clips) => clips.deadline(),
+        }
+    }
+
+    /// The client is disconnected.
+    pub fn pause(&mut self, now: Instant) {
+        match self {
+            Self::Stream(stream) => stream.pause(now),
+            Self::Clips(clips) => clips.pause(now),
+        }
+    }
+
+    /// The client is back: it gets what it had not played yet.
+    pub fn resume(&mut self, now: Instant) {
+        match self {
+            Self::Stream(stream) => stream.resume(now),
+            Self::Clips(clips) => clips.resume(),
+        }
+    }
+
+    /// The client says how much it has played, in milliseconds. True where it reports for frames.
+    pub fn reported(&mut self, played_ms: u64) -> bool {
+        match self {
+            Self::Stream(stream) => {
+                stream.reported(played_ms);
+                true
+            }
+            Self::Clips(_) => false,
+        }
+    }
+
+    /// The client has played a clip.
+    pub fn clip_played(&mut self, number: u32) {
+        match self {
+            Self::Stream(_) => {}
+            Self::Clips(clips) => clips.played(number),
+        }
+    }
+
+    /// What was heard so far.
+    pub fn heard(&self, now: Instant) -> Heard {
+        match self {
+            Self::Stream(stream) => Heard { text: stream.heard_text(now), ms: stream.heard_ms(now) },
+            Self::Clips(clips) => Heard { text: clips.heard_text(now), ms: clips.heard_ms(now) },
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Paces the spoken answer to the client: frames of 20 ms, a little ahead of what is being played,
+//! so that a stutter of the network is not heard and a barge-in finds little in flight.
+//!
+//! It also knows how much of the answer was heard: by the client's own word (`playhead`) where it
+//! gives one, else by the clock.
+//!
+//! ```text
+//!   position 0        kept from          played          sent          queued
+//!   ├─ forgotten ────────┼──── for a resume ──┼── the lead ──┼── waiting ──┤
+//! ```
+//!
+//! Pure: it is told what time it is, and says when it wants to be asked again.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::response::{playback::PlaybackEvent, spoken_transcript::SpokenTranscript};
+
+/// Length of a frame, in milliseconds (protocol.md §7.9).
+pub const FRAME_MS: u64 = 20;
+
+/// How far the sending runs ahead of the playing.
+pub const LEAD: Duration = Duration::from_millis(400);
+
+/// Frames go out in bunches this long: fewer wake-ups, and still far below the lead.
+const BUNCH: Duration = Duration::from_millis(60);
+
+/// How much of what was played is kept for a client that comes back and never said how far it got.
+const RESEND_WINDOW: Duration = Duration::from_secs(5);
+
+/// One spoken answer.
+#[derive(Debug)]
+pub struct StreamPlayback {
+    rate_hz: u32,
+    /// Samples from `base` on.
+    samples: VecDeque<i16>,
+    /// The position of the first sample that is kept.
+    base: u64,
+    /// The position of the next sample to be sent.
+    sent: u64,
+    /// What the client says it played.
+    reported: Option<u64>,
+    /// No sample comes any more.
+    complete: bool,
+    /// The frame with the end mark is out.
+    end_sent: bool,
+    script: SpokenTranscript,
+    clock: Clock,
+}
+
+/// How play-out is related to time.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    /// Nothing to play: at this position.
+    Stopped { at: u64 },
+    /// The sample at `position` is played at `at`.
+    Running { position: u64, at: Instant },
+    /// The client is away; it had played this far.
+    Paused { at: u64 },
+    /// Everything was played.
+    Over,
+}
+
+impl StreamPlayback {
+    /// An answer of mono samples at this rate.
+    pub fn new(rate_hz: u32) -> Self {
+        Self {
+            rate_hz,
+            samples: VecDeque::new(),
+            base: 0,
+            sent: 0,
+            reported: None,
+            complete: false,
+            end_sent: false,
+            script: SpokenTranscript::default(),
+            clock: Clock::Stopped { at: 0 },
+        }
+    }
+
+    /// The samples that follow belong to this sentence.
+    pub fn begin_sentence(&mut self, text: String) {
+        self.script.begin(text, self.total());
+    }
+
+    /// More samples.
+    pub fn push(&mut self, samples: &[i16]) {
+        self.samples.extend(samples);
+        self.script.reaches(self.total());
+    }
+
+    /// No more samples.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// How much sound waits to be sent.
+    pub fn buffered(&self) -> Duration {
+        self.to_time(self.total() - self.sent)
+    }
+
+    /// What is due now.
+    pub fn poll(&mut self, now: Instant) -> Vec<PlaybackEvent> {
+        let mut events = Vec::new();
+        if let Clock::Stopped { at } = self.clock
+            && self.sendable()
+        {
+            self.clock = Clock::Running { position: at, at: now };
+        }
+        let Clock::Running { .. } = self.clock else {
+            return events;
+        };
+
+        let allowed = self.played(now) + self.to_samples(LEAD);
+        let frame = self.to_samples(Duration::from_millis(FRAME_MS));
+        while self.sent < allowed && self.sendable() {
+            let length = (self.total() - self.sent).min(frame);
+            let from = (self.sent - self.base) as usize;
+            let samples: Vec<i16> = self.samples.range(from..from + length as usize).copied().collect();
+            let position = self.sent;
+            self.sent += length;
+            let end = self.complete && self.sent == self.total();
+            self.end_sent = end;
+            events.push(PlaybackEvent::Frame { position, samples, end });
+        }
+
+        let played = self.played(now);
+        if self.end_sent && played >= self.total() {
+            self.clock = Clock::Over;
+            events.push(PlaybackEvent::Finished);
+        } else if !self.sendable() && played >= self.sent {
+            // The synthesis is slower than the playing: the clock waits for it.
+            self.clock = Clock::Stopped { at: self.sent };
+        }
+        self.forget(played);
+        events
+    }
+
+    /// When [`poll`](Self::poll) has something to do again, if no sample comes before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let Clock::Running { position, at } = self.clock else {
+            return None;
+        };
+        let time_of = |sample: u64| at + self.to_time(sample.saturating_sub(position));
+        if !self.sendable() {
+            return Some(time_of(self.sent));
+        }
+        let next = (self.sent + self.to_samples(BUNCH)).min(self.total().max(self.sent + 1));
+        Some(time_of(next.saturating_sub(self.to_samples(LEAD))))
+    }
+
+    /// The client says how far it got, in milliseconds.
+    pub fn reported(&mut self, played_ms: u64) {
+        let played = (played_ms * u64::from(self.rate_hz) / 1000).min(self.sent);
+        self.reported = Some(self.reported.unwrap_or_default().max(played));
+    }
+
+    /// The client went away: nothing is sent, the clock stands still.
+    pub fn pause(&mut self, now: Instant) {
+        if !matches!(self.clock, Clock::Over) {
+            self.clock = Clock::Paused { at: self.heard(now) };
+        }
+    }
+
+    /// The client is back: it gets everything from what it had played on, again where need be.
+    pub fn resume(&mut self, now: Instant) {
+        if let Clock::Paused { at } = self.clock {
+            let from = at.max(self.base);
+            self.sent = from;
+            self.end_sent = false;
+            self.clock = Clock::Running { position: from, at: now };
+        }
+    }
+
+    /// How much was heard, in samples.
+    fn heard(&self, now: Instant) -> u64 {
+        match self.reported {
+            // A report is as old as the way of a message; what the clock adds since is not counted:
+            // better a word too few in the history than one that nobody heard.
+            Some(reported) => reported,
+            None => self.played(now),
+        }
+    }
+
+    /// How much was heard, in milliseconds.
+    pub fn heard_ms(&self, now: Instant) -> u64 {
+        self.to_time(self.heard(now)).as_millis() as u64
+    }
+
+    /// The words that were heard.
+    pub fn heard_text(&self, now: Instant) -> String {
+        self.script.before(self.heard(now))
+    }
+
+    /// Whether a frame could be sent if its time had come: a whole one, or the rest of a complete answer.
+    fn sendable(&self) -> bool {
+        let left = self.total() - self.sent;
+        if self.complete { !self.end_sent } else { left >= self.to_samples(Duration::from_millis(FRAME_MS)) }
+    }
+
+    /// The position that is being played.
+    fn played(&self, now: Instant) -> u64 {
+        match self.clock {
+            Clock::Stopped { at } | Clock::Paused { at } => at,
+            Clock::Running { position, at } => {
+                let elapsed = self.to_samples(now.saturating_duration_since(at));
+                (position + elapsed).min(self.sent)
+            }
+            Clock::Over => self.total(),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.base + self.samples.len() as u64
+    }
+
+    /// Lets go of samples that no client will ask for again.
+    fn forget(&mut self, played: u64) {
+        let needed = match self.reported {
+            Some(reported) => reported,
+            None => played.saturating_sub(self.to_samples(RESEND_WINDOW)),
+        };
+        let gone = needed.min(self.sent).saturating_sub(self.base);
+        self.samples.drain(..gone as usize);
+        self.base += gone;
+    }
+
+    fn to_samples(&self, time: Duration) -> u64 {
+        (time.as_nanos() * u128::from(self.rate_hz) / 1_000_000_000) as u64
+    }
+
+    /// Rounded up, so that a deadline never comes before its sample.
+    fn to_time(&self, samples: u64) -> Duration {
+        Duration::from_nanos((samples * 1_000_000_000).div_ceil(u64::from(self.rate_hz)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    const RATE: u32 = 16_000;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn second_of_sound() -> Vec<i16> {
+        (0..RATE as i16).collect()
+    }
+
+    fn frames(effects: &[PlaybackEvent]) -> usize {
+        effects.iter().filter(|effect| matches!(effect, PlaybackEvent::Frame { .. })).count()
+    }
+
+    /// Runs it to the end by its own deadlines; gives all effects and how long it took.
+    fn play(playout: &mut StreamPlayback, start: Instant) -> (Vec<PlaybackEvent>, Duration) {
+        let mut now = start;
+        let mut effects = playout.poll(now);
+        while let Some(deadline) = playout.deadline() {
+            now = now.max(deadline);
+            effects.extend(playout.poll(now));
+        }
+        (effects, now - start)
+    }
+
+    #[test]
+    fn the_first_sound_leaves_at_once_and_the_rest_at_the_pace_of_playing() {
+        let mut playout = StreamPlayback::new(RATE);
+        playout.push(&second_of_sound());
+        playout.complete();
+        let start = clock::now();
+
+        let first = playout.poll(start);
+        assert_eq!(frames(&first), 20, "the lead of 400 ms is sent in one go");
+
+        let (rest, took) = play(&mut playout, start);
+        assert_eq!(frames(&rest), 30);
+        assert_eq!(rest.last(), Some(&PlaybackEvent::Finished));
+        assert_eq!(took, ms(1000));
+    }
+
+    #[test]
+    fn every_frame_carries_twenty_milliseconds_and_the_last_one_the_end() {
+        let mut playout = StreamPlayback::new(RATE);
+        playout.push(&second_of_sound()[..1000]);
+        playout.complete();
+
+        let (effects, _) = play(&mut playout, clock::now());
+
+        let sizes: Vec<_> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                PlaybackEvent::Frame { position, samples, end } => Some((*position, samples.len(), *end)),
+                PlaybackEvent::Clip { .. } | PlaybackEvent::Finished => None,
+            })
+            .collect();
+        assert_eq!(sizes, [(0, 320, false), (320, 320, false), (640, 320, false), (960, 40, true)]);
+    }
+
+    #[test]
+    fn a_synthesis_that_is_slower_than_the_playing_makes_a_pause_and_no_rush_afterwards() {
+        let mut playout = StreamPlayback::new(RATE);
+        playout.push(&second_of_sound()[..3200]);
+        let start = clock::now();
+        assert_eq!(frames(&playout.poll(start)), 10);
+        assert_eq!(frames(&playout.poll(start + ms(900))), 0);
+
+        playout.push(&second_of_sound());
+        assert_eq!(
+            frames(&playout.poll(start + ms(1000))),
+            20,
+            "the lead counts from the moment sound is back"
+        );
+    }
+
+    #[test]
+    fn what_was_heard_follows_the_clock_until_the_client_says_better() {
+        let mut playout = StreamPlayback::new(RATE);
+        playout.begin_sentence("One two three four.".into());
+        playout.push(&second_of_sound());
+        playout.begin_sentence("Five six.".into());
+        playout.push(&second_of_sound());
+        let start = clock::now();
+        playout.poll(start);
+        playout.poll(start + ms(300));
+        playout.poll(start + ms(600));
+
+        assert_eq!(playout.heard_text(start + ms(500)), "One two");
+
+        playout.reported(250);
+        assert_eq!(playout.heard_text(start + ms(500)), "One");
+        assert_eq!(playout.heard_ms(start + ms(500)), 250);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_goes_on_from_what_it_had_played() {
+        let mut playout = StreamPlayback::new(RATE);
+        playout.push(&second_of_sound());
+        playout.complete();
+        let start = clock::now();
+        playout.poll(start);
+        playout.reported(100);
+        playout.pause(start + ms(300));
+        assert_eq!(playout.deadline(), None);
+        assert_eq!(playout.poll(start + ms(5_000)), []);
+
+        playout.resume(start + ms(9_000));
+        let effects = playout.poll(start + ms(9_000));
+        assert!(matches!(&effects[0], PlaybackEvent::Frame { position: 1600, .. }), "{:?}", effects[0]);
+    }
+
+    proptest! {
+        /// However samples arrive and the client comes and goes, what it can put together by position
+        /// is the whole answer, gap-free.
+        #[test]
+        fn the_client_gets_every_sample(
+            runs in proptest::collection::vec((0..4000usize, 0..700u64, any::<bool>()), 1..12),
+        ) {
+            let mut playout = StreamPlayback::new(RATE);
+            let mut now = clock::now();
+            let mut sound: Vec<i16> = Vec::new();
+            let mut effects = Vec::new();
+            for (length, wait_ms, away) in runs {
+                let run: Vec<i16> = (0..length).map(|i| (sound.len() + i) as i16).collect();
+                sound.extend(&run);
+                playout.push(&run);
+                effects.extend(playout.poll(now));
+                if away {
+                    playout.pause(now);
+                }
+                now += ms(wait_ms);
+                effects.extend(playout.poll(now));
+                if away {
+                    playout.resume(now);
+                }
+            }
+            playout.complete();
+            effects.extend(play(&mut playout, now).0);
+
+            let mut got: Vec<i16> = Vec::new();
+            let mut ends = 0;
+            for effect in effects {
+                if let PlaybackEvent::Frame { position, samples, end } = effect {
+                    prop_assert!(position as usize <= got.len(), "a gap before {}", position);
+                    let known = got.len() - position as usize;
+                    got.extend(samples.iter().skip(known));
+                    ends += usize::from(end);
+                }
+            }
+            prop_assert_eq!(got, sound);
+            prop_assert!(ends >= 1);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The conversation: whose turn it is, the response that is being given, and the history that the language
+//! model sees.
+
+use std::{collections::VecDeque, time::Instant};
+
+use crate::{
+    error::Code,
+    ids::TurnId,
+    protocol::{
+        Profile, ToClient,
+        edge_v1::{
+            from_client::{AudioPlayResponse, Interrupt, Playhead},
+            to_client::{Delivery, Finish},
+        },
+    },
+    providers::{
+        ProviderError, StreamItem,
+        llm::{ChatMessage, LlmEvent, Prompt, Role},
+    },
+    session::{
+        MAX_TYPED_BYTES,
+        out::{Effect, Out, Reason, Soonest},
+        response::{Outcome, Progress, Response, Voice, Waterfall},
+    },
+    store::history::HistoryItem,
+    telemetry,
+    turn::turn_manager::{self, Turn, TurnManager},
+};
+
+/// How much of the conversation the language model gets to read, in messages and in bytes.
+const MAX_DIALOGUE_MESSAGES: usize = 24;
+const MAX_DIALOGUE_BYTES: usize = 6_000;
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    turns: TurnManager,
+    /// The response that is being given.
+    response: Option<Box<Response>>,
+    /// What it answers, until it is known what was heard of it.
+    asked: Option<String>,
+    /// The conversation so far.
+    messages: VecDeque<ChatMessage>,
+    /// When the last utterance ended, and the same in milliseconds of the session.
+    speech_end: Option<(Instant, u64)>,
+    /// Whether speech can be delivered in the room at the moment.
+    room: bool,
+}
+
+impl Dialogue {
+    /// Numbers turns and generations after these.
+    pub(super) fn new(last_turn: TurnId, last_generation: u32) -> Self {
+        Self {
+            turns: TurnManager::new(last_turn, last_generation),
+            response: None,
+            asked: None,
+            messages: VecDeque::new(),
+            speech_end: None,
+            room: false,
+        }
+    }
+
+    /// Whether speech can be delivered in the room from now on.
+    pub(super) fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// The generation of the response that is being given.
+    #[cfg(test)]
+    pub(super) fn generation(&self) -> Option<u32> {
+        self.turns.answering()
+    }
+
+    // --- What the user says -------------------------------------------------------------------
+
+    /// Speech ended, or a line was typed: responses are timed from here.
+    pub(super) fn speech_ended(&mut self, out: &Out<'_>) {
+        self.speech_end = Some((out.now, out.elapsed_ms()));
+    }
+
+    /// A turn that the user typed.
+    pub(super) fn typed(&mut self, text: &str, id: Option<String>, out: &mut Out<'_>) {
+        let text = text.trim();
+        if text.is_empty() || text.len() > MAX_TYPED_BYTES {
+            return out.error(
+                Code::InvalidRequest,
+                format!("text: must have 1 to {MAX_TYPED_BYTES} bytes"),
+                id,
+            );
+        }
+        self.speech_ended(out);
+        let at = out.elapsed_ms();
+        out.push(Effect::Save(
+            HistoryItem::Utterance {
+                utterance_id: None,
+                text: text.to_owned(),
+                start_ms: at,
+                end_ms: at,
+                language: out.config().language.clone(),
+            },
+            None,
+        ));
+        self.turn(turn_manager::Input::Typed(text.to_owned()), out);
+    }
+
+    /// What was said before this session.
+    pub(super) fn remember(&mut self, earlier: Vec<ChatMessage>) {
+        for message in earlier.into_iter().rev() {
+            self.messages.push_front(message);
+        }
+        self.shorten();
+    }
+
+    // --- Turns --------------------------------------------------------------------------------
+
+    pub(super) fn turn(&mut self, input: turn_manager::Input, out: &mut Out<'_>) {
+        for effect in self.turns.handle(input) {
+            match effect {
+                turn_manager::Effect::Answer(turn) => self.begin(turn, out),
+                turn_manager::Effect::Cut { merged_into_next_turn, .. } => {
+                    self.cut(merged_into_next_turn, out)
+                }
+            }
+        }
+    }
+
+    /// The user, or the end of the session, interrupts the response.
+    pub(super) fn interrupt(&mut self, out: &mut Out<'_>) {
+        self.turn(turn_manager::Input::Interrupted, out);
+    }
+
+    /// The client asks to stop the response of a generation, or the current one.
+    pub(super) fn interrupted_by_client(&mut self, interrupt: &Interrupt, out: &mut Out<'_>) {
+        let current = self.turns.answering();
+        if interrupt.generation.is_none_or(|generation| current == Some(generation)) {
+            self.interrupt(out);
+        }
+    }
+
+    fn begin(&mut self, turn: Turn, out: &mut Out<'_>) {
+        out.tell(ToClient::TurnStarted {
+            turn_id: turn.id,
+            generation: turn.generation,
+            utterance_ids: turn.utterances.clone(),
+        });
+        let (speech_end, speech_end_ms) = self.speech_end.unwrap_or_else(|| (out.now, out.elapsed_ms()));
+        let final_at = (!turn.utterances.is_empty()).then_some(out.now);
+        let waterfall = Waterfall { speech_end, speech_end_ms, final_at };
+        self.asked = Some(turn.text.clone());
+        let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
+        messages.push(ChatMessage { role: Role::User, text: turn.text.clone() });
+        let prompt = Prompt { system: out.config().system_prompt.clone(), messages };
+        out.push(Effect::Generate(turn.generation, prompt));
+        let voice = self.voice(out);
+        // A client of that profile takes no binary frames.
+        let in_clips =
+            out.profile() == Profile::Mentra && voice.is_some_and(|voice| voice.delivery == Delivery::Ws);
+        let mut response = Response::new(turn, voice, in_clips, waterfall);
+        if out.socket().is_none() {
+            response.pause(out.now);
+        }
+        self.response = Some(Box::new(response));
+    }
+
+    /// How a response is spoken now: in the room only while the agent is there.
+    fn voice(&self, out: &Out<'_>) -> Option<Voice> {
+        out.config().voice.map(|voice| match voice.delivery {
+            Delivery::Room if !self.room => Voice { delivery: Delivery::Ws, ..voice },
+            Delivery::Room | Delivery::Ws => voice,
+        })
+    }
+
+    /// Gives the response up. Where its turn goes on, nothing of it is kept.
+    fn cut(&mut self, merged_into_next_turn: bool, out: &mut Out<'_>) {
+        let Some(response) = self.response.take() else { return };
+        out.push(Effect::StopLlm);
+        out.push(Effect::StopTts);
+        out.push(Effect::DropClips);
+        let turn = response.turn_id();
+        let outcome = response.cut(out);
+        if merged_into_next_turn {
+            self.asked = None;
+        } else {
+            self.keep(turn, outcome, out);
+        }
+    }
+
+    // --- The response -------------------------------------------------------------------------
+
+    /// What the language model produced for a generation.
+    pub(super) fn llm(&mut self, generation: u32, item: StreamItem<LlmEvent>, out: &mut Out<'_>) {
+        match item {
+            StreamItem::More(LlmEvent::TextDelta(text)) => {
+                self.respond(generation, out, |response, out| response.text(&text, out));
+            }
+            StreamItem::More(LlmEvent::Usage(usage)) => {
+                tracing::debug!(session.id = %out.info().id, ?usage, "language model usage");
+            }
+            StreamItem::More(LlmEvent::ToolCall(call)) => {
+                // No tools are offered to the model, so there is nothing to call.
+                tracing::warn!(session.id = %out.info().id, tool.name = %call.name, "tool call ignored");
+            }
+            StreamItem::Over(result) => self.llm_ended(generation, result, out),
+        }
+    }
+
+    fn llm_ended(&mut self, generation: u32, result: Result<(), ProviderError>, out: &mut Out<'_>) {
+        if self.turns.answering() != Some(generation) {
+            return;
+        }
+        let finish = match result {
+            Ok(()) => Finish::Stop,
+            Err(cause) => {
+                tracing::warn!(session.id = %out.info().id, %cause, "no response");
+                out.error(Code::AiUnavailable, format!("the answer could not be made: {cause}"), None);
+                Finish::Error
+            }
+        };
+        self.respond(generation, out, |response, out| response.text_ended(finish, out));
+    }
+
+    /// What speech synthesis produced for a generation.
+    pub(super) fn tts(&mut self, generation: u32, item: StreamItem<Vec<i16>>, out: &mut Out<'_>) {
+        self.respond(generation, out, |response, out| match item {
+            StreamItem::More(samples) => response.audio(&samples, out),
+            StreamItem::Over(result) => response.sentence_ended(result.is_ok(), out),
+        });
+    }
+
+    /// The client says how much it played.
+    pub(super) fn playhead(&mut self, playhead: &Playhead, out: &mut Out<'_>) {
+        self.respond(playhead.generation, out, |response, out| response.played(playhead.played_ms, out.now));
+    }
+
+    /// A client played a file, or could not: one of the response's, or one of a consumer's. Gives the
+    /// message back in the latter case.
+    pub(super) fn clip_played(
+        &mut self,
+        played: AudioPlayResponse,
+        out: &mut Out<'_>,
+    ) -> Option<AudioPlayResponse> {
+        let Some(clip) = self.response.as_ref().and_then(|response| response.clip(&played.request_id)) else {
+            return Some(played);
+        };
+        if !played.success {
+            metrics::counter!(telemetry::CLIPS_FAILED).increment(1);
+            tracing::warn!(
+                session.id = %out.info().id, cause = played.error.unwrap_or_default(),
+                "the client cannot play a clip: does it reach PUBLIC_URL?"
+            );
+        }
+        self.respond_now(out, |response, out| response.clip_played(clip, played.success, out));
+        None
+    }
+
+    /// The client is gone for now.
+    pub(super) fn pause(&mut self, now: Instant) {
+        if let Some(response) = &mut self.response {
+            response.pause(now);
+        }
+    }
+
+    /// The client is back.
+    pub(super) fn resume(&mut self, out: &mut Out<'_>) {
+        self.respond_now(out, Response::resume);
+    }
+
+    /// Lets the current response do something, if it is of this generation.
+    fn respond(
+        &mut self,
+        generation: u32,
+        out: &mut Out<'_>,
+        act: impl FnOnce(&mut Response, &mut Out<'_>) -> Progress,
+    ) {
+        if self.response.as_ref().is_some_and(|response| response.generation() == generation) {
+            self.respond_now(out, act);
+        }
+    }
+
+    fn respond_now(&mut self, out: &mut Out<'_>, act: impl FnOnce(&mut Response, &mut Out<'_>) -> Progress) {
+        let Some(response) = &mut self.response else { return };
+        let generation = response.generation();
+        let Progress { started, over } = act(response, out);
+        if started {
+            self.turn(turn_manager::Input::PlaybackStarted { generation }, out);
+        }
+        if let Some(outcome) = over
+            && let Some(response) = self.response.take()
+        {
+            self.keep(response.turn_id(), outcome, out);
+            self.turn(turn_manager::Input::Over { generation }, out);
+        }
+    }
+
+    /// Puts what was asked and what was heard into the conversation and the history.
+    fn keep(&mut self, turn_id: TurnId, outcome: Outcome, out: &mut Out<'_>) {
+        if let Some(text) = self.asked.take() {
+            self.messages.push_back(ChatMessage { role: Role::User, text });
+        }
+        let Outcome { heard, played_ms, finish } = outcome;
+        if !heard.is_empty() {
+            self.messages.push_back(ChatMessage { role: Role::Assistant, text: heard.clone() });
+        }
+        self.shorten();
+        out.push(Effect::Save(
+            HistoryItem::Response { turn_id, text: heard, finish, played_ms },
+            Some(turn_id),
+        ));
+    }
+
+    fn shorten(&mut self) {
+        let mut bytes: usize = self.messages.iter().map(|message| message.text.len()).sum();
+        while self.messages.len() > MAX_DIALOGUE_MESSAGES || bytes > MAX_DIALOGUE_BYTES {
+            match self.messages.pop_front() {
+                Some(message) => bytes -= message.text.len(),
+                None => break,
+            }
+        }
+    }
+
+    // --- Time ---------------------------------------------------------------------------------
+
+    pub(super) fn deadline(&self) -> Soonest {
+        Soonest::default().or(self.response.as_deref().and_then(Response::deadline), Reason::Playback)
+    }
+
+    pub(super) fn tick(&mut self, out: &mut Out<'_>) {
+        self.respond_now(out, Response::advance);
+    }
+}

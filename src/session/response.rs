@@ -1,0 +1,447 @@
+//! One response on its way: text as it is generated, split into sentences, synthesized one after the
+//! other and paced to the client.
+//!
+//! ```text
+//!   LLM ─delta─▶ text ─▶ sentences ─▶ queue ─▶ TTS ─samples─▶ Playback ─▶ frames or clips
+//!                 └──▶ answer_delta … answer_done        speech_begin … speech_finish
+//! ```
+//!
+//! Sentences wait here, not in the synthesizer. Only as many are handed out as the playback can use
+//! soon, so that a barge-in discards little work and a long response holds little audio.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ids::TurnId,
+    protocol::{
+        ToClient,
+        edge_v1::{
+            audio::{Codec, DownlinkFrame},
+            to_client::{Delivery, Finish, TurnMetrics},
+        },
+        mentra,
+    },
+    response::{
+        clip_playback::ClipPlayback,
+        playback::{Playback, PlaybackEvent},
+        sentence_splitter::SentenceSplitter,
+        stream_playback::StreamPlayback,
+    },
+    session::out::{Effect, Out},
+    turn::turn_manager::Turn,
+};
+
+/// No more sentences go to synthesis while this much speech waits to be sent.
+const MAX_BUFFERED_SPEECH: Duration = Duration::from_secs(5);
+
+/// A response that grows beyond this many bytes is cut there: nobody wants to hear more, and a model that
+/// does not stop must not fill the memory.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+
+/// How responses are spoken.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Sample rate of the synthesizer, in Hz.
+    pub rate_hz: u32,
+    /// Where the client hears it.
+    pub delivery: Delivery,
+}
+
+/// What became of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// The words that reached the user.
+    pub(super) heard: String,
+    /// How much speech was played, in milliseconds; none where it was not spoken.
+    pub(super) played_ms: Option<u64>,
+    /// How it ended.
+    pub(super) finish: Finish,
+}
+
+/// What a step meant for the turn.
+#[must_use]
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The first of the response reached the user.
+    pub(super) started: bool,
+    /// It was given to its end.
+    pub(super) over: Option<Outcome>,
+}
+
+/// When things happened, for the latency waterfall.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waterfall {
+    /// When the endpointer decided that speech had ended; when a line was typed.
+    pub(super) speech_end: Instant,
+    /// The same, in milliseconds of the session.
+    pub(super) speech_end_ms: u64,
+    /// When the last final came; none for a typed line.
+    pub(super) final_at: Option<Instant>,
+}
+
+/// The text of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TextPhase {
+    /// The language model is at work.
+    Generating,
+    /// There is no more.
+    Ended(Finish),
+}
+
+/// The synthesizer, as seen from this response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Synthesis {
+    Idle,
+    /// It has a sentence.
+    Busy,
+    /// It failed, or the client cannot play: the rest stays unspoken.
+    Failed,
+}
+
+/// The speech of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpeechPhase {
+    /// Nothing was sent yet.
+    Pending,
+    /// `speech_begin` is out, or the first clip.
+    Begun,
+    /// The last frame is out, and `speech_finish`.
+    Sent,
+}
+
+#[derive(Debug)]
+struct Speech {
+    voice: Voice,
+    playback: Playback,
+    synthesis: Synthesis,
+    phase: SpeechPhase,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Response {
+    turn: Turn,
+    text: String,
+    text_phase: TextPhase,
+    splitter: SentenceSplitter,
+    /// Sentences that the synthesizer has not got yet.
+    queue: VecDeque<String>,
+    /// None where responses are text only.
+    speech: Option<Speech>,
+    waterfall: Waterfall,
+    first_token: Option<Instant>,
+    first_audio: Option<Instant>,
+    first_played: Option<Instant>,
+}
+
+impl Response {
+    /// The response to `turn`, spoken where there is a voice; `in_clips` for a client that plays nothing
+    /// but files.
+    pub(super) fn new(turn: Turn, voice: Option<Voice>, in_clips: bool, waterfall: Waterfall) -> Self {
+        let speech = voice.map(|voice| Speech {
+            voice,
+            playback: if in_clips {
+                Playback::Clips(ClipPlayback::new(voice.rate_hz))
+            } else {
+                Playback::Stream(StreamPlayback::new(voice.rate_hz))
+            },
+            synthesis: Synthesis::Idle,
+            phase: SpeechPhase::Pending,
+        });
+        Self {
+            turn,
+            text: String::new(),
+            text_phase: TextPhase::Generating,
+            splitter: SentenceSplitter::default(),
+            queue: VecDeque::new(),
+            speech,
+            waterfall,
+            first_token: None,
+            first_audio: None,
+            first_played: None,
+        }
+    }
+
+    /// The generation of its frames.
+    pub(super) fn generation(&self) -> u32 {
+        self.turn.generation
+    }
+
+    /// The turn it answers.
+    pub(super) fn turn_id(&self) -> TurnId {
+        self.turn.id
+    }
+
+    // --- Text ---------------------------------------------------------------------------------
+
+    /// The language model produced a piece of text.
+    pub(super) fn text(&mut self, delta: &str, out: &mut Out<'_>) -> Progress {
+        if self.text_phase != TextPhase::Generating || delta.is_empty() {
+            return Progress::default();
+        }
+        let first = self.first_token.is_none();
+        self.first_token.get_or_insert(out.now);
+        self.text.push_str(delta);
+        out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() });
+        self.queue.extend(self.splitter.push(delta));
+        let mut progress = if self.text.len() > MAX_TEXT_BYTES {
+            out.push(Effect::StopLlm);
+            self.text_ended(Finish::Stop, out)
+        } else {
+            self.advance(out)
+        };
+        progress.started |= first && self.speech.is_none();
+        progress
+    }
+
+    /// The language model has finished, or failed.
+    pub(super) fn text_ended(&mut self, finish: Finish, out: &mut Out<'_>) -> Progress {
+        if self.text_phase != TextPhase::Generating {
+            return Progress::default();
+        }
+        self.text_phase = TextPhase::Ended(finish);
+        self.queue.extend(self.splitter.finish());
+        self.tell_done(finish, out);
+        self.advance(out)
+    }
+
+    // --- Speech -------------------------------------------------------------------------------
+
+    /// The synthesizer produced samples.
+    pub(super) fn audio(&mut self, samples: &[i16], out: &mut Out<'_>) -> Progress {
+        if let Some(speech) = &mut self.speech
+            && speech.synthesis != Synthesis::Failed
+        {
+            speech.playback.push(samples);
+        }
+        self.advance(out)
+    }
+
+    /// The synthesizer is through with its sentence, or failed at it.
+    pub(super) fn sentence_ended(&mut self, worked: bool, out: &mut Out<'_>) -> Progress {
+        if let Some(speech) = &mut self.speech {
+            speech.playback.end_sentence();
+            match (worked, speech.synthesis) {
+                (true, Synthesis::Busy | Synthesis::Idle) => speech.synthesis = Synthesis::Idle,
+                (true, Synthesis::Failed) => {}
+                (false, _) => speech.fail(),
+            }
+        }
+        self.advance(out)
+    }
+
+    /// The clip of this response that a client's answer is about, if it is about one.
+    pub(super) fn clip(&self, request_id: &str) -> Option<u32> {
+        let number = request_id.strip_prefix(&self.clip_prefix())?.parse().ok()?;
+        matches!(self.speech, Some(Speech { playback: Playback::Clips(_), .. })).then_some(number)
+    }
+
+    /// The client has played a clip, or could not: then it cannot play the next one either.
+    pub(super) fn clip_played(&mut self, clip: u32, worked: bool, out: &mut Out<'_>) -> Progress {
+        if let Some(speech) = &mut self.speech {
+            speech.playback.clip_played(clip);
+            if !worked {
+                speech.fail();
+            }
+        }
+        self.advance(out)
+    }
+
+    /// What the `requestId` of every clip of this response begins with.
+    fn clip_prefix(&self) -> String {
+        format!("{}-{}-", mentra::APP, self.turn.generation)
+    }
+
+    /// The client says how much it played.
+    pub(super) fn played(&mut self, played_ms: u64, now: Instant) -> Progress {
+        if let Some(speech) = &mut self.speech
+            && speech.playback.reported(played_ms)
+            && played_ms > 0
+        {
+            self.first_played.get_or_insert(now);
+        }
+        Progress::default()
+    }
+
+    /// The client is disconnected.
+    pub(super) fn pause(&mut self, now: Instant) {
+        if let Some(speech) = &mut self.speech {
+            speech.playback.pause(now);
+        }
+    }
+
+    /// The client is back.
+    pub(super) fn resume(&mut self, out: &mut Out<'_>) -> Progress {
+        if let Some(speech) = &mut self.speech {
+            speech.playback.resume(out.now);
+        }
+        self.advance(out)
+    }
+
+    /// Gives the response up.
+    pub(super) fn cut(self, out: &mut Out<'_>) -> Outcome {
+        let phase = self.speech.as_ref().map_or(SpeechPhase::Pending, |speech| speech.phase);
+        let played_out = phase == SpeechPhase::Sent && self.deadline().is_none();
+        if phase != SpeechPhase::Pending && !played_out {
+            out.tell(ToClient::AudioStopRequest { app_id: mentra::APP.into() });
+        }
+        if self.text_phase == TextPhase::Generating {
+            self.tell_done(Finish::Interrupted, out);
+        }
+        if phase == SpeechPhase::Begun && self.is_streamed() {
+            self.tell_speech_finish(Finish::Interrupted, out);
+        }
+        self.tell_metrics(out);
+        self.outcome(Finish::Interrupted, out.now)
+    }
+
+    /// When [`advance`](Self::advance) has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.speech.as_ref().and_then(|speech| speech.playback.deadline())
+    }
+
+    fn is_streamed(&self) -> bool {
+        matches!(self.speech, Some(Speech { playback: Playback::Stream(_), .. }))
+    }
+
+    /// Does everything that can be done by now.
+    pub(super) fn advance(&mut self, out: &mut Out<'_>) -> Progress {
+        let mut progress = Progress::default();
+        let Some(speech) = &mut self.speech else {
+            if let TextPhase::Ended(finish) = self.text_phase {
+                self.tell_metrics(out);
+                progress.over = Some(self.outcome(finish, out.now));
+            }
+            return progress;
+        };
+
+        match speech.synthesis {
+            // The text may go on for a while.
+            Synthesis::Failed => self.queue.clear(),
+            Synthesis::Idle if speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
+                if let Some(sentence) = self.queue.pop_front() {
+                    speech.synthesis = Synthesis::Busy;
+                    speech.playback.begin_sentence(sentence.clone());
+                    out.push(Effect::Synthesize(self.turn.generation, sentence));
+                }
+            }
+            Synthesis::Idle | Synthesis::Busy => {}
+        }
+        let text_ended = matches!(self.text_phase, TextPhase::Ended(_));
+        if text_ended && self.queue.is_empty() && speech.synthesis != Synthesis::Busy {
+            speech.playback.complete();
+        }
+        for event in speech.playback.poll(out.now) {
+            let begins = self.speech.as_ref().is_some_and(|speech| speech.phase == SpeechPhase::Pending);
+            match event {
+                PlaybackEvent::Frame { position, samples, end } => self.send(position, samples, end, out),
+                PlaybackEvent::Clip { number, samples } => self.play_clip(number, samples, out),
+                PlaybackEvent::Finished => {
+                    self.tell_metrics(out);
+                    let TextPhase::Ended(finish) = self.text_phase else { continue };
+                    progress.over = Some(self.outcome(finish, out.now));
+                    continue;
+                }
+            }
+            progress.started |= begins;
+        }
+        progress
+    }
+
+    /// Sends a frame, on the control channel or in the room.
+    fn send(&mut self, position: u64, samples: Vec<i16>, end: bool, out: &mut Out<'_>) {
+        let Some(speech) = &mut self.speech else { return };
+        let (turn_id, generation) = (self.turn.id, self.turn.generation);
+        if speech.phase == SpeechPhase::Pending {
+            speech.phase = SpeechPhase::Begun;
+            self.first_audio = Some(out.now);
+            out.tell(ToClient::SpeechBegin {
+                turn_id,
+                generation,
+                codec: Codec::Pcm16le,
+                sample_rate: speech.voice.rate_hz,
+                channels: 1,
+                delivery: speech.voice.delivery,
+            });
+        }
+        match speech.voice.delivery {
+            Delivery::Ws => {
+                if let Some(socket) = out.socket() {
+                    let frame = DownlinkFrame::encode_pcm(generation, position, end, &samples);
+                    out.push(Effect::SendBinary(socket, frame));
+                }
+            }
+            Delivery::Room => out.push(Effect::PublishSpeech(samples)),
+        }
+        if end && speech.phase == SpeechPhase::Begun {
+            speech.phase = SpeechPhase::Sent;
+            self.tell_speech_finish(Finish::Stop, out);
+        }
+    }
+
+    /// Lets the client play a clip.
+    fn play_clip(&mut self, number: u32, samples: Vec<i16>, out: &mut Out<'_>) {
+        let request_id = format!("{}{number}", self.clip_prefix());
+        let Some(speech) = &mut self.speech else { return };
+        if speech.phase == SpeechPhase::Pending {
+            speech.phase = SpeechPhase::Begun;
+            self.first_audio = Some(out.now);
+        }
+        if let Some(socket) = out.socket() {
+            out.push(Effect::PlayClip { socket, request_id, samples, rate_hz: speech.voice.rate_hz });
+        }
+    }
+
+    // --- Telling ------------------------------------------------------------------------------
+
+    fn tell_done(&self, finish: Finish, out: &mut Out<'_>) {
+        out.tell(ToClient::AnswerDone { turn_id: self.turn.id, text: self.text.clone(), finish });
+    }
+
+    fn tell_speech_finish(&self, finish: Finish, out: &mut Out<'_>) {
+        let (turn_id, generation) = (self.turn.id, self.turn.generation);
+        out.tell(ToClient::SpeechFinish { turn_id, generation, finish });
+    }
+
+    fn tell_metrics(&self, out: &mut Out<'_>) {
+        let since_end = |at: Option<Instant>| {
+            at.map(|at| at.saturating_duration_since(self.waterfall.speech_end).as_millis() as u64)
+        };
+        out.tell(ToClient::TurnMetrics(TurnMetrics {
+            turn_id: self.turn.id,
+            speech_end_ms: self.waterfall.speech_end_ms,
+            final_ms: since_end(self.waterfall.final_at),
+            first_token_ms: since_end(self.first_token),
+            first_audio_ms: since_end(self.first_audio),
+            first_played_ms: since_end(self.first_played),
+        }));
+    }
+
+    /// What reached the user. Where synthesis failed that is the text, which was delivered.
+    fn outcome(&self, finish: Finish, now: Instant) -> Outcome {
+        match &self.speech {
+            Some(speech) if speech.synthesis != Synthesis::Failed => {
+                let heard = speech.playback.heard(now);
+                Outcome {
+                    heard: match finish {
+                        Finish::Interrupted => heard.text,
+                        Finish::Stop | Finish::Error => self.text.clone(),
+                    },
+                    played_ms: (speech.phase != SpeechPhase::Pending).then_some(heard.ms),
+                    finish,
+                }
+            }
+            Some(_) | None => Outcome { heard: self.text.clone(), played_ms: None, finish },
+        }
+    }
+}
+
+impl Speech {
+    fn fail(&mut self) {
+        self.synthesis = Synthesis::Failed;
+        self.playback.synthesis_failed();
+    }
+}

@@ -1,0 +1,108 @@
+//! What every history store promises, checked on each of them.
+
+use crate::{
+    ids::{SessionId, TurnId, UserId, UtteranceId},
+    protocol::edge_v1::to_client::Finish,
+    store::history::{Entry, HistoryItem, HistoryStore},
+};
+
+/// A line that a user said.
+pub fn utterance(user: &str, session: u128, text: &str) -> Entry {
+    entry(
+        user,
+        session,
+        HistoryItem::Utterance {
+            utterance_id: Some(UtteranceId(1)),
+            text: text.into(),
+            start_ms: 10,
+            end_ms: 20,
+            language: "en-US".into(),
+        },
+    )
+}
+
+/// A line that the gateway said.
+pub fn answer(user: &str, session: u128, text: &str) -> Entry {
+    let line = HistoryItem::Response {
+        turn_id: TurnId(1),
+        text: text.into(),
+        finish: Finish::Stop,
+        played_ms: Some(7),
+    };
+    entry(user, session, line)
+}
+
+fn entry(user: &str, session: u128, line: HistoryItem) -> Entry {
+    Entry {
+        user_id: UserId::parse(user).expect("a test names good users"),
+        session_id: SessionId::from_u128(session),
+        at_ms: 1_700_000_000_000,
+        item: line,
+    }
+}
+
+/// Runs every promise against an empty store.
+pub async fn suite(store: &dyn HistoryStore) {
+    lines_come_back_in_order_and_as_they_were(store).await;
+    users_and_sessions_do_not_see_each_other(store).await;
+    pages_follow_each_other(store).await;
+    writers_at_the_same_time_take_different_places(store).await;
+}
+
+async fn lines_come_back_in_order_and_as_they_were(store: &dyn HistoryStore) {
+    let lines = [utterance("order", 1, "Hello."), answer("order", 1, "Hello yourself.")];
+    for (n, line) in (1..).zip(&lines) {
+        assert_eq!(store.append(line.clone()).await, Ok(n));
+    }
+
+    let saved = store.of_user(&lines[0].user_id, 0, 10).await.unwrap();
+    assert_eq!(saved.iter().map(|saved| saved.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(saved.into_iter().map(|saved| saved.entry).collect::<Vec<_>>(), lines);
+}
+
+async fn users_and_sessions_do_not_see_each_other(store: &dyn HistoryStore) {
+    let ann = utterance("ann", 2, "mine");
+    let anna = utterance("anna", 3, "hers");
+    let later = utterance("ann", 4, "later");
+    for line in [&ann, &anna, &later] {
+        store.append(line.clone()).await.unwrap();
+    }
+
+    let texts = |saved: Vec<crate::store::history::Saved>| -> Vec<String> {
+        saved.iter().map(|saved| saved.entry.item.text().to_owned()).collect()
+    };
+    let of = |session: u128| store.of_session(&ann.user_id, SessionId::from_u128(session), 0, 10);
+    assert_eq!(texts(store.of_user(&ann.user_id, 0, 10).await.unwrap()), ["mine", "later"]);
+    assert_eq!(texts(of(2).await.unwrap()), ["mine"]);
+    assert_eq!(texts(of(4).await.unwrap()), ["later"]);
+    assert_eq!(texts(of(99).await.unwrap()), Vec::<String>::new());
+}
+
+async fn pages_follow_each_other(store: &dyn HistoryStore) {
+    let user = UserId::parse("pages").unwrap();
+    for n in 0..25 {
+        store.append(utterance("pages", 5, &n.to_string())).await.unwrap();
+    }
+
+    let mut after = 0;
+    let mut texts = Vec::new();
+    loop {
+        let page = store.of_session(&user, SessionId::from_u128(5), after, 10).await.unwrap();
+        assert!(page.len() <= 10);
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        texts.extend(page.iter().map(|saved| saved.entry.item.text().to_owned()));
+    }
+    assert_eq!(texts, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+
+    let newest = store.newest(&user, 3).await.unwrap();
+    assert_eq!(newest.iter().map(|saved| saved.seq).collect::<Vec<_>>(), [23, 24, 25]);
+}
+
+async fn writers_at_the_same_time_take_different_places(store: &dyn HistoryStore) {
+    let appends = (0..50).map(|n| store.append(utterance("crowd", 6, &n.to_string())));
+    let mut places: Vec<u64> =
+        futures::future::join_all(appends).await.into_iter().map(|place| place.unwrap()).collect();
+    places.sort_unstable();
+    assert_eq!(places, (1..=50).collect::<Vec<_>>());
+}

@@ -1,0 +1,627 @@
+//! Where an utterance begins and ends.
+//!
+//! ```text
+//!            p ≥ enter              speech for min_speech              p < exit
+//!   Quiet ─────────────▶ Starting ───────────────────────▶ Speaking ───────────▶ Stopping
+//!     ▲  ◀───────────────   │                                  ▲  ◀────────────    │
+//!     │       p < exit                                         │     p ≥ enter     │
+//!     └────────────────────────────────────────────────────────┼───────────────────┘
+//!                          silence for hang_over               │
+//!   any ── open() ──▶ Held ── close() ──▶ Quiet       cut at the longest length: goes on as the next
+//! ```
+//!
+//! A gate gets runs of samples with the probability that they are speech and counts its time in
+//! samples, so it needs no clock and gives the same answer for a recording as for a microphone.
+//! It starts an utterance some pre-roll before the speech that opened it, so that the first word
+//! is whole, and keeps the samples that may yet become pre-roll. From `look_for_pause` on it keeps
+//! back what follows the weakest moment so far: should the utterance reach its longest length, it
+//! is cut there, and what was kept back opens the next.
+//!
+//! A gate may follow a client that detects speech by itself ([`Endpointer::follow`]). Then it opens when the
+//! client says so, from where it heard the speech begin, however late the client is, up to
+//! [`MAX_PRE_ROLL`]. A client that says nothing about [`CLIENT_VAD_TIMEOUT`] of speech is not waited for.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::{
+    audio::{Pcm, SAMPLE_RATE_HZ},
+    turn::utterance_detector::{EndReason, SpeechEvent},
+};
+
+/// The shortest pre-roll that can be set.
+pub const MIN_PRE_ROLL: Duration = Duration::from_millis(100);
+
+/// The longest pre-roll that can be set, and what is kept while a client decides.
+pub const MAX_PRE_ROLL: Duration = Duration::from_secs(5);
+
+/// How much speech a client that is followed may leave without a word of it.
+pub const CLIENT_VAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long after speech ended its client may still claim it.
+const LATE: Duration = Duration::from_secs(2);
+
+/// When an utterance opens and closes.
+///
+/// With the defaults each clip of `tests/fixtures/audio` is one utterance. (So it is with 300 ms of
+/// hang-over, but they are read aloud: who thinks while speaking pauses longer.)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EndpointerConfig {
+    /// Probability from which a frame counts as speech.
+    pub enter: f32,
+    /// Probability under which a frame counts as silence once there was speech. Lower than
+    /// `enter`, so that a probability that hovers does not chop a word.
+    pub exit: f32,
+    /// How much speech opens an utterance; less is a click or a cough.
+    pub min_speech: Duration,
+    /// How much an utterance has of what came before its first speech: 100 ms to 5 s.
+    pub pre_roll: Duration,
+    /// How much silence ends it.
+    pub min_silence: Duration,
+    /// From what length on a place to cut is looked for.
+    pub look_for_pause: Duration,
+    /// The longest utterance. Transcribers decode one whole, so this bounds their memory.
+    pub longest: Duration,
+}
+
+impl Default for EndpointerConfig {
+    fn default() -> Self {
+        Self {
+            enter: 0.5,
+            exit: 0.35,
+            min_speech: Duration::from_millis(96),
+            pre_roll: Duration::from_millis(500),
+            min_silence: Duration::from_millis(500),
+            look_for_pause: Duration::from_secs(12),
+            longest: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Cuts one stream of samples into utterances.
+#[derive(Debug)]
+pub struct Endpointer {
+    enter: f32,
+    exit: f32,
+    min_speech: u64,
+    pre_roll: usize,
+    min_silence: u64,
+    look_for_pause: u64,
+    longest: u64,
+    phase: Phase,
+    /// Samples heard since the gate was made.
+    position: u64,
+    /// The last samples heard that were not handed out but still may be: pre-roll while no
+    /// utterance is open, what follows the weakest moment of a long one.
+    kept: VecDeque<i16>,
+    /// The client decides when an utterance opens.
+    follows: bool,
+    /// While it does, and no utterance is open: the last speech that was heard.
+    stretch: Option<Stretch>,
+}
+
+/// Where speech began and how far it went, without a pause as long as the hang-over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stretch {
+    first: u64,
+    last: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Quiet,
+    /// Speech set in; `speech` samples of it so far.
+    Starting {
+        speech: u64,
+    },
+    Open(Utterance),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Utterance {
+    /// Position of its first sample.
+    began: u64,
+    voice: Voice,
+    /// The lowest probability since `look_for_pause`; what follows that moment is kept back.
+    weakest: f32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Voice {
+    Speaking,
+    /// Silence for so many samples.
+    Stopping {
+        silence: u64,
+    },
+    /// The client opened it and will close it.
+    Held,
+}
+
+impl Endpointer {
+    /// A gate that heard nothing yet. Settings out of their range are brought to its nearest end.
+    pub fn new(settings: EndpointerConfig) -> Self {
+        let pre_roll = settings.pre_roll.clamp(MIN_PRE_ROLL, MAX_PRE_ROLL);
+        let longest = settings.longest.max(Duration::from_secs(1));
+        // What is kept back must not be long enough to be cut again.
+        let look_for_pause = settings.look_for_pause.clamp(longest.mul_f32(0.6), longest);
+        Self {
+            enter: settings.enter,
+            exit: settings.exit.min(settings.enter),
+            min_speech: samples(settings.min_speech),
+            pre_roll: samples(pre_roll) as usize,
+            min_silence: samples(settings.min_silence),
+            look_for_pause: samples(look_for_pause),
+            longest: samples(longest),
+            phase: Phase::Quiet,
+            position: 0,
+            kept: VecDeque::new(),
+            follows: false,
+            stretch: None,
+        }
+    }
+
+    /// Follows the client's own detection from now on, or no longer. An utterance that is open stays so.
+    pub fn follow(&mut self, client: bool) {
+        self.follows = client;
+        self.stretch = None;
+        if let Phase::Starting { .. } = self.phase {
+            self.phase = Phase::Quiet;
+        }
+    }
+
+    /// Hears the next samples (a frame, as a rule), which are speech with this probability.
+    pub fn push(&mut self, samples: &[i16], probability: f32, events: &mut Vec<SpeechEvent>) {
+        let count = samples.len() as u64;
+        self.position += count;
+        self.kept.extend(samples);
+        match self.phase {
+            Phase::Quiet | Phase::Starting { .. } if self.follows => self.wait(count, probability, events),
+            Phase::Quiet if probability >= self.enter => self.starting(count, events),
+            Phase::Quiet => self.forget_old(),
+            Phase::Starting { speech } if probability >= self.exit => self.starting(speech + count, events),
+            Phase::Starting { .. } => {
+                self.phase = Phase::Quiet;
+                self.forget_old();
+            }
+            Phase::Open(utterance) => self.go_on(utterance, count, probability, events),
+        }
+    }
+
+    /// The client says that speech began.
+    pub fn open(&mut self, events: &mut Vec<SpeechEvent>) {
+        match &mut self.phase {
+            Phase::Quiet | Phase::Starting { .. } => {
+                let late = |stretch: &Stretch| stretch.last + samples(LATE) >= self.position;
+                let first = self.stretch.filter(late).map_or(self.position, |stretch| stretch.first);
+                self.forget_before(first);
+                self.start(Voice::Held, events);
+            }
+            Phase::Open(utterance) => utterance.voice = Voice::Held,
+        }
+    }
+
+    /// The client says that speech ended.
+    pub fn close(&mut self, events: &mut Vec<SpeechEvent>) {
+        self.end(EndReason::ClientVad, events);
+    }
+
+    /// No more audio comes for now; what comes later does not continue what was heard.
+    pub fn stall(&mut self, events: &mut Vec<SpeechEvent>) {
+        self.end(EndReason::Muted, events);
+        self.phase = Phase::Quiet;
+        self.kept.clear();
+        self.stretch = None;
+    }
+
+    /// Whether an utterance is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Samples heard so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Waits for the client's word.
+    fn wait(&mut self, count: u64, probability: f32, events: &mut Vec<SpeechEvent>) {
+        let began = self.position - count;
+        let stretch = self.stretch.filter(|stretch| began - stretch.last < self.min_silence);
+        let is_speech = match stretch {
+            Some(stretch) if stretch.last == began => probability >= self.exit,
+            Some(_) | None => probability >= self.enter,
+        };
+        self.forget_old();
+        if !is_speech {
+            return;
+        }
+        let first = stretch.map_or(began, |stretch| stretch.first);
+        self.stretch = Some(Stretch { first, last: self.position });
+        if self.position - first >= samples(CLIENT_VAD_TIMEOUT) {
+            self.forget_before(first);
+            self.start(Voice::Speaking, events);
+        }
+    }
+
+    fn starting(&mut self, speech: u64, events: &mut Vec<SpeechEvent>) {
+        if speech >= self.min_speech {
+            self.start(Voice::Speaking, events);
+        } else {
+            self.phase = Phase::Starting { speech };
+        }
+    }
+
+    /// Opens an utterance with all that is kept.
+    fn start(&mut self, voice: Voice, events: &mut Vec<SpeechEvent>) {
+        let began = self.position - self.kept.len() as u64;
+        self.stretch = None;
+        self.phase = Phase::Open(Utterance { began, voice, weakest: f32::INFINITY });
+        events.push(SpeechEvent::Started { at_sample: began });
+        self.hand_out(events);
+    }
+
+    fn go_on(
+        &mut self,
+        mut utterance: Utterance,
+        count: u64,
+        probability: f32,
+        events: &mut Vec<SpeechEvent>,
+    ) {
+        let length = self.position - utterance.began;
+        if length <= self.look_for_pause {
+            self.hand_out(events);
+        } else if probability <= utterance.weakest {
+            utterance.weakest = probability;
+            self.hand_out(events);
+        }
+
+        utterance.voice = match utterance.voice {
+            Voice::Speaking if probability < self.exit => Voice::Stopping { silence: count },
+            Voice::Stopping { .. } if probability >= self.enter => Voice::Speaking,
+            Voice::Stopping { silence } => Voice::Stopping { silence: silence + count },
+            Voice::Speaking => Voice::Speaking,
+            Voice::Held => Voice::Held,
+        };
+        self.phase = Phase::Open(utterance);
+
+        match utterance.voice {
+            Voice::Stopping { silence } if silence >= self.min_silence => {
+                self.end(EndReason::Silence, events)
+            }
+            Voice::Speaking | Voice::Stopping { .. } | Voice::Held if length >= self.longest => {
+                let at_sample = self.position - self.kept.len() as u64;
+                events.push(SpeechEvent::Ended { reason: EndReason::Limit, at_sample });
+                self.start(utterance.voice, events);
+            }
+            Voice::Speaking | Voice::Stopping { .. } | Voice::Held => {}
+        }
+    }
+
+    /// Ends the open utterance, if there is one, with all that was heard.
+    fn end(&mut self, reason: EndReason, events: &mut Vec<SpeechEvent>) {
+        let Phase::Open(_) = self.phase else { return };
+        self.hand_out(events);
+        events.push(SpeechEvent::Ended { reason, at_sample: self.position });
+        self.phase = Phase::Quiet;
+        self.kept.shrink_to(self.pre_roll);
+    }
+
+    fn hand_out(&mut self, events: &mut Vec<SpeechEvent>) {
+        if !self.kept.is_empty() {
+            events.push(SpeechEvent::Audio(Pcm::from(&*self.kept.make_contiguous())));
+            self.kept.clear();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        let most = if self.follows { samples(MAX_PRE_ROLL) as usize } else { self.pre_roll };
+        let surplus = self.kept.len().saturating_sub(most);
+        self.kept.drain(..surplus);
+    }
+
+    /// Forgets what is older than the pre-roll of speech that began at `first`.
+    fn forget_before(&mut self, first: u64) {
+        let wanted = (self.position - first) as usize + self.pre_roll;
+        let surplus = self.kept.len().saturating_sub(wanted);
+        self.kept.drain(..surplus);
+    }
+}
+
+fn samples(duration: Duration) -> u64 {
+    duration.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::audio::pcm::FRAME_SAMPLES;
+
+    /// One second in frames, rounded up.
+    const SECOND: usize = 32;
+
+    /// A gate that has heard frames of these probabilities, and what it said, audio left out.
+    fn after(probabilities: &[f32]) -> (Endpointer, Vec<SpeechEvent>) {
+        let mut endpointer = Endpointer::new(EndpointerConfig::default());
+        let mut events = Vec::new();
+        for probability in probabilities {
+            endpointer.push(&[0; FRAME_SAMPLES], *probability, &mut events);
+        }
+        (endpointer, without_audio(events))
+    }
+
+    fn without_audio(mut events: Vec<SpeechEvent>) -> Vec<SpeechEvent> {
+        events.retain(|event| !matches!(event, SpeechEvent::Audio(_)));
+        events
+    }
+
+    fn frames(count: usize) -> u64 {
+        (count * FRAME_SAMPLES) as u64
+    }
+
+    #[test]
+    fn a_click_shorter_than_the_shortest_speech_opens_nothing() {
+        let (_, events) = after(&[0.1, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.1]);
+
+        assert_eq!(events, []);
+    }
+
+    #[test]
+    fn an_utterance_begins_a_pre_roll_before_its_first_speech() {
+        let mut input = vec![0.0; 2 * SECOND];
+        input.extend([0.9; 3]);
+
+        let (_, events) = after(&input);
+
+        assert_eq!(events, [SpeechEvent::Started { at_sample: frames(2 * SECOND) - 8_000 }]);
+    }
+
+    #[test]
+    fn a_probability_between_exit_and_enter_neither_opens_nor_begins_to_close() {
+        let (_, never_opened) = after(&[0.4; 50]);
+        let mut input = vec![0.9; 3];
+        input.extend([0.4; 50]);
+        let (endpointer, _) = after(&input);
+
+        assert_eq!(never_opened, []);
+        assert!(endpointer.is_open());
+    }
+
+    #[test]
+    fn a_pause_shorter_than_the_hang_over_does_not_cut() {
+        let mut input = vec![0.9; 10];
+        input.extend([0.0; 15]);
+        input.extend([0.9; 10]);
+
+        let (endpointer, events) = after(&input);
+
+        assert_eq!(events, [SpeechEvent::Started { at_sample: 0 }]);
+        assert!(endpointer.is_open());
+    }
+
+    #[test]
+    fn silence_for_the_hang_over_ends_it() {
+        let mut input = vec![0.9; 10];
+        input.extend([0.0; 16]);
+
+        let (_, events) = after(&input);
+
+        let end = SpeechEvent::Ended { reason: EndReason::Silence, at_sample: frames(26) };
+        assert_eq!(events, [SpeechEvent::Started { at_sample: 0 }, end]);
+    }
+
+    #[test]
+    fn a_long_utterance_is_cut_at_its_weakest_moment_and_goes_on() {
+        let mut input = vec![0.9; 13 * SECOND];
+        input.push(0.6);
+        input.extend(vec![0.9; 2 * SECOND]);
+
+        let (endpointer, events) = after(&input);
+
+        let cut = frames(13 * SECOND + 1);
+        assert_eq!(
+            events,
+            [
+                SpeechEvent::Started { at_sample: 0 },
+                SpeechEvent::Ended { reason: EndReason::Limit, at_sample: cut },
+                SpeechEvent::Started { at_sample: cut },
+            ]
+        );
+        assert!(endpointer.is_open());
+    }
+
+    #[test]
+    fn what_a_client_opened_only_the_client_ends() {
+        let (mut endpointer, _) = after(&[0.9; 10]);
+        let mut events = Vec::new();
+
+        endpointer.open(&mut events);
+        for _ in 0..3 * SECOND {
+            endpointer.push(&[0; FRAME_SAMPLES], 0.0, &mut events);
+        }
+        assert!(endpointer.is_open());
+        endpointer.close(&mut events);
+        endpointer.close(&mut events);
+
+        let at_sample = frames(10 + 3 * SECOND);
+        assert_eq!(without_audio(events), [SpeechEvent::Ended { reason: EndReason::ClientVad, at_sample }]);
+    }
+
+    #[test]
+    fn a_client_gets_the_pre_roll_too() {
+        let (mut endpointer, _) = after(&vec![0.0; 2 * SECOND]);
+        let mut events = Vec::new();
+
+        endpointer.open(&mut events);
+
+        let at_sample = frames(2 * SECOND) - 8_000;
+        assert_eq!(events, [SpeechEvent::Started { at_sample }, SpeechEvent::Audio(Pcm::from([0; 8_000]))]);
+    }
+
+    #[test]
+    fn what_came_before_a_stall_is_no_pre_roll_of_what_comes_after() {
+        let (mut endpointer, _) = after(&[0.0; SECOND]);
+        let mut events = Vec::new();
+
+        endpointer.stall(&mut events);
+        endpointer.open(&mut events);
+
+        assert_eq!(events, [SpeechEvent::Started { at_sample: frames(SECOND) }]);
+    }
+
+    /// A gate that follows its client, and has heard frames of these probabilities.
+    fn following(probabilities: &[f32]) -> (Endpointer, Vec<SpeechEvent>) {
+        let mut endpointer = Endpointer::new(EndpointerConfig::default());
+        endpointer.follow(true);
+        let mut events = Vec::new();
+        for probability in probabilities {
+            endpointer.push(&[0; FRAME_SAMPLES], *probability, &mut events);
+        }
+        (endpointer, without_audio(events))
+    }
+
+    #[test]
+    fn a_client_that_is_late_gets_its_first_word_all_the_same() {
+        let mut input = vec![0.0; 4 * SECOND];
+        input.extend(vec![0.9; SECOND]);
+        input.extend([0.1; 10]);
+        input.extend([0.9; 10]);
+        let (mut endpointer, before) = following(&input);
+        let mut events = Vec::new();
+
+        endpointer.open(&mut events);
+
+        assert_eq!(before, []);
+        assert_eq!(without_audio(events), [SpeechEvent::Started { at_sample: frames(4 * SECOND) - 8_000 }]);
+    }
+
+    #[test]
+    fn a_word_that_is_over_can_be_claimed_for_two_seconds() {
+        for (silence, at_sample) in
+            [(SECOND, frames(SECOND) - 8_000), (4 * SECOND, frames(6 * SECOND) - 8_000)]
+        {
+            let mut input = vec![0.0; SECOND];
+            input.extend(vec![0.9; SECOND]);
+            input.extend(vec![0.0; silence]);
+            let (mut endpointer, _) = following(&input);
+            let mut events = Vec::new();
+
+            endpointer.open(&mut events);
+
+            assert_eq!(without_audio(events), [SpeechEvent::Started { at_sample }], "{silence}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_of_two_seconds_of_speech_is_not_waited_for() {
+        let mut input = vec![0.0; SECOND];
+        input.extend(vec![0.9; 2 * SECOND]);
+        let (_, events) = following(&input);
+
+        assert_eq!(events, [SpeechEvent::Started { at_sample: frames(SECOND) - 8_000 }]);
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_for_speech_opens_nothing() {
+        let mut input = Vec::new();
+        for _ in 0..10 {
+            input.extend(vec![0.9; SECOND]);
+            input.extend(vec![0.0; SECOND]);
+        }
+        let (endpointer, events) = following(&input);
+
+        assert_eq!(events, []);
+        assert_eq!(endpointer.kept.len() as u64, samples(MAX_PRE_ROLL));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Hear { samples: usize, probability: f32 },
+        Open,
+        Close,
+        Stall,
+        Follow(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Runs of alike frames, so that every phase is reached.
+        let push = (1usize..40, prop_oneof![0.0f32..0.35, 0.35f32..0.5, 0.5f32..1.0])
+            .prop_map(|(frames, probability)| Step::Hear { samples: frames * FRAME_SAMPLES, probability });
+        let odd = (1usize..FRAME_SAMPLES, 0.0f32..1.0)
+            .prop_map(|(samples, probability)| Step::Hear { samples, probability });
+        let follow = any::<bool>().prop_map(Step::Follow);
+        prop_oneof![
+            20 => push, 2 => odd, 1 => Just(Step::Open), 1 => Just(Step::Close), 1 => Just(Step::Stall), 1 => follow
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn utterances_are_the_input_from_start_to_end_and_never_overlap(
+            steps in prop::collection::vec(step(), 0..120),
+            pre_roll_ms in 100u64..5_000,
+        ) {
+            let settings = EndpointerConfig {
+                pre_roll: Duration::from_millis(pre_roll_ms),
+                look_for_pause: Duration::from_secs(3),
+                longest: Duration::from_secs(4),
+                ..EndpointerConfig::default()
+            };
+            let mut most_kept = settings.pre_roll.max(Duration::from_secs(2)) + Duration::from_millis(200);
+            let mut endpointer = Endpointer::new(settings);
+            let mut input: Vec<i16> = Vec::new();
+            let mut events = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Hear { samples, probability } => {
+                        let from = input.len();
+                        // A prime period: a piece taken from the wrong place does not match.
+                        input.extend((from..from + samples).map(|n| (n % 30_011) as i16));
+                        for frame in input[from..].chunks(FRAME_SAMPLES) {
+                            endpointer.push(frame, probability, &mut events);
+                        }
+                    }
+                    Step::Open => endpointer.open(&mut events),
+                    Step::Close => endpointer.close(&mut events),
+                    Step::Stall => endpointer.stall(&mut events),
+                    Step::Follow(client) => {
+                        endpointer.follow(client);
+                        most_kept = MAX_PRE_ROLL + Duration::from_millis(200);
+                    }
+                }
+                prop_assert!(endpointer.kept.len() as u64 <= samples(most_kept));
+            }
+            prop_assert_eq!(endpointer.position(), input.len() as u64);
+
+            let mut open: Option<u64> = None;
+            let mut last = 0;
+            let mut cut_at = None;
+            for event in events {
+                match event {
+                    SpeechEvent::Started { at_sample } => {
+                        prop_assert!(open.is_none() && at_sample >= last);
+                        prop_assert!(cut_at.take().is_none_or(|cut| cut == at_sample));
+                        open = Some(at_sample);
+                        last = at_sample;
+                    }
+                    SpeechEvent::Audio(pcm) => {
+                        prop_assert!(open.is_some());
+                        let next = last + pcm.len() as u64;
+                        prop_assert_eq!(&*pcm, &input[last as usize..next as usize]);
+                        last = next;
+                    }
+                    SpeechEvent::Ended { reason, at_sample } => {
+                        prop_assert!(open.take().is_some_and(|began| at_sample - began <= samples(Duration::from_secs(9))));
+                        prop_assert_eq!(at_sample, last);
+                        cut_at = (reason == EndReason::Limit).then_some(at_sample);
+                    }
+                }
+            }
+            prop_assert!(cut_at.is_none());
+            prop_assert_eq!(open.is_some(), endpointer.is_open());
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Whose turn it is: when a turn of the user's is over and is to be answered, and when an answer
+//! has to stop.
+//!
+//! ```text
+//!             all finals there, nobody speaks
+//!   listening ───────────────────────────────▶ answering
+//!       ▲                                         │ speech starts before the answer was noticed:
+//!       ├─────────────────────────────────────────┤   cut; what was said joins what is said now
+//!       │                                         │ speech starts afterwards: cut (barge-in)
+//!       └─────────────────────────────────────────┘ over: played to the end
+//! ```
+//!
+//! Pure: the session's machine feeds it and carries its effects on.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{TurnId, UtteranceId};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The gate opened.
+    SpeechStarted(UtteranceId),
+    /// The gate closed; the transcript is still to come.
+    SpeechEnded(UtteranceId),
+    /// The last word about an utterance that ended; empty where nothing was said, or where it could
+    /// not be understood.
+    Transcribed {
+        /// Which one.
+        utterance: UtteranceId,
+        /// Its words.
+        text: String,
+    },
+    /// The user typed a line, which needs no end of speech.
+    Typed(String),
+    /// The first of an answer reached the user: sound, or text where there is no sound.
+    PlaybackStarted {
+        /// Which answer.
+        generation: u32,
+    },
+    /// An answer was given to its end, or failed.
+    Over {
+        /// Which answer.
+        generation: u32,
+    },
+    /// A button, or the client's own barge-in detection.
+    Interrupted,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer this.
+    Answer(Turn),
+    /// Stop answering at once.
+    Cut {
+        /// The turn that is given up.
+        turn: TurnId,
+        /// Its generation: frames of it must not be heard any more.
+        generation: u32,
+        /// Whether its words come back in the next turn, because nothing of the answer was noticed.
+        merged_into_next_turn: bool,
+    },
+}
+
+/// A turn of the user's that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Its id.
+    pub id: TurnId,
+    /// Grows with each answer; an older one is stale.
+    pub generation: u32,
+    /// The utterances in it, in order.
+    pub utterances: Vec<UtteranceId>,
+    /// All that was said or typed.
+    pub text: String,
+}
+
+/// One piece of what the user said.
+#[derive(Clone, Debug)]
+struct Piece {
+    /// None where it was typed.
+    utterance: Option<UtteranceId>,
+    text: String,
+}
+
+/// The answer that is being given.
+#[derive(Debug)]
+struct Answer {
+    turn: TurnId,
+    generation: u32,
+    /// What it answers, to be taken up again if it is cut before anybody noticed it.
+    pieces: Vec<Piece>,
+    playback_started: bool,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct TurnManager {
+    /// The utterance that is going on.
+    speaking: Option<UtteranceId>,
+    /// Utterances whose transcripts are still to come.
+    outstanding: BTreeSet<UtteranceId>,
+    /// What was said since the last answer.
+    pieces: Vec<Piece>,
+    answer: Option<Answer>,
+    /// The last turn's id.
+    last_turn: TurnId,
+    /// The last answer's generation.
+    last_generation: u32,
+}
+
+impl TurnManager {
+    /// A session whose last turn and generation were these (0 for a new one).
+    pub fn new(last_turn: TurnId, last_generation: u32) -> Self {
+        Self {
+            speaking: None,
+            outstanding: BTreeSet::new(),
+            pieces: Vec::new(),
+            answer: None,
+            last_turn,
+            last_generation,
+        }
+    }
+
+    /// The generation of the answer that is being given.
+    pub fn answering(&self) -> Option<u32> {
+        self.answer.as_ref().map(|answer| answer.generation)
+    }
+
+    /// The turn whose answer is being given.
+    pub fn turn(&self) -> Option<TurnId> {
+        self.answer.as_ref().map(|answer| answer.turn)
+    }
+
+    /// Takes one input, and says what is to be done, in order.
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::SpeechStarted(utterance) => {
+                self.speaking = Some(utterance);
+                effects.extend(self.cut(true));
+            }
+            Input::SpeechEnded(utterance) => {
+                if self.speaking == Some(utterance) {
+                    self.speaking = None;
+                }
+                self.outstanding.insert(utterance);
+            }
+            Input::Transcribed { utterance, text } => {
+                self.outstanding.remove(&utterance);
+                if !text.trim().is_empty() {
+                    self.pieces.push(Piece { utterance: Some(utterance), text });
+                    self.pieces.sort_by_key(|piece| piece.utterance);
+                }
+                effects.extend(self.answer_if_due());
+            }
+            Input::Typed(text) => {
+                effects.extend(self.cut(true));
+                self.pieces.push(Piece { utterance: None, text });
+                effects.push(self.answer_now());
+            }
+            Input::PlaybackStarted { generation } => {
+                if let Some(answer) = self.current(generation) {
+                    answer.playback_started = true;
+                }
+            }
+            Input::Over { generation } => {
+                if self.current(generation).is_some() {
+                    self.answer = None;
+                    effects.extend(self.answer_if_due());
+                }
+            }
+            Input::Interrupted => effects.extend(self.cut(false)),
+        }
+        effects
+    }
+
+    fn current(&mut self, generation: u32) -> Option<&mut Answer> {
+        self.answer.as_mut().filter(|answer| answer.generation == generation)
+    }
+
+    /// Gives the current answer up. `merge`: if nobody playback_started it yet, its words count as part of
+    /// what the user is saying now.
+    fn cut(&mut self, merge: bool) -> Option<Effect> {
+        let answer = self.answer.take()?;
+        let merged_into_next_turn = merge && !answer.playback_started;
+        if merged_into_next_turn {
+            self.pieces.splice(0..0, answer.pieces);
+        }
+        Some(Effect::Cut { turn: answer.turn, generation: answer.generation, merged_into_next_turn })
+    }
+
+    fn answer_if_due(&mut self) -> Option<Effect> {
+        let due = self.answer.is_none()
+            && self.speaking.is_none()
+            && self.outstanding.is_empty()
+            && !self.pieces.is_empty();
+        due.then(|| self.answer_now())
+    }
+
+    fn answer_now(&mut self) -> Effect {
+        let pieces = std::mem::take(&mut self.pieces);
+        self.last_turn = self.last_turn.next();
+        self.last_generation = self.last_generation.wrapping_add(1);
+        let turn = Turn {
+            id: self.last_turn,
+            generation: self.last_generation,
+            utterances: pieces.iter().filter_map(|piece| piece.utterance).collect(),
+            text: pieces.iter().map(|piece| piece.text.trim()).collect::<Vec<_>>().join(" "),
+        };
+        self.answer =
+            Some(Answer { turn: turn.id, generation: turn.generation, pieces, playback_started: false });
+        Effect::Answer(turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: UtteranceId = UtteranceId(1);
+    const B: UtteranceId = UtteranceId(2);
+
+    fn new() -> TurnManager {
+        TurnManager::new(TurnId(0), 0)
+    }
+
+    fn said(turns: &mut TurnManager, utterance: UtteranceId, text: &str) -> Vec<Effect> {
+        let mut effects = turns.handle(Input::SpeechStarted(utterance));
+        effects.extend(turns.handle(Input::SpeechEnded(utterance)));
+        effects.extend(turns.handle(Input::Transcribed { utterance, text: text.into() }));
+        effects
+    }
+
+    fn answer(id: u64, generation: u32, utterances: &[UtteranceId], text: &str) -> Effect {
+        Effect::Answer(Turn { id: TurnId(id), generation, utterances: utterances.into(), text: text.into() })
+    }
+
+    #[test]
+    fn a_sentence_is_answered_once_its_final_is_there() {
+        let mut turns = new();
+        assert_eq!(turns.handle(Input::SpeechStarted(A)), []);
+        assert_eq!(turns.handle(Input::SpeechEnded(A)), []);
+        assert_eq!(
+            turns.handle(Input::Transcribed { utterance: A, text: "Hello.".into() }),
+            [answer(1, 1, &[A], "Hello.")]
+        );
+    }
+
+    #[test]
+    fn a_cough_is_not_answered() {
+        assert_eq!(said(&mut new(), A, " "), []);
+    }
+
+    #[test]
+    fn a_long_sentence_in_two_pieces_is_one_turn_though_its_finals_come_in_the_wrong_order() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        turns.handle(Input::SpeechEnded(A));
+        turns.handle(Input::SpeechStarted(B));
+        turns.handle(Input::SpeechEnded(B));
+        assert_eq!(turns.handle(Input::Transcribed { utterance: B, text: "of times.".into() }), []);
+        assert_eq!(
+            turns.handle(Input::Transcribed { utterance: A, text: "It was the best".into() }),
+            [answer(1, 1, &[A, B], "It was the best of times.")]
+        );
+    }
+
+    #[test]
+    fn speech_before_the_answer_was_noticed_takes_the_words_up_again() {
+        let mut turns = new();
+        said(&mut turns, A, "Turn on");
+        assert_eq!(
+            turns.handle(Input::SpeechStarted(B)),
+            [Effect::Cut { turn: TurnId(1), generation: 1, merged_into_next_turn: true }]
+        );
+        turns.handle(Input::SpeechEnded(B));
+        assert_eq!(
+            turns.handle(Input::Transcribed { utterance: B, text: "the light.".into() }),
+            [answer(2, 2, &[A, B], "Turn on the light.")]
+        );
+    }
+
+    #[test]
+    fn a_cough_while_the_answer_is_made_only_delays_it() {
+        let mut turns = new();
+        said(&mut turns, A, "Hello.");
+        assert_eq!(
+            said(&mut turns, B, ""),
+            [
+                Effect::Cut { turn: TurnId(1), generation: 1, merged_into_next_turn: true },
+                answer(2, 2, &[A], "Hello.")
+            ]
+        );
+    }
+
+    #[test]
+    fn speech_over_an_answer_that_is_heard_stops_it_and_is_a_new_turn() {
+        let mut turns = new();
+        said(&mut turns, A, "Tell me a story.");
+        turns.handle(Input::PlaybackStarted { generation: 1 });
+        assert_eq!(
+            said(&mut turns, B, "Stop."),
+            [
+                Effect::Cut { turn: TurnId(1), generation: 1, merged_into_next_turn: false },
+                answer(2, 2, &[B], "Stop.")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interruption_by_a_button_does_not_bring_the_words_back() {
+        let mut turns = new();
+        said(&mut turns, A, "Hello.");
+        assert_eq!(
+            turns.handle(Input::Interrupted),
+            [Effect::Cut { turn: TurnId(1), generation: 1, merged_into_next_turn: false }]
+        );
+        assert_eq!(said(&mut turns, B, "Bye."), [answer(2, 2, &[B], "Bye.")]);
+    }
+
+    #[test]
+    fn a_typed_line_is_answered_at_once_even_while_somebody_speaks() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        assert_eq!(
+            turns.handle(Input::Typed("What time is it?".into())),
+            [answer(1, 1, &[], "What time is it?")]
+        );
+    }
+
+    #[test]
+    fn news_of_an_older_answer_changes_nothing() {
+        let mut turns = new();
+        said(&mut turns, A, "One.");
+        said(&mut turns, B, "Two.");
+        assert_eq!(turns.handle(Input::Over { generation: 1 }), []);
+        assert_eq!(turns.answering(), Some(2));
+    }
+
+    fn any_input() -> impl Strategy<Value = Input> {
+        prop_oneof![
+            (1..6u64).prop_map(|n| Input::SpeechStarted(UtteranceId(n))),
+            (1..6u64).prop_map(|n| Input::SpeechEnded(UtteranceId(n))),
+            (1..6u64, prop_oneof![Just(""), Just("word")])
+                .prop_map(|(n, text)| Input::Transcribed { utterance: UtteranceId(n), text: text.into() }),
+            Just(Input::Typed("typed".into())),
+            (1..6u32).prop_map(|generation| Input::PlaybackStarted { generation }),
+            (1..6u32).prop_map(|generation| Input::Over { generation }),
+            Just(Input::Interrupted),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order, there is never more than one answer at a time, and its
+        /// generation is the newest.
+        #[test]
+        fn answers_never_overlap_and_generations_only_grow(inputs in proptest::collection::vec(any_input(), 0..60)) {
+            let mut turns = new();
+            let mut current = None;
+            let mut newest = 0;
+            for input in inputs {
+                if let Input::Over { generation } = input
+                    && current == Some(generation)
+                {
+                    current = None;
+                }
+                for effect in turns.handle(input) {
+                    match effect {
+                        Effect::Answer(turn) => {
+                            prop_assert_eq!(current, None);
+                            prop_assert!(turn.generation > newest);
+                            newest = turn.generation;
+                            current = Some(turn.generation);
+                        }
+                        Effect::Cut { generation, .. } => {
+                            prop_assert_eq!(current, Some(generation));
+                            current = None;
+                        }
+                    }
+                }
+                prop_assert_eq!(turns.answering(), current);
+            }
+        }
+    }
+}

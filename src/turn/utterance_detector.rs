@@ -1,0 +1,217 @@
+//! From samples to utterances. Pure: no IO, no clock, no lock, nothing async; time is counted in
+//! samples.
+//!
+//! ```text
+//!  PCM, any chunk length        32 ms frames          probability            Started · Audio · Ended
+//!  ──────────▶ pcm::Framer ──────────▶ SpeechDetector ──────────▶ gate::Endpointer ──────────▶ the session
+//! ```
+//!
+//! A session owns one [`UtteranceDetector`] for as long as its microphone is the same one. What comes out
+//! goes to the transcriber (audio) and to the turn machine (beginnings and ends).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::endpointer::{Endpointer, EndpointerConfig};
+use crate::audio::Pcm;
+use crate::audio::pcm::Framer;
+use crate::providers::vad::SpeechDetector;
+
+/// What came of the samples heard. Positions count samples at 16 kHz since the listener began.
+///
+/// Utterances never overlap, and the audio of one is the input from its start to its end, whole
+/// and unchanged.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpeechEvent {
+    /// An utterance opened.
+    Started {
+        /// Position of its first sample, pre-roll included.
+        at_sample: u64,
+    },
+    /// The next samples of the open utterance.
+    Audio(Pcm),
+    /// The open utterance ended. Every `Started` gets exactly one.
+    Ended {
+        /// What ended it.
+        reason: EndReason,
+        /// Position after its last sample.
+        at_sample: u64,
+    },
+}
+
+/// What ended an utterance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The speaker fell silent for longer than the hang-over.
+    Silence,
+    /// The client's own voice activity detection said so.
+    ClientVad,
+    /// It reached the longest length. The next utterance starts at the very same sample, always,
+    /// so whoever waits for the end of the turn waits for that one's end.
+    Limit,
+    /// Audio stopped arriving while it was open.
+    Muted,
+}
+
+/// Finds the utterances in one stream of 16 kHz mono PCM.
+pub struct UtteranceDetector {
+    framer: Framer,
+    detector: Box<dyn SpeechDetector>,
+    endpointer: Endpointer,
+    /// What the detector said of the last whole frame; a remainder too short to be judged counts
+    /// as more of the same.
+    probability: f32,
+}
+
+impl UtteranceDetector {
+    /// Listens with `detector`, cutting by `settings`.
+    pub fn new(detector: Box<dyn SpeechDetector>, settings: EndpointerConfig) -> Self {
+        Self { framer: Framer::default(), detector, endpointer: Endpointer::new(settings), probability: 0.0 }
+    }
+
+    /// Lets the client's own detection decide when an utterance opens, or no longer.
+    pub fn follow(&mut self, client: bool) {
+        self.endpointer.follow(client);
+    }
+
+    /// Takes the next samples, however many, and says what came of them.
+    pub fn push(&mut self, pcm: &[i16]) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        let Self { framer, detector, endpointer, probability } = self;
+        framer.push(pcm, |frame| {
+            *probability = detector.probability(frame).unwrap_or(0.0);
+            endpointer.push(frame, *probability, &mut events);
+        });
+        events
+    }
+
+    /// The client's own detection says that speech began: opens an utterance with the pre-roll, or
+    /// takes over the one that is open. From then on only the client ends it.
+    pub fn open(&mut self) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        self.endpointer.open(&mut events);
+        events
+    }
+
+    /// The client's own detection says that speech ended. Nothing where no utterance is open.
+    pub fn close(&mut self) -> Vec<SpeechEvent> {
+        let mut events = self.flush();
+        self.endpointer.close(&mut events);
+        events
+    }
+
+    /// Audio stopped arriving. An open utterance ends as [`EndReason::Muted`]; the pre-roll is
+    /// forgotten, since what comes next is not its continuation.
+    pub fn stall(&mut self) -> Vec<SpeechEvent> {
+        let mut events = self.flush();
+        self.endpointer.stall(&mut events);
+        self.detector.reset();
+        self.probability = 0.0;
+        events
+    }
+
+    /// Whether an utterance is open.
+    pub fn is_open(&self) -> bool {
+        self.endpointer.is_open()
+    }
+
+    /// Samples taken by the gate so far: the position that the next event can refer to.
+    pub fn position(&self) -> u64 {
+        self.endpointer.position()
+    }
+
+    /// Hands on the samples that do not fill a frame, so that an utterance ends with its last one.
+    fn flush(&mut self) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        let rest = self.framer.take();
+        if !rest.is_empty() {
+            self.endpointer.push(&rest, self.probability, &mut events);
+        }
+        events
+    }
+}
+
+/// The samples of a recording in tests/fixtures/audio.
+#[cfg(test)]
+pub(crate) fn fixture(name: &str) -> Vec<i16> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/").to_owned() + name;
+    let reader = hound::WavReader::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(reader.spec().sample_rate, crate::audio::SAMPLE_RATE_HZ, "{path}");
+    reader.into_samples::<i16>().map(|sample| sample.expect("a whole recording")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::pcm::Frame;
+
+    /// Takes a frame for speech where its first sample is loud.
+    struct LoudIsSpeech;
+
+    impl SpeechDetector for LoudIsSpeech {
+        fn probability(&mut self, frame: &Frame) -> Option<f32> {
+            Some(if frame[0].unsigned_abs() > 1000 { 0.9 } else { 0.1 })
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    fn detector() -> UtteranceDetector {
+        UtteranceDetector::new(Box::new(LoudIsSpeech), EndpointerConfig::default())
+    }
+
+    fn audio(events: &[SpeechEvent]) -> Vec<i16> {
+        events
+            .iter()
+            .flat_map(|event| match event {
+                SpeechEvent::Audio(pcm) => pcm.to_vec(),
+                SpeechEvent::Started { .. } | SpeechEvent::Ended { .. } => Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn chunks_of_any_length_are_heard_alike() {
+        let mut input = vec![0; 16_000];
+        input.extend(vec![5000; 16_000]);
+        input.extend(vec![0; 16_000]);
+
+        let whole = detector().push(&input);
+        let mut piecewise = detector();
+        let pieces: Vec<SpeechEvent> = input.chunks(77).flat_map(|chunk| piecewise.push(chunk)).collect();
+
+        assert!(matches!(whole.first(), Some(SpeechEvent::Started { .. })));
+        assert_eq!(pieces, whole);
+    }
+
+    #[test]
+    fn a_client_that_closes_in_the_middle_of_a_frame_loses_no_sample() {
+        let mut detector = detector();
+        let input: Vec<i16> = (0..1300).collect();
+
+        let mut events = detector.open();
+        events.extend(detector.push(&input));
+        events.extend(detector.close());
+
+        assert_eq!(events.first(), Some(&SpeechEvent::Started { at_sample: 0 }));
+        assert_eq!(audio(&events), input);
+        assert_eq!(
+            events.last(),
+            Some(&SpeechEvent::Ended { reason: EndReason::ClientVad, at_sample: 1300 })
+        );
+    }
+
+    #[test]
+    fn a_microphone_that_falls_silent_in_an_utterance_ends_it_as_muted() {
+        let mut detector = detector();
+        let events = detector.push(&[5000; 16_000]);
+        assert!(detector.is_open());
+
+        let end = detector.stall();
+
+        assert_eq!(audio(&events).len() + audio(&end).len(), 16_000);
+        assert_eq!(end.last(), Some(&SpeechEvent::Ended { reason: EndReason::Muted, at_sample: 16_000 }));
+        assert_eq!(detector.stall(), []);
+    }
+}

@@ -1,0 +1,278 @@
+//! Connections that become WebSockets, past actix-http's dispatcher.
+//!
+//! The dispatcher is made for requests: for each connection it keeps 16 KiB of buffers, and what it sends is copied
+//! through one of them. A control channel is silent most of the time, and is told what thousands of others are told,
+//! in the same bytes. So a connection that asks for an upgrade leaves the dispatcher, which has a door for this. The
+//! routes answer it like any request; then what they answer with is written from where it lies, and what comes is read
+//! when it comes, into a buffer that the thread's connections share. An idle connection has no buffer.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    mem,
+    net::Shutdown,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actix_codec::{Encoder, Framed};
+use actix_http::{
+    ConnectionType, Payload, Request, Response,
+    body::{BodySize, BoxBody, MessageBody},
+    error::PayloadError,
+    h1::{Codec, Message},
+};
+use actix_service::{Service, ServiceFactory, boxed::BoxService, fn_factory};
+use actix_web::{
+    dev::ServiceResponse,
+    http::StatusCode,
+    rt::{net::TcpStream, time::timeout},
+};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{FutureExt, Stream, future::LocalBoxFuture};
+
+use crate::http::server::Routes;
+
+/// How many bytes may wait for a client that reads slowly, before the rest waits where it comes from.
+const MAX_WAITING_BYTES: usize = 32 * 1024;
+
+/// How many pieces one system call sends.
+const MAX_PIECES: usize = 16;
+
+/// What a thread reads at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How long a client may take to read the last words before its connection is dropped.
+const CLOSE_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// The door for upgrades, to these routes.
+pub fn factory(
+    routes: Routes,
+) -> impl ServiceFactory<
+    (Request, Framed<TcpStream, Codec>),
+    Config = (),
+    Response = (),
+    Error = actix_web::Error,
+    InitError = (),
+    Service = Upgrades,
+> {
+    fn_factory(move || routes.new_service(()).map(|routes| Ok(Upgrades { routes: routes? })))
+}
+
+/// Takes requests for an upgrade with their connections.
+pub struct Upgrades {
+    routes: BoxService<Request, ServiceResponse<BoxBody>, actix_web::Error>,
+}
+
+impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
+    type Response = ();
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<(), actix_web::Error>>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), actix_web::Error>> {
+        self.routes.poll_ready(cx)
+    }
+
+    fn call(&self, (mut request, framed): (Request, Framed<TcpStream, Codec>)) -> Self::Future {
+        let connection = framed.into_parts();
+        let io = Rc::new(connection.io);
+        // A copy, since the buffer behind it is large.
+        let incoming = Incoming { io: io.clone(), early: Bytes::copy_from_slice(&connection.read_buf) };
+        *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
+        let answer = self.routes.call(request);
+        let (codec, before) = (connection.codec, connection.write_buf);
+        async move {
+            let response: Response<BoxBody> = match answer.await {
+                Ok(response) => response.into(),
+                Err(error) => error.error_response().into(),
+            };
+            match send(&io, codec, before, response).await {
+                Ok(()) => linger(&io).await,
+                Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
+            }
+            Ok(())
+        }
+        .boxed_local()
+    }
+}
+
+/// What the client sends.
+struct Incoming {
+    io: Rc<TcpStream>,
+    /// What came together with the request.
+    early: Bytes,
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.early.is_empty() {
+            return Poll::Ready(Some(Ok(mem::take(&mut self.early))));
+        }
+        loop {
+            // A connection that breaks is over, like one that is closed.
+            let Ok(()) = ready!(self.io.poll_read_ready(cx)) else {
+                return Poll::Ready(None);
+            };
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                self.io.try_read(scratch).map(|length| Bytes::copy_from_slice(&scratch[..length]))
+            });
+            return Poll::Ready(match read {
+                Ok(bytes) if !bytes.is_empty() => Some(Ok(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Ok(_) | Err(_) => None,
+            });
+        }
+    }
+}
+
+/// Sends an answer, behind what is still to be sent of earlier ones.
+async fn send(
+    io: &Rc<TcpStream>,
+    codec: Codec,
+    before: BytesMut,
+    response: Response<BoxBody>,
+) -> io::Result<()> {
+    Outgoing::new(io.clone(), codec, before, response)?.await
+}
+
+/// Sends an answer, for as long as its body goes on.
+struct Outgoing {
+    io: Rc<TcpStream>,
+    body: BoxBody,
+    /// Frames the body of an answer that is no upgrade.
+    codec: Option<Box<Codec>>,
+    waiting: VecDeque<Bytes>,
+    /// The bytes of `waiting`.
+    length: usize,
+    over: bool,
+}
+
+impl Outgoing {
+    fn new(
+        io: Rc<TcpStream>,
+        mut codec: Codec,
+        mut head: BytesMut,
+        response: Response<BoxBody>,
+    ) -> io::Result<Self> {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (mut response, body) = response.into_parts();
+        if !upgraded {
+            // There is no way back into the dispatcher.
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        let size = body.size();
+        codec.encode(Message::Item((response, size)), &mut head)?;
+        let head = Bytes::copy_from_slice(&head);
+        Ok(Self {
+            io,
+            body,
+            codec: (!upgraded).then(|| Box::new(codec)),
+            length: head.len(),
+            waiting: VecDeque::from([head]),
+            over: matches!(size, BodySize::None | BodySize::Sized(0)),
+        })
+    }
+
+    /// Puts a piece of the body behind what waits, or its end.
+    fn push(&mut self, piece: Option<Bytes>) -> io::Result<()> {
+        self.over = piece.is_none();
+        let bytes = match &mut self.codec {
+            None => piece.unwrap_or_default(),
+            Some(codec) => {
+                let mut framed = BytesMut::new();
+                codec.encode(Message::Chunk(piece), &mut framed)?;
+                framed.freeze()
+            }
+        };
+        if !bytes.is_empty() {
+            self.length += bytes.len();
+            self.waiting.push_back(bytes);
+        }
+        Ok(())
+    }
+
+    /// So much of what waits is the system's now.
+    fn sent(&mut self, mut written: usize) {
+        self.length -= written;
+        while let Some(first) = self.waiting.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.waiting.pop_front();
+        }
+        // What a slow client let grow.
+        self.waiting.shrink_to(4);
+    }
+
+    fn try_send(&self) -> io::Result<usize> {
+        if let (Some(only), 1) = (self.waiting.front(), self.waiting.len()) {
+            return self.io.try_write(only);
+        }
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+        for (piece, bytes) in pieces.iter_mut().zip(&self.waiting) {
+            *piece = IoSlice::new(bytes);
+        }
+        self.io.try_write_vectored(&pieces[..self.waiting.len().min(MAX_PIECES)])
+    }
+}
+
+impl Future for Outgoing {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut more = true;
+        loop {
+            while more && !this.over && this.length < MAX_WAITING_BYTES {
+                match Pin::new(&mut this.body).poll_next(cx) {
+                    Poll::Ready(piece) => {
+                        let piece = piece.transpose().map_err(|error| io::Error::other(error.to_string()))?;
+                        this.push(piece)?;
+                    }
+                    Poll::Pending => more = false,
+                }
+            }
+            if this.waiting.is_empty() {
+                return if this.over { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            match this.try_send() {
+                Ok(written) => this.sent(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(this.io.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// Lets the client read the last words: a connection that is dropped while there is something to read is reset, and
+/// what was sent last is lost with it.
+async fn linger(io: &TcpStream) {
+    if socket2::SockRef::from(io).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let read_out = async {
+        while io.readable().await.is_ok() {
+            let read = SCRATCH.with_borrow_mut(|scratch| io.try_read(scratch));
+            match read {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    };
+    // One that goes on sending is dropped.
+    let _ = timeout(CLOSE_LINGER_TIMEOUT, read_out).await;
+}
