@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# --- The program ---------------------------------------------------------------------------------
+# --- Build ---------------------------------------------------------------------------------------
 FROM rust:1.95.0-slim-bookworm AS program
 RUN apt-get update \
   && apt-get install -y --no-install-recommends cmake g++ make \
@@ -12,17 +12,19 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin june \
   && cp target/release/june /usr/local/bin/june
 
-# --- The models ----------------------------------------------------------------------------------
+# --- Models --------------------------------------------------------------------------------------
 FROM python:3.11-slim-bookworm AS models
 COPY scripts /src/scripts
 RUN JUNE_CACHE=/june /src/scripts/setup models
 
-# --- The talk page's LiveKit client ---------------------------------------------------------------
+# --- livekit-client, for the talk page ------------------------------------------------------------
 FROM node:20-slim AS web
 COPY scripts /src/scripts
 RUN JUNE_CACHE=/june /src/scripts/setup web
 
-# --- What runs -----------------------------------------------------------------------------------
+# --- Run time ------------------------------------------------------------------------------------
+# Without the model of `scripts/setup smollm2`: the image answers by the echo model until an LLM is configured
+# (docs/OPERATIONS.md).
 FROM debian:bookworm-slim
 RUN apt-get update \
   && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \

@@ -1,43 +1,53 @@
-# Two commands matter: `make run` talks, `make test` passes every test. Both install what is missing.
+# `make run` starts a local demo, `make test` runs every test. Both install what is missing.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fuzz bench bench-turns bench-rooms bench-control bench-vad bench-media conformance soak setup
+.PHONY: help run test check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-vad bench-media conformance soak setup
 
 where = eval "$$(scripts/setup where)"
 
-help: ## Lists what there is
+help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Starts LiveKit and the gateway, talks to them, and stays up for you to talk
+run: ## Starts LiveKit and the gateway, plays a recorded question, and stays up for you to talk
 	@scripts/setup build-tools models livekit web
 	cargo build --locked --bin june
 	@$(where) && scripts/run
 
-test: ## Runs every test, in three rings
-	@scripts/setup all
+test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
+	@scripts/setup build-tools models smollm2 livekit web e2e
 	$(where) && cargo test --locked --workspace --lib
 	$(where) && cargo test --locked --test gateway
 	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
 	$(where) && cargo test --locked --test conformance
 
-conformance: ## Looks at any gateway as a device does: make conformance URL=wss://… TOKEN=…
+conformance: ## Runs the black-box suite against any gateway: make conformance URL=wss://… TOKEN=…
 	@scripts/setup build-tools models
 	$(where) && URL=$(URL) TOKEN=$(TOKEN) cargo test --locked --test conformance
 
-soak: ## Ten minutes of conversation with a cut every twenty seconds (SOAK_SECONDS)
+soak: ## Holds a ten-minute conversation whose connection is cut every 20 s (SOAK_SECONDS)
 	@scripts/setup build-tools models livekit
 	$(where) && cargo test --locked --test e2e -- --ignored --nocapture a_long_conversation
 
-check: ## Formatting, lints and documentation
+check: ## Checks formatting, lints, documentation and dependencies
+	@scripts/setup build-tools check-tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@$(MAKE) --no-print-directory deny
+
+deny: ## Checks the dependencies' licences, versions and sources (deny.toml)
+	@scripts/setup check-tools
+	$(where) && "$$CARGO_DENY" --workspace --locked check licenses bans sources
+
+advisories: ## Checks the dependencies against the RustSec database, which is downloaded
+	@scripts/setup check-tools
+	$(where) && "$$CARGO_DENY" --workspace --locked check advisories
 
 SECONDS ?= 60
 
-fuzz: ## Tries both decoders on what clients may send, for SECONDS=60 each
+fuzz: ## Feeds random input to both message decoders, for SECONDS=60 each
 	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --lib fuzz -- --nocapture
 
 fmt: ## Formats the code
@@ -45,26 +55,26 @@ fmt: ## Formats the code
 
 bench: bench-turns bench-rooms bench-control bench-vad bench-media ## Runs every benchmark
 
-bench-turns: ## From the end of speech to the answer; what a session costs
+bench-turns: ## Measures latency from the end of speech to the answer, and the cost of a session
 	@scripts/setup build-tools models livekit
 	$(where) && cargo bench --locked --bench turns
 
-bench-rooms: ## Sessions made and webhooks taken a second; one change told to 1,000 and to 10,000 watchers
+bench-rooms: ## Measures session creation, webhooks, and one room change sent to 1,000 and 10,000 subscribers
 	@scripts/setup build-tools e2e
 	$(where) && cargo bench --locked --bench rooms
 
-bench-control: ## Memory of an idle control connection; 5,000 that reconnect; round trips; a client that does not read
+bench-control: ## Measures control connections: memory, 5,000 reconnects, round trips, a client that stops reading
 	@scripts/setup build-tools
 	$(where) && cargo bench --locked --bench control
 
-bench-vad: ## What voice detection costs, and what its first stage misses
+bench-vad: ## Measures the cost of voice detection, and the speech that its first stage misses
 	@scripts/setup build-tools models
 	$(where) && cargo bench --locked --bench vad
 
-bench-media: ## What agents cost in LiveKit rooms, beside the official SDKs, and what losses do to words
+bench-media: ## Measures the cost of agents in LiveKit rooms against the official SDKs, and word errors under packet loss
 	@scripts/setup build-tools models livekit e2e
 	$(where) && cargo bench --locked -p libwebrtc --bench media
 	$(where) && cargo bench --locked --bench loss
 
-setup: ## Installs everything that the commands above need
+setup: ## Installs everything that the targets above need
 	@scripts/setup all

@@ -84,15 +84,15 @@ fn no_setting_of_fly_is_misspelt() {
 }
 
 #[test]
-fn the_readme_has_every_setting() {
-    let (readme, code) = (repository("README.md"), settings());
+fn the_settings_page_has_every_setting() {
+    let (page, code) = (repository("docs/SETTINGS.md"), settings());
     let names: Vec<&str> = code
         .split('"')
         .filter(|word| word.len() > 2 && word.chars().all(|mark| mark.is_ascii_uppercase() || mark == '_'))
         .collect();
     assert!(names.len() > 40, "{names:?}");
     for name in names {
-        assert!(readme.contains(&format!("`{name}`")), "README.md lacks {name}");
+        assert!(page.contains(&format!("`{name}`")), "docs/SETTINGS.md lacks {name}");
     }
 }
 
