@@ -1,4 +1,4 @@
-// Agents by the official SDK for Node.js: agents.cjs URL TOKEN...  Prints what they cost as JSON.
+// Receiving agents with the official SDK for Node.js: agents.cjs URL TOKEN...  Prints their resource usage as JSON.
 
 const fs = require('node:fs');
 const { AudioStream, Room, RoomEvent, TrackKind } = require('@livekit/rtc-node');
@@ -7,7 +7,7 @@ const WINDOW_S = 15;
 
 let frames = 0;
 
-async function hear(track) {
+async function countFrames(track) {
   for await (const _ of new AudioStream(track, 16000, 1)) frames++;
 }
 
@@ -27,7 +27,7 @@ async function main(url, ...tokens) {
   for (const token of tokens) {
     const room = new Room();
     room.on(RoomEvent.TrackSubscribed, (track) => {
-      if (track.kind === TrackKind.KIND_AUDIO) hear(track);
+      if (track.kind === TrackKind.KIND_AUDIO) countFrames(track);
     });
     await room.connect(url, token, { autoSubscribe: true, dynacast: false });
     rooms.push(room);

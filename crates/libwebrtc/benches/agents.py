@@ -1,4 +1,4 @@
-"""Agents by the official Python SDK: agents.py URL TOKEN...  Prints what they cost as JSON."""
+"""Receiving agents with the official Python SDK: agents.py URL TOKEN...  Prints their resource usage as JSON."""
 
 import asyncio
 import json
@@ -44,9 +44,9 @@ async def main(url, *tokens):
     for token in tokens:
         agents.append(await agent(url, token, frames))
     await asyncio.sleep(3)
-    used, start, heard = cpu(), time.monotonic(), frames[0]
+    used, start, received = cpu(), time.monotonic(), frames[0]
     await asyncio.sleep(WINDOW)
-    used, seconds, heard = cpu() - used, time.monotonic() - start, frames[0] - heard
+    used, seconds, received = cpu() - used, time.monotonic() - start, frames[0] - received
     with open("/proc/self/status") as lines:
         status = dict(line.split(":", 1) for line in lines)
     print(json.dumps({
@@ -54,9 +54,9 @@ async def main(url, *tokens):
         "cpu_s_per_agent_s": used / seconds / len(tokens),
         "rss_kb": int(status["VmRSS"].split()[0]),
         "private_kb": int(status["RssAnon"].split()[0]),
-        "frames_per_agent_s": heard / seconds / len(tokens),
+        "frames_per_agent_s": received / seconds / len(tokens),
     }), flush=True)
-    # The SDK's threads outlive an event loop that is closed, and complain of it for ever.
+    # The SDK's threads outlive the event loop and log errors about it indefinitely.
     os._exit(0)
 
 

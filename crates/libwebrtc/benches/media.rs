@@ -1,17 +1,17 @@
-//! What listening agents cost: CPU, memory, threads, and how fast they join.
+//! Resource usage of receiving agents: CPU, memory, threads, and join times.
 //!
 //! ```text
 //! LIVEKIT_SERVER=… JUNE_PYTHON=… NODE_PATH=… cargo bench -p libwebrtc --bench media
 //! ```
-//! Starts a livekit-server, a process of publishers and a process of agents, each of which is in a room with one
-//! publisher and decodes its microphone to 16 kHz mono. Only the agents' process is measured, from `/proc`. Writes
-//! `target/bench/media.json`. All figures are of this machine and of whatever else runs on it.
+//! Starts a livekit-server, a process with publishers and a process with agents. Each agent is in a room with one
+//! publisher and decodes its microphone track to 16 kHz mono. Only the process of the agents is measured, from `/proc`.
+//! Writes `target/bench/media.json`. All figures depend on the machine and its other load.
 //!
-//! Right after our twenty agents, twenty of the official SDKs for Python and Node.js (Google's libwebrtc) hear the same
-//! rooms of the same server in the same way: one process, one agent to a room, one thread for the application beside
-//! those of the library, 16 kHz mono, every frame read and thrown away. Processes are compared, so the interpreter that
-//! an SDK needs is part of it. `memory` is all that is resident, programs and libraries included; `private_memory` is
-//! without those, which is what grows with the agents.
+//! After the run with 20 agents, 20 agents with the official SDKs for Python and Node.js (Google's libwebrtc) receive
+//! the same rooms of the same server in the same way: one process, one agent per room, one application thread besides
+//! those of the library, 16 kHz mono, every frame read and discarded. Whole processes are compared, including the
+//! interpreter of the SDK. `memory` is the resident set size, including code of programs and libraries;
+//! `private_memory` excludes these and is the part that grows with the number of agents.
 
 #[path = "../tests/livekit/ports.rs"]
 mod ports;
@@ -43,9 +43,9 @@ use tokio::time::Instant;
 const KEY: &str = "devkey";
 const SECRET: &str = "secret-secret-secret-secret-secret";
 const RATE: u32 = 48_000;
-/// How many rooms the joins go to.
+/// Number of rooms for the measurement of joins.
 const JOIN_ROOMS: u32 = 10;
-/// How long the steady state is measured.
+/// Duration of the measurement of the steady state.
 const WINDOW: Duration = Duration::from_secs(15);
 
 #[tokio::main(flavor = "current_thread")]
@@ -78,7 +78,7 @@ async fn compare(sizes: &[u32]) {
     let mut report = BTreeMap::new();
     let mut runs: BTreeMap<u32, Value> = BTreeMap::new();
     let mut sdks: BTreeMap<&str, Value> = BTreeMap::new();
-    // Joins first, while hardly anything else goes on: the server takes more of the machine for each than we do.
+    // Joins first, while the machine is otherwise idle: the server uses more CPU per join than the agents do.
     let mut publishers = vec![server.publishers(0, JOIN_ROOMS).await];
     let mut published = JOIN_ROOMS;
     let mut joins = BTreeMap::new();
@@ -91,8 +91,8 @@ async fn compare(sizes: &[u32]) {
         joins.insert(per_second.to_string(), run);
     }
     for agents in sizes {
-        // Publishers cost more than agents: there are only as many as a run needs, and large runs put several
-        // agents into a room.
+        // Publishers use more CPU than agents: only as many as needed are started, and large runs have several agents
+        // per room.
         let rooms = (*agents).min(100);
         if rooms > published {
             publishers.push(server.publishers(published, rooms).await);
@@ -111,7 +111,7 @@ async fn compare(sizes: &[u32]) {
         ] {
             let Some(program) = program else { continue };
             let Some(sdk) = server.run_sdk(&program, script, 20).await else {
-                say(&format!("the SDK for {name} does not run here: it is left out"));
+                say(&format!("the SDK for {name} failed to run and is left out"));
                 continue;
             };
             say(&format!("20 agents of the SDK for {name}: {sdk}"));
@@ -125,7 +125,7 @@ async fn compare(sizes: &[u32]) {
             sdks.insert(name, sdk);
         }
     }
-    // A machine that is too small for the server and the publishers of the largest run says nothing about agents.
+    // Runs in which the server and the publishers overload the machine are excluded from the figures per agent.
     let kept_up = runs.iter().filter(|(_, run)| number(&run["heard_of_real_time"]) > 0.95);
     if let (Some((few, one)), Some((many, other))) = (runs.first_key_value(), kept_up.last())
         && many > few
@@ -139,11 +139,12 @@ async fn compare(sizes: &[u32]) {
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/media.json")),
         PathBuf::from,
     );
-    std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
+    std::fs::create_dir_all(path.parent().expect("the path has a parent"))
+        .expect("the directory can be created");
     let text = serde_json::to_string_pretty(
         &json!({ "figures": report, "runs": runs, "sdks": sdks, "joins": joins }),
     )
-    .expect("it is JSON");
+    .expect("the report serializes");
     std::fs::write(&path, &text).expect("the report can be written");
     say(&text);
 }
@@ -161,15 +162,15 @@ fn ratio(one: &Value, other: &Value) -> Value {
 async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
     let mut joining: FuturesUnordered<_> = (0..agents)
         .map(|agent| async move {
-            // A trickle of joins that the machine keeps up with: what is measured here is what comes after.
+            // Joins are spread out, since only the steady state after them is measured.
             tokio::time::sleep(Duration::from_millis(50) * agent).await;
             let (room, identity) = (format!("bench-{}", agent % rooms), format!("agent-{agent}"));
-            // A busy machine may let a join time out, and how long one takes is measured elsewhere.
+            // A join may time out on a busy machine; join times are measured separately.
             let mut failed = 0;
             loop {
                 match join(url, &room, &identity).await {
                     Ok(agent) => return (agent, failed),
-                    Err(error) if failed == 4 => panic!("joining does not work: {error}"),
+                    Err(error) if failed == 4 => panic!("failed to join: {error}"),
                     Err(_) => failed += 1,
                 }
             }
@@ -191,10 +192,10 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
     let (mut frames, mut worst, mut of_real_time) = (0, Vec::new(), 0.0);
     enough.send_replace(true);
     for listener in listeners {
-        let heard = listener.await.expect("the listener lives");
-        frames += heard.frames;
-        of_real_time += heard.of_real_time / f64::from(agents);
-        worst.push(heard.worst_gap);
+        let stats = listener.await.expect("the listener does not panic");
+        frames += stats.frames;
+        of_real_time += stats.of_real_time / f64::from(agents);
+        worst.push(stats.worst_gap);
     }
     json!({
         "agents": agents,
@@ -210,7 +211,7 @@ async fn listen(url: &str, agents: u32, rooms: u32) -> Value {
     })
 }
 
-/// Joins at a steady rate, each agent leaving after its first frame.
+/// Joins at a constant rate; each agent leaves after its first frame.
 async fn joins(url: &str, per_second: u32, seconds: u32) -> Value {
     let pace = Duration::from_secs(1) / per_second;
     let results: Vec<Result<_, String>> = (0..per_second * seconds)
@@ -224,7 +225,7 @@ async fn joins(url: &str, per_second: u32, seconds: u32) -> Value {
             };
             let joined = start.elapsed();
             let mut stream = agent.stream().await;
-            stream.next().await.expect("the track carries sound");
+            stream.next().await.expect("the track has audio");
             let first_frame = start.elapsed();
             drop(stream);
             agent.room.close().await.expect("leaving works");
@@ -244,7 +245,7 @@ async fn joins(url: &str, per_second: u32, seconds: u32) -> Value {
             Err(reason) => *reasons.entry(reason).or_default() += 1,
         }
     }
-    // What LiveKit winds down by itself after a close.
+    // Time for LiveKit to end its tasks after a close.
     tokio::time::sleep(Duration::from_secs(2)).await;
     json!({
         "failed_joins": reasons.values().sum::<u32>(),
@@ -262,10 +263,10 @@ struct Agent {
     events: tokio::sync::mpsc::UnboundedReceiver<RoomEvent>,
 }
 
-struct Heard {
+struct ReceiveStats {
     frames: u64,
     worst_gap: Duration,
-    /// The length of the frames against the time that they took.
+    /// Received audio as a fraction of the elapsed time.
     of_real_time: f64,
 }
 
@@ -284,36 +285,36 @@ async fn join(url: &str, room: &str, identity: &str) -> Result<Agent, RoomError>
 impl Agent {
     async fn stream(&mut self) -> NativeAudioStream {
         loop {
-            let event = self.events.recv().await.expect("the room stays");
+            let event = self.events.recv().await.expect("the room is connected");
             if let RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } = event {
                 return NativeAudioStream::new(track.rtc_track(), 16_000, 1);
             }
         }
     }
 
-    /// Hears its track until it is over, and reads its events, as any agent does.
-    async fn listen(mut self, mut over: tokio::sync::watch::Receiver<bool>) -> Heard {
+    /// Reads the frames of its track and the events of its room until `over` changes.
+    async fn listen(mut self, mut over: tokio::sync::watch::Receiver<bool>) -> ReceiveStats {
         let mut stream = self.stream().await;
-        let mut heard = Heard { frames: 0, worst_gap: Duration::ZERO, of_real_time: 0.0 };
+        let mut stats = ReceiveStats { frames: 0, worst_gap: Duration::ZERO, of_real_time: 0.0 };
         let start = Instant::now();
         let mut last = start;
         loop {
-            heard.of_real_time = heard.frames as f64 / 100.0 / start.elapsed().as_secs_f64();
+            stats.of_real_time = stats.frames as f64 / 100.0 / start.elapsed().as_secs_f64();
             tokio::select! {
                 frame = stream.next() => {
                     if frame.is_none() {
-                        return heard;
+                        return stats;
                     }
-                    heard.frames += 1;
-                    if heard.frames > 100 {
-                        heard.worst_gap = heard.worst_gap.max(last.elapsed());
+                    stats.frames += 1;
+                    if stats.frames > 100 {
+                        stats.worst_gap = stats.worst_gap.max(last.elapsed());
                     }
                     last = Instant::now();
                 }
                 event = self.events.recv() => if event.is_none() {
-                    return heard;
+                    return stats;
                 },
-                _ = over.changed() => return heard,
+                _ = over.changed() => return stats,
             }
         }
     }
@@ -321,7 +322,7 @@ impl Agent {
 
 // --- Publishers ---------------------------------------------------------------------------------------------
 
-/// Speaks in rooms of these numbers until it is killed.
+/// Publishes a track in the rooms with these numbers until the process is killed.
 async fn publish(url: &str, rooms: Range<u32>) {
     let (voice, mut speakers) = (voice(), Vec::new());
     for number in rooms {
@@ -356,8 +357,7 @@ async fn speak(source: NativeAudioSource, voice: Arc<[i16]>, number: u32) {
     }
 }
 
-/// Ten seconds of something with the spectrum and the rhythm of a voice, so that the codec works as it does on
-/// speech.
+/// Ten seconds of a signal with the spectrum and rhythm of speech, so that the codec behaves as with speech.
 fn voice() -> Arc<[i16]> {
     let sample = |n: u32| {
         let t = f64::from(n) / f64::from(RATE);
@@ -381,7 +381,7 @@ impl Server {
     async fn start() -> Self {
         let binary =
             std::env::var_os("LIVEKIT_SERVER").expect("LIVEKIT_SERVER must name a livekit-server binary");
-        let files = tempfile::TempDir::new().expect("a folder for the configuration");
+        let files = tempfile::TempDir::new().expect("a temporary directory can be created");
         let (port, tcp_port, udp) = (free_port(), free_port(), free_port());
         let path = files.path().join("livekit.yaml");
         let config = format!(
@@ -416,7 +416,7 @@ impl Server {
     }
 
     async fn run(&self, arguments: &[&str]) -> Value {
-        report_of(this_program(arguments)).await.expect("it reports before it ends")
+        report_of(this_program(arguments)).await.expect("the process prints a report")
     }
 
     async fn run_sdk(&self, program: &OsStr, script: &str, agents: u32) -> Option<Value> {
@@ -440,33 +440,33 @@ fn this_program(arguments: &[&str]) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     Command::new(program)
         .args(arguments)
-        // With each join livekit has the system's name told by lsb_release, a shell script that takes twice what the
-        // join does. Images for servers don't have it.
+        // At each join livekit runs lsb_release, a shell script that uses twice the CPU time of the join. Server images
+        // do not have it, so it is hidden.
         .env("PATH", "")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("it starts again")
+        .expect("the process starts")
 }
 
-/// The last line that a process says, which is its report; `None` if it ends without.
+/// The report of a process, which is the last line of its output; `None` if there is none.
 async fn report_of(mut process: Child) -> Option<Value> {
     let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
     let mut last = None;
-    while let Some(line) = lines.next_line().await.expect("its output can be read") {
+    while let Some(line) = lines.next_line().await.expect("the output can be read") {
         last = Some(line);
     }
-    process.wait().await.expect("it ends");
+    process.wait().await.expect("the process ends");
     last.map(|line| serde_json::from_str(&line).expect("the report is JSON"))
 }
 
-// --- Instruments --------------------------------------------------------------------------------------------
+// --- Measurement --------------------------------------------------------------------------------------------
 
-/// CPU time of this process so far, user and system.
+/// CPU time of this process in seconds, user and system.
 fn cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has /proc");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    // utime and stime are the 14th and 15th of proc(5), in ticks of 10 ms; the first two are cut off.
+    // utime and stime are fields 14 and 15 (proc(5)), in ticks of 10 ms; the first two fields are cut off.
     let ticks =
         |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(f64::NAN);
     (ticks(11) + ticks(12)) / 100.0
@@ -489,7 +489,7 @@ fn token(identity: &str, grants: VideoGrants) -> String {
     token.to_jwt().expect("the claims are well-formed")
 }
 
-#[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
+#[expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -1,4 +1,4 @@
-//! Joins a room and reports, once a second, what tone each audio track carries.
+//! Joins a room and prints the frequency, amplitude and SNR of each audio track once per second.
 //!
 //! ```text
 //! LIVEKIT_URL=ws://127.0.0.1:7880 cargo run --example listen -- ROOM [SECONDS]
@@ -16,7 +16,7 @@ use livekit::webrtc::audio_stream::native::NativeAudioStream;
 const RATE: u32 = 16_000;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
+#[expect(clippy::print_stdout, reason = "an example prints its results")]
 async fn main() -> RoomResult<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let mut arguments = std::env::args().skip(1);
@@ -46,8 +46,8 @@ async fn main() -> RoomResult<()> {
     room.close().await
 }
 
-#[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
-async fn report(track: RemoteAudioTrack, who: String) {
+#[expect(clippy::print_stdout, reason = "an example prints its results")]
+async fn report(track: RemoteAudioTrack, identity: String) {
     let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
     let mut second = Vec::with_capacity(RATE as usize);
     while let Some(frame) = stream.next().await {
@@ -55,11 +55,11 @@ async fn report(track: RemoteAudioTrack, who: String) {
         if second.len() >= RATE as usize {
             let hz = frequency_hz(&second, RATE);
             let (amplitude, snr_db) = level_and_snr(&second, RATE, hz);
-            println!("{who}: {hz:.1} Hz, amplitude {amplitude:.0}, SNR {snr_db:.1} dB");
+            println!("{identity}: {hz:.1} Hz, amplitude {amplitude:.0}, SNR {snr_db:.1} dB");
             second.clear();
         }
     }
-    println!("{who}: track ended");
+    println!("{identity}: track ended");
 }
 
 /// The frequency of a tone, from its zero crossings.
@@ -78,7 +78,7 @@ fn frequency_hz(pcm: &[i16], rate: u32) -> f64 {
     }
 }
 
-/// The amplitude of a tone of `hz`, and its power against everything else in dB.
+/// The amplitude of a tone of `hz`, and the signal-to-noise ratio in dB.
 fn level_and_snr(pcm: &[i16], rate: u32, hz: f64) -> (f64, f64) {
     let angle = |i: usize| 2.0 * PI * hz * i as f64 / f64::from(rate);
     let n = pcm.len() as f64;
@@ -87,11 +87,11 @@ fn level_and_snr(pcm: &[i16], rate: u32, hz: f64) -> (f64, f64) {
         s += f64::from(*sample) * angle(i).sin() * 2.0 / n;
         c += f64::from(*sample) * angle(i).cos() * 2.0 / n;
     }
-    let rest: f64 = pcm
+    let residual: f64 = pcm
         .iter()
         .enumerate()
         .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
         .sum();
     let amplitude = s.hypot(c);
-    (amplitude, 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10())
+    (amplitude, 10.0 * (amplitude * amplitude / 2.0 / (residual / n).max(1e-9)).log10())
 }

@@ -17,7 +17,7 @@ const RATE: u32 = 24_000;
 const AMPLITUDE: f64 = 10_000.0;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
+#[expect(clippy::print_stdout, reason = "an example prints its results")]
 async fn main() -> RoomResult<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let mut arguments = std::env::args().skip(1);

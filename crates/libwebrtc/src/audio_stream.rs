@@ -1,11 +1,8 @@
-//! Sound as it comes in.
+//! Streams of received audio.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
-/// Streams of decoded sound.
+/// Streams of decoded audio.
 pub mod native {
     use std::fmt::{self, Debug};
     use std::pin::Pin;
@@ -17,42 +14,40 @@ pub mod native {
     use crate::audio::format::Format;
     use crate::audio::sink::Sink;
     use crate::audio_frame::AudioFrame;
-    use crate::audio_track::{Feed, RtcAudioTrack};
+    use crate::audio_track::{AudioTrackKind, RtcAudioTrack};
 
-    /// Frames of 10 ms that wait for a slow reader unless it asked for more or fewer.
+    /// Default length of the queue, in frames of 10 ms.
     const DEFAULT_QUEUE_FRAMES: usize = 10;
 
-    /// How a stream is set up.
+    /// Options of a [`NativeAudioStream`].
     #[derive(Clone, Debug, Default)]
     pub struct NativeAudioStreamOptions {
-        /// Frames of 10 ms that may wait for the reader. When it is slower than the sound, the oldest are
-        /// dropped. `None` means 10; `Some(0)` means without bound, which is for readers that are known to
-        /// catch up.
+        /// Maximum number of queued frames of 10 ms; the oldest are dropped if the reader is too slow. `None` is the
+        /// default of 10. `Some(0)` is unbounded, for readers that are known to catch up.
         pub queue_size_frames: Option<usize>,
     }
 
-    /// The sound of a remote track, decoded straight to the asked rate and number of channels, in frames of
-    /// 10 ms.
+    /// The audio of a remote track, decoded to the requested rate and number of channels, in frames of 10 ms.
     ///
-    /// The stream runs on without gaps: what is lost is concealed, and while the sender is muted or silent
-    /// (DTX) there are frames of silence at the pace of real time. It ends when the track does, or when it is
-    /// closed. A track that is not remote has nothing to stream: its stream ends at once.
+    /// The stream has no gaps: losses are concealed, and while the sender is muted or silent (DTX) frames of silence
+    /// follow in real time. It ends when the track ends or [`Self::close`] is called. The stream of a local track ends
+    /// at once.
     pub struct NativeAudioStream {
         track: RtcAudioTrack,
         sink: Arc<Sink>,
     }
 
     impl NativeAudioStream {
-        /// Streams `audio_track` at `sample_rate` Hz in `num_channels` interleaved channels.
+        /// Opens a stream of `audio_track` at `sample_rate` Hz with `num_channels` interleaved channels.
         ///
-        /// Opus decodes to 8, 12, 16, 24 and 48 kHz by itself; other rates from 4 to 192 kHz are resampled. A
-        /// stream asked for anything else ends at once.
+        /// libopus decodes to 8, 12, 16, 24 and 48 kHz; other rates from 4 to 192 kHz are resampled. Up to 8 channels
+        /// are supported. A stream of any other format ends at once, and an error is logged.
         pub fn new(audio_track: RtcAudioTrack, sample_rate: i32, num_channels: i32) -> Self {
             let options = NativeAudioStreamOptions::default();
             Self::with_options(audio_track, sample_rate, num_channels, options)
         }
 
-        /// The same, with a queue of another size.
+        /// As [`Self::new`], with options.
         pub fn with_options(
             audio_track: RtcAudioTrack,
             sample_rate: i32,
@@ -66,26 +61,26 @@ pub mod native {
             };
             let format = Format::new(sample_rate, num_channels);
             let sink = Arc::new(Sink::new(format.unwrap_or(Format::SPEECH), capacity));
-            match (format, audio_track.shared().feed()) {
-                (Ok(_), Feed::Remote(sinks)) => sinks.add(&sink),
+            match (format, audio_track.shared().kind()) {
+                (Ok(_), AudioTrackKind::Remote(sinks)) => sinks.add(&sink),
                 (Err(error), _) => {
-                    tracing::error!(%error, "audio stream not opened");
+                    tracing::error!(%error, "failed to open an audio stream");
                     sink.close();
                 }
-                (Ok(_), Feed::Source(_) | Feed::Device) => {
-                    tracing::error!("audio stream not opened: only remote tracks can be streamed");
+                (Ok(_), AudioTrackKind::Source(_) | AudioTrackKind::Device) => {
+                    tracing::error!("failed to open an audio stream: the track is not remote");
                     sink.close();
                 }
             }
             Self { track: audio_track, sink }
         }
 
-        /// The track that is streamed.
+        /// The track of this stream.
         pub fn track(&self) -> RtcAudioTrack {
             self.track.clone()
         }
 
-        /// Ends the stream; frames that wait are dropped.
+        /// Ends the stream and drops the queued frames.
         pub fn close(&mut self) {
             self.sink.close_and_clear();
         }

@@ -1,4 +1,4 @@
-//! Tracks of sound.
+//! Audio tracks.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -11,60 +11,60 @@ use crate::audio::sink::Sinks;
 use crate::audio_source::native::NativeAudioSource;
 use crate::media_stream_track::RtcTrackState;
 
-/// A track of sound. Clones are the same track.
+/// An audio track, local or remote. Clones refer to the same track.
 #[derive(Clone)]
 pub struct RtcAudioTrack {
     shared: Arc<AudioTrack>,
 }
 
-/// What the handles of a track and the connections that carry it share.
+/// State shared by the handles of a track and the connections that send or receive it.
 pub(crate) struct AudioTrack {
     id: String,
     enabled: AtomicBool,
     ended: AtomicBool,
-    feed: Feed,
+    kind: AudioTrackKind,
     received: Mutex<ReceiveReport>,
     sent: Mutex<SendReport>,
 }
 
-/// Where a track's sound comes from.
-pub(crate) enum Feed {
-    /// The application, which writes it.
+/// Kind of an audio track.
+pub(crate) enum AudioTrackKind {
+    /// Local, with PCM from the application.
     Source(NativeAudioSource),
-    /// A microphone, to which this crate has no access: such a track can't be sent.
+    /// Local, from a microphone. Not implemented: it cannot be sent.
     Device,
-    /// The peer. The sinks are the application's streams.
+    /// Remote, with the sinks of its streams.
     Remote(Sinks),
 }
 
 impl RtcAudioTrack {
-    /// The id that the sending side gave it.
+    /// Track id, assigned by the sending side.
     pub fn id(&self) -> String {
         self.shared.id.clone()
     }
 
-    /// Whether it carries sound (true) or silence.
+    /// Whether the track is enabled, that is, not muted.
     pub fn enabled(&self) -> bool {
         self.shared.enabled()
     }
 
-    /// Mutes (false) or unmutes it; returns whether that changed anything. A muted local track sends nothing,
-    /// a muted remote one delivers silence.
+    /// Mutes (false) or unmutes (true) the track. Returns whether the state changed. A muted local track sends nothing;
+    /// a muted remote track delivers silence.
     pub fn set_enabled(&self, enabled: bool) -> bool {
         self.shared.enabled.swap(enabled, Ordering::Relaxed) != enabled
     }
 
-    /// Whether it may still carry sound.
+    /// Whether the track is live or has ended.
     pub fn state(&self) -> RtcTrackState {
         if self.shared.ended.load(Ordering::Acquire) { RtcTrackState::Ended } else { RtcTrackState::Live }
     }
 
-    pub(crate) fn new(id: String, feed: Feed) -> Self {
+    pub(crate) fn new(id: String, kind: AudioTrackKind) -> Self {
         let shared = AudioTrack {
             id,
             enabled: AtomicBool::new(true),
             ended: AtomicBool::new(false),
-            feed,
+            kind,
             received: Mutex::default(),
             sent: Mutex::default(),
         };
@@ -75,12 +75,12 @@ impl RtcAudioTrack {
         &self.shared
     }
 
-    /// No sound will come any more: the streams of a remote track end.
+    /// Ends the track, and the streams of a remote track.
     pub(crate) fn end(&self) {
         if self.shared.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Feed::Remote(sinks) = &self.shared.feed {
+        if let AudioTrackKind::Remote(sinks) = &self.shared.kind {
             sinks.close();
         }
     }
@@ -91,11 +91,11 @@ impl AudioTrack {
         self.enabled.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn feed(&self) -> &Feed {
-        &self.feed
+    pub(crate) fn kind(&self) -> &AudioTrackKind {
+        &self.kind
     }
 
-    /// How it arrives, by its connection's last report.
+    /// The last report of the receiver.
     pub(crate) fn received(&self) -> ReceiveReport {
         *self.received.lock()
     }
@@ -104,7 +104,7 @@ impl AudioTrack {
         *self.received.lock() = report;
     }
 
-    /// How it is sent, by its connection's last report.
+    /// The last report of the sender.
     pub(crate) fn sent(&self) -> SendReport {
         *self.sent.lock()
     }

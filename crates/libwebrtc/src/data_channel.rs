@@ -12,24 +12,23 @@ use crate::driver::Connection;
 use crate::peer::ChannelKey;
 use crate::rtp_parameters::Priority;
 
-/// What a new channel is like.
+/// Parameters of a new data channel (W3C webrtc-pc, `RTCDataChannelInit`).
 #[derive(Clone, Debug)]
 pub struct DataChannelInit {
-    /// Whether messages arrive in the order they were sent.
+    /// Whether messages are delivered in the order they were sent.
     pub ordered: bool,
-    /// For how many milliseconds a message is sent again when lost; without limit if neither this nor
-    /// `max_retransmits` is set.
+    /// Maximum time in milliseconds during which a lost message is retransmitted. Mutually exclusive with
+    /// `max_retransmits`; if neither is set, the channel is reliable.
     pub max_retransmit_time: Option<i32>,
-    /// How often a message is sent again when lost.
+    /// Maximum number of retransmissions of a lost message.
     pub max_retransmits: Option<i32>,
-    /// The application's name for what it speaks on the channel.
+    /// Name of the application's subprotocol.
     pub protocol: String,
-    /// Whether both sides make the channel by themselves, with the same `id`, instead of one of them
-    /// announcing it (RFC 8832).
+    /// Whether both sides create the channel with the same `id`, instead of one side announcing it in-band (RFC 8832).
     pub negotiated: bool,
-    /// The SCTP stream of a negotiated channel; -1 leaves it to the connection.
+    /// SCTP stream id of a negotiated channel, 0 to 65,534. Ignored otherwise; -1 if unset.
     pub id: i32,
-    /// Its weight among others. All channels weigh the same here.
+    /// Priority. Ignored: all channels have the same priority.
     pub priority: Option<Priority>,
 }
 
@@ -47,58 +46,58 @@ impl Default for DataChannelInit {
     }
 }
 
-/// Why a message was not taken.
+/// Error of [`DataChannel::send`].
 #[derive(Debug, Error)]
 pub enum DataChannelError {
-    /// The channel is not open, the message is larger than the peer takes, or [`SEND_BUFFER_BYTES`] are
-    /// waiting to be sent already.
+    /// The channel is not open, the message exceeds the peer's maximum message size, or the send buffer is full
+    /// ([`SEND_BUFFER_BYTES`]).
     #[error("failed to send data: the channel is not open, or its send buffer is full")]
     Send,
-    /// A text message must be UTF-8.
+    /// A text message is not valid UTF-8.
     #[error("only utf8 strings can be sent")]
     Utf8(#[from] Utf8Error),
 }
 
-/// What may wait to be sent on all channels of a connection together, in bytes.
+/// Size of the send buffer that all channels of a connection share, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// Where a channel is in its life.
+/// State of a data channel (W3C webrtc-pc, `RTCDataChannelState`).
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataChannelState {
-    /// Not ready yet.
+    /// Not open yet.
     Connecting,
-    /// Messages flow.
+    /// Messages can be sent and received.
     Open,
-    /// This side wants it closed; the other has not confirmed.
+    /// Closed by this side; the peer has not confirmed.
     Closing,
-    /// No message will flow again.
+    /// Closed.
     Closed,
 }
 
-/// A message that arrived.
+/// A received message.
 #[derive(Debug)]
 pub struct DataBuffer<'a> {
-    /// Its bytes.
+    /// Content of the message.
     pub data: &'a [u8],
-    /// Whether it was sent as binary (true) or as text.
+    /// Whether the message is binary (true) or text.
     pub binary: bool,
 }
 
-/// Told each new state.
+/// Callback for each new state.
 pub type OnStateChange = Box<dyn FnMut(DataChannelState) + Send + Sync>;
-/// Told each message.
+/// Callback for each received message.
 pub type OnMessage = Box<dyn FnMut(DataBuffer<'_>) + Send + Sync>;
-/// Told how many bytes left the send buffer.
+/// Callback for the number of bytes that left the send buffer.
 pub type OnBufferedAmountChange = Box<dyn FnMut(u64) + Send + Sync>;
 
-/// A channel for messages. Clones are the same channel. It does not keep the connection alive.
+/// A data channel (RFC 8831). Clones refer to the same channel. It does not keep the connection alive.
 #[derive(Clone)]
 pub struct DataChannel {
     shared: Arc<ChannelShared>,
 }
 
-/// What the channel's handles and the connection's driver share.
+/// State shared by the handles of a channel and the driver.
 pub(crate) struct ChannelShared {
     connection: Weak<Connection>,
     key: ChannelKey,
@@ -109,10 +108,10 @@ pub(crate) struct ChannelShared {
 }
 
 impl DataChannel {
-    /// Queues one message, text or binary.
+    /// Queues one message, binary or text (UTF-8).
     ///
     /// # Errors
-    /// [`DataChannelError`]: the message was not queued, and may be tried again later if the buffer was full.
+    /// [`DataChannelError`] if the message was not queued. If the send buffer was full, it can be sent again later.
     pub fn send(&self, data: &[u8], binary: bool) -> Result<(), DataChannelError> {
         if !binary {
             str::from_utf8(data)?;
@@ -121,7 +120,7 @@ impl DataChannel {
         connection.with(|peer, now| peer.send_message(self.shared.key, data, binary, now))
     }
 
-    /// Its SCTP stream; -1 until it has one.
+    /// SCTP stream id; -1 until it is assigned.
     pub fn id(&self) -> i32 {
         let connection = self.shared.connection.upgrade();
         let stream =
@@ -129,12 +128,12 @@ impl DataChannel {
         stream.map_or(-1, i32::from)
     }
 
-    /// The name that its maker gave it.
+    /// Label, assigned by the side that created the channel.
     pub fn label(&self) -> String {
         self.shared.label.clone()
     }
 
-    /// Where it is in its life.
+    /// Current state; `Closed` if the connection no longer exists.
     pub fn state(&self) -> DataChannelState {
         let connection = self.shared.connection.upgrade();
         connection.map_or(DataChannelState::Closed, |connection| {
@@ -142,32 +141,31 @@ impl DataChannel {
         })
     }
 
-    /// Closes it on both sides. What is queued is still sent.
+    /// Closes the channel on both sides. Queued messages are still sent.
     pub fn close(&self) {
         if let Some(connection) = self.shared.connection.upgrade() {
             connection.with(|peer, now| peer.close_channel(self.shared.key, now));
         }
     }
 
-    /// The bytes that are queued and not yet acknowledged.
+    /// Number of bytes that are queued and not yet acknowledged.
     pub fn buffered_amount(&self) -> u64 {
         let connection = self.shared.connection.upgrade();
         connection.map_or(0, |connection| connection.with(|peer, _| peer.buffered_amount(self.shared.key)))
     }
 
-    /// Sets who is told each new state. It must not block: it runs on the connection's thread.
+    /// Sets the callback for new states. It runs on a media thread and must not block.
     pub fn on_state_change(&self, callback: Option<OnStateChange>) {
         *self.shared.on_state_change.lock() = callback;
     }
 
-    /// Sets who is told each message. It must not block: it runs on the connection's thread. Messages that
-    /// arrived before are not kept for it.
+    /// Sets the callback for received messages. It runs on a media thread and must not block. Messages received before
+    /// it is set are dropped.
     pub fn on_message(&self, callback: Option<OnMessage>) {
         *self.shared.on_message.lock() = callback;
     }
 
-    /// Sets who is told how many bytes left the send buffer. It must not block: it runs on the connection's
-    /// thread.
+    /// Sets the callback for bytes that left the send buffer. It runs on a media thread and must not block.
     pub fn on_buffered_amount_change(&self, callback: Option<OnBufferedAmountChange>) {
         *self.shared.on_buffered_amount_change.lock() = callback;
     }
@@ -208,7 +206,7 @@ impl ChannelShared {
         }
     }
 
-    /// Lets go of everything that the callbacks hold.
+    /// Drops the callbacks and everything they own.
     pub(crate) fn drop_callbacks(&self) {
         drop(self.on_state_change.lock().take());
         drop(self.on_message.lock().take());

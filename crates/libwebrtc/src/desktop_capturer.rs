@@ -1,57 +1,55 @@
-//! Capture of screens and windows: not available here. A capturer can't be made.
+//! Capture of screens and windows. Not implemented: [`DesktopCapturer::new`] returns `None`, and the other types cannot
+//! be constructed.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
 use std::fmt::{self, Display};
 
-/// What is to be captured, and how.
+/// Options of a [`DesktopCapturer`].
 pub struct DesktopCapturerOptions {
     source_type: DesktopCaptureSourceType,
     cursor: bool,
 }
 
-/// What is to be captured.
+/// Kind of source to capture.
 #[derive(Debug, Copy, Clone, PartialEq)]
 pub enum DesktopCaptureSourceType {
     /// A screen.
     Screen,
     /// A window.
     Window,
-    /// Whatever the system offers.
+    /// Any source that the system offers.
     #[cfg(any(target_os = "macos", target_os = "linux"))]
     Generic,
 }
 
 impl DesktopCapturerOptions {
-    /// Capture of a source of this type, without the cursor.
+    /// Options for a source of this kind, without the cursor.
     pub fn new(source_type: DesktopCaptureSourceType) -> Self {
         Self { source_type, cursor: false }
     }
 
-    /// Whether the cursor is to be seen.
+    /// Sets whether the cursor is captured.
     pub fn set_include_cursor(&mut self, include: bool) {
         self.cursor = include;
     }
 
-    /// Whether the system may ask the user what to capture.
+    /// Sets whether the system's picker (`ScreenCaptureKit`) may be shown. No effect.
     #[cfg(target_os = "macos")]
     pub fn set_sck_system_picker(&mut self, _allow_sck_system_picker: bool) {}
 }
 
-/// Captures a screen or a window. There is no value of this type.
+/// A capturer of a screen or a window. Cannot be constructed.
 pub struct DesktopCapturer {
     never: Never,
 }
 
-/// A captured picture. There is no value of this type.
+/// A captured frame. Cannot be constructed.
 pub struct DesktopFrame {
     never: Never,
 }
 
-/// A screen or window. There is no value of this type.
+/// A screen or window. Cannot be constructed.
 #[derive(Clone)]
 pub struct CaptureSource {
     never: Never,
@@ -60,24 +58,24 @@ pub struct CaptureSource {
 #[derive(Clone, Copy)]
 enum Never {}
 
-/// Why a picture was not captured.
+/// Error of a capture.
 #[derive(Debug, PartialEq)]
 pub enum CaptureError {
-    /// The next one may be.
+    /// A later capture may succeed.
     Temporary,
-    /// None will be.
+    /// No later capture will succeed.
     Permanent,
 }
 
 impl DesktopCapturer {
-    /// A capturer: `None`, always.
+    /// Always returns `None` and logs an error.
     pub fn new(options: DesktopCapturerOptions) -> Option<Self> {
         let DesktopCapturerOptions { source_type, cursor } = options;
         tracing::error!(?source_type, cursor, "desktop capture is not available in this libwebrtc");
         None
     }
 
-    /// Starts capturing `source`; each frame goes to `callback`.
+    /// Starts to capture `source` and passes each frame to `callback`.
     pub fn start_capture<T>(&mut self, _source: Option<CaptureSource>, _callback: T)
     where
         T: FnMut(Result<DesktopFrame, CaptureError>) + Send + 'static,
@@ -90,56 +88,56 @@ impl DesktopCapturer {
         match self.never {}
     }
 
-    /// What can be captured.
+    /// The sources that can be captured.
     pub fn get_source_list(&self) -> Vec<CaptureSource> {
         match self.never {}
     }
 }
 
 impl DesktopFrame {
-    /// Its width in pixels.
+    /// Width in pixels.
     pub fn width(&self) -> i32 {
         match self.never {}
     }
 
-    /// Its height in pixels.
+    /// Height in pixels.
     pub fn height(&self) -> i32 {
         match self.never {}
     }
 
-    /// Bytes from one line to the next.
+    /// Bytes per line.
     pub fn stride(&self) -> u32 {
         match self.never {}
     }
 
-    /// Where it begins on the desktop, in pixels from the left.
+    /// Horizontal position on the desktop, in pixels from the left.
     pub fn left(&self) -> i32 {
         match self.never {}
     }
 
-    /// Where it begins on the desktop, in pixels from the top.
+    /// Vertical position on the desktop, in pixels from the top.
     pub fn top(&self) -> i32 {
         match self.never {}
     }
 
-    /// Its pixels.
+    /// Pixel data.
     pub fn data(&self) -> &[u8] {
         match self.never {}
     }
 }
 
 impl CaptureSource {
-    /// The system's number for it.
+    /// Id assigned by the system.
     pub fn id(&self) -> u64 {
         match self.never {}
     }
 
-    /// Its title.
+    /// Title.
     pub fn title(&self) -> String {
         match self.never {}
     }
 
-    /// The display it is on.
+    /// Id of its display.
     pub fn display_id(&self) -> i64 {
         match self.never {}
     }

@@ -1,27 +1,26 @@
-//! A macro of the public API: `livekit` builds its own track types with it.
+//! The macro `enum_dispatch`, part of the public API: `livekit` defines its track types with it.
 
-/// Writes methods of an enum that call the method of the same name on whatever its variant holds.
+/// Generates methods of an enum that call the method of the same name on the value in each variant.
 ///
 /// ```
 /// # use libwebrtc::enum_dispatch;
-/// struct Dog;
-/// impl Dog { fn says(&self, times: usize) -> String { "woof ".repeat(times) } }
-/// struct Cat;
-/// impl Cat { fn says(&self, times: usize) -> String { "miaow ".repeat(times) } }
+/// struct Audio;
+/// impl Audio { fn describe(&self, count: usize) -> String { format!("{count} audio frames") } }
+/// struct Video;
+/// impl Video { fn describe(&self, count: usize) -> String { format!("{count} video frames") } }
 ///
-/// enum Pet { Dog(Dog), Cat(Cat) }
-/// impl Pet {
-///     enum_dispatch!([Dog, Cat]; pub fn says(self: &Self, times: usize) -> String;);
+/// enum Track { Audio(Audio), Video(Video) }
+/// impl Track {
+///     enum_dispatch!([Audio, Video]; pub fn describe(self: &Self, count: usize) -> String;);
 /// }
-/// assert_eq!(Pet::Cat(Cat).says(2), "miaow miaow ");
+/// assert_eq!(Track::Video(Video).describe(2), "2 video frames");
 /// ```
 #[macro_export]
 macro_rules! enum_dispatch {
     ($variants:tt; $($(#[$meta:meta])* $vis:vis fn $name:ident $signature:tt -> $ret:ty;)+) => {
         $($crate::enum_dispatch!(@method $variants [$(#[$meta])*] $vis $name $signature -> $ret);)+
     };
-    // The list of variants and that of arguments can't be repeated side by side: the arguments travel
-    // on as one token tree.
+    // Variants and arguments cannot be repeated in parallel, so the arguments are passed on as one token tree.
     (@method $variants:tt [$(#[$meta:meta])*] $vis:vis $name:ident
      ($this:ident: $this_type:ty $(, $arg:ident: $arg_type:ty)* $(,)?) -> $ret:ty) => {
         $(#[$meta])*

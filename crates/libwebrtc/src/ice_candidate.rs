@@ -1,10 +1,10 @@
-//! ICE candidates (RFC 8445) as they are trickled (RFC 8838).
+//! ICE candidates (RFC 8445) for trickle ICE (RFC 8838).
 
 use std::fmt::{self, Debug, Display};
 
 use crate::session_description::SdpParseError;
 
-/// An address at which a peer may be reached.
+/// An ICE candidate: a transport address at which a peer may be reachable.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCandidate {
     sdp_mid: String,
@@ -13,15 +13,14 @@ pub struct IceCandidate {
 }
 
 impl IceCandidate {
-    /// Takes `sdp`, the value of a `candidate` attribute with or without its `a=`, for a candidate of the
-    /// media section `sdp_mid` or, where that is empty, of the one at `sdp_mline_index`.
+    /// Creates a candidate from `sdp`, a `candidate` attribute with or without `a=`. It belongs to the media section
+    /// `sdp_mid` or, if that is empty, to the one at `sdp_mline_index`.
     ///
-    /// A candidate of a kind this crate can't use (TCP active, mDNS, a second component) is no error: it is
-    /// left out when it is added to a connection, as browsers do. Neither is the empty text, which says that
-    /// no more will follow.
+    /// Candidates of unsupported kinds (TCP active, mDNS, a second component) are accepted, and ignored when they are
+    /// added to a connection, as in browsers. The empty string is the end-of-candidates mark.
     ///
     /// # Errors
-    /// When the text is not the attribute `candidate` (RFC 8839 §5.1).
+    /// If `sdp` is neither empty nor a `candidate` attribute (RFC 8839 §5.1).
     pub fn parse(sdp_mid: &str, sdp_mline_index: i32, sdp: &str) -> Result<IceCandidate, SdpParseError> {
         let candidate = sdp.trim().trim_start_matches("a=");
         if !candidate.is_empty() && !candidate.starts_with("candidate:") {
@@ -33,23 +32,23 @@ impl IceCandidate {
         Ok(Self { sdp_mid: sdp_mid.to_owned(), sdp_mline_index, candidate: candidate.to_owned() })
     }
 
-    /// The `mid` of the media section it belongs to.
+    /// Mid of its media section.
     pub fn sdp_mid(&self) -> String {
         self.sdp_mid.clone()
     }
 
-    /// The place of that media section in the description, from 0.
+    /// Index of its media section in the description, starting at 0.
     pub fn sdp_mline_index(&self) -> i32 {
         self.sdp_mline_index
     }
 
-    /// The attribute, beginning with `candidate:`.
+    /// The attribute, starting with `candidate:`.
     pub fn candidate(&self) -> String {
         self.candidate.clone()
     }
 
     pub(crate) fn new(sdp_mid: String, candidate: String) -> Self {
-        // Everything is bundled on the transport of the first section.
+        // All sections are bundled on the transport of the first one.
         Self { sdp_mid, sdp_mline_index: 0, candidate }
     }
 
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_candidates_is_a_candidate_and_nonsense_is_not() {
+    fn the_end_of_candidates_mark_is_accepted_and_other_text_is_rejected() {
         assert!(IceCandidate::parse("0", 0, "").is_ok());
         assert!(IceCandidate::parse("0", 0, "nonsense").is_err());
     }

@@ -1,29 +1,30 @@
-//! LiveKit's `libwebrtc` crate, written anew in Rust.
+//! A replacement for LiveKit's `libwebrtc` crate without Google's C++ library.
 //!
-//! The official `livekit` crate stands on a crate `libwebrtc` that wraps Google's C++ library. This one takes its
-//! place by
+//! The official `livekit` crate depends on a crate `libwebrtc` that wraps Google's libwebrtc. This crate has the same
+//! public API and replaces it by
 //! ```toml
 //! [patch.crates-io]
 //! libwebrtc = { path = "crates/libwebrtc" }
 //! ```
-//! with the same public names, and does the same for sound and data: ICE, DTLS, SRTP and SCTP by the sans-IO
-//! [str0m](https://docs.rs/str0m), Opus by libopus. Video, end-to-end encryption, audio devices and desktop capture
-//! are not in it, and say so. Taking the two lines away gives Google's library back.
+//! It implements audio and data channels: ICE, DTLS, SRTP and SCTP by the sans-IO library
+//! [str0m](https://docs.rs/str0m), Opus by libopus. Video, end-to-end encryption, audio devices and desktop capture are
+//! not implemented; their functions exist and fail or do nothing, as documented. Removing the two lines restores
+//! Google's library.
 //!
-//! # A tour, in reading order
+//! # Structure
 //!
-//! | part | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`peer_connection`], [`data_channel`], [`audio_source`], [`audio_stream`], … | the public names, thin over the rest |
-//! | `peer` | a peer connection as a machine: descriptions, packets and time in, things to do out |
-//! | `audio` | sound: jitter buffer, decoding, pacing, encoding. Machines too |
-//! | `driver` | what is done: sockets, timers, threads, callbacks |
+//! | [`peer_connection`], [`data_channel`], [`audio_source`], [`audio_stream`], … | the public API, a thin layer over the other modules |
+//! | `peer` | a peer connection as a sans-IO state machine: descriptions, packets and time in, actions out |
+//! | `audio` | jitter buffer, decoding, pacing, encoding; sans-IO as well |
+//! | `driver` | sockets, timers, threads, callbacks |
 //!
-//! A packet's way in: socket → `driver::network` → `peer` (decrypts, finds its track) → `audio::receiver` (order,
-//! concealment, decoding) → `audio::sink` → [`NativeAudioStream`](audio_stream::native::NativeAudioStream).
+//! Path of a received packet: socket → `driver::network` → `peer` (SRTP, track lookup) → `audio::receiver` (jitter
+//! buffer, concealment, decoding) → `audio::sink` → [`NativeAudioStream`](audio_stream::native::NativeAudioStream).
 //!
-//! A frame's way out: [`NativeAudioSource`](audio_source::native::NativeAudioSource) → `audio::pacer` →
-//! `driver::source` → `audio::sender` (encoding, level) → `peer` (encrypts) → socket.
+//! Path of a sent frame: [`NativeAudioSource`](audio_source::native::NativeAudioSource) → `audio::pacer` →
+//! `driver::source` → `audio::sender` (encoding, audio level) → `peer` (SRTP) → socket.
 
 use thiserror::Error;
 
@@ -58,36 +59,36 @@ pub mod video_source;
 pub mod video_stream;
 pub mod video_track;
 
-/// What a media section carries.
+/// Kind of a media section.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum MediaType {
-    /// Sound.
+    /// Audio.
     Audio,
-    /// Pictures.
+    /// Video.
     Video,
     /// Data channels.
     Data,
-    /// Something else.
+    /// Any other kind.
     Unsupported,
 }
 
-/// The kind of an [`RtcError`].
+/// Kind of an [`RtcError`].
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum RtcErrorType {
-    /// The system, or this crate, could not.
+    /// A system call or an internal operation failed.
     Internal,
-    /// A description is wrong.
+    /// A session description is invalid.
     InvalidSdp,
-    /// What was asked for has no place here and now, or is not in this crate.
+    /// The operation or its arguments are not valid in the current state, or the feature is not implemented.
     InvalidState,
 }
 
-/// Why something was not done.
+/// Error of an operation on a peer connection or its parts.
 #[derive(Error, Debug)]
 #[error("an RtcError occurred: {error_type:?} - {message}")]
 pub struct RtcError {
-    /// Its kind.
+    /// Kind of the error.
     pub error_type: RtcErrorType,
-    /// What exactly.
+    /// Description of the error.
     pub message: String,
 }

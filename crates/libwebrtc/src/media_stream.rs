@@ -1,4 +1,4 @@
-//! Streams: the groups that a sender puts its tracks in (`a=msid`, RFC 8830).
+//! Media streams: groups of tracks, assigned by the sender (`a=msid`, RFC 8830).
 
 use std::fmt::{self, Debug};
 
@@ -6,7 +6,7 @@ use crate::audio_track::RtcAudioTrack;
 use crate::media_stream_track::MediaStreamTrack;
 use crate::video_track::RtcVideoTrack;
 
-/// A remote stream. In LiveKit its id names the participant and the track.
+/// A remote stream. In LiveKit its id contains the ids of the participant and the track.
 #[derive(Clone)]
 pub struct MediaStream {
     id: String,
@@ -14,12 +14,12 @@ pub struct MediaStream {
 }
 
 impl MediaStream {
-    /// The id that the sender gave it.
+    /// Stream id, assigned by the sender.
     pub fn id(&self) -> String {
         self.id.clone()
     }
 
-    /// Its audio tracks.
+    /// Audio tracks of the stream.
     pub fn audio_tracks(&self) -> Vec<RtcAudioTrack> {
         self.tracks
             .iter()
@@ -30,7 +30,7 @@ impl MediaStream {
             .collect()
     }
 
-    /// Its video tracks.
+    /// Video tracks of the stream.
     pub fn video_tracks(&self) -> Vec<RtcVideoTrack> {
         self.tracks
             .iter()

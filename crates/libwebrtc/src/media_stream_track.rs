@@ -1,38 +1,38 @@
-//! Tracks of either kind.
+//! Tracks of audio or video.
 
 use crate::audio_track::RtcAudioTrack;
 use crate::enum_dispatch;
 use crate::video_track::RtcVideoTrack;
 
-/// Whether a track may still carry media.
+/// State of a track.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum RtcTrackState {
-    /// It may.
+    /// The track can carry media.
     Live,
-    /// It never will again: its sender took it away, or its connection is closed.
+    /// The track was removed by its sender, or its connection was closed.
     Ended,
 }
 
 /// A track, local or remote.
 #[derive(Debug, Clone)]
 pub enum MediaStreamTrack {
-    /// Of pictures.
+    /// A video track.
     Video(RtcVideoTrack),
-    /// Of sound.
+    /// An audio track.
     Audio(RtcAudioTrack),
 }
 
-/// The methods that tracks of both kinds have.
+/// Methods of both kinds of tracks.
 impl MediaStreamTrack {
     enum_dispatch!(
         [Video, Audio];
-        /// The id that the sending side gave it.
+        /// Track id, assigned by the sending side.
         pub fn id(self: &Self) -> String;
-        /// Whether it carries media (true) or silence and blackness.
+        /// Whether the track is enabled, that is, not muted.
         pub fn enabled(self: &Self) -> bool;
-        /// Mutes (false) or unmutes it; returns whether that changed anything.
+        /// Mutes (false) or unmutes (true) the track. Returns whether the state changed.
         pub fn set_enabled(self: &Self, enabled: bool) -> bool;
-        /// Whether it may still carry media.
+        /// Whether the track is live or has ended.
         pub fn state(self: &Self) -> RtcTrackState;
     );
 

@@ -1,9 +1,6 @@
-//! Peer connections, with the methods of W3C webrtc-pc §4.
+//! Peer connections (W3C webrtc-pc §4).
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -22,154 +19,154 @@ use crate::session_description::SessionDescription;
 use crate::stats::RtcStats;
 use crate::{MediaType, RtcError};
 
-/// How a connection fares.
+/// State of a connection (W3C webrtc-pc, `RTCPeerConnectionState`).
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum PeerConnectionState {
-    /// Nothing was negotiated yet.
+    /// No description has been applied yet.
     New,
-    /// ICE and DTLS are at work.
+    /// ICE and DTLS are connecting.
     Connecting,
-    /// Media and data flow.
+    /// ICE and DTLS are connected.
     Connected,
-    /// The peer has not been heard of for some seconds; it may come back by itself.
+    /// The connection to the peer is interrupted; it may recover without action.
     Disconnected,
-    /// It will not come back without an ICE restart or a new connection.
+    /// The connection has failed; recovery needs an ICE restart or a new connection.
     Failed,
-    /// This side closed it.
+    /// The connection was closed by this side.
     Closed,
 }
 
-/// How ICE fares.
+/// State of ICE (W3C webrtc-pc, `RTCIceConnectionState`).
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum IceConnectionState {
-    /// Nothing was negotiated yet.
+    /// No description has been applied yet.
     New,
-    /// Pairs of addresses are being tried.
+    /// Candidate pairs are being checked; none works yet.
     Checking,
-    /// One works; others are still being tried.
+    /// A candidate pair works; others are still being checked.
     Connected,
-    /// One works, and none is left to try.
+    /// A candidate pair works, and all checks are done.
     Completed,
-    /// None works.
+    /// No candidate pair works.
     Failed,
-    /// None works any more.
+    /// No candidate pair works any more.
     Disconnected,
-    /// This side closed the connection.
+    /// The connection was closed by this side.
     Closed,
-    /// Never used; it is in the list of the C++ library.
+    /// Never used; part of the enum of the C++ library.
     Max,
 }
 
-/// How far the search for local addresses is.
+/// State of candidate gathering (W3C webrtc-pc, `RTCIceGatheringState`).
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum IceGatheringState {
-    /// Not begun.
+    /// Gathering has not started.
     New,
-    /// Under way.
+    /// Gathering is in progress.
     Gathering,
-    /// Done.
+    /// Gathering is complete.
     Complete,
 }
 
-/// Where a negotiation stands.
+/// State of the offer/answer negotiation (W3C webrtc-pc, `RTCSignalingState`).
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum SignalingState {
-    /// Nothing is pending.
+    /// No negotiation is in progress.
     Stable,
-    /// Our offer waits for its answer.
+    /// A local offer is set; its answer is pending.
     HaveLocalOffer,
-    /// Our provisional answer was given. Not used: answers are final here.
+    /// A local provisional answer is set. Not used: local answers are final.
     HaveLocalPrAnswer,
-    /// The peer's offer waits for our answer.
+    /// A remote offer is set; its answer is pending.
     HaveRemoteOffer,
-    /// The peer's provisional answer was given. Not used: it is taken for the final one.
+    /// A remote provisional answer is set. Not used: it is treated as final.
     HaveRemotePrAnswer,
     /// The connection is closed.
     Closed,
 }
 
-/// What an offer is to be like.
+/// Options of [`PeerConnection::create_offer`].
 #[derive(Debug, Clone, Default)]
 pub struct OfferOptions {
-    /// Find new addresses and credentials for ICE.
+    /// Restart ICE: gather again and use new credentials.
     pub ice_restart: bool,
-    /// Be ready to receive audio. Here a transceiver says so, see [`PeerConnection::add_transceiver_for_media`].
+    /// Ignored; use [`PeerConnection::add_transceiver_for_media`] to receive audio.
     pub offer_to_receive_audio: bool,
-    /// Be ready to receive video. Here a transceiver says so.
+    /// Ignored; use [`PeerConnection::add_transceiver_for_media`] to receive video.
     pub offer_to_receive_video: bool,
 }
 
-/// What an answer is to be like: nothing to choose.
+/// Options of [`PeerConnection::create_answer`]; there are none.
 #[derive(Debug, Clone, Default)]
 pub struct AnswerOptions {}
 
-/// Limits of what a connection sends, in bits per second; a `None` is no limit.
+/// Limits of the send bitrate of a connection, in bits per second; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BitrateSettings {
-    /// The least that bandwidth estimation may come to.
+    /// Minimum of the bandwidth estimate.
     pub min_bitrate_bps: Option<u64>,
-    /// What bandwidth estimation starts from.
+    /// Initial bandwidth estimate.
     pub start_bitrate_bps: Option<u64>,
-    /// The most that bandwidth estimation may come to.
+    /// Maximum of the bandwidth estimate.
     pub max_bitrate_bps: Option<u64>,
 }
 
-/// Why a STUN or TURN server gave no address.
+/// Error of gathering a candidate from a STUN or TURN server.
 #[derive(Debug, Clone)]
 pub struct IceCandidateError {
-    /// Our address, towards the server.
+    /// Local address used for the server; empty if unknown.
     pub address: String,
-    /// Our port, towards the server.
+    /// Local port used for the server; 0 if unknown.
     pub port: i32,
-    /// The server.
+    /// URI of the server.
     pub url: String,
-    /// Its error code (RFC 8489 §14.8), or 701 if it was not reached.
+    /// STUN error code (RFC 8489 §14.8), or 701 if the server could not be reached.
     pub error_code: i32,
-    /// What it said.
+    /// Description of the error.
     pub error_text: String,
 }
 
-/// A track that begins to arrive.
+/// A new remote track.
 #[derive(Debug, Clone)]
 pub struct TrackEvent {
-    /// The receiver it arrives at.
+    /// The receiver of the track.
     pub receiver: RtpReceiver,
-    /// The streams that its sender put it in.
+    /// The streams that the track belongs to.
     pub streams: Vec<MediaStream>,
     /// The track.
     pub track: MediaStreamTrack,
-    /// The transceiver of that receiver.
+    /// The transceiver of the receiver.
     pub transceiver: RtpTransceiver,
 }
 
-/// Told each [`PeerConnectionState`].
+/// Callback for each new [`PeerConnectionState`].
 pub type OnConnectionChange = Box<dyn FnMut(PeerConnectionState) + Send + Sync>;
-/// Given each data channel that the peer opens.
+/// Callback for each data channel that the peer opens.
 pub type OnDataChannel = Box<dyn FnMut(DataChannel) + Send + Sync>;
-/// Given each candidate that is not in a description, for the peer.
+/// Callback for each local candidate that is not part of a description and has to be signalled to the peer.
 pub type OnIceCandidate = Box<dyn FnMut(IceCandidate) + Send + Sync>;
-/// Told each failure of a STUN or TURN server.
+/// Callback for each failure of a STUN or TURN server.
 pub type OnIceCandidateError = Box<dyn FnMut(IceCandidateError) + Send + Sync>;
-/// Told each [`IceConnectionState`].
+/// Callback for each new [`IceConnectionState`].
 pub type OnIceConnectionChange = Box<dyn FnMut(IceConnectionState) + Send + Sync>;
-/// Told each [`IceGatheringState`].
+/// Callback for each new [`IceGatheringState`].
 pub type OnIceGatheringChange = Box<dyn FnMut(IceGatheringState) + Send + Sync>;
-/// Told that an offer has something to tell.
+/// Callback for changes that require a new offer.
 pub type OnNegotiationNeeded = Box<dyn FnMut(u32) + Send + Sync>;
-/// Told each [`SignalingState`].
+/// Callback for each new [`SignalingState`].
 pub type OnSignalingChange = Box<dyn FnMut(SignalingState) + Send + Sync>;
-/// Given each track that begins to arrive.
+/// Callback for each new remote track.
 pub type OnTrack = Box<dyn FnMut(TrackEvent) + Send + Sync>;
 
-/// A connection to a peer. Clones are the same connection; the last one to go closes it.
+/// A peer connection. Clones refer to the same connection, which is closed when the last one is dropped.
 ///
-/// Callbacks run on the connection's thread and must not block. One that is set late misses what was before it.
+/// Callbacks run on a media thread and must not block. Events before a callback is set are not repeated.
 #[derive(Clone)]
 pub struct PeerConnection {
     handle: Arc<Handle>,
 }
 
-/// Closes the connection when the application has let go of it.
+/// Closes the connection when it is dropped.
 struct Handle {
     connection: Arc<Connection>,
 }
@@ -190,10 +187,10 @@ impl PeerConnection {
         &self.handle.connection
     }
 
-    /// Changes the servers and the policy of ICE, for what is gathered from now on.
+    /// Changes the ICE servers and the ICE transport policy, for candidates gathered from now on.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is closed.
+    /// `InvalidState` if the connection is closed.
     pub fn set_configuration(&self, config: RtcConfiguration) -> Result<(), RtcError> {
         if self.connection_state() == PeerConnectionState::Closed {
             return Err(RtcError::closed());
@@ -202,11 +199,12 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Checks the limits. There is no bandwidth estimation here, since audio has no use for it: what a track may
-    /// take is said by [`RtpEncodingParameters::max_bitrate`](crate::rtp_parameters::RtpEncodingParameters).
+    /// Validates the limits, which have no effect: there is no bandwidth estimation, since audio does not need it. The
+    /// bitrate of a track is limited by
+    /// [`RtpEncodingParameters::max_bitrate`](crate::rtp_parameters::RtpEncodingParameters).
     ///
     /// # Errors
-    /// `InvalidState` when the limits contradict each other or the connection is closed.
+    /// `InvalidState` if the limits contradict each other or the connection is closed.
     pub fn set_bitrate(&self, settings: BitrateSettings) -> Result<(), RtcError> {
         if self.connection_state() == PeerConnectionState::Closed {
             return Err(RtcError::closed());
@@ -226,61 +224,59 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Makes an offer of all that was added and changed.
+    /// Creates an offer with all changes since the last negotiation.
     ///
     /// # Errors
-    /// `InvalidState` while another negotiation is pending, when there is nothing to offer, or when the
-    /// connection is closed.
+    /// `InvalidState` if another negotiation is in progress, there is nothing to offer, or the connection is closed.
     pub async fn create_offer(&self, options: OfferOptions) -> Result<SessionDescription, RtcError> {
         self.connection().with(|peer, now| peer.create_offer(&options, now))
     }
 
-    /// Makes the answer to the peer's offer.
+    /// Creates the answer to the remote offer.
     ///
     /// # Errors
-    /// `InvalidState` when there is no offer to answer.
+    /// `InvalidState` if no remote offer is set or the connection is closed.
     pub async fn create_answer(&self, _options: AnswerOptions) -> Result<SessionDescription, RtcError> {
         self.connection().with(|peer, _| peer.create_answer())
     }
 
-    /// Applies a description made here.
+    /// Applies a local description, as created by [`Self::create_offer`] or [`Self::create_answer`].
     ///
     /// # Errors
-    /// `InvalidState` when it has no place in the present [`SignalingState`].
+    /// `InvalidState` if it is not allowed in the current [`SignalingState`].
     pub async fn set_local_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
         self.connection().with(|peer, now| peer.set_local_description(desc, now))
     }
 
-    /// Applies a description of the peer's.
+    /// Applies a remote description.
     ///
     /// # Errors
-    /// `InvalidSdp` when it can't be read or contradicts what was agreed on; `InvalidState` when it has no place
-    /// in the present [`SignalingState`].
+    /// `InvalidSdp` if it cannot be parsed or contradicts the negotiated session; `InvalidState` if it is not allowed
+    /// in the current [`SignalingState`].
     pub async fn set_remote_description(&self, desc: SessionDescription) -> Result<(), RtcError> {
         self.connection().with(|peer, now| peer.set_remote_description(desc, now))
     }
 
-    /// Adds an address of the peer's. One of a kind that can't be used is passed over.
+    /// Adds a candidate of the peer. Candidates of unsupported kinds are ignored.
     ///
     /// # Errors
-    /// `InvalidState` before the description that it belongs to, and when the connection is closed.
+    /// `InvalidState` if no remote description is set or the connection is closed.
     pub async fn add_ice_candidate(&self, candidate: IceCandidate) -> Result<(), RtcError> {
         self.connection().with(|peer, now| peer.add_remote_candidate(&candidate, now))
     }
 
-    /// Makes a data channel. It opens when the peers are connected.
+    /// Creates a data channel. It opens when the peers are connected.
     ///
     /// # Errors
-    /// `InvalidState` when `init` contradicts itself, its stream is taken, or the connection is closed.
+    /// `InvalidState` if `init` is invalid, its stream id is in use, or the connection is closed.
     pub fn create_data_channel(&self, label: &str, init: DataChannelInit) -> Result<DataChannel, RtcError> {
         self.connection().create_data_channel(label, &init)
     }
 
-    /// Sends `track` on a transceiver that has nothing to send, or on a new one.
+    /// Sends `track` on an unused transceiver of its kind, or on a new one. The stream ids are ignored.
     ///
     /// # Errors
-    /// `InvalidState` for a track that can't be sent (video, a microphone, a remote one), and when the connection
-    /// is closed.
+    /// `InvalidState` if the track cannot be sent (video, microphone or remote tracks) or the connection is closed.
     pub fn add_track<T: AsRef<str>>(
         &self,
         track: MediaStreamTrack,
@@ -293,18 +289,18 @@ impl PeerConnection {
     /// Stops sending the track of `sender`.
     ///
     /// # Errors
-    /// `InvalidState` when the sender is of another connection, or this one is closed.
+    /// `InvalidState` if the sender belongs to another connection or this one is closed.
     pub fn remove_track(&self, sender: RtpSender) -> Result<(), RtcError> {
         if !sender.connection().ptr_eq(&self.connection().downgrade()) {
-            return Err(RtcError::invalid_state("the sender is of another connection"));
+            return Err(RtcError::invalid_state("the sender belongs to another connection"));
         }
         self.connection().with(|peer, _| peer.remove_track(sender.id()))
     }
 
-    /// What happened so far, as of a moment ago.
+    /// Returns the statistics of the connection, which are at most two seconds old.
     ///
     /// # Errors
-    /// None; the type is that of the crate whose place this one takes.
+    /// None; the return type is that of the original crate.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         Ok(self.connection().with(|peer, _| peer.stats(clock::unix_us())))
     }
@@ -326,10 +322,10 @@ impl PeerConnection {
         Ok(self.connection().transceiver(id))
     }
 
-    /// Adds a transceiver without a track to send, mostly to receive one.
+    /// Adds a transceiver without a track to send, usually to receive one.
     ///
     /// # Errors
-    /// `InvalidState` when `media_type` is neither audio nor video, or the connection is closed.
+    /// `InvalidState` if `media_type` is neither audio nor video or the connection is closed.
     pub fn add_transceiver_for_media(
         &self,
         media_type: MediaType,
@@ -339,52 +335,52 @@ impl PeerConnection {
         Ok(self.connection().transceiver(id))
     }
 
-    /// Says goodbye to the peer, and ends all tracks and channels.
+    /// Closes the connection, notifies the peer, and ends all tracks and channels.
     pub fn close(&self) {
         self.connection().close();
     }
 
-    /// Has the next offer restart ICE.
+    /// Makes the next offer restart ICE.
     pub fn restart_ice(&self) {
         self.connection().with(|peer, _| peer.restart_ice());
     }
 
-    /// How the connection fares.
+    /// State of the connection.
     pub fn connection_state(&self) -> PeerConnectionState {
         self.connection().with(|peer, _| peer.connection_state())
     }
 
-    /// How ICE fares.
+    /// State of ICE.
     pub fn ice_connection_state(&self) -> IceConnectionState {
         self.connection().with(|peer, _| peer.ice_state())
     }
 
-    /// How far the search for local addresses is.
+    /// State of candidate gathering.
     pub fn ice_gathering_state(&self) -> IceGatheringState {
         self.connection().with(|peer, _| peer.gathering_state())
     }
 
-    /// Where the negotiation stands.
+    /// State of the negotiation.
     pub fn signaling_state(&self) -> SignalingState {
         self.connection().with(|peer, _| peer.signaling_state())
     }
 
-    /// Our last description that both sides agreed on.
+    /// The last successfully negotiated local description.
     pub fn current_local_description(&self) -> Option<SessionDescription> {
         self.connection().with(|peer, _| peer.current_local_description())
     }
 
-    /// The peer's last description that both sides agreed on.
+    /// The last successfully negotiated remote description.
     pub fn current_remote_description(&self) -> Option<SessionDescription> {
         self.connection().with(|peer, _| peer.current_remote_description())
     }
 
-    /// The sending halves of all transceivers.
+    /// The senders of all transceivers.
     pub fn senders(&self) -> Vec<RtpSender> {
         self.transceivers().iter().map(RtpTransceiver::sender).collect()
     }
 
-    /// The receiving halves of all transceivers.
+    /// The receivers of all transceivers.
     pub fn receivers(&self) -> Vec<RtpReceiver> {
         self.transceivers().iter().map(RtpTransceiver::receiver).collect()
     }
@@ -395,47 +391,47 @@ impl PeerConnection {
         ids.into_iter().map(|id| self.connection().transceiver(id)).collect()
     }
 
-    /// Sets who is told each state of the connection.
+    /// Sets the callback for new states of the connection.
     pub fn on_connection_state_change(&self, f: Option<OnConnectionChange>) {
         *self.connection().callbacks.connection.lock() = f;
     }
 
-    /// Sets who is given the channels that the peer opens.
+    /// Sets the callback for data channels opened by the peer.
     pub fn on_data_channel(&self, f: Option<OnDataChannel>) {
         *self.connection().callbacks.data_channel.lock() = f;
     }
 
-    /// Sets who is given our candidates.
+    /// Sets the callback for local candidates.
     pub fn on_ice_candidate(&self, f: Option<OnIceCandidate>) {
         *self.connection().callbacks.candidate.lock() = f;
     }
 
-    /// Sets who is told that a STUN or TURN server failed.
+    /// Sets the callback for failures of STUN or TURN servers.
     pub fn on_ice_candidate_error(&self, f: Option<OnIceCandidateError>) {
         *self.connection().callbacks.candidate_error.lock() = f;
     }
 
-    /// Sets who is told each state of ICE.
+    /// Sets the callback for new states of ICE.
     pub fn on_ice_connection_state_change(&self, f: Option<OnIceConnectionChange>) {
         *self.connection().callbacks.ice.lock() = f;
     }
 
-    /// Sets who is told how far the search for local addresses is.
+    /// Sets the callback for new states of candidate gathering.
     pub fn on_ice_gathering_state_change(&self, f: Option<OnIceGatheringChange>) {
         *self.connection().callbacks.gathering.lock() = f;
     }
 
-    /// Sets who is told that an offer has something to tell.
+    /// Sets the callback for changes that require a new offer.
     pub fn on_negotiation_needed(&self, f: Option<OnNegotiationNeeded>) {
         *self.connection().callbacks.negotiation_needed.lock() = f;
     }
 
-    /// Sets who is told where the negotiation stands.
+    /// Sets the callback for new states of the negotiation.
     pub fn on_signaling_state_change(&self, f: Option<OnSignalingChange>) {
         *self.connection().callbacks.signaling.lock() = f;
     }
 
-    /// Sets who is given the tracks that begin to arrive.
+    /// Sets the callback for new remote tracks.
     pub fn on_track(&self, f: Option<OnTrack>) {
         *self.connection().callbacks.track.lock() = f;
     }

@@ -1,4 +1,4 @@
-//! Makes peer connections and local tracks.
+//! Creation of peer connections and local tracks.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -12,46 +12,45 @@ use crate::{MediaType, RtcError};
 /// A STUN or TURN server.
 #[derive(Debug, Clone)]
 pub struct IceServer {
-    /// Where it is: `stun:`, `turn:` or `turns:` (RFC 7064, RFC 7065).
+    /// URIs with the scheme `stun:`, `turn:` or `turns:` (RFC 7064, RFC 7065).
     pub urls: Vec<String>,
-    /// The name it knows us by.
+    /// TURN user name.
     pub username: String,
-    /// The password that goes with it.
+    /// TURN password.
     pub password: String,
 }
 
-/// Whether addresses that come up later are of interest.
+/// Whether candidates are gathered after the first gathering is complete.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum ContinualGatheringPolicy {
-    /// No.
+    /// Gather once.
     GatherOnce,
-    /// Yes.
+    /// Gather continually.
     GatherContinually,
 }
 
-/// Which addresses of our own the peer may learn.
+/// Kinds of local candidates that are used.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum IceTransportsType {
-    /// Only those of TURN servers.
+    /// Relayed candidates only.
     Relay,
-    /// Those that STUN and TURN servers see.
+    /// Server-reflexive and relayed candidates.
     NoHost,
-    /// All.
+    /// All candidates.
     All,
 }
 
-/// How a connection finds its peer.
+/// Configuration of a peer connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RtcConfiguration {
-    /// The servers to ask for addresses.
+    /// STUN and TURN servers.
     pub ice_servers: Vec<IceServer>,
-    /// Whether addresses that come up later are of interest.
+    /// Whether candidates are gathered after the first gathering is complete. Ignored by this crate.
     pub continual_gathering_policy: ContinualGatheringPolicy,
-    /// Which addresses the peer may learn.
+    /// Kinds of local candidates that are used.
     pub ice_transport_type: IceTransportsType,
-    /// Whether to put the SCTP handshake into the description (SNAP). Left out here: peers fall back to the usual
-    /// handshake.
+    /// Whether to include the SCTP handshake in the description (SNAP). Ignored: peers use the regular handshake.
     pub enable_sctp_snap: bool,
 }
 
@@ -66,36 +65,36 @@ impl Default for RtcConfiguration {
     }
 }
 
-/// Makes peer connections and local tracks. While there is one, the threads that connections run on stay.
+/// Creates peer connections and local tracks. The media threads run for as long as a factory exists.
 #[derive(Clone, Default)]
 pub struct PeerConnectionFactory {
-    /// Keeps the threads between connections; `None` if there were none to be had yet.
+    /// Keeps the media threads running between connections; `None` if they could not be started.
     _engine: Option<Arc<Engine>>,
 }
 
 impl PeerConnectionFactory {
-    /// A factory whose connections render video as soon as it arrives. They render none here.
+    /// Creates a factory. The playout delay concerns video only and is ignored.
     pub fn with_zero_playout_delay() -> Self {
         Self::with_options(true, false)
     }
 
-    /// A factory with options of video (`zero_playout_delay`) and of the handshake (`enable_warp`: DTLS within
-    /// STUN). Both are negotiated, and left out here.
+    /// Creates a factory. `zero_playout_delay` (video) and `enable_warp` (DTLS in STUN) are negotiated features that
+    /// are not implemented; both are ignored.
     pub fn with_options(_zero_playout_delay: bool, _enable_warp: bool) -> Self {
         Self { _engine: Engine::shared().ok() }
     }
 
-    /// Opens a connection.
+    /// Creates a peer connection.
     ///
     /// # Errors
-    /// `Internal` when the system gives no socket or no thread; `InvalidState` while end-to-end encryption is
-    /// asked for, see [`crate::native::frame_cryptor`].
+    /// `Internal` if no socket could be opened or no thread started; `InvalidState` while end-to-end encryption is
+    /// requested, see [`crate::native::frame_cryptor`].
     pub fn create_peer_connection(&self, config: RtcConfiguration) -> Result<PeerConnection, RtcError> {
-        crate::native::frame_cryptor::refuse_if_asked_for()?;
+        crate::native::frame_cryptor::ensure_encryption_not_requested()?;
         PeerConnection::start(config)
     }
 
-    /// What can be sent of a kind of media.
+    /// Send capabilities for a kind of media.
     pub fn get_rtp_sender_capabilities(&self, media_type: MediaType) -> RtpCapabilities {
         match media_type {
             MediaType::Audio => audio_capabilities(),
@@ -103,7 +102,7 @@ impl PeerConnectionFactory {
         }
     }
 
-    /// What can be received of a kind of media.
+    /// Receive capabilities for a kind of media.
     pub fn get_rtp_receiver_capabilities(&self, media_type: MediaType) -> RtpCapabilities {
         self.get_rtp_sender_capabilities(media_type)
     }
@@ -139,92 +138,92 @@ fn no_capabilities() -> RtpCapabilities {
     RtpCapabilities { codecs: Vec::new(), header_extensions: Vec::new() }
 }
 
-/// What factories of native platforms can do.
+/// Functions of factories on native platforms.
 pub mod native {
     use super::PeerConnectionFactory;
     use crate::audio_source::native::NativeAudioSource;
-    use crate::audio_track::{Feed, RtcAudioTrack};
+    use crate::audio_track::{AudioTrackKind, RtcAudioTrack};
     use crate::video_source::native::NativeVideoSource;
     use crate::video_track::RtcVideoTrack;
 
-    /// What factories of native platforms can do: make tracks of sources, and use the machine's audio devices.
+    /// Functions of factories on native platforms: creation of local tracks, and access to audio devices.
     ///
-    /// This crate has no access to devices: there are none, and whatever is asked of them fails.
+    /// Audio devices are not implemented: there are none, and functions that use one return `false`.
     pub trait PeerConnectionFactoryExt {
-        /// A track of what a program draws. It can't be sent: publishing it fails.
+        /// Creates a video track with the id `label`. Publishing it fails.
         fn create_video_track(&self, label: &str, source: NativeVideoSource) -> RtcVideoTrack;
-        /// A track of what a program says. `label` becomes its id.
+        /// Creates an audio track with the id `label` from PCM of the application.
         fn create_audio_track(&self, label: &str, source: NativeAudioSource) -> RtcAudioTrack;
-        /// A track of a microphone. It can't be sent: publishing it fails.
+        /// Creates an audio track with the id `label` from a microphone. Publishing it fails.
         fn create_device_audio_track(&self, label: &str) -> RtcAudioTrack;
 
-        /// The number of loudspeakers: 0.
+        /// Number of playout devices: 0.
         fn playout_devices(&self) -> i16;
-        /// The number of microphones: 0.
+        /// Number of recording devices: 0.
         fn recording_devices(&self) -> i16;
-        /// The name of a loudspeaker: empty.
+        /// Name of a playout device: empty.
         fn playout_device_name(&self, index: u16) -> String;
-        /// The name of a microphone: empty.
+        /// Name of a recording device: empty.
         fn recording_device_name(&self, index: u16) -> String;
-        /// The id of a loudspeaker: empty.
+        /// Id of a playout device: empty.
         fn playout_device_guid(&self, index: u16) -> String;
-        /// The id of a microphone: empty.
+        /// Id of a recording device: empty.
         fn recording_device_guid(&self, index: u16) -> String;
-        /// Chooses a loudspeaker: fails.
+        /// Selects a playout device by index: returns `false`.
         fn set_playout_device(&self, index: u16) -> bool;
-        /// Chooses a microphone: fails.
+        /// Selects a recording device by index: returns `false`.
         fn set_recording_device(&self, index: u16) -> bool;
-        /// Chooses a loudspeaker: fails.
+        /// Selects a playout device by id: returns `false`.
         fn set_playout_device_by_guid(&self, guid: &str) -> bool;
-        /// Chooses a microphone: fails.
+        /// Selects a recording device by id: returns `false`.
         fn set_recording_device_by_guid(&self, guid: &str) -> bool;
 
-        /// Stops recording: fails.
+        /// Stops recording: returns `false`.
         fn stop_recording(&self) -> bool;
-        /// Prepares recording: fails.
+        /// Initializes recording: returns `false`.
         fn init_recording(&self) -> bool;
-        /// Starts recording: fails.
+        /// Starts recording: returns `false`.
         fn start_recording(&self) -> bool;
-        /// Whether recording is prepared: no.
+        /// Whether recording is initialized: `false`.
         fn recording_is_initialized(&self) -> bool;
-        /// Stops playing: fails.
+        /// Stops playout: returns `false`.
         fn stop_playout(&self) -> bool;
-        /// Prepares playing: fails.
+        /// Initializes playout: returns `false`.
         fn init_playout(&self) -> bool;
-        /// Starts playing: fails.
+        /// Starts playout: returns `false`.
         fn start_playout(&self) -> bool;
-        /// Whether playing is prepared: no.
+        /// Whether playout is initialized: `false`.
         fn playout_is_initialized(&self) -> bool;
 
-        /// Whether the hardware cancels echo: no.
+        /// Whether the hardware has echo cancellation: `false`.
         fn builtin_aec_is_available(&self) -> bool;
-        /// Whether the hardware controls gain: no.
+        /// Whether the hardware has automatic gain control: `false`.
         fn builtin_agc_is_available(&self) -> bool;
-        /// Whether the hardware suppresses noise: no.
+        /// Whether the hardware has noise suppression: `false`.
         fn builtin_ns_is_available(&self) -> bool;
-        /// Has the hardware cancel echo: fails.
+        /// Enables the hardware's echo cancellation: returns `false`.
         fn enable_builtin_aec(&self, enable: bool) -> bool;
-        /// Has the hardware control gain: fails.
+        /// Enables the hardware's automatic gain control: returns `false`.
         fn enable_builtin_agc(&self, enable: bool) -> bool;
-        /// Has the hardware suppress noise: fails.
+        /// Enables the hardware's noise suppression: returns `false`.
         fn enable_builtin_ns(&self, enable: bool) -> bool;
 
-        /// Lets the microphone record, or not: nothing comes of it.
+        /// Enables recording by the audio device module: no effect.
         fn set_adm_recording_enabled(&self, enabled: bool);
-        /// Whether the microphone may record: no.
+        /// Whether recording by the audio device module is enabled: `false`.
         fn adm_recording_enabled(&self) -> bool;
-        /// Lets the loudspeakers play, or not: nothing comes of it.
+        /// Enables playout by the audio device module: no effect.
         fn set_adm_playout_enabled(&self, enabled: bool);
-        /// Whether the loudspeakers may play: no.
+        /// Whether playout by the audio device module is enabled: `false`.
         fn adm_playout_enabled(&self) -> bool;
 
-        /// Takes hold of the machine's audio: fails.
+        /// Acquires the platform's audio device module: returns `false`.
         fn acquire_platform_adm(&self) -> bool;
-        /// Lets go of the machine's audio.
+        /// Releases the platform's audio device module: no effect.
         fn release_platform_adm(&self);
-        /// How many hold the machine's audio: 0.
+        /// Number of references to the platform's audio device module: 0.
         fn platform_adm_ref_count(&self) -> i32;
-        /// Whether anyone holds the machine's audio: no.
+        /// Whether the platform's audio device module is in use: `false`.
         fn is_platform_adm_active(&self) -> bool;
     }
 
@@ -234,11 +233,11 @@ pub mod native {
         }
 
         fn create_audio_track(&self, label: &str, source: NativeAudioSource) -> RtcAudioTrack {
-            RtcAudioTrack::new(label.to_owned(), Feed::Source(source))
+            RtcAudioTrack::new(label.to_owned(), AudioTrackKind::Source(source))
         }
 
         fn create_device_audio_track(&self, label: &str) -> RtcAudioTrack {
-            RtcAudioTrack::new(label.to_owned(), Feed::Device)
+            RtcAudioTrack::new(label.to_owned(), AudioTrackKind::Device)
         }
 
         fn playout_devices(&self) -> i16 {

@@ -1,4 +1,4 @@
-//! What most programs want in scope.
+//! Re-exports of the commonly used types.
 
 pub use crate::audio_frame::AudioFrame;
 pub use crate::audio_source::{AudioSourceOptions, RtcAudioSource};

@@ -1,15 +1,15 @@
-//! How a sender sends and a receiver receives: codecs, header extensions, encodings.
+//! Parameters and capabilities of RTP senders and receivers: codecs, header extensions, encodings.
 //!
 //! The names are those of W3C webrtc-pc §5.
 
 use crate::rtp_transceiver::RtpTransceiverDirection;
 
-/// The importance of one encoding among others.
+/// Priority of an encoding.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum Priority {
     /// Half the weight of `Low`.
     VeryLow,
-    /// The weight that encodings have unless told otherwise.
+    /// The default.
     Low,
     /// Twice the weight of `Low`.
     Medium,
@@ -17,59 +17,59 @@ pub enum Priority {
     High,
 }
 
-/// What a video sender gives up first when the network can't carry all.
+/// What a video sender reduces when bandwidth is insufficient.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Default)]
 pub enum DegradationPreference {
-    /// Neither frame rate nor resolution: frames are dropped before encoding.
+    /// Neither; frames are dropped before encoding.
     MaintainFramerateAndResolution,
-    /// Resolution.
+    /// The resolution.
     MaintainFramerate,
-    /// Frame rate.
+    /// The frame rate.
     MaintainResolution,
-    /// Some of both.
+    /// Both.
     #[default]
     Balanced,
 }
 
 impl DegradationPreference {
-    /// The old name of [`Self::MaintainFramerateAndResolution`].
+    /// Former name of [`Self::MaintainFramerateAndResolution`].
     #[deprecated(since = "0.8.0", note = "use MaintainFramerateAndResolution")]
-    #[expect(non_upper_case_globals, reason = "it was a variant once and is spelt like one")]
+    #[expect(non_upper_case_globals, reason = "it was a variant in earlier versions")]
     pub const Disabled: Self = Self::MaintainFramerateAndResolution;
 }
 
 /// A negotiated RTP header extension (RFC 8285).
 #[derive(Debug, Clone)]
 pub struct RtpHeaderExtensionParameters {
-    /// What the extension means.
+    /// URI that identifies the extension.
     pub uri: String,
-    /// The number that stands for it in packets.
+    /// Id in RTP packets.
     pub id: i32,
     /// Whether its value is encrypted (RFC 6904).
     pub encrypted: bool,
 }
 
-/// How one sender or receiver is set up.
+/// Parameters of an RTP sender or receiver.
 #[derive(Debug, Clone, Default)]
 pub struct RtpParameters {
-    /// The codecs that may be used, the preferred first.
+    /// Negotiated codecs, in order of preference.
     pub codecs: Vec<RtpCodecParameters>,
-    /// The header extensions in use.
+    /// Negotiated header extensions.
     pub header_extensions: Vec<RtpHeaderExtensionParameters>,
-    /// The encodings that are sent; more than one only for simulcast.
+    /// Encodings of a sender; more than one for simulcast.
     pub encodings: Vec<RtpEncodingParameters>,
-    /// How RTCP is used.
+    /// RTCP parameters.
     pub rtcp: RtcpParameters,
     degradation_preference: Option<DegradationPreference>,
 }
 
 impl RtpParameters {
-    /// Sets what a video sender gives up first.
+    /// Sets what a video sender reduces when bandwidth is insufficient.
     pub fn set_degradation_preference(&mut self, preference: DegradationPreference) {
         self.degradation_preference = Some(preference);
     }
 
-    /// What a video sender gives up first, if that was set.
+    /// What a video sender reduces when bandwidth is insufficient, if set.
     pub fn degradation_preference(&self) -> Option<DegradationPreference> {
         self.degradation_preference
     }
@@ -78,45 +78,45 @@ impl RtpParameters {
 /// A negotiated codec.
 #[derive(Debug, Clone, Default)]
 pub struct RtpCodecParameters {
-    /// The number that stands for it in packets.
+    /// RTP payload type.
     pub payload_type: u8,
-    /// Such as `audio/opus`.
+    /// MIME type, for example `audio/opus`.
     pub mime_type: String,
-    /// Ticks of its RTP clock per second (Hz).
+    /// RTP clock rate in Hz.
     pub clock_rate: Option<u64>,
-    /// For audio: 1 or 2.
+    /// Number of channels; audio only.
     pub channels: Option<u16>,
 }
 
-/// How RTCP is used.
+/// RTCP parameters.
 #[derive(Debug, Clone, Default)]
 pub struct RtcpParameters {
-    /// The canonical name of the sender (RFC 3550 §6.5.1).
+    /// Canonical name of the sender (RFC 3550 §6.5.1).
     pub cname: String,
-    /// Whether reports may be shorter than a compound packet (RFC 5506).
+    /// Whether reduced-size RTCP is used (RFC 5506).
     pub reduced_size: bool,
 }
 
 /// One encoding of a track.
 #[derive(Debug, Clone)]
 pub struct RtpEncodingParameters {
-    /// Whether it is sent.
+    /// Whether the encoding is sent.
     pub active: bool,
-    /// The most it may take, in bits per second.
+    /// Maximum bitrate in bits per second.
     pub max_bitrate: Option<u64>,
-    /// The most frames per second.
+    /// Maximum frame rate in frames per second; video only.
     pub max_framerate: Option<f64>,
-    /// Its weight among others.
+    /// Priority; ignored by this crate.
     pub priority: Priority,
-    /// Its name among the encodings of simulcast (RFC 8851).
+    /// RTP stream id for simulcast (RFC 8851).
     pub rid: String,
-    /// By how much each side of the picture is divided.
+    /// Divisor of width and height; video only.
     pub scale_resolution_down_by: Option<f64>,
-    /// The layers of a scalable codec, such as `L3T3_KEY`.
+    /// Scalability mode, for example `L3T3_KEY`; video only.
     pub scalability_mode: Option<String>,
-    /// Whether `ssrc` means something.
+    /// Whether `ssrc` is set.
     pub has_ssrc: bool,
-    /// The synchronization source it is sent with (RFC 3550 §3).
+    /// Synchronization source (RFC 3550 §3).
     pub ssrc: u32,
 }
 
@@ -136,33 +136,33 @@ impl Default for RtpEncodingParameters {
     }
 }
 
-/// A codec that could be negotiated.
+/// A supported codec.
 #[derive(Debug, Clone)]
 pub struct RtpCodecCapability {
-    /// For audio: 1 or 2.
+    /// Number of channels; audio only.
     pub channels: Option<u16>,
-    /// Ticks of its RTP clock per second (Hz).
+    /// RTP clock rate in Hz.
     pub clock_rate: Option<u64>,
-    /// Such as `audio/opus`.
+    /// MIME type, for example `audio/opus`.
     pub mime_type: String,
-    /// The parameters as SDP's `a=fmtp` would have them.
+    /// Format parameters, as in `a=fmtp` of SDP.
     pub sdp_fmtp_line: Option<String>,
 }
 
-/// A header extension that could be negotiated.
+/// A supported header extension.
 #[derive(Debug, Clone)]
 pub struct RtpHeaderExtensionCapability {
-    /// What the extension means.
+    /// URI that identifies the extension.
     pub uri: String,
-    /// The direction in which it is understood.
+    /// Directions in which it is supported.
     pub direction: RtpTransceiverDirection,
 }
 
-/// What could be negotiated for one kind of media.
+/// Capabilities for one kind of media.
 #[derive(Debug, Clone)]
 pub struct RtpCapabilities {
-    /// The codecs, the preferred first.
+    /// Supported codecs, in order of preference.
     pub codecs: Vec<RtpCodecCapability>,
-    /// The header extensions.
+    /// Supported header extensions.
     pub header_extensions: Vec<RtpHeaderExtensionCapability>,
 }

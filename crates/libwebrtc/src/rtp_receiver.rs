@@ -1,4 +1,4 @@
-//! The receiving half of a transceiver.
+//! RTP receivers.
 
 use std::fmt::{self, Debug};
 use std::sync::Weak;
@@ -12,7 +12,7 @@ use crate::peer::TransceiverId;
 use crate::rtp_parameters::RtpParameters;
 use crate::stats::RtcStats;
 
-/// The receiving half of a transceiver. It does not keep the connection alive.
+/// The receiver of a transceiver. It does not keep the connection alive.
 #[derive(Clone)]
 pub struct RtpReceiver {
     connection: Weak<Connection>,
@@ -20,19 +20,19 @@ pub struct RtpReceiver {
 }
 
 impl RtpReceiver {
-    /// The track that arrives. LiveKit gives a media section to one participant after the other: each time
-    /// there is a new track here and the old one has ended.
+    /// The current remote track. LiveKit reuses a media section for tracks of other participants; the receiver then has
+    /// a new track, and the old one has ended.
     pub fn track(&self) -> Option<MediaStreamTrack> {
         self.connection.upgrade()?.with(|peer, _| peer.receiver_track(self.id))
     }
 
-    /// The ids of the streams that the track belongs to.
+    /// Ids of the streams that the track belongs to.
     pub fn stream_ids(&self) -> Vec<String> {
         let connection = self.connection.upgrade();
         connection.map(|connection| connection.with(|peer, _| peer.stream_ids(self.id))).unwrap_or_default()
     }
 
-    /// The streams that the track belongs to.
+    /// Streams that the track belongs to.
     pub fn streams(&self) -> Vec<MediaStream> {
         let Some(connection) = self.connection.upgrade() else {
             return Vec::new();
@@ -42,16 +42,16 @@ impl RtpReceiver {
         ids.into_iter().map(|id| MediaStream::new(id, track.iter().cloned().collect())).collect()
     }
 
-    /// What it received so far, as of a moment ago.
+    /// Returns the statistics of the receiver, which are at most two seconds old.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is gone.
+    /// `InvalidState` if the connection no longer exists.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         Ok(connection.with(|peer, _| peer.receiver_stats(self.id, clock::unix_us())))
     }
 
-    /// How it is set up.
+    /// Current parameters.
     pub fn parameters(&self) -> RtpParameters {
         let connection = self.connection.upgrade();
         connection

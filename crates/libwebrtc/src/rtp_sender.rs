@@ -1,4 +1,4 @@
-//! The sending half of a transceiver.
+//! RTP senders.
 
 use std::fmt::{self, Debug};
 use std::sync::Weak;
@@ -11,16 +11,16 @@ use crate::peer::TransceiverId;
 use crate::rtp_parameters::RtpParameters;
 use crate::stats::RtcStats;
 
-/// Which encoder video should go through.
+/// Backend of a video encoder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VideoEncoderBackend {
-    /// Whatever suits.
+    /// Selected automatically.
     #[default]
     Auto,
-    /// One that runs on the CPU.
+    /// Software.
     Software,
-    /// Any that the machine's hardware offers.
+    /// Any hardware encoder.
     Hardware,
     /// NVIDIA NVENC.
     Nvenc,
@@ -28,18 +28,18 @@ pub enum VideoEncoderBackend {
     Vaapi,
     /// Apple VideoToolbox.
     VideoToolbox,
-    /// None: frames come encoded.
+    /// None; frames are already encoded.
     PreEncoded,
 }
 
 impl VideoEncoderBackend {
-    /// The encoders of this process: none, since this crate sends no video.
+    /// The available encoders: none, since this crate does not send video.
     pub fn list_available() -> impl IntoIterator<Item = VideoEncoderBackend> {
         []
     }
 }
 
-/// The sending half of a transceiver. It does not keep the connection alive.
+/// The sender of a transceiver. It does not keep the connection alive.
 #[derive(Clone)]
 pub struct RtpSender {
     connection: Weak<Connection>,
@@ -47,31 +47,31 @@ pub struct RtpSender {
 }
 
 impl RtpSender {
-    /// The track it sends.
+    /// The current local track.
     pub fn track(&self) -> Option<MediaStreamTrack> {
         self.connection.upgrade()?.with(|peer, _| peer.sender_track(self.id))
     }
 
-    /// What it sent so far, as of a moment ago.
+    /// Returns the statistics of the sender, which are at most two seconds old.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is gone.
+    /// `InvalidState` if the connection no longer exists.
     pub async fn get_stats(&self) -> Result<Vec<RtcStats>, RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         Ok(connection.with(|peer, _| peer.sender_stats(self.id, clock::unix_us())))
     }
 
-    /// Sends `track` in place of the present one, without negotiation; `None` sends nothing.
+    /// Replaces the track without negotiation; `None` stops sending.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is gone, the kinds differ, or the track can't be sent: video, or a
-    /// microphone.
+    /// `InvalidState` if the connection no longer exists or is closed, the kinds differ, or the track cannot be sent
+    /// (video, microphone or remote tracks).
     pub fn set_track(&self, track: Option<MediaStreamTrack>) -> Result<(), RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         connection.with(|peer, _| peer.set_sender_track(self.id, track))
     }
 
-    /// How it is set up.
+    /// Current parameters.
     pub fn parameters(&self) -> RtpParameters {
         let connection = self.connection.upgrade();
         connection
@@ -79,18 +79,18 @@ impl RtpSender {
             .unwrap_or_default()
     }
 
-    /// Changes how it is set up: of audio, the bitrate and whether it is active.
+    /// Sets the parameters. For audio, `max_bitrate` and `active` of the first encoding have an effect.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is gone or the number of encodings changed.
+    /// `InvalidState` if the connection no longer exists or is closed, or the number of encodings differs.
     pub fn set_parameters(&self, parameters: RtpParameters) -> Result<(), RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         connection.with(|peer, _| peer.set_sender_parameters(self.id, parameters))
     }
 
-    /// Asks for a video encoder. There is none, so nothing comes of it.
+    /// Selects a video encoder: no effect.
     pub fn set_video_encoder_backend(&self, backend: VideoEncoderBackend) {
-        tracing::debug!(?backend, "video encoder asked for, but this crate sends no video");
+        tracing::debug!(?backend, "video encoder backend ignored: video is not available");
     }
 
     pub(crate) fn new(connection: Weak<Connection>, id: TransceiverId) -> Self {

@@ -1,9 +1,6 @@
 //! Transceivers: a sender and a receiver that share a media section.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
 use std::fmt::{self, Debug};
 use std::sync::Weak;
@@ -15,29 +12,29 @@ use crate::rtp_parameters::{RtpCodecCapability, RtpEncodingParameters};
 use crate::rtp_receiver::RtpReceiver;
 use crate::rtp_sender::RtpSender;
 
-/// What a new transceiver is made of.
+/// Parameters of a new transceiver (W3C webrtc-pc, `RTCRtpTransceiverInit`).
 #[derive(Debug, Clone)]
 pub struct RtpTransceiverInit {
-    /// The direction to negotiate.
+    /// Preferred direction.
     pub direction: RtpTransceiverDirection,
-    /// The streams that the track it sends belongs to.
+    /// Ids of the streams that the sent track belongs to. Ignored by this crate.
     pub stream_ids: Vec<String>,
-    /// How the track it sends is encoded.
+    /// Encodings of the sent track; empty for one default encoding.
     pub send_encodings: Vec<RtpEncodingParameters>,
 }
 
-/// Which ways media flows, seen from this side.
+/// Direction of media, from this side's point of view.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum RtpTransceiverDirection {
-    /// Both ways.
+    /// Send and receive.
     SendRecv,
-    /// Out only.
+    /// Send only.
     SendOnly,
-    /// In only.
+    /// Receive only.
     RecvOnly,
-    /// Neither way for now.
+    /// Neither.
     Inactive,
-    /// Neither way ever again.
+    /// Stopped permanently.
     Stopped,
 }
 
@@ -50,7 +47,7 @@ impl RtpTransceiverDirection {
         matches!(self, Self::SendRecv | Self::RecvOnly)
     }
 
-    /// The same without sending: what remains when a track is taken away.
+    /// The same direction without sending, after a track is removed.
     pub(crate) fn without_sending(self) -> Self {
         match self {
             Self::SendRecv | Self::RecvOnly => Self::RecvOnly,
@@ -59,7 +56,7 @@ impl RtpTransceiverDirection {
         }
     }
 
-    /// The same, and sending.
+    /// The same direction with sending.
     pub(crate) fn with_sending(self) -> Self {
         match self {
             Self::SendRecv | Self::RecvOnly => Self::SendRecv,
@@ -77,17 +74,17 @@ pub struct RtpTransceiver {
 }
 
 impl RtpTransceiver {
-    /// The id of its media section, once that is negotiated.
+    /// Mid of its media section, once negotiated.
     pub fn mid(&self) -> Option<String> {
         self.connection.upgrade()?.with(|peer, _| peer.mid(self.id))
     }
 
-    /// The direction that both sides agreed on, once they did.
+    /// Negotiated direction, once negotiated.
     pub fn current_direction(&self) -> Option<RtpTransceiverDirection> {
         self.connection.upgrade()?.with(|peer, _| peer.current_direction(self.id))
     }
 
-    /// The direction that this side wants; `Stopped` when the connection is gone.
+    /// Preferred direction; `Stopped` if the connection no longer exists.
     pub fn direction(&self) -> RtpTransceiverDirection {
         let gone = RtpTransceiverDirection::Stopped;
         self.connection
@@ -95,30 +92,30 @@ impl RtpTransceiver {
             .map_or(gone, |connection| connection.with(|peer, _| peer.direction(self.id)))
     }
 
-    /// Its sending half.
+    /// Its sender.
     pub fn sender(&self) -> RtpSender {
         RtpSender::new(self.connection.clone(), self.id)
     }
 
-    /// Its receiving half.
+    /// Its receiver.
     pub fn receiver(&self) -> RtpReceiver {
         RtpReceiver::new(self.connection.clone(), self.id)
     }
 
-    /// Asks for `codecs` in this order. There is one audio codec here, Opus, and no video is sent: the wish
-    /// is granted when it can be (the list is empty or has Opus in it) and refused otherwise.
+    /// Sets the preferred order of codecs. It only validates the list: an empty one, or one with a supported codec
+    /// (Opus; VP8 or H.264 for video) is accepted. The order has no effect.
     ///
     /// # Errors
-    /// `InvalidState` when this side has none of them, or the connection is gone.
+    /// `InvalidState` if no codec of the list is supported, or the connection no longer exists or is closed.
     pub fn set_codec_preferences(&self, codecs: Vec<RtpCodecCapability>) -> Result<(), RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         connection.with(|peer, _| peer.set_codec_preferences(self.id, &codecs))
     }
 
-    /// Stops it for good: the next offer says so.
+    /// Stops the transceiver permanently. The change is signalled in the next offer.
     ///
     /// # Errors
-    /// `InvalidState` when the connection is gone.
+    /// `InvalidState` if the connection no longer exists or is closed.
     pub fn stop(&self) -> Result<(), RtcError> {
         let connection = self.connection.upgrade().ok_or_else(RtcError::closed)?;
         connection.with(|peer, _| peer.stop_transceiver(self.id))

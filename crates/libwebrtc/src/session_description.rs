@@ -1,23 +1,23 @@
-//! Session descriptions (SDP, RFC 8866) as offered and answered (RFC 8829).
+//! Session descriptions (SDP, RFC 8866) for offer/answer negotiation (RFC 8829).
 //!
-//! A description is its text: it is read where it is applied, by `crate::peer`. Parsing here checks only
-//! what every description must have.
+//! A description is stored as text and parsed by `crate::peer` when it is applied. [`SessionDescription::parse`] checks
+//! only its general syntax.
 
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The part a description plays in a negotiation.
+/// Type of a description.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum SdpType {
-    /// Proposes a session.
+    /// An offer.
     Offer,
-    /// Answers for the time being; more may follow.
+    /// A provisional answer.
     PrAnswer,
-    /// Answers finally.
+    /// A final answer.
     Answer,
-    /// Takes the pending offer back.
+    /// Cancels a pending offer.
     Rollback,
 }
 
@@ -46,17 +46,17 @@ impl Display for SdpType {
     }
 }
 
-/// Why a text is no session description or no ICE candidate.
+/// Error of parsing a session description or an ICE candidate.
 #[derive(Clone, Error, Debug)]
 #[error("failed to parse sdp: {line}: {description}")]
 pub struct SdpParseError {
-    /// The line that could not be read.
+    /// The invalid line.
     pub line: String,
-    /// What is wrong with it.
+    /// Description of the error.
     pub description: String,
 }
 
-/// A session description: an SDP text and the part it plays.
+/// A session description: an SDP text and its type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionDescription {
     sdp_type: SdpType,
@@ -64,11 +64,11 @@ pub struct SessionDescription {
 }
 
 impl SessionDescription {
-    /// Takes `sdp` for a description of the type `sdp_type`.
+    /// Creates a description of the type `sdp_type` from `sdp`.
     ///
     /// # Errors
-    /// When a line is not of the form `x=…`, or the text does not begin with `v=0` (RFC 8866 §5). A rollback
-    /// has no text of its own and is never refused.
+    /// If a line is not of the form `x=…`, or the text does not start with `v=0` (RFC 8866 §5). The text of a rollback
+    /// is not checked.
     pub fn parse(sdp: &str, sdp_type: SdpType) -> Result<Self, SdpParseError> {
         let parsed = Self { sdp_type, sdp: sdp.to_owned() };
         if sdp_type == SdpType::Rollback {
@@ -92,7 +92,7 @@ impl SessionDescription {
         Ok(parsed)
     }
 
-    /// The part this description plays.
+    /// Type of the description.
     pub fn sdp_type(&self) -> SdpType {
         self.sdp_type
     }
@@ -112,7 +112,7 @@ impl Display for SessionDescription {
     }
 }
 
-// The text holds addresses and the keys' fingerprints: it stays out of logs.
+// Without the text, which contains addresses and certificate fingerprints and must not be logged.
 impl Debug for SessionDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionDescription").field("sdp_type", &self.sdp_type).finish_non_exhaustive()
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_sdp_is_refused_with_the_line_that_is_wrong() {
+    fn invalid_sdp_is_rejected_with_the_invalid_line() {
         for (sdp, line) in [("", ""), ("hello", "hello"), ("v=0\r\nnonsense\r\n", "nonsense")] {
             let error = SessionDescription::parse(sdp, SdpType::Answer).unwrap_err();
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_reads_back_from_its_name() {
+    fn every_type_is_parsed_from_its_name() {
         for sdp_type in [SdpType::Offer, SdpType::PrAnswer, SdpType::Answer, SdpType::Rollback] {
             assert_eq!(sdp_type.to_string().parse(), Ok(sdp_type));
         }

@@ -1,12 +1,9 @@
-//! Statistics, with the names of W3C webrtc-stats and the form in which Chromium reports them.
+//! Statistics with the names of W3C webrtc-stats, in the JSON form of Chromium.
 //!
-//! What there is a number for is filled in: packets, loss, jitter, concealment, levels, round trips, bytes. The
-//! rest is at its default, the fields of video all of it.
+//! The fields for packets, loss, jitter, concealment, audio levels, round-trip times and bytes are set. The others,
+//! including all fields for video, have their default values.
 
-#![expect(
-    missing_docs,
-    reason = "each type and field is documented where its name comes from: W3C webrtc-stats"
-)]
+#![expect(missing_docs, reason = "types and fields are documented in W3C webrtc-stats")]
 
 use std::collections::HashMap;
 
@@ -14,7 +11,7 @@ use serde::Deserialize;
 
 use crate::data_channel::DataChannelState;
 
-/// One report. Reports refer to each other by their ids.
+/// A statistics report. Reports refer to each other by id.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum RtcStats {
@@ -33,7 +30,7 @@ pub enum RtcStats {
     RemoteCandidate(RemoteCandidateStats),
     Certificate(CertificateStats),
     Stream(StreamStats),
-    /// No longer in the standard.
+    /// Obsolete; no longer part of the standard.
     Track,
 }
 
@@ -265,7 +262,7 @@ pub struct StreamStats {
 #[derive(Debug, Default, Clone, Deserialize)]
 pub struct TrackStats {}
 
-/// The groups of fields that reports are made of.
+/// Groups of fields that the reports consist of.
 pub mod dictionaries {
     use super::*;
 

@@ -1,12 +1,9 @@
-//! Pictures in memory.
+//! Video frames in memory.
 //!
-//! They can be made, filled, scaled and converted, so that programs that draw compile and run; this crate neither
-//! encodes nor decodes them.
+//! Frames can be created, filled, scaled and converted, so that applications that use them compile and run. They are
+//! neither encoded nor decoded.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
 use std::fmt::{self, Debug};
 
@@ -14,72 +11,72 @@ use thiserror::Error;
 
 use crate::video_source::VideoResolution;
 
-/// A sink that refused a frame.
+/// Error of a video sink.
 #[derive(Debug, Error)]
 pub enum SinkError {
-    /// The platform's own error.
+    /// An error of the platform.
     #[error("platform error: {0}")]
     Platform(String),
 }
 
-/// By how much a picture is to be turned clockwise before it is shown.
+/// Clockwise rotation to apply before a frame is displayed.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum VideoRotation {
-    /// Not at all.
+    /// No rotation.
     VideoRotation0 = 0,
-    /// A quarter.
+    /// 90 degrees.
     VideoRotation90 = 90,
-    /// Half.
+    /// 180 degrees.
     VideoRotation180 = 180,
-    /// Three quarters.
+    /// 270 degrees.
     VideoRotation270 = 270,
 }
 
-/// How a pixel of 32 bits is made up, from the highest byte of a little-endian word to the lowest.
+/// Format of a 32-bit pixel: components from the most to the least significant byte of a little-endian word.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub enum VideoFormatType {
-    /// In memory: blue, green, red, alpha.
+    /// Byte order in memory: blue, green, red, alpha.
     ARGB,
-    /// In memory: alpha, red, green, blue.
+    /// Byte order in memory: alpha, red, green, blue.
     BGRA,
-    /// In memory: red, green, blue, alpha.
+    /// Byte order in memory: red, green, blue, alpha.
     ABGR,
-    /// In memory: alpha, blue, green, red.
+    /// Byte order in memory: alpha, blue, green, red.
     RGBA,
 }
 
-/// How a buffer's pixels are laid out.
+/// Pixel layout of a buffer.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VideoBufferType {
-    /// The platform's own.
+    /// A platform-specific buffer.
     Native,
-    /// Planes of luma and of halved chroma.
+    /// Planar YUV 4:2:0, 8 bits.
     I420,
-    /// The same, with alpha.
+    /// I420 with an alpha plane.
     I420A,
-    /// Planes of luma and of chroma halved in width.
+    /// Planar YUV 4:2:2, 8 bits.
     I422,
-    /// Planes of luma and of full chroma.
+    /// Planar YUV 4:4:4, 8 bits.
     I444,
-    /// As I420, with ten bits.
+    /// Planar YUV 4:2:0, 10 bits.
     I010,
-    /// A plane of luma, and one of both chroma.
+    /// YUV 4:2:0 with a luma plane and an interleaved chroma plane, 8 bits.
     NV12,
 }
 
-/// What an application says about a frame, to be carried behind it.
+/// Metadata of a frame, set by the application.
 #[derive(Debug, Clone)]
 pub struct FrameMetadata {
-    /// When it was captured, in microseconds since the Unix epoch.
+    /// Capture time in microseconds since the Unix epoch.
     pub user_timestamp: Option<u64>,
-    /// The application's number for it.
+    /// Frame id.
     pub frame_id: Option<u32>,
-    /// Anything else.
+    /// Application data.
     pub user_data: Option<Vec<u8>>,
 }
 
-/// The codec of an encoded frame.
+/// Codec of an encoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodedVideoCodec {
@@ -87,123 +84,123 @@ pub enum EncodedVideoCodec {
     H264,
     /// ITU-T H.265.
     H265,
-    /// RFC 6386.
+    /// VP8 (RFC 6386).
     VP8,
-    /// RFC 9628.
+    /// VP9 (RTP payload: RFC 9628).
     VP9,
     /// AOMedia Video 1.
     AV1,
 }
 
-/// Whether an encoded frame stands by itself.
+/// Type of an encoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncodedFrameType {
-    /// It does.
+    /// A key frame, decodable on its own.
     Key,
-    /// It needs those before it.
+    /// A frame that depends on earlier frames.
     Delta,
 }
 
-/// An encoded picture.
+/// An encoded video frame.
 #[derive(Debug, Clone)]
 pub struct EncodedVideoFrame<'a> {
-    /// Its codec.
+    /// Codec.
     pub codec: EncodedVideoCodec,
-    /// Its bytes.
+    /// Encoded data.
     pub payload: &'a [u8],
-    /// When it was captured, in microseconds.
+    /// Capture time in microseconds.
     pub timestamp_us: i64,
-    /// Whether it stands by itself.
+    /// Type of the frame.
     pub frame_type: EncodedFrameType,
-    /// Its size.
+    /// Size in pixels.
     pub resolution: VideoResolution,
-    /// What is to be carried behind it.
+    /// Metadata to send with the frame.
     pub frame_metadata: Option<FrameMetadata>,
 }
 
-/// A picture.
+/// A video frame.
 #[derive(Debug)]
 pub struct VideoFrame<T>
 where
     T: AsRef<dyn VideoBuffer>,
 {
-    /// By how much it is to be turned.
+    /// Rotation for display.
     pub rotation: VideoRotation,
-    /// When it was captured, in microseconds.
+    /// Capture time in microseconds.
     pub timestamp_us: i64,
-    /// What is to be carried behind it.
+    /// Metadata to send with the frame.
     pub frame_metadata: Option<FrameMetadata>,
-    /// Its pixels.
+    /// Pixel buffer.
     pub buffer: T,
 }
 
 impl<T: AsRef<dyn VideoBuffer>> VideoFrame<T> {
-    /// A picture of these pixels, captured at 0.
+    /// Creates a frame with the capture time 0.
     pub fn new(rotation: VideoRotation, buffer: T) -> Self {
         Self { rotation, timestamp_us: 0, frame_metadata: None, buffer }
     }
 }
 
-/// Pixels of any layout.
+/// A buffer of any layout.
 pub type BoxVideoBuffer = Box<dyn VideoBuffer>;
-/// A picture of any layout.
+/// A frame with a buffer of any layout.
 pub type BoxVideoFrame = VideoFrame<BoxVideoBuffer>;
 
 pub(crate) mod internal {
     use super::I420Buffer;
 
-    /// What only this crate's buffers do.
+    /// Seals `VideoBuffer` and converts buffers to I420.
     pub trait BufferSealed: Send + Sync {
         fn to_planes(&self) -> I420Buffer;
     }
 }
 
-/// Pixels.
+/// A pixel buffer.
 pub trait VideoBuffer: internal::BufferSealed + Debug {
-    /// From left to right.
+    /// Width in pixels.
     fn width(&self) -> u32;
-    /// From top to bottom.
+    /// Height in pixels.
     fn height(&self) -> u32;
-    /// How they are laid out.
+    /// Pixel layout.
     fn buffer_type(&self) -> VideoBufferType;
 
-    /// These pixels, if they are the platform's own.
+    /// This buffer as a platform-specific buffer, if it is one.
     fn as_native(&self) -> Option<&native::NativeBuffer> {
         None
     }
 
-    /// These pixels, if they are I420.
+    /// This buffer as I420, if it is.
     fn as_i420(&self) -> Option<&I420Buffer> {
         None
     }
 
-    /// These pixels, if they are I420A.
+    /// This buffer as I420A, if it is.
     fn as_i420a(&self) -> Option<&I420ABuffer> {
         None
     }
 
-    /// These pixels, if they are I422.
+    /// This buffer as I422, if it is.
     fn as_i422(&self) -> Option<&I422Buffer> {
         None
     }
 
-    /// These pixels, if they are I444.
+    /// This buffer as I444, if it is.
     fn as_i444(&self) -> Option<&I444Buffer> {
         None
     }
 
-    /// These pixels, if they are I010.
+    /// This buffer as I010, if it is.
     fn as_i010(&self) -> Option<&I010Buffer> {
         None
     }
 
-    /// These pixels, if they are NV12.
+    /// This buffer as NV12, if it is.
     fn as_nv12(&self) -> Option<&NV12Buffer> {
         None
     }
 }
 
-/// One plane of a picture.
+/// A plane of a buffer.
 #[derive(Clone)]
 struct Plane<S> {
     width: u32,
@@ -218,13 +215,13 @@ impl<S: Copy> Plane<S> {
         Self { width, height, stride, samples: vec![value; stride as usize * height as usize] }
     }
 
-    /// The sample at a place, or at the nearest there is.
+    /// The sample at a position, clamped to the plane; `None` if the plane is empty.
     fn at(&self, x: u32, y: u32) -> Option<S> {
         let (x, y) = (x.min(self.width.saturating_sub(1)), y.min(self.height.saturating_sub(1)));
         self.samples.get(y as usize * self.stride as usize + x as usize).copied()
     }
 
-    /// Another plane with the sample that `pick` finds for each place.
+    /// Creates a plane with the sample of `pick` at each position, or `empty` if there is none.
     fn map<T: Copy>(width: u32, height: u32, empty: T, pick: impl Fn(u32, u32) -> Option<T>) -> Plane<T> {
         let mut plane = Plane::new(width, height, width, empty);
         for y in 0..height {
@@ -239,7 +236,7 @@ impl<S: Copy> Plane<S> {
         plane
     }
 
-    /// The nearest samples of a picture of another size.
+    /// Scales the plane with nearest-neighbour interpolation.
     fn scaled(&self, width: u32, height: u32, empty: S) -> Self {
         let from = |at: u32, of: u32, to: u32| (u64::from(at) * u64::from(of) / u64::from(to.max(1))) as u32;
         Self::map(width, height, empty, |x, y| {
@@ -248,7 +245,7 @@ impl<S: Copy> Plane<S> {
     }
 }
 
-/// A side of a plane of chroma that has half the samples.
+/// Width or height of a chroma plane subsampled by 2.
 fn half(side: u32) -> u32 {
     side.div_ceil(2)
 }
@@ -267,7 +264,7 @@ macro_rules! planar_buffer {
         }
 
         impl $name {
-            /// A black picture whose planes have these strides, in samples.
+            /// Creates a black buffer with these strides, in samples.
             pub fn with_strides(width: u32, height: u32, stride_y: u32, stride_u: u32, stride_v: u32) -> Self {
                 let (chroma_width, chroma_height) = $chroma(width, height);
                 Self {
@@ -277,38 +274,38 @@ macro_rules! planar_buffer {
                 }
             }
 
-            /// A black picture.
+            /// Creates a black buffer.
             pub fn new(width: u32, height: u32) -> Self {
                 let (chroma_width, _) = $chroma(width, height);
                 Self::with_strides(width, height, width, chroma_width, chroma_width)
             }
 
-            /// The width of its planes of chroma.
+            /// Width of the chroma planes in samples.
             pub fn chroma_width(&self) -> u32 {
                 self.u.width
             }
 
-            /// The height of its planes of chroma.
+            /// Height of the chroma planes in samples.
             pub fn chroma_height(&self) -> u32 {
                 self.u.height
             }
 
-            /// The strides of its planes, in samples.
+            /// Strides of the planes Y, U and V, in samples.
             pub fn strides(&self) -> (u32, u32, u32) {
                 (self.luma.stride, self.u.stride, self.v.stride)
             }
 
-            /// Its planes.
+            /// The planes Y, U and V.
             pub fn data(&self) -> (&[$sample], &[$sample], &[$sample]) {
                 (&self.luma.samples, &self.u.samples, &self.v.samples)
             }
 
-            /// Its planes, to be written.
+            /// The planes Y, U and V, mutable.
             pub fn data_mut(&mut self) -> (&mut [$sample], &mut [$sample], &mut [$sample]) {
                 (&mut self.luma.samples, &mut self.u.samples, &mut self.v.samples)
             }
 
-            /// The same picture in another size, of the nearest pixels.
+            /// Returns a copy scaled with nearest-neighbour interpolation.
             pub fn scale(&mut self, scaled_width: i32, scaled_height: i32) -> Self {
                 let (width, height) = (side(scaled_width), side(scaled_height));
                 let (chroma_width, chroma_height) = $chroma(width, height);
@@ -362,30 +359,30 @@ macro_rules! common_buffer {
 }
 
 planar_buffer!(
-    /// Planes of luma and of chroma halved both ways.
+    /// A buffer of planar YUV 4:2:0 with 8 bits.
     I420Buffer, u8, 128, I420, as_i420, |width, height| (half(width), half(height))
 );
 planar_buffer!(
-    /// Planes of luma and of chroma halved in width.
+    /// A buffer of planar YUV 4:2:2 with 8 bits.
     I422Buffer, u8, 128, I422, as_i422, |width, height| (half(width), height)
 );
 planar_buffer!(
-    /// Planes of luma and of full chroma.
+    /// A buffer of planar YUV 4:4:4 with 8 bits.
     I444Buffer, u8, 128, I444, as_i444, |width, height| (width, height)
 );
 planar_buffer!(
-    /// As I420, with ten bits in the low bits of each sample.
+    /// A buffer of planar YUV 4:2:0 with 10 bits, in the low bits of 16-bit samples.
     I010Buffer, u16, 512, I010, as_i010, |width, height| (half(width), half(height))
 );
 
 impl I420Buffer {
-    /// A black picture, as [`Self::new`] makes it here too.
+    /// Creates a black buffer. Same as [`Self::new`] in this crate.
     pub fn new_black(width: u32, height: u32) -> Self {
         Self::new(width, height)
     }
 }
 
-/// As I420, with a plane of alpha.
+/// A buffer of planar YUV 4:2:0 with 8 bits and an alpha plane.
 pub struct I420ABuffer {
     luma: Plane<u8>,
     u: Plane<u8>,
@@ -393,33 +390,33 @@ pub struct I420ABuffer {
     alpha: Option<Plane<u8>>,
 }
 
-/// The planes of a picture with alpha: luma, both of chroma, alpha.
+/// The planes Y, U, V and alpha.
 type AlphaPlanes<'a> = (&'a [u8], &'a [u8], &'a [u8], Option<&'a [u8]>);
 
 impl I420ABuffer {
-    /// The width of its planes of chroma.
+    /// Width of the chroma planes in samples.
     pub fn chroma_width(&self) -> u32 {
         self.u.width
     }
 
-    /// The height of its planes of chroma.
+    /// Height of the chroma planes in samples.
     pub fn chroma_height(&self) -> u32 {
         self.u.height
     }
 
-    /// The strides of its planes, in samples.
+    /// Strides of the planes Y, U, V and alpha, in samples.
     pub fn strides(&self) -> (u32, u32, u32, u32) {
         let alpha = self.alpha.as_ref().map_or(0, |alpha| alpha.stride);
         (self.luma.stride, self.u.stride, self.v.stride, alpha)
     }
 
-    /// Its planes.
+    /// The planes Y, U, V and alpha.
     pub fn data(&self) -> AlphaPlanes<'_> {
         let alpha = self.alpha.as_ref().map(|alpha| &*alpha.samples);
         (&self.luma.samples, &self.u.samples, &self.v.samples, alpha)
     }
 
-    /// The same picture in another size, of the nearest pixels.
+    /// Returns a copy scaled with nearest-neighbour interpolation.
     pub fn scale(&mut self, scaled_width: i32, scaled_height: i32) -> Self {
         let (width, height) = (side(scaled_width), side(scaled_height));
         Self {
@@ -433,15 +430,15 @@ impl I420ABuffer {
 
 common_buffer!(I420ABuffer, I420A, as_i420a);
 
-/// A plane of luma, and one of both chroma side by side.
+/// A buffer of YUV 4:2:0 with a luma plane and an interleaved chroma plane, 8 bits.
 pub struct NV12Buffer {
     luma: Plane<u8>,
-    /// Its width counts samples, of which there are two per place.
+    /// The width is in samples, two per chroma position.
     uv: Plane<u8>,
 }
 
 impl NV12Buffer {
-    /// A black picture whose planes have these strides, in samples.
+    /// Creates a black buffer with these strides, in samples.
     pub fn with_strides(width: u32, height: u32, stride_y: u32, stride_uv: u32) -> Self {
         Self {
             luma: Plane::new(width, height, stride_y, 0),
@@ -449,37 +446,37 @@ impl NV12Buffer {
         }
     }
 
-    /// A black picture.
+    /// Creates a black buffer.
     pub fn new(width: u32, height: u32) -> Self {
         Self::with_strides(width, height, width, half(width) * 2)
     }
 
-    /// The places of chroma in a line.
+    /// Number of chroma positions per line.
     pub fn chroma_width(&self) -> u32 {
         self.uv.width / 2
     }
 
-    /// The lines of chroma.
+    /// Number of chroma lines.
     pub fn chroma_height(&self) -> u32 {
         self.uv.height
     }
 
-    /// The strides of its planes, in samples.
+    /// Strides of the planes Y and UV, in samples.
     pub fn strides(&self) -> (u32, u32) {
         (self.luma.stride, self.uv.stride)
     }
 
-    /// Its planes.
+    /// The planes Y and UV.
     pub fn data(&self) -> (&[u8], &[u8]) {
         (&self.luma.samples, &self.uv.samples)
     }
 
-    /// Its planes, to be written.
+    /// The planes Y and UV, mutable.
     pub fn data_mut(&mut self) -> (&mut [u8], &mut [u8]) {
         (&mut self.luma.samples, &mut self.uv.samples)
     }
 
-    /// The same picture in another size, of the nearest pixels.
+    /// Returns a copy scaled with nearest-neighbour interpolation.
     pub fn scale(&mut self, scaled_width: i32, scaled_height: i32) -> Self {
         let (width, height) = (side(scaled_width), side(scaled_height));
         let (from_width, from_height) = (self.chroma_width(), self.chroma_height());
@@ -496,7 +493,7 @@ common_buffer!(NV12Buffer, NV12, as_nv12);
 
 // --- Conversions --------------------------------------------------------------------------------------
 
-/// I420 of planes whose chroma is `across` and `down` times as dense as I420's.
+/// Converts planes to I420 by subsampling the chroma planes by `across` horizontally and `down` vertically.
 fn thinned(luma: &Plane<u8>, u: &Plane<u8>, v: &Plane<u8>, across: u32, down: u32) -> I420Buffer {
     let (width, height) = (half(luma.width), half(luma.height));
     let thin =
@@ -550,37 +547,37 @@ impl internal::BufferSealed for NV12Buffer {
     }
 }
 
-/// What buffers of native platforms can do.
+/// Platform-specific buffers and conversions.
 pub mod native {
     use super::{Debug, I420Buffer, Plane, VideoBuffer, VideoBufferType, VideoFormatType, fmt, internal};
     #[cfg(target_os = "linux")]
     use crate::video_source::VideoResolution;
 
-    /// Pixels that lie with the platform. This crate can't look into them: converted, they are black.
+    /// A platform-specific buffer. Its pixels are not accessible: conversions yield a black buffer.
     pub struct NativeBuffer {
         luma: Plane<u8>,
         #[cfg(target_os = "linux")]
         fd: DmaBufFileDescriptor,
     }
 
-    /// The file descriptor of a DMA buffer, borrowed from the caller.
+    /// File descriptor of a DMA buffer, borrowed from the caller.
     #[cfg(target_os = "linux")]
     pub type DmaBufFileDescriptor = std::os::fd::RawFd;
 
-    /// How the pixels of a DMA buffer are laid out.
+    /// Pixel layout of a DMA buffer.
     #[cfg(target_os = "linux")]
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum DmaBufPixelFormat {
-        /// A plane of luma, and one of both chroma.
+        /// YUV 4:2:0 with a luma plane and an interleaved chroma plane.
         NV12 = 0,
-        /// Planes of luma and of halved chroma.
+        /// Planar YUV 4:2:0.
         YUV420M = 1,
     }
 
     #[cfg(target_os = "linux")]
     impl NativeBuffer {
-        /// Names a DMA buffer, without taking it over.
+        /// Refers to a DMA buffer without taking ownership.
         pub fn from_dmabuf(
             dmabuf_fd: DmaBufFileDescriptor,
             resolution: VideoResolution,
@@ -590,7 +587,7 @@ pub mod native {
             Self { luma: Plane { width, height, stride: width, samples: Vec::new() }, fd: dmabuf_fd }
         }
 
-        /// The DMA buffer.
+        /// File descriptor of the DMA buffer.
         pub fn get_dmabuf_fd(&self) -> Option<DmaBufFileDescriptor> {
             Some(self.fd)
         }
@@ -604,12 +601,12 @@ pub mod native {
         }
     }
 
-    /// Conversions of buffers.
+    /// Conversions of pixel buffers.
     pub trait VideoFrameBufferExt: VideoBuffer {
-        /// The same picture as I420.
+        /// Converts to I420.
         fn to_i420(&self) -> I420Buffer;
-        /// The same picture as pixels of 32 bits, in `dst` of `dst_stride` bytes a line. What has no room in `dst`
-        /// is left out.
+        /// Converts to 32-bit pixels in `dst`, with `dst_stride` bytes per line. Pixels that do not fit into `dst` are
+        /// left out.
         fn to_argb(
             &self,
             format: VideoFormatType,
@@ -645,7 +642,7 @@ pub mod native {
 }
 
 impl I420Buffer {
-    /// A pixel by ITU-R BT.601, limited range.
+    /// Converts a pixel to RGB (ITU-R BT.601, limited range).
     fn pixel(&self, x: u32, y: u32, format: VideoFormatType) -> [u8; 4] {
         let sample = |plane: &Plane<u8>, x, y, zero: i32| i32::from(plane.at(x, y).unwrap_or(0)) - zero;
         let luma = 298 * sample(&self.luma, x, y, 16);
@@ -667,7 +664,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_picture_is_black() {
+    fn a_new_buffer_is_black() {
         let picture = I420Buffer::new_black(3, 3);
         let mut pixels = vec![9; 3 * 3 * 4];
 
@@ -677,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn a_white_pixel_stays_where_it_is_in_every_layout() {
+    fn a_white_pixel_keeps_its_position_in_conversions() {
         let mut nv12 = NV12Buffer::new(4, 2);
         nv12.data_mut().0[5] = 235;
         let mut i444 = I444Buffer::new(4, 2);
@@ -690,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_scales_to_any_size() {
+    fn a_buffer_scales_to_any_size() {
         let mut picture = I420Buffer::new(4, 4);
         picture.data_mut().0.fill(100);
 

@@ -1,13 +1,13 @@
-//! Pictures as they would go out. This crate sends no video: a source takes no frame.
+//! Sources of local video tracks. Video is not implemented: sources reject all frames.
 
 use crate::enum_dispatch;
 
-/// The size of a picture, in pixels.
+/// Size of a frame, in pixels.
 #[derive(Debug, Clone)]
 pub struct VideoResolution {
-    /// From left to right.
+    /// Width.
     pub width: u32,
-    /// From top to bottom.
+    /// Height.
     pub height: u32,
 }
 
@@ -17,32 +17,32 @@ impl Default for VideoResolution {
     }
 }
 
-/// What an encoder outside is asked to keep to.
+/// Rate control request to an external encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EncodedRateControl {
-    /// In bits per second.
+    /// Target bitrate in bits per second.
     pub target_bitrate_bps: u64,
-    /// In frames per second.
+    /// Frame rate in frames per second.
     pub framerate_fps: f64,
 }
 
-/// Where the pictures of a local track come from.
+/// The source of a local video track.
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub enum RtcVideoSource {
-    /// A program draws them.
+    /// Frames from the application.
     Native(native::NativeVideoSource),
 }
 
 impl RtcVideoSource {
     enum_dispatch!(
         [Native];
-        /// The size of its pictures.
+        /// Size of the frames.
         pub fn video_resolution(self: &Self) -> VideoResolution;
     );
 }
 
-/// Sources that a program draws.
+/// Sources with frames from the application.
 pub mod native {
     use std::fmt::{self, Debug};
 
@@ -50,29 +50,29 @@ pub mod native {
     use crate::native::packet_trailer::PacketTrailerHandler;
     use crate::video_frame::{EncodedVideoFrame, VideoBuffer, VideoFrame};
 
-    /// A source that a program draws. It takes no frame.
+    /// A source with frames from the application. It rejects all frames.
     #[derive(Clone, Default)]
     pub struct NativeVideoSource {
         resolution: VideoResolution,
     }
 
     impl NativeVideoSource {
-        /// A source of pictures of this size.
+        /// Creates a source of frames of this size.
         pub fn new(resolution: VideoResolution, _is_screencast: bool) -> Self {
             Self { resolution }
         }
 
-        /// A source of encoded pictures of this size.
+        /// Creates a source of encoded frames of this size.
         pub fn new_encoded(resolution: VideoResolution) -> Self {
             Self { resolution }
         }
 
-        /// Takes a frame: no, always.
+        /// Sends a frame: always returns `false`.
         pub fn capture_frame<T: AsRef<dyn VideoBuffer>>(&self, _frame: &VideoFrame<T>) -> bool {
             false
         }
 
-        /// Takes a frame that lies in a DMA buffer: no, always.
+        /// Sends a frame from a DMA buffer: always returns `false`.
         #[cfg(target_os = "linux")]
         #[deprecated(note = "wrap the fd with `NativeBuffer::from_dmabuf` and use `capture_frame` instead")]
         pub fn capture_dmabuf_frame(
@@ -86,7 +86,7 @@ pub mod native {
             false
         }
 
-        /// Takes a frame that lies in a DMA buffer, with metadata: no, always.
+        /// Sends a frame from a DMA buffer with metadata: always returns `false`.
         #[cfg(target_os = "linux")]
         #[deprecated(note = "wrap the fd with `NativeBuffer::from_dmabuf` and use `capture_frame` instead")]
         pub fn capture_dmabuf_frame_with_metadata(
@@ -101,25 +101,25 @@ pub mod native {
             false
         }
 
-        /// Takes an encoded frame: no, always.
+        /// Sends an encoded frame: always returns `false`.
         pub fn capture_encoded_frame(&self, _frame: &EncodedVideoFrame<'_>) -> bool {
             false
         }
 
-        /// Whether a key frame was asked for since this was called last: no.
+        /// Whether a key frame was requested since the last call: `false`.
         pub fn take_keyframe_request(&self) -> bool {
             false
         }
 
-        /// What the encoder was asked to keep to since this was called last: nothing.
+        /// The rate control request since the last call: `None`.
         pub fn take_rate_control_request(&self) -> Option<EncodedRateControl> {
             None
         }
 
-        /// Sets the handler for the trailers of its frames, of which there are none.
+        /// Sets the handler for packet trailers: no effect.
         pub fn set_packet_trailer_handler(&self, _handler: PacketTrailerHandler) {}
 
-        /// The size of its pictures.
+        /// Size of the frames.
         pub fn video_resolution(&self) -> VideoResolution {
             self.resolution.clone()
         }

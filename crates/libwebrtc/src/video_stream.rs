@@ -1,6 +1,6 @@
-//! Pictures as they would come in. This crate decodes no video: a stream ends at once.
+//! Streams of received video. Video is not implemented: streams end at once.
 
-/// Streams of decoded pictures.
+/// Streams of decoded video frames.
 pub mod native {
     use std::fmt::{self, Debug};
     use std::pin::Pin;
@@ -12,20 +12,20 @@ pub mod native {
     use crate::video_frame::BoxVideoFrame;
     use crate::video_track::RtcVideoTrack;
 
-    /// How a stream is set up.
+    /// Options of a [`NativeVideoStream`].
     #[derive(Clone, Debug, Default)]
     pub struct NativeVideoStreamOptions {
-        /// Frames that may wait for the reader.
+        /// Maximum number of queued frames. Ignored.
         pub queue_size_frames: Option<usize>,
     }
 
-    /// The pictures of a remote track: none.
+    /// The frames of a remote track: an empty stream.
     pub struct NativeVideoStream {
         track: RtcVideoTrack,
     }
 
     impl NativeVideoStream {
-        /// Streams `video_track`, and says in the log that nothing will come.
+        /// Opens an empty stream of `video_track`, and logs an error.
         pub fn new(video_track: RtcVideoTrack) -> Self {
             tracing::error!(
                 track = video_track.id(),
@@ -34,20 +34,20 @@ pub mod native {
             Self { track: video_track }
         }
 
-        /// The same.
+        /// As [`Self::new`]; the options are ignored.
         pub fn with_options(video_track: RtcVideoTrack, _options: NativeVideoStreamOptions) -> Self {
             Self::new(video_track)
         }
 
-        /// Sets the handler for the trailers of its frames, of which there are none.
+        /// Sets the handler for packet trailers: no effect.
         pub fn set_packet_trailer_handler(&self, _handler: PacketTrailerHandler) {}
 
-        /// The track that is streamed.
+        /// The track of this stream.
         pub fn track(&self) -> RtcVideoTrack {
             self.track.clone()
         }
 
-        /// Ends the stream, which has ended already.
+        /// Closes the stream: no effect, since it is empty.
         pub fn close(&mut self) {}
     }
 

@@ -1,4 +1,4 @@
-//! Tracks of pictures. They are negotiated and named, and carry nothing: this crate has no video codec.
+//! Video tracks. They are negotiated and have an id, but carry no frames: there is no video codec.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::media_stream_track::RtcTrackState;
 use crate::native::packet_trailer::PacketTrailerHandler;
 
-/// A track of pictures. Clones are the same track.
+/// A video track. Clones refer to the same track.
 #[derive(Clone)]
 pub struct RtcVideoTrack {
     shared: Arc<VideoTrack>,
@@ -23,32 +23,32 @@ struct VideoTrack {
 }
 
 impl RtcVideoTrack {
-    /// The id that the sending side gave it.
+    /// Track id, assigned by the sending side.
     pub fn id(&self) -> String {
         self.shared.id.clone()
     }
 
-    /// Whether it is wanted.
+    /// Whether the track is enabled, that is, not muted.
     pub fn enabled(&self) -> bool {
         self.shared.enabled.load(Ordering::Relaxed)
     }
 
-    /// Says whether it is wanted; returns whether that changed anything.
+    /// Mutes (false) or unmutes (true) the track. Returns whether the state changed.
     pub fn set_enabled(&self, enabled: bool) -> bool {
         self.shared.enabled.swap(enabled, Ordering::Relaxed) != enabled
     }
 
-    /// Whether its sender still has it.
+    /// Whether the track is live or has ended.
     pub fn state(&self) -> RtcTrackState {
         if self.shared.ended.load(Ordering::Acquire) { RtcTrackState::Ended } else { RtcTrackState::Live }
     }
 
-    /// Keeps a handler for the trailers of its frames.
+    /// Stores a handler for packet trailers.
     pub fn set_packet_trailer_handler(&self, handler: PacketTrailerHandler) {
         *self.shared.trailers.lock() = Some(handler);
     }
 
-    /// The handler for the trailers of its frames.
+    /// The stored handler for packet trailers.
     pub fn packet_trailer_handler(&self) -> Option<PacketTrailerHandler> {
         self.shared.trailers.lock().clone()
     }

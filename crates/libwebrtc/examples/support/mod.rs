@@ -1,13 +1,12 @@
-//! What the examples share: how they join a room.
+//! Shared code of the examples: joining a room.
 
 use livekit::webrtc::prelude::IceTransportsType;
 use livekit::{Room, RoomEvent, RoomOptions, RoomResult};
 use livekit_api::access_token::{AccessToken, VideoGrants};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Joins `room` as `identity`. The server and its keys come from `LIVEKIT_URL`, `LIVEKIT_API_KEY` and
-/// `LIVEKIT_API_SECRET`; `DUAL=1` uses two peer connections, one to publish and one to subscribe; `RELAY=1` goes by
-/// a TURN server.
+/// Joins `room` as `identity`. `LIVEKIT_URL`, `LIVEKIT_API_KEY` and `LIVEKIT_API_SECRET` set the server and its keys;
+/// `DUAL=1` uses two peer connections, one to publish and one to subscribe; `RELAY=1` uses TURN servers only.
 pub async fn join(room: &str, identity: &str) -> RoomResult<(Room, UnboundedReceiver<RoomEvent>)> {
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let token = AccessToken::with_api_key(

@@ -1,66 +1,68 @@
-//! Rates and channels of PCM, and which of them Opus speaks by itself.
+//! PCM formats, and the formats that libopus codes without resampling.
 
 use audiopus::{Channels, SampleRate};
 use thiserror::Error;
 
-/// The RTP clock of Opus, whatever rate is coded (RFC 7587 §4.1), in Hz.
+/// RTP clock rate of Opus in Hz, independent of the coded sampling rate (RFC 7587 §4.1).
 pub(crate) const OPUS_CLOCK: u32 = 48_000;
 
-/// The rates Opus codes and decodes at without resampling (RFC 6716 §2).
+/// Sampling rates in Hz that Opus encodes and decodes without resampling (RFC 6716 §2).
 const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 
-/// Rates that make sense as PCM, in Hz.
-const RATES: std::ops::RangeInclusive<u32> = 4_000..=192_000;
+/// Accepted PCM sampling rates, in Hz.
+const PCM_RATES: std::ops::RangeInclusive<u32> = 4_000..=192_000;
 const MAX_CHANNELS: u32 = 8;
 
-/// PCM of a rate and a number of interleaved channels.
+/// A PCM format: sampling rate and number of interleaved channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
     rate: u32,
     channels: u32,
 }
 
-/// A format that there is no use in.
+/// The sampling rate or number of channels is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{rate} Hz in {channels} channels is not a format of audio")]
-pub(crate) struct UnknownFormat {
+#[error("unsupported audio format: {rate} Hz, {channels} channels")]
+pub(crate) struct UnsupportedFormat {
     rate: i64,
     channels: i64,
 }
 
 impl Format {
-    /// What speech recognition takes.
+    /// 16 kHz mono, the input format of most speech recognition models.
     pub(crate) const SPEECH: Self = Self { rate: 16_000, channels: 1 };
 
-    pub(crate) fn new(rate: impl Into<i64>, channels: impl Into<i64>) -> Result<Self, UnknownFormat> {
+    pub(crate) fn new(rate: impl Into<i64>, channels: impl Into<i64>) -> Result<Self, UnsupportedFormat> {
         let (rate, channels) = (rate.into(), channels.into());
-        let unknown = UnknownFormat { rate, channels };
+        let unsupported = UnsupportedFormat { rate, channels };
         match (u32::try_from(rate), u32::try_from(channels)) {
-            (Ok(rate), Ok(channels)) if RATES.contains(&rate) && (1..=MAX_CHANNELS).contains(&channels) => {
+            (Ok(rate), Ok(channels))
+                if PCM_RATES.contains(&rate) && (1..=MAX_CHANNELS).contains(&channels) =>
+            {
                 Ok(Self { rate, channels })
             }
-            _ => Err(unknown),
+            _ => Err(unsupported),
         }
     }
 
-    /// Sampling instants per second.
+    /// Sampling rate in Hz.
     pub(crate) fn rate(self) -> u32 {
         self.rate
     }
 
-    /// Interleaved channels.
+    /// Number of interleaved channels.
     pub(crate) fn channels(self) -> u32 {
         self.channels
     }
 
-    /// Samples of all channels in `ms` milliseconds; whole instants only.
+    /// Number of samples, over all channels, in `ms` milliseconds, rounded down to whole sampling instants.
     pub(crate) fn samples_in_ms(self, ms: u32) -> usize {
         (self.rate * ms / 1000 * self.channels) as usize
     }
 
-    /// `pcm` of `coded_channels` (one or two) as this format's channels: mono is the same on each, stereo stays
-    /// as it is.
-    pub(crate) fn spread(self, pcm: &[i16], coded_channels: usize) -> Vec<i16> {
+    /// Converts `pcm` with `coded_channels` (1 or 2) to the channels of this format. Mono is copied to every
+    /// channel; stereo is unchanged.
+    pub(crate) fn map_channels(self, pcm: &[i16], coded_channels: usize) -> Vec<i16> {
         let channels = self.channels as usize;
         if channels == coded_channels {
             return pcm.to_vec();
@@ -68,22 +70,22 @@ impl Format {
         pcm.iter().step_by(coded_channels).flat_map(|sample| std::iter::repeat_n(*sample, channels)).collect()
     }
 
-    /// What the codec works at for PCM of this format: the same where Opus has it, else the next rate above,
-    /// and one or two channels.
-    pub(crate) fn coded(self) -> Coded {
+    /// The Opus format for PCM of this format: the same rate if Opus supports it, otherwise the next higher one,
+    /// and 1 or 2 channels.
+    pub(crate) fn opus_format(self) -> OpusFormat {
         let rate = OPUS_RATES.into_iter().find(|rate| *rate >= self.rate).unwrap_or(OPUS_CLOCK);
-        Coded { rate, stereo: self.channels == 2 }
+        OpusFormat { rate, stereo: self.channels == 2 }
     }
 }
 
-/// A format that Opus has.
+/// A format that Opus codes directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Coded {
+pub(crate) struct OpusFormat {
     rate: u32,
     stereo: bool,
 }
 
-impl Coded {
+impl OpusFormat {
     pub(crate) fn rate(self) -> u32 {
         self.rate
     }
@@ -96,7 +98,7 @@ impl Coded {
         Self { stereo: false, ..self }
     }
 
-    /// Samples of all channels in `ticks` of the RTP clock.
+    /// Number of samples, over all channels, in `ticks` of the 48 kHz RTP clock.
     pub(crate) fn samples_in_ticks(self, ticks: u32) -> usize {
         (ticks / (OPUS_CLOCK / self.rate)) as usize * self.channels()
     }
@@ -121,16 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_that_opus_has_are_coded_as_they_are_and_others_at_the_next_above() {
-        for (rate, coded) in
+    fn rates_that_opus_supports_are_kept_and_others_use_the_next_higher_one() {
+        for (rate, opus_format) in
             [(16_000, 16_000), (24_000, 24_000), (22_050, 24_000), (44_100, 48_000), (96_000, 48_000)]
         {
-            assert_eq!(Format::new(rate, 1).unwrap().coded().rate(), coded);
+            assert_eq!(Format::new(rate, 1).unwrap().opus_format().rate(), opus_format);
         }
     }
 
     #[test]
-    fn formats_that_make_no_sense_are_refused() {
+    fn formats_out_of_range_are_rejected() {
         for (rate, channels) in [(0, 1), (-16_000, 1), (16_000, 0), (16_000, -1), (1_000_000, 1), (16_000, 9)]
         {
             assert!(Format::new(rate, channels).is_err(), "{rate} Hz, {channels} channels");

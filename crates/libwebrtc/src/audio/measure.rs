@@ -1,24 +1,24 @@
-//! Measures tones, for tests.
+//! Generation and measurement of tones, for tests.
 
 use std::f64::consts::PI;
 
-/// What a tone was found to be.
+/// Measured properties of a tone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tone {
-    /// Its amplitude.
+    /// Peak amplitude, in units of one sample step.
     pub amplitude: f64,
-    /// Its power against everything else, in dB.
+    /// Signal-to-noise ratio in dB.
     pub snr_db: f64,
 }
 
-/// `length` samples of a tone.
+/// A sine of `length` samples.
 pub(crate) fn sine(hz: f64, amplitude: f64, rate: u32, length: usize) -> Vec<i16> {
     (0..length)
         .map(|i| (amplitude * (2.0 * PI * hz * i as f64 / f64::from(rate)).sin()).round() as i16)
         .collect()
 }
 
-/// Fits a tone of `hz` to `pcm` (least squares over a sine and a cosine) and compares it with the rest.
+/// Fits a tone of `hz` to `pcm` (least squares over a sine and a cosine) and compares it with the residual.
 pub(crate) fn snr_db(pcm: &[i16], rate: u32, hz: f64) -> Tone {
     let angle = |i: usize| 2.0 * PI * hz * i as f64 / f64::from(rate);
     let n = pcm.len() as f64;
@@ -28,11 +28,11 @@ pub(crate) fn snr_db(pcm: &[i16], rate: u32, hz: f64) -> Tone {
         c += f64::from(*sample) * angle(i).cos();
     }
     let (s, c) = (2.0 * s / n, 2.0 * c / n);
-    let rest: f64 = pcm
+    let residual: f64 = pcm
         .iter()
         .enumerate()
         .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
         .sum();
     let amplitude = s.hypot(c);
-    Tone { amplitude, snr_db: 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10() }
+    Tone { amplitude, snr_db: 10.0 * (amplitude * amplitude / 2.0 / (residual / n).max(1e-9)).log10() }
 }

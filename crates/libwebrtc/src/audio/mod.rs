@@ -1,8 +1,10 @@
-//! Sound: from packets to PCM and back. Nothing here reads a clock, opens a socket or waits.
+//! Audio processing between RTP packets and PCM, in both directions.
+//!
+//! Sans-IO: nothing here reads a clock, opens a socket or blocks.
 //!
 //! ```text
-//! in   RtpPacket ─▶ red (unpack) ─▶ jitter (order, holes, pauses) ─▶ receiver (decode) ─▶ sink ─▶ stream
-//! out  source ─▶ pacer (real time) ─▶ sender (encode, RTP clock, level) ─▶ RtpWrite
+//! receive  RtpPacket ─▶ red (unpack) ─▶ jitter (order, gaps, pauses) ─▶ receiver (decode) ─▶ sink ─▶ stream
+//! send     source ─▶ pacer (real time) ─▶ sender (encode, RTP clock, level) ─▶ RtpWrite
 //! ```
 
 pub(crate) mod format;

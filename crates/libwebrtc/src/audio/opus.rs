@@ -1,15 +1,15 @@
-//! What can be read from an Opus packet without decoding it (RFC 6716 §3).
+//! Properties of Opus packets that are read from their headers (RFC 6716 §3).
 
-/// The longest packet, in ticks of the 48 kHz clock: 120 ms.
+/// Maximum duration of a packet, in ticks of the 48 kHz clock: 120 ms.
 pub(crate) const MAX_PACKET_TICKS: u32 = 5_760;
 
-/// The shortest frame, in ticks: 2.5 ms. Everything Opus plays is a multiple of it.
+/// Duration of the shortest frame, in ticks: 2.5 ms. Every Opus duration is a multiple of it.
 pub(crate) const MIN_FRAME_TICKS: u32 = 120;
 
-/// Packets up to this many bytes say nothing but "I am silent": discontinuous transmission.
+/// Packets of up to this many bytes only signal silence (discontinuous transmission).
 const DTX_BYTES: usize = 2;
 
-/// How long `packet` plays, in ticks of the 48 kHz clock. `None` for what is no Opus packet.
+/// Duration of `packet`, in ticks of the 48 kHz clock; `None` if it is not a valid Opus packet.
 pub(crate) fn ticks(packet: &[u8]) -> Option<u32> {
     let toc = *packet.first()?;
     let frame = frame_ticks(toc);
@@ -23,13 +23,12 @@ pub(crate) fn ticks(packet: &[u8]) -> Option<u32> {
     (1..=MAX_PACKET_TICKS).contains(&ticks).then_some(ticks)
 }
 
-/// Whether the sender has gone silent with this packet, and sends nothing more until it speaks or 400 ms have
-/// passed.
+/// Whether the packet begins a DTX period: the sender sends nothing more until there is speech or 400 ms have passed.
 pub(crate) fn is_dtx(packet: &[u8]) -> bool {
     packet.len() <= DTX_BYTES
 }
 
-/// The frame size of a configuration (§3.1, table 2).
+/// Duration of one frame, from the configuration number in the TOC byte (§3.1, table 2).
 fn frame_ticks(toc: u8) -> u32 {
     let config = toc >> 3;
     match config {
@@ -52,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_length_of_any_packet_is_what_libopus_says(bytes in prop::collection::vec(any::<u8>(), 0..8)) {
+        fn the_duration_of_any_packet_is_that_of_libopus(bytes in prop::collection::vec(any::<u8>(), 0..8)) {
             let theirs = Packet::try_from(&bytes[..]).and_then(|packet| nb_samples(packet, SampleRate::Hz48000)).ok();
 
             let theirs = theirs.and_then(|samples| u32::try_from(samples).ok()).filter(|samples| *samples > 0);

@@ -1,44 +1,44 @@
-//! The queue of a source: written in bursts, read at the pace of real time.
+//! The queue of an audio source: written in bursts, read in real time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::format::Format;
 
-/// What leaves the queue at a time, unless the queue is shorter.
+/// Length of one tick, the audio taken from the queue at a time. Shorter if the queue is shorter.
 const TICK_MS: u32 = 20;
 
-/// Ticks that a thread may be late and still makes up; beyond that the clock starts anew.
-const MAX_BEHIND: Duration = Duration::from_millis(100);
+/// A delay of up to this is made up for by sending ticks early; after a longer one the clock restarts.
+const MAX_CATCH_UP: Duration = Duration::from_millis(100);
 
-/// See the module.
+/// A paced queue; see the module documentation.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     queue: VecDeque<i16>,
-    /// Samples that may be queued.
+    /// Maximum number of queued samples.
     capacity: usize,
-    /// Samples that leave at a time.
+    /// Samples per tick.
     tick_samples: usize,
     tick: Duration,
     phase: Phase,
-    /// The pace: no tick leaves before. `None` until the first.
+    /// Earliest time of the next tick; `None` before the first.
     not_before: Option<Instant>,
-    /// How often the queue was cleared: a writer that waited across a clearing must not write.
-    clearings: u64,
+    /// Number of calls of [`Self::clear`]. A writer that waited across one must discard its samples.
+    clear_count: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing is queued.
+    /// The queue is empty.
     Idle,
-    /// A whole tick leaves at `at`.
+    /// At least one tick is queued; it is due at `at`.
     Playing { at: Instant },
-    /// Less than a tick is queued. At `until` it leaves filled up with silence, unless more is written before.
-    RunningDry { until: Instant },
+    /// Less than a tick is queued. Unless more is written before, it is due at `until`, padded with silence.
+    Draining { until: Instant },
 }
 
 impl Pacer {
-    /// A queue of `queue_ms`, which must not be 0.
+    /// Creates a queue of `queue_ms` milliseconds, which must not be 0.
     pub(crate) fn new(format: Format, queue_ms: u32) -> Self {
         let tick_ms = TICK_MS.min(queue_ms);
         Self {
@@ -48,21 +48,21 @@ impl Pacer {
             tick: Duration::from_millis(tick_ms.into()),
             phase: Phase::Idle,
             not_before: None,
-            clearings: 0,
+            clear_count: 0,
         }
     }
 
-    /// Samples that may be queued at most.
+    /// Maximum number of queued samples.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How often the queue was cleared.
-    pub(crate) fn clearings(&self) -> u64 {
-        self.clearings
+    /// Number of calls of [`Self::clear`].
+    pub(crate) fn clear_count(&self) -> u64 {
+        self.clear_count
     }
 
-    /// Queues `samples` if there is room for all of them; says whether there was.
+    /// Queues `samples` if there is room for all of them. Returns whether there was.
     pub(crate) fn push(&mut self, samples: &[i16], now: Instant) -> bool {
         if self.queue.len() + samples.len() > self.capacity {
             return false;
@@ -72,27 +72,27 @@ impl Pacer {
         let at = self.not_before.map_or(now, |at| at.max(now));
         self.phase = match self.phase {
             Phase::Playing { at } => Phase::Playing { at },
-            Phase::Idle | Phase::RunningDry { .. } if whole => Phase::Playing { at },
-            Phase::RunningDry { until } => Phase::RunningDry { until },
-            Phase::Idle => Phase::RunningDry { until: at + self.tick },
+            Phase::Idle | Phase::Draining { .. } if whole => Phase::Playing { at },
+            Phase::Draining { until } => Phase::Draining { until },
+            Phase::Idle => Phase::Draining { until: at + self.tick },
         };
         true
     }
 
-    /// Drops what is queued.
+    /// Drops all queued samples.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.phase = Phase::Idle;
-        self.clearings += 1;
+        self.clear_count += 1;
     }
 
-    /// What is due to leave, if anything is. To be called until nothing is.
+    /// Takes a tick if one is due. Call until it returns `None`.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Vec<i16>> {
         match self.phase {
             Phase::Idle => None,
             Phase::Playing { at } if now < at => None,
-            Phase::RunningDry { until } if now < until => None,
-            Phase::RunningDry { until } => {
+            Phase::Draining { until } if now < until => None,
+            Phase::Draining { until } => {
                 let mut tick: Vec<i16> = self.queue.drain(..).collect();
                 tick.resize(self.tick_samples, 0);
                 self.phase = Phase::Idle;
@@ -101,11 +101,11 @@ impl Pacer {
             }
             Phase::Playing { at } => {
                 let tick = self.queue.drain(..self.tick_samples).collect();
-                let next = if now > at + MAX_BEHIND { now } else { at } + self.tick;
+                let next = if now > at + MAX_CATCH_UP { now } else { at } + self.tick;
                 self.not_before = Some(next);
                 self.phase = match self.queue.len() {
                     0 => Phase::Idle,
-                    queued if queued < self.tick_samples => Phase::RunningDry { until: next + self.tick },
+                    queued if queued < self.tick_samples => Phase::Draining { until: next + self.tick },
                     _ => Phase::Playing { at: next },
                 };
                 Some(tick)
@@ -113,12 +113,12 @@ impl Pacer {
         }
     }
 
-    /// When something is due to leave.
+    /// When the next tick is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle => None,
             Phase::Playing { at } => Some(at),
-            Phase::RunningDry { until } => Some(until),
+            Phase::Draining { until } => Some(until),
         }
     }
 }
@@ -130,13 +130,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// 1 sample per millisecond would be too coarse for 20 ms ticks of real rates, and 8 kHz is easy to read.
+    /// 8 kHz mono: 8 samples per millisecond.
     fn pacer(queue_ms: u32) -> Pacer {
         Pacer::new(Format::new(8_000, 1).unwrap(), queue_ms)
     }
 
-    /// Writes all the time, takes when due; returns when each tick left, in ms.
-    fn ticks_of_an_eager_writer(queue_ms: u32, count: usize) -> Vec<u128> {
+    /// Keeps the queue full and takes ticks when due; returns when each tick was taken, in ms.
+    fn tick_times_with_full_queue(queue_ms: u32, count: usize) -> Vec<u128> {
         let start = now();
         let (mut pacer, mut now, mut left) = (pacer(queue_ms), start, Vec::new());
         while left.len() < count {
@@ -150,15 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn sound_leaves_in_real_time_however_eagerly_it_is_written() {
+    fn ticks_are_due_in_real_time_even_if_the_queue_is_always_full() {
         for queue_ms in [20, 40, 200] {
-            assert_eq!(ticks_of_an_eager_writer(queue_ms, 4), [0, 20, 40, 60], "queue of {queue_ms} ms");
+            assert_eq!(tick_times_with_full_queue(queue_ms, 4), [0, 20, 40, 60], "queue of {queue_ms} ms");
         }
-        assert_eq!(ticks_of_an_eager_writer(10, 4), [0, 10, 20, 30]);
+        assert_eq!(tick_times_with_full_queue(10, 4), [0, 10, 20, 30]);
     }
 
     #[test]
-    fn a_full_queue_takes_nothing_until_something_left() {
+    fn a_full_queue_rejects_samples_until_a_tick_is_taken() {
         let now = now();
         let mut pacer = pacer(40);
         assert!(pacer.push(&[1; 320], now));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_in_real_time_is_not_cut_up_by_silence() {
+    fn no_silence_is_inserted_if_the_writer_keeps_real_time() {
         let start = now();
         let (mut pacer, mut left) = (pacer(200), Vec::new());
         for ms in 0..200_u64 {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_piece_leaves_filled_up_with_silence() {
+    fn the_last_partial_tick_is_padded_with_silence() {
         let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 80], now);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_queue_is_silent_at_once() {
+    fn a_cleared_queue_has_nothing_due() {
         let now = now();
         let mut pacer = pacer(200);
         pacer.push(&[1; 1_600], now);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_was_late_makes_up_for_it_but_not_for_a_suspend() {
+    fn ticks_missed_by_a_delayed_thread_are_made_up_for_but_not_those_of_a_suspend() {
         let now = now();
         let mut pacer = pacer(1_000);
         pacer.push(&[1; 8_000], now);

@@ -1,7 +1,7 @@
-//! Receives one track: packets in, PCM into the track's sinks.
+//! The receiver of one track: takes packets and writes PCM into the track's sinks.
 //!
-//! Each format that a stream asked for has a decoder of its own, since Opus decodes straight to a rate and a
-//! number of channels. A track without streams is not decoded at all.
+//! There is one decoder per requested format, since libopus decodes directly to a rate and a number of channels. A
+//! track without streams is not decoded.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use audiopus::MutSignals;
 use audiopus::coder::Decoder;
 use audiopus::packet::Packet as OpusPacket;
 
-use super::format::{Coded, Format};
-use super::jitter::{JitterBuffer, Packet, Play};
+use super::format::{Format, OpusFormat};
+use super::jitter::{JitterBuffer, Packet, PlayoutStep};
 use super::opus::{MAX_PACKET_TICKS, MIN_FRAME_TICKS};
 use super::red;
 use super::report::{Levels, ReceiveReport};
@@ -19,91 +19,98 @@ use super::resample::Resampler;
 use super::sink::{Sink, Sinks};
 use crate::audio_frame::AudioFrame;
 
-/// The length of the frames that streams deliver.
+/// Length of the frames that streams deliver.
 const FRAME_MS: u32 = 10;
 const FRAME: Duration = Duration::from_millis(FRAME_MS as u64);
 
-/// Samples of the longest packet in two channels at 48 kHz, and of one of 20 ms, as nearly all are.
+/// Samples of the longest packet in two channels at 48 kHz.
 const MAX_SAMPLES: usize = MAX_PACKET_TICKS as usize * 2;
-const USUAL_SAMPLES: usize = 960 * 2;
+/// Samples of a packet of 20 ms, the usual length, in two channels at 48 kHz.
+const USUAL_PACKET_SAMPLES: usize = 960 * 2;
 
-/// How a packet's payload is packed.
+/// Format of an RTP payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packing {
-    /// Opus as it is.
+pub(crate) enum PayloadFormat {
+    /// Opus (RFC 7587).
     Opus,
-    /// Opus with copies of its predecessors (RFC 2198), where Opus has this payload type.
+    /// Opus with redundant copies of earlier packets (RED, RFC 2198).
     Red {
-        /// The payload type of Opus.
+        /// Payload type of the Opus blocks.
         opus: u8,
     },
 }
 
-/// See the module.
+/// The receiver of one track; see the module documentation.
 #[derive(Default)]
 pub(crate) struct Receiver {
     jitter: JitterBuffer,
-    voices: Vec<Voice>,
-    /// The version of the track's list of sinks that `voices` was made from.
+    decoders: Vec<FormatDecoder>,
+    /// Version of the track's list of sinks that `decoders` was built from.
     version: u32,
     levels: Levels,
-    /// The source that was heard of last.
+    /// SSRC of the last packet.
     ssrc: u32,
-    /// The source whose missing packets the peer is being asked for.
-    asking: Option<u32>,
-    /// Frames on their way to the sinks; kept to save allocating it for each packet.
+    /// SSRC for which NACK is enabled.
+    nacking_ssrc: Option<u32>,
+    /// Scratch buffer for decoded frames, kept to avoid an allocation per packet.
     frames: Vec<AudioFrame<'static>>,
 }
 
 impl Receiver {
-    /// Takes a packet off the network.
-    pub(crate) fn insert(&mut self, packet: Packet, packing: Packing, now: Instant) {
+    /// Inserts a received packet. Invalid RED payloads are dropped.
+    pub(crate) fn insert(&mut self, packet: Packet, payload_format: PayloadFormat, now: Instant) {
         self.ssrc = packet.ssrc;
-        match packing {
-            Packing::Opus => self.jitter.insert(packet, now),
-            Packing::Red { opus } => {
+        match payload_format {
+            PayloadFormat::Opus => self.jitter.insert(packet, now),
+            PayloadFormat::Red { opus } => {
                 let Some(unpacked) = red::unpack(&packet.payload, opus) else {
                     return;
                 };
                 let packet = Packet { payload: unpacked.primary, ..packet };
                 self.jitter.insert(packet.clone(), now);
-                for (before, copy) in (1..).zip(unpacked.earlier) {
+                for (before, copy) in (1..).zip(unpacked.redundant) {
                     self.jitter.insert_copy(&packet, before, copy.ticks_before, copy.payload, now);
                 }
             }
         }
     }
 
-    /// Plays what is due into the track's sinks, and adds those whose readers are to be woken to `heard`. A track
-    /// that is not `enabled` is silent.
-    pub(crate) fn run(&mut self, sinks: &Sinks, enabled: bool, now: Instant, heard: &mut Vec<Arc<Sink>>) {
+    /// Plays out what is due into the track's sinks, and appends the sinks that got frames to `sinks_to_wake`. If not
+    /// `enabled`, the frames are silent.
+    pub(crate) fn run(
+        &mut self,
+        sinks: &Sinks,
+        enabled: bool,
+        now: Instant,
+        sinks_to_wake: &mut Vec<Arc<Sink>>,
+    ) {
         if self.version != sinks.version() {
             self.version = sinks.version();
-            self.meet(sinks.snapshot());
+            self.update_decoders(sinks.snapshot());
         }
-        while let Some(play) = self.jitter.poll(now) {
-            for voice in &mut self.voices {
-                voice.play(&play, enabled, &mut self.levels, &mut self.frames);
-                voice.deliver(&mut self.frames, heard);
+        while let Some(step) = self.jitter.poll(now) {
+            for decoder in &mut self.decoders {
+                decoder.play(&step, enabled, &mut self.levels, &mut self.frames);
+                decoder.deliver(&mut self.frames, sinks_to_wake);
             }
         }
-        self.voices.retain(|voice| !voice.sinks.is_empty());
+        self.decoders.retain(|decoder| !decoder.sinks.is_empty());
     }
 
-    /// The source whose missing packets the peer is to be asked for from now on, or no longer. To be called after
-    /// [`Self::run`], which may have closed the hole.
-    pub(crate) fn asks_anew(&mut self) -> Option<(u32, bool)> {
-        match (self.asking, self.jitter.has_hole()) {
+    /// Returns the SSRC for which NACK has to be enabled (true) or disabled (false), if that changed. Call after
+    /// [`Self::run`], which may have filled or abandoned the gap.
+    pub(crate) fn take_nack_change(&mut self) -> Option<(u32, bool)> {
+        match (self.nacking_ssrc, self.jitter.has_gap()) {
             (None, true) => {
-                self.asking = Some(self.ssrc);
+                self.nacking_ssrc = Some(self.ssrc);
                 Some((self.ssrc, true))
             }
-            (Some(_), false) => self.asking.take().map(|asked| (asked, false)),
+            (Some(_), false) => self.nacking_ssrc.take().map(|asked| (asked, false)),
             (None, false) | (Some(_), true) => None,
         }
     }
 
-    /// When [`Self::run`] has something to do if no packet comes before.
+    /// When to call [`Self::run`] if no packet arrives before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.jitter.deadline()
     }
@@ -117,101 +124,101 @@ impl Receiver {
         }
     }
 
-    /// Sorts the sinks by format, and keeps the decoders that are already at work.
-    fn meet(&mut self, sinks: Vec<Weak<Sink>>) {
-        for voice in &mut self.voices {
-            voice.sinks.clear();
+    /// Assigns the sinks to the decoders by format. Existing decoders are kept.
+    fn update_decoders(&mut self, sinks: Vec<Weak<Sink>>) {
+        for decoder in &mut self.decoders {
+            decoder.sinks.clear();
         }
         for weak in sinks {
             let Some(format) = weak.upgrade().map(|sink| sink.format()) else {
                 continue;
             };
-            match self.voices.iter_mut().find(|voice| voice.format == format) {
-                Some(voice) => voice.sinks.push(weak),
-                None => match Voice::new(format) {
-                    Ok(voice) => self.voices.push(Voice { sinks: vec![weak], ..voice }),
-                    Err(error) => tracing::error!(%error, ?format, "no decoder for an audio stream"),
+            match self.decoders.iter_mut().find(|decoder| decoder.format == format) {
+                Some(decoder) => decoder.sinks.push(weak),
+                None => match FormatDecoder::new(format) {
+                    Ok(decoder) => self.decoders.push(FormatDecoder { sinks: vec![weak], ..decoder }),
+                    Err(error) => tracing::error!(%error, ?format, "failed to create an Opus decoder"),
                 },
             }
         }
     }
 }
 
-/// The decoder of one format, and who listens to it.
-struct Voice {
+/// The decoder of one format and the sinks that it writes to.
+struct FormatDecoder {
     format: Format,
-    coded: Coded,
+    opus_format: OpusFormat,
     decoder: Decoder,
     resampler: Option<Resampler>,
-    /// Decoded samples that do not fill a frame yet, in `format`.
-    rest: Vec<i16>,
+    /// Decoded samples that do not fill a frame yet, at the rate of `format`.
+    pending: Vec<i16>,
     sinks: Vec<Weak<Sink>>,
 }
 
-impl Voice {
+impl FormatDecoder {
     fn new(format: Format) -> Result<Self, audiopus::Error> {
-        let coded = format.coded();
+        let opus_format = format.opus_format();
         Ok(Self {
             format,
-            coded,
-            decoder: Decoder::new(coded.opus_rate(), coded.opus_channels())?,
-            resampler: Resampler::between(coded.rate(), format.rate(), coded.channels()),
-            rest: Vec::new(),
+            opus_format,
+            decoder: Decoder::new(opus_format.opus_rate(), opus_format.opus_channels())?,
+            resampler: Resampler::between(opus_format.rate(), format.rate(), opus_format.channels()),
+            pending: Vec::new(),
             sinks: Vec::new(),
         })
     }
 
-    /// Decodes one step, and puts the whole frames it makes into `frames`.
+    /// Decodes one step and appends complete frames to `frames`.
     fn play(
         &mut self,
-        play: &Play,
+        step: &PlayoutStep,
         enabled: bool,
         levels: &mut Levels,
         frames: &mut Vec<AudioFrame<'static>>,
     ) {
-        // A buffer that is made for the longest packet fills the processor's first cache with zeros each time.
-        if self.coded.samples_in_ticks(play.ticks()) <= USUAL_SAMPLES {
-            self.play_through(&mut [0; USUAL_SAMPLES], play, enabled, levels, frames);
+        // Zeroing a buffer for the longest packet would evict most of the L1 cache at each step.
+        if self.opus_format.samples_in_ticks(step.ticks()) <= USUAL_PACKET_SAMPLES {
+            self.play_with_buffer(&mut [0; USUAL_PACKET_SAMPLES], step, enabled, levels, frames);
         } else {
-            self.play_through(&mut [0; MAX_SAMPLES], play, enabled, levels, frames);
+            self.play_with_buffer(&mut [0; MAX_SAMPLES], step, enabled, levels, frames);
         }
     }
 
-    /// The same by way of `pcm`, which is long enough.
-    fn play_through(
+    /// As [`Self::play`], with `pcm` as the decode buffer, which must be long enough for the step.
+    fn play_with_buffer(
         &mut self,
         pcm: &mut [i16],
-        play: &Play,
+        step: &PlayoutStep,
         enabled: bool,
         levels: &mut Levels,
         frames: &mut Vec<AudioFrame<'static>>,
     ) {
-        let length = self.coded.samples_in_ticks(play.ticks()).min(pcm.len());
-        let decoded = match play {
-            Play::Restart => {
-                // Nothing of the old source may sound into the new one.
-                match Decoder::new(self.coded.opus_rate(), self.coded.opus_channels()) {
+        let length = self.opus_format.samples_in_ticks(step.ticks()).min(pcm.len());
+        let decoded = match step {
+            PlayoutStep::Reset => {
+                // The decoder state of the old source must not leak into the new one.
+                match Decoder::new(self.opus_format.opus_rate(), self.opus_format.opus_channels()) {
                     Ok(decoder) => self.decoder = decoder,
-                    Err(error) => tracing::error!(%error, "decoder not restarted"),
+                    Err(error) => tracing::error!(%error, "failed to restart the Opus decoder"),
                 }
                 0
             }
-            Play::Packet { payload, .. } => {
+            PlayoutStep::Packet { payload, .. } => {
                 let decoded = self.decode(Some(payload), pcm, false);
-                // A packet that libopus refuses plays as silence of its length.
+                // A packet that libopus rejects plays as silence of the same length.
                 if decoded == 0 { length } else { decoded }
             }
-            Play::Recover { next, .. } => {
+            PlayoutStep::DecodeFec { next, .. } => {
                 self.decode(Some(next), &mut pcm[..length], true);
                 length
             }
-            Play::Conceal { ticks } => {
+            PlayoutStep::Conceal { ticks } => {
                 self.conceal(*ticks, pcm);
                 length
             }
-            Play::Silence { ticks } => {
-                // Longer than the buffer; there is nothing to decode anyway.
-                let samples = self.coded.samples_in_ticks(*ticks);
+            PlayoutStep::Silence { ticks } => {
+                // May be longer than `pcm`.
+                let samples = self.opus_format.samples_in_ticks(*ticks);
                 self.append(&vec![0; samples], levels, frames);
                 0
             }
@@ -229,77 +236,77 @@ impl Voice {
         match (packet, signals) {
             (Ok(packet), Ok(signals)) => {
                 let samples = self.decoder.decode(packet, signals, fec).unwrap_or(0);
-                samples * self.coded.channels()
+                samples * self.opus_format.channels()
             }
             _ => 0,
         }
     }
 
-    /// Fills `pcm` with `ticks` of concealment, in pieces that libopus takes.
+    /// Fills `pcm` with `ticks` of concealment, in pieces of at most 20 ms.
     fn conceal(&mut self, ticks: u32, pcm: &mut [i16]) {
         const PIECE_TICKS: u32 = 960;
         let (mut at, mut left) = (0, ticks.min(MAX_PACKET_TICKS));
         while left >= MIN_FRAME_TICKS {
             let piece = left.min(PIECE_TICKS);
-            let samples = self.coded.samples_in_ticks(piece);
+            let samples = self.opus_format.samples_in_ticks(piece);
             self.decode(None, &mut pcm[at..at + samples], false);
             at += samples;
             left -= piece;
         }
     }
 
-    /// Adds samples of the coded format, and cuts off whole frames.
+    /// Resamples `pcm` if needed and appends complete frames to `frames`.
     fn append(&mut self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) {
         match &mut self.resampler {
-            Some(resampler) => resampler.push(pcm, &mut self.rest),
-            // Nearly every packet is of whole frames, and nothing of it has to wait.
-            None if self.rest.is_empty() => {
-                let whole = self.cut(pcm, levels, frames);
-                self.rest.extend_from_slice(&pcm[whole..]);
+            Some(resampler) => resampler.push(pcm, &mut self.pending),
+            // Most packets consist of whole frames and need no copy.
+            None if self.pending.is_empty() => {
+                let whole = self.split_frames(pcm, levels, frames);
+                self.pending.extend_from_slice(&pcm[whole..]);
                 return;
             }
-            None => self.rest.extend_from_slice(pcm),
+            None => self.pending.extend_from_slice(pcm),
         }
-        let mut rest = std::mem::take(&mut self.rest);
-        rest.drain(..self.cut(&rest, levels, frames));
-        self.rest = rest;
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.drain(..self.split_frames(&pending, levels, frames));
+        self.pending = pending;
     }
 
-    /// Makes frames of `pcm`, and says how much of it they are.
-    fn cut(&self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) -> usize {
-        let coded_channels = self.coded.channels();
+    /// Splits `pcm` into frames; returns the number of samples used.
+    fn split_frames(&self, pcm: &[i16], levels: &mut Levels, frames: &mut Vec<AudioFrame<'static>>) -> usize {
+        let coded_channels = self.opus_format.channels();
         let instants = self.format.samples_in_ms(FRAME_MS) / self.format.channels() as usize;
         let whole = pcm.chunks_exact(instants * coded_channels);
-        let rest = whole.remainder().len();
+        let remainder = whole.remainder().len();
         for frame in whole {
-            levels.hear(frame, FRAME);
+            levels.record(frame, FRAME);
             frames.push(AudioFrame {
-                data: self.format.spread(frame, coded_channels).into(),
+                data: self.format.map_channels(frame, coded_channels).into(),
                 sample_rate: self.format.rate(),
                 num_channels: self.format.channels(),
                 samples_per_channel: instants as u32,
             });
         }
-        pcm.len() - rest
+        pcm.len() - remainder
     }
 
-    fn deliver(&mut self, frames: &mut Vec<AudioFrame<'static>>, heard: &mut Vec<Arc<Sink>>) {
+    fn deliver(&mut self, frames: &mut Vec<AudioFrame<'static>>, sinks_to_wake: &mut Vec<Arc<Sink>>) {
         if frames.is_empty() {
             return;
         }
-        let mut listeners = self.sinks.len();
+        let mut remaining = self.sinks.len();
         self.sinks.retain(|sink| {
             let Some(sink) = sink.upgrade().filter(|sink| !sink.is_closed()) else {
                 return false;
             };
-            listeners -= 1;
-            // The last one, mostly the only one, gets the frames themselves.
-            if listeners == 0 {
+            remaining -= 1;
+            // The last sink, usually the only one, takes the frames without a copy.
+            if remaining == 0 {
                 sink.push(frames.drain(..))
             } else {
                 sink.push(frames.iter().cloned())
             }
-            heard.push(sink);
+            sinks_to_wake.push(sink);
             true
         });
         frames.clear();

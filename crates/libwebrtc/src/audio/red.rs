@@ -1,55 +1,55 @@
-//! Redundant audio (RFC 2198): packets that carry their predecessors along.
+//! Redundant audio data (RED, RFC 2198): packets that carry copies of earlier ones.
 
 use std::sync::Arc;
 
 use str0m::rtp::{RedDecoder, RedEncoder, RedundantBlock};
 
-/// What a RED packet holds.
+/// The contents of a RED packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Unpacked {
-    /// The packet proper.
+pub(crate) struct RedPayload {
+    /// The primary block.
     pub primary: Arc<[u8]>,
-    /// Predecessors, the nearest first. Entry 0 is the packet sent right before this one.
-    pub earlier: Vec<Earlier>,
+    /// Redundant blocks, the most recent first. Entry 0 is the packet sent right before this one.
+    pub redundant: Vec<RedundantCopy>,
 }
 
-/// A copy of a packet that was sent before.
+/// A copy of an earlier packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Earlier {
-    /// By how many ticks of the RTP clock it was earlier.
+pub(crate) struct RedundantCopy {
+    /// Timestamp offset: by how many ticks of the RTP clock it was earlier than the primary block.
     pub ticks_before: u32,
-    /// Its payload.
+    /// The Opus packet.
     pub payload: Arc<[u8]>,
 }
 
-/// Opens a RED payload whose blocks are of the payload type `opus`. Copies of other codecs are left out;
-/// `None` if the structure is broken or the packet proper is of another codec.
-pub(crate) fn unpack(payload: &[u8], opus: u8) -> Option<Unpacked> {
+/// Parses a RED payload. `opus` is the payload type of Opus; redundant blocks of other codecs are left out. Returns
+/// `None` if the payload is malformed or the primary block is of another codec.
+pub(crate) fn unpack(payload: &[u8], opus: u8) -> Option<RedPayload> {
     let blocks = RedDecoder::decode(payload).ok()?;
     let (primary, redundant) = blocks.split_last()?;
     if !primary.is_primary || primary.pt != opus {
         return None;
     }
-    // The oldest comes first on the wire.
-    let earlier = redundant
+    // On the wire the oldest block is first.
+    let redundant = redundant
         .iter()
         .rev()
         .filter(|block| block.pt == opus && block.timestamp_offset > 0 && !block.payload.is_empty())
-        .map(|block| Earlier { ticks_before: block.timestamp_offset, payload: block.payload.into() })
+        .map(|block| RedundantCopy { ticks_before: block.timestamp_offset, payload: block.payload.into() })
         .collect();
-    Some(Unpacked { primary: primary.payload.into(), earlier })
+    Some(RedPayload { primary: primary.payload.into(), redundant })
 }
 
-/// Packs packets together with a copy of the one before.
+/// Builds RED payloads with one redundant copy, that of the previous packet.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
-    /// The packet before, and its timestamp.
+    /// Timestamp and payload of the previous packet.
     last: Option<(u32, Vec<u8>)>,
 }
 
 impl Packer {
-    /// The RED payload of an Opus packet with the timestamp `time`. A copy that is too old or too large for RED's
-    /// header (340 ms, 1,023 bytes) is left out.
+    /// Returns the RED payload of an Opus packet with the timestamp `time`. `opus` is the payload type of Opus. A copy
+    /// that exceeds the limits of the RED header (340 ms, 1,023 bytes) is left out.
     pub(crate) fn pack(&mut self, payload: Vec<u8>, time: u32, opus: u8) -> Vec<u8> {
         let copy = self.last.take().map(|(last_time, payload)| RedundantBlock {
             pt: opus,
@@ -69,7 +69,7 @@ mod tests {
     const OPUS: u8 = 111;
 
     #[test]
-    fn a_red_packet_gives_its_payload_and_its_predecessors_nearest_first() {
+    fn a_red_packet_yields_its_primary_block_and_its_copies_most_recent_first() {
         let copy =
             |pt, timestamp_offset, byte| RedundantBlock { pt, timestamp_offset, payload: vec![byte; 3] };
         let packet =
@@ -78,34 +78,34 @@ mod tests {
         let unpacked = unpack(&packet, OPUS).unwrap();
 
         assert_eq!(&*unpacked.primary, b"now");
-        let earlier: Vec<_> =
-            unpacked.earlier.iter().map(|copy| (copy.ticks_before, copy.payload[0])).collect();
-        assert_eq!(earlier, [(960, 1), (1920, 2)]);
+        let redundant: Vec<_> =
+            unpacked.redundant.iter().map(|copy| (copy.ticks_before, copy.payload[0])).collect();
+        assert_eq!(redundant, [(960, 1), (1920, 2)]);
     }
 
     #[test]
-    fn what_is_packed_unpacks_with_a_copy_of_the_packet_before_also_where_timestamps_wrap_around() {
+    fn a_packed_payload_unpacks_with_a_copy_of_the_previous_packet_across_a_timestamp_wraparound() {
         let mut packer = Packer::default();
         packer.pack(b"first".to_vec(), u32::MAX - 959, OPUS);
 
         let unpacked = unpack(&packer.pack(b"second".to_vec(), 0, OPUS), OPUS).unwrap();
 
         assert_eq!(&*unpacked.primary, b"second");
-        assert_eq!(unpacked.earlier, [Earlier { ticks_before: 960, payload: b"first"[..].into() }]);
+        assert_eq!(unpacked.redundant, [RedundantCopy { ticks_before: 960, payload: b"first"[..].into() }]);
     }
 
     #[test]
-    fn after_a_long_pause_there_is_no_copy() {
+    fn a_packet_after_a_long_pause_has_no_copy() {
         let mut packer = Packer::default();
         packer.pack(b"first".to_vec(), 0, OPUS);
 
         let unpacked = unpack(&packer.pack(b"second".to_vec(), 48_000, OPUS), OPUS).unwrap();
 
-        assert_eq!(unpacked.earlier, []);
+        assert_eq!(unpacked.redundant, []);
     }
 
     #[test]
-    fn a_packet_of_another_codec_or_none_at_all_is_refused() {
+    fn a_packet_of_another_codec_or_a_malformed_one_is_rejected() {
         assert_eq!(unpack(&RedEncoder::encode(0, b"pcmu", &[]), OPUS), None);
         assert_eq!(unpack(&[], OPUS), None);
         assert_eq!(unpack(&[0x80 | OPUS, 0, 0], OPUS), None);

@@ -1,4 +1,4 @@
-//! Where decoded sound goes: a bounded queue for each stream that the application opened.
+//! Queues of decoded audio, one for each `NativeAudioStream` of the application.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use super::format::Format;
 use crate::audio_frame::AudioFrame;
 
-/// One stream's queue.
+/// The queue of one stream.
 pub(crate) struct Sink {
     format: Format,
-    /// `None` is without bound.
+    /// Maximum number of frames; `None` is unbounded.
     capacity: Option<usize>,
     queue: Mutex<Queue>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Sink {
 struct Queue {
     frames: VecDeque<AudioFrame<'static>>,
     closed: bool,
-    /// Frames that a slow reader lost.
+    /// Frames dropped because the queue was full.
     dropped: u64,
     reader: Option<Waker>,
 }
@@ -30,7 +30,7 @@ struct Queue {
 /// The sinks of one track.
 #[derive(Default)]
 pub(crate) struct Sinks {
-    /// Counts changes of the list, so that the driver can keep a copy instead of locking it for each packet.
+    /// Incremented at each change of the list, so that receivers can keep a copy and avoid the lock.
     version: AtomicU32,
     list: Mutex<SinkList>,
 }
@@ -50,7 +50,8 @@ impl Sink {
         self.format
     }
 
-    /// Queues `frames`. When the queue is full the oldest frames go. The reader learns of them by [`Self::wake`].
+    /// Queues `frames`. If the queue is full, the oldest frames are dropped. Does not wake the reader, see
+    /// [`Self::wake`].
     pub(crate) fn push(&self, frames: impl IntoIterator<Item = AudioFrame<'static>>) {
         let mut queue = self.queue.lock();
         if queue.closed {
@@ -60,7 +61,7 @@ impl Sink {
         let excess = self.capacity.map_or(0, |capacity| queue.frames.len().saturating_sub(capacity));
         if excess > 0 {
             queue.frames.drain(..excess);
-            // Once per overflow and then rarely: a reader that stopped must not flood the log.
+            // Logged at the first drop and then every 1,000 frames, to bound the log output of a stalled reader.
             if queue.dropped == 0 || (queue.dropped / 1000) != ((queue.dropped + excess as u64) / 1000) {
                 tracing::warn!(
                     dropped = queue.dropped + excess as u64,
@@ -71,7 +72,7 @@ impl Sink {
         }
     }
 
-    /// Wakes the reader, if it waits.
+    /// Wakes the reader if it is waiting.
     pub(crate) fn wake(&self) {
         let reader = self.queue.lock().reader.take();
         if let Some(reader) = reader {
@@ -79,13 +80,13 @@ impl Sink {
         }
     }
 
-    /// Ends the stream once what is queued is read.
+    /// Ends the stream after the queued frames have been read.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.wake();
     }
 
-    /// Ends the stream at once.
+    /// Ends the stream and drops the queued frames.
     pub(crate) fn close_and_clear(&self) {
         self.queue.lock().frames = VecDeque::new();
         self.close();
@@ -112,7 +113,7 @@ impl Sink {
 }
 
 impl Sinks {
-    /// Adds a stream's sink; if the track has ended already, the stream ends too.
+    /// Adds the sink of a stream. If the track has ended, the sink is closed.
     pub(crate) fn add(&self, sink: &Arc<Sink>) {
         let mut list = self.list.lock();
         if list.closed {
@@ -128,12 +129,12 @@ impl Sinks {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The sinks whose streams are still there.
+    /// The sinks whose streams have not been dropped.
     pub(crate) fn snapshot(&self) -> Vec<Weak<Sink>> {
         self.list.lock().sinks.iter().filter(|sink| sink.strong_count() > 0).cloned().collect()
     }
 
-    /// Ends all streams once what is queued is read.
+    /// Ends all streams after their queued frames have been read.
     pub(crate) fn close(&self) {
         let mut list = self.list.lock();
         list.closed = true;
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_out_in_the_order_they_went_in() {
+    fn frames_are_read_in_the_order_they_were_pushed() {
         let sink = Sink::new(Format::SPEECH, Some(3));
 
         sink.push([frame(1), frame(2)]);
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_without_bound_keeps_everything() {
+    fn an_unbounded_queue_keeps_every_frame() {
         let sink = Sink::new(Format::SPEECH, None);
 
         sink.push((0..500).map(frame));
@@ -191,16 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_woken_once_it_is_told_and_when_its_stream_ends() {
-        struct Wakings(AtomicU32);
-        impl Wake for Wakings {
+    fn a_reader_is_woken_once_by_wake_and_when_its_stream_ends() {
+        struct WakeCount(AtomicU32);
+        impl Wake for WakeCount {
             fn wake(self: Arc<Self>) {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let wakings = Arc::new(Wakings(AtomicU32::new(0)));
-        let waker = Waker::from(Arc::clone(&wakings));
-        let woken = || wakings.0.load(Ordering::Relaxed);
+        let wakes = Arc::new(WakeCount(AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let woken = || wakes.0.load(Ordering::Relaxed);
         let sink = Sink::new(Format::SPEECH, None);
         let wait = || assert!(sink.poll_frame(&mut Context::from_waker(&waker)).is_pending());
 
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_track_lets_its_streams_read_what_is_queued_and_no_more() {
+    fn the_streams_of_an_ended_track_end_after_the_queued_frames() {
         let sinks = Sinks::default();
         let sink = Arc::new(Sink::new(Format::SPEECH, None));
         sinks.add(&sink);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_an_ended_track_ends_at_once() {
+    fn a_stream_opened_on_an_ended_track_ends_at_once() {
         let sinks = Sinks::default();
         sinks.close();
         let sink = Arc::new(Sink::new(Format::SPEECH, None));

@@ -1,4 +1,4 @@
-//! Sound coded, carried over a line that loses packets, and decoded by libopus, in virtual time.
+//! Sender and receiver with libopus over a simulated lossy network, in virtual time.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::format::Format;
 use super::jitter::Packet;
 use super::measure::{sine, snr_db};
-use super::receiver::{Packing, Receiver};
+use super::receiver::{PayloadFormat, Receiver};
 use super::red::Packer;
 use super::report::ReceiveReport;
-use super::sender::{Coding, Sender};
+use super::sender::{EncoderSettings, Sender};
 use super::sink::{Sink, Sinks};
 use crate::clock::now;
 
@@ -19,25 +19,26 @@ const RATE: u32 = 16_000;
 const OPUS: u8 = 111;
 const TICK: Duration = Duration::from_millis(10);
 const SAMPLES_PER_TICK: usize = RATE as usize / 100;
-const SPEECH: Coding = Coding { max_bitrate: Some(32_000), dtx: false, fec: true, stereo: false };
+const SPEECH: EncoderSettings =
+    EncoderSettings { max_bitrate: Some(32_000), dtx: false, fec: true, stereo: false };
 
-/// What came out at the other end.
-struct Heard {
+/// The received audio and statistics of one transmission.
+struct Received {
     pcm: Vec<i16>,
-    /// Packets that were sent, lost ones included.
+    /// Number of packets sent, including lost ones.
     sent: usize,
     report: ReceiveReport,
 }
 
-/// Sends `pcm` at real time and takes what the receiver plays meanwhile.
-fn carry(pcm: &[i16], coding: Coding, red: bool, lost: impl Fn(usize) -> bool) -> Heard {
-    let mut sender = Sender::new(Format::SPEECH, coding, 7, 7).unwrap();
+/// Sends `pcm` in real time over a network that drops the packets for which `lost` is true.
+fn transmit(pcm: &[i16], settings: EncoderSettings, red: bool, lost: impl Fn(usize) -> bool) -> Received {
+    let mut sender = Sender::new(Format::SPEECH, settings, 7, 7).unwrap();
     let mut packer = red.then(Packer::default);
     let mut receiver = Receiver::default();
     let sinks = Sinks::default();
     let sink = Arc::new(Sink::new(Format::SPEECH, None));
     sinks.add(&sink);
-    let packing = if red { Packing::Red { opus: OPUS } } else { Packing::Opus };
+    let payload_format = if red { PayloadFormat::Red { opus: OPUS } } else { PayloadFormat::Opus };
 
     let (start, mut sent) = (now(), 0);
     for (tick, pcm) in (0..).zip(pcm.chunks(SAMPLES_PER_TICK)) {
@@ -54,13 +55,13 @@ fn carry(pcm: &[i16], coding: Coding, red: bool, lost: impl Fn(usize) -> bool) -
                     time: outgoing.time,
                     payload: payload.into(),
                 };
-                receiver.insert(packet, packing, now);
+                receiver.insert(packet, payload_format, now);
             }
             sent += 1;
         });
         receiver.run(&sinks, true, now, &mut Vec::new());
     }
-    Heard { pcm: drain(&sink), sent, report: receiver.report() }
+    Received { pcm: drain(&sink), sent, report: receiver.report() }
 }
 
 fn drain(sink: &Sink) -> Vec<i16> {
@@ -71,8 +72,8 @@ fn drain(sink: &Sink) -> Vec<i16> {
     pcm
 }
 
-/// Something like a voice: a buzz whose harmonics fall off, gliding between 100 and 220 Hz, in four syllables a
-/// second. What it does next cannot be guessed from what it did before.
+/// A speech-like signal: a harmonic tone that glides between 100 and 220 Hz, modulated at four syllables per second.
+/// Concealment cannot predict it well.
 fn voice(seconds: usize) -> Vec<i16> {
     let mut phase = 0.0;
     (0..RATE as usize * seconds)
@@ -85,88 +86,88 @@ fn voice(seconds: usize) -> Vec<i16> {
         .collect()
 }
 
-/// The power of `heard` against that of its difference from `clean`, in dB.
-fn likeness_db(heard: &[i16], clean: &[i16]) -> f64 {
+/// Signal-to-noise ratio of `received` against `clean`, in dB.
+fn snr_against_db(received: &[i16], clean: &[i16]) -> f64 {
     let (mut power, mut error) = (0.0, 1e-9);
-    for (heard, clean) in heard.iter().zip(clean) {
+    for (received, clean) in received.iter().zip(clean) {
         power += f64::from(*clean).powi(2);
-        error += (f64::from(*heard) - f64::from(*clean)).powi(2);
+        error += (f64::from(*received) - f64::from(*clean)).powi(2);
     }
     10.0 * (power / error).log10()
 }
 
 #[test]
-fn a_tone_comes_out_as_it_went_in_and_without_a_hole() {
-    let heard = carry(&sine(440.0, 12_000.0, RATE, 48_000), SPEECH, false, |_| false);
+fn a_tone_is_received_undistorted_and_without_gaps() {
+    let received = transmit(&sine(440.0, 12_000.0, RATE, 48_000), SPEECH, false, |_| false);
 
-    let tone = snr_db(&heard.pcm[16_000..40_000], RATE, 440.0);
+    let tone = snr_db(&received.pcm[16_000..40_000], RATE, 440.0);
     assert!((tone.amplitude - 12_000.0).abs() < 120.0 && tone.snr_db > 25.0, "{tone:?}");
-    assert!(heard.pcm.len() > 48_000 - 3_200, "{} samples", heard.pcm.len());
-    assert_eq!(heard.report.counters.concealments, 0);
+    assert!(received.pcm.len() > 48_000 - 3_200, "{} samples", received.pcm.len());
+    assert_eq!(received.report.counters.concealments, 0);
 }
 
 #[test]
-fn a_lost_packet_comes_back_better_from_the_copy_in_the_next_one_than_made_up() {
+fn in_band_fec_restores_a_lost_packet_better_than_concealment() {
     let voice = voice(6);
     let lost = |number: usize| number > 100 && number.is_multiple_of(10);
-    // Forward error correction changes what is coded, so each is held against itself without loss.
-    let likeness = |fec| {
-        let coding = Coding { fec, ..SPEECH };
-        let clean = carry(&voice, coding, false, |_| false);
-        let heard = carry(&voice, coding, false, lost);
-        assert_eq!(heard.pcm.len(), clean.pcm.len(), "losses must not move the sound");
-        likeness_db(&heard.pcm, &clean.pcm)
+    // FEC takes bitrate from the primary signal, so each setting is compared with itself without loss.
+    let snr_with_loss = |fec| {
+        let settings = EncoderSettings { fec, ..SPEECH };
+        let clean = transmit(&voice, settings, false, |_| false);
+        let received = transmit(&voice, settings, false, lost);
+        assert_eq!(received.pcm.len(), clean.pcm.len(), "losses must not shift the audio in time");
+        snr_against_db(&received.pcm, &clean.pcm)
     };
 
-    let (with, without) = (likeness(true), likeness(false));
+    let (with, without) = (snr_with_loss(true), snr_with_loss(false));
 
     assert!(with > without + 3.0, "{with:.1} dB with FEC, {without:.1} dB without");
 }
 
 #[test]
-fn with_redundant_packets_single_losses_are_not_heard_at_all() {
+fn red_restores_single_losses_exactly() {
     let voice = voice(6);
-    let clean = carry(&voice, SPEECH, true, |_| false);
-    // The first loss teaches the buffer to wait for copies; it may be heard.
-    let heard =
-        carry(&voice, SPEECH, true, |number| number == 20 || number > 100 && number.is_multiple_of(7));
+    let clean = transmit(&voice, SPEECH, true, |_| false);
+    // The first loss, during which the gap wait adapts, may be concealed.
+    let received =
+        transmit(&voice, SPEECH, true, |number| number == 20 || number > 100 && number.is_multiple_of(7));
 
     let tail = |pcm: &[i16]| pcm[pcm.len() - 3 * RATE as usize..].to_vec();
-    let (heard_tail, clean_tail) = (tail(&heard.pcm), tail(&clean.pcm));
-    // The buffer may have grown by whole steps of 2.5 ms meanwhile.
+    let (received_tail, clean_tail) = (tail(&received.pcm), tail(&clean.pcm));
+    // The delay may have changed by whole frames of 2.5 ms.
     let same = (0..=24).map(|steps| steps * 40).any(|later| {
-        heard_tail[later..] == clean_tail[..clean_tail.len() - later]
-            || heard_tail[..heard_tail.len() - later] == clean_tail[later..]
+        received_tail[later..] == clean_tail[..clean_tail.len() - later]
+            || received_tail[..received_tail.len() - later] == clean_tail[later..]
     });
-    assert!(same, "{:?}", heard.report.counters);
-    assert!(heard.report.counters.from_red > 20, "{:?}", heard.report.counters);
+    assert!(same, "{:?}", received.report.counters);
+    assert!(received.report.counters.from_red > 20, "{:?}", received.report.counters);
 }
 
 #[test]
-fn while_nobody_speaks_little_is_sent_and_silence_is_played_on() {
+fn with_dtx_silence_is_hardly_sent_and_is_played_out_in_real_time() {
     let mut pcm = voice(2);
     pcm.extend(vec![0; 4 * RATE as usize]);
     pcm.extend(voice(2));
-    let coding = Coding { dtx: true, ..SPEECH };
+    let settings = EncoderSettings { dtx: true, ..SPEECH };
 
-    let heard = carry(&pcm, coding, false, |_| false);
+    let received = transmit(&pcm, settings, false, |_| false);
 
-    // 200 packets of speech; of 200 of silence, a few until the encoder believes it and then one in 400 ms.
-    assert!((200..260).contains(&heard.sent), "{} packets", heard.sent);
+    // 200 packets of speech. Of 200 of silence, a few until the encoder detects it and then one per 400 ms.
+    assert!((200..260).contains(&received.sent), "{} packets", received.sent);
     assert!(
-        heard.pcm.len() > pcm.len() - 6_400,
-        "{} of {} samples: time stood still",
-        heard.pcm.len(),
+        received.pcm.len() > pcm.len() - 6_400,
+        "{} of {} samples were played out",
+        received.pcm.len(),
         pcm.len()
     );
-    let middle = &heard.pcm[4 * RATE as usize..5 * RATE as usize];
-    assert!(middle.iter().all(|sample| sample.abs() < 100), "it is not silent");
-    let end = &heard.pcm[heard.pcm.len() - RATE as usize..];
-    assert!(end.iter().any(|sample| *sample > 5_000), "speech did not come back");
+    let middle = &received.pcm[4 * RATE as usize..5 * RATE as usize];
+    assert!(middle.iter().all(|sample| sample.abs() < 100), "the pause is not silent");
+    let end = &received.pcm[received.pcm.len() - RATE as usize..];
+    assert!(end.iter().any(|sample| *sample > 5_000), "the speech after the pause is missing");
 }
 
 #[test]
-fn the_rtp_clock_keeps_to_the_senders_over_any_number_of_pauses() {
+fn the_rtp_clock_does_not_drift_from_real_time_over_many_pauses() {
     let mut sender = Sender::new(Format::SPEECH, SPEECH, 7, u32::MAX - 960).unwrap();
     let start = now();
     let (mut now, mut first) = (start, None);
@@ -185,7 +186,7 @@ fn the_rtp_clock_keeps_to_the_senders_over_any_number_of_pauses() {
 }
 
 #[test]
-fn each_stream_of_a_track_gets_the_format_it_asked_for() {
+fn each_stream_of_a_track_gets_its_requested_format() {
     let mut sender = Sender::new(Format::SPEECH, SPEECH, 7, 7).unwrap();
     let mut receiver = Receiver::default();
     let sinks = Sinks::default();
@@ -205,7 +206,7 @@ fn each_stream_of_a_track_gets_the_format_it_asked_for() {
                 time: outgoing.time,
                 payload: outgoing.payload.into(),
             };
-            receiver.insert(packet, Packing::Opus, now);
+            receiver.insert(packet, PayloadFormat::Opus, now);
         });
         receiver.run(&sinks, true, now, &mut Vec::new());
     }
@@ -221,13 +222,13 @@ fn each_stream_of_a_track_gets_the_format_it_asked_for() {
 }
 
 #[test]
-fn what_is_no_opus_packet_harms_nothing() {
+fn invalid_opus_packets_do_not_panic() {
     let mut receiver = Receiver::default();
     let sinks = Sinks::default();
     let sink = Arc::new(Sink::new(Format::SPEECH, None));
     sinks.add(&sink);
     let start = now();
-    // Every first byte there is, followed by nothing that fits it.
+    // Every possible first byte, followed by an invalid remainder.
     for number in 0..256_u32 {
         let now = start + 2 * TICK * number;
         let packet = Packet {
@@ -236,8 +237,8 @@ fn what_is_no_opus_packet_harms_nothing() {
             time: number * 960,
             payload: vec![number as u8, 0xff, 0xff].into(),
         };
-        for packing in [Packing::Opus, Packing::Red { opus: OPUS }] {
-            receiver.insert(packet.clone(), packing, now);
+        for payload_format in [PayloadFormat::Opus, PayloadFormat::Red { opus: OPUS }] {
+            receiver.insert(packet.clone(), payload_format, now);
         }
         receiver.run(&sinks, true, now, &mut Vec::new());
     }

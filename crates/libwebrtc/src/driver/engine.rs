@@ -1,13 +1,14 @@
-//! The threads that connections and sources run on.
+//! The threads that the tasks of connections and sources run on.
 //!
-//! There is one engine in a process while anything needs it: a connection, a source, or a factory. Its threads end
-//! with the last of them.
+//! A process has one engine for as long as a connection, a source or a factory uses it. Its threads end with the last
+//! user.
 //!
-//! Waking a thread costs more than what it does with one packet. So connections share a thread for as long as it has
-//! room, and a thread that is woken often rests in between and takes what came meanwhile in one go ([`rest`]). So do
-//! those who read the sound: they are woken when the thread has done all there is to do.
+//! Waking a thread costs more than processing one packet. Three things reduce wakeups: connections are placed on the
+//! first thread until it has [`MIN_TASKS_PER_THREAD`] tasks; a thread that is woken often sleeps shortly and then
+//! processes several packets ([`wake_coalescer`]); readers of audio streams are woken when a thread runs out of work
+//! and not per packet.
 
-mod rest;
+mod wake_coalescer;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -25,43 +26,43 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use crate::audio::sink::Sink;
 use crate::clock;
 use crate::{RtcError, RtcErrorType};
-use rest::Rest;
+use wake_coalescer::WakeCoalescer;
 
-/// How many threads, where the default does not suit.
+/// Environment variable with the number of threads.
 const THREADS_VARIABLE: &str = "LIBWEBRTC_THREADS";
-/// A thread carries some 400 listening connections. Two are plenty for what a machine of this kind does.
+/// Default number of threads, limited by the number of cores. One thread serves some 400 receiving connections.
 const DEFAULT_THREADS: usize = 2;
 
-/// A thread with fewer tasks than this takes the next one, even if another has nothing to do.
-const SHARED: usize = 64;
+/// The first thread with fewer tasks than this gets the next task, even if another thread is idle.
+const MIN_TASKS_PER_THREAD: usize = 64;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// See the module.
+/// The thread pool; see the module documentation.
 pub(crate) struct Engine {
     threads: Vec<Thread>,
 }
 
 struct Thread {
-    /// New tasks. Without bound, since what is in there is a connection that the application has made already.
+    /// New tasks. Unbounded: each is a connection or a source that the application has created already.
     queue: UnboundedSender<Task>,
-    /// How many tasks it has.
+    /// Number of tasks.
     tasks: Arc<AtomicUsize>,
 }
 
 thread_local! {
-    /// The sinks that sound was played into since this thread last waited.
-    static HEARD: RefCell<Vec<Arc<Sink>>> = const { RefCell::new(Vec::new()) };
+    /// Sinks that got frames since this thread last parked.
+    static SINKS_TO_WAKE: RefCell<Vec<Arc<Sink>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The engine that is running, if one is.
+/// The running engine, if any.
 static RUNNING: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
 
 impl Engine {
-    /// The running engine, or a new one.
+    /// Returns the running engine, or starts one.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// `Internal` if a thread could not be started.
     pub(crate) fn shared() -> Result<Arc<Self>, RtcError> {
         let mut running = RUNNING.lock();
         if let Some(engine) = running.upgrade() {
@@ -76,16 +77,16 @@ impl Engine {
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let (queue, new) = unbounded_channel();
-            let (tasks, rest) = (Arc::default(), Arc::new(Mutex::new(Rest::default())));
-            let runtime = runtime(&rest).map_err(no_thread)?;
-            let serving = serve(new, Arc::clone(&tasks), rest);
+            let (tasks, wake_coalescer) = (Arc::default(), Arc::new(Mutex::new(WakeCoalescer::default())));
+            let runtime = runtime(&wake_coalescer).map_err(thread_error)?;
+            let serving = run_tasks(new, Arc::clone(&tasks), wake_coalescer);
             thread::Builder::new()
                 .name(format!("webrtc-{number}"))
                 .spawn(move || {
                     LocalSet::new().block_on(&runtime, serving);
                     wake_readers();
                 })
-                .map_err(no_thread)?;
+                .map_err(thread_error)?;
             threads.push(Thread { queue, tasks });
         }
         Ok(Self { threads })
@@ -94,85 +95,93 @@ impl Engine {
     /// Runs `task` on one of the threads.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let load = |thread: &&Thread| thread.tasks.load(Ordering::Relaxed);
-        let shared = self.threads.iter().find(|thread| load(thread) < SHARED);
+        let shared = self.threads.iter().find(|thread| load(thread) < MIN_TASKS_PER_THREAD);
         let Some(thread) = shared.or_else(|| self.threads.iter().min_by_key(load)) else {
             return;
         };
         thread.tasks.fetch_add(1, Ordering::Relaxed);
         if thread.queue.send(Box::pin(task)).is_err() {
             // The thread's loop ends only after this engine is dropped, unless it panicked.
-            tracing::error!("the engine's thread is gone");
+            tracing::error!("the media thread has ended");
         }
     }
 }
 
-/// Lets `play` add the sinks that it plays into, and wakes their readers before this thread waits.
-pub(super) fn tell_readers(play: impl FnOnce(&mut Vec<Arc<Sink>>)) {
-    HEARD.with_borrow_mut(play);
+/// Calls `play` with a list for the sinks that it writes to. Their readers are woken before this thread parks.
+pub(super) fn defer_wakes(play: impl FnOnce(&mut Vec<Arc<Sink>>)) {
+    SINKS_TO_WAKE.with_borrow_mut(play);
 }
 
 fn wake_readers() {
-    let heard = HEARD.take();
-    for sink in &heard {
+    let sinks = SINKS_TO_WAKE.take();
+    for sink in &sinks {
         sink.wake();
     }
 }
 
-/// A runtime whose thread rests as it is told before it waits.
-fn runtime(rest: &Arc<Mutex<Rest>>) -> std::io::Result<Runtime> {
-    let (waiting, woken) = (Arc::clone(rest), Arc::clone(rest));
+/// A current-thread runtime that wakes readers and applies wakeup coalescing before its thread parks.
+fn runtime(wake_coalescer: &Arc<Mutex<WakeCoalescer>>) -> std::io::Result<Runtime> {
+    let (waiting, woken) = (Arc::clone(wake_coalescer), Arc::clone(wake_coalescer));
     Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .on_thread_park(move || {
             wake_readers();
-            let pause = waiting.lock().before_waiting(clock::now());
+            let pause = waiting.lock().sleep_before_park(clock::now());
             if let Some(pause) = pause {
                 thread::sleep(pause);
             }
         })
-        .on_thread_unpark(move || woken.lock().woke(clock::now()))
+        .on_thread_unpark(move || woken.lock().on_wake(clock::now()))
         .build()
 }
 
-/// Runs tasks until the engine is dropped and all of them have ended.
-async fn serve(mut new: UnboundedReceiver<Task>, count: Arc<AtomicUsize>, rest: Arc<Mutex<Rest>>) {
+/// Runs tasks until the engine is dropped and all tasks have ended.
+async fn run_tasks(
+    mut new: UnboundedReceiver<Task>,
+    count: Arc<AtomicUsize>,
+    wake_coalescer: Arc<Mutex<WakeCoalescer>>,
+) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             task = new.recv() => match task {
                 Some(mut task) => {
-                    let rest = Arc::clone(&rest);
+                    let wake_coalescer = Arc::clone(&wake_coalescer);
                     tasks.spawn_local(poll_fn(move |cx| {
-                        rest.lock().worked();
+                        wake_coalescer.lock().on_poll();
                         task.as_mut().poll(cx)
                     }));
                 }
                 None => break,
             },
-            Some(ended) = tasks.join_next() => report(ended, &count),
+            Some(ended) = tasks.join_next() => task_ended(ended, &count),
         }
     }
     while let Some(ended) = tasks.join_next().await {
-        report(ended, &count);
+        task_ended(ended, &count);
     }
 }
 
-/// A panic in one connection is a bug of ours that the others survive.
-fn report(ended: Result<(), JoinError>, count: &AtomicUsize) {
+/// Logs a task that panicked. Other tasks are not affected.
+fn task_ended(ended: Result<(), JoinError>, count: &AtomicUsize) {
     count.fetch_sub(1, Ordering::Relaxed);
     if let Err(error) = ended {
-        tracing::error!(%error, "a media task failed");
+        tracing::error!(%error, "a media task panicked");
     }
 }
 
 fn thread_count() -> usize {
-    let asked = std::env::var(THREADS_VARIABLE).ok().and_then(|count| count.parse::<NonZero<usize>>().ok());
+    let configured =
+        std::env::var(THREADS_VARIABLE).ok().and_then(|count| count.parse::<NonZero<usize>>().ok());
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    asked.map_or(cores.min(DEFAULT_THREADS), NonZero::get)
+    configured.map_or(cores.min(DEFAULT_THREADS), NonZero::get)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
-fn no_thread(error: std::io::Error) -> RtcError {
-    RtcError { error_type: RtcErrorType::Internal, message: format!("no thread for media: {error}") }
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err requires")]
+fn thread_error(error: std::io::Error) -> RtcError {
+    RtcError {
+        error_type: RtcErrorType::Internal,
+        message: format!("failed to start a media thread: {error}"),
+    }
 }

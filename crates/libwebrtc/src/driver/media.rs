@@ -1,30 +1,30 @@
-//! The sound of one connection: a receiver for each track that arrives, a sender for each that goes out.
+//! The audio of one connection: a receiver per remote track and a sender per local track.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::Connection;
-use super::source::Outlet;
+use super::source::ConnectionQueue;
 use crate::audio::receiver::Receiver;
 use crate::audio::report::REPORT_INTERVAL;
 use crate::audio::sender::Sender;
 use crate::audio::sink::Sink;
-use crate::audio_track::{Feed, RtcAudioTrack};
-use crate::peer::{Incoming, SendPlan, TransceiverId};
+use crate::audio_track::{AudioTrackKind, RtcAudioTrack};
+use crate::peer::{ReceivedAudio, SendConfig, TransceiverId};
 
 pub(super) struct Media {
     connection: Weak<Connection>,
-    /// A handful per connection, so a list is faster than a map.
+    /// A connection has only a few, so a list is faster than a map.
     receivers: Vec<(RtcAudioTrack, Receiver)>,
-    senders: Vec<Outgoing>,
+    senders: Vec<ActiveSender>,
     report_at: Option<Instant>,
 }
 
-struct Outgoing {
+struct ActiveSender {
     id: TransceiverId,
     track: RtcAudioTrack,
     sender: Sender,
-    outlet: Arc<Outlet>,
+    queue: Arc<ConnectionQueue>,
 }
 
 impl Media {
@@ -32,15 +32,15 @@ impl Media {
         Self { connection, receivers: Vec::new(), senders: Vec::new(), report_at: None }
     }
 
-    pub(super) fn receive(&mut self, incoming: Incoming, now: Instant) {
-        let Incoming { track, packet, packing } = incoming;
+    pub(super) fn receive(&mut self, received: ReceivedAudio, now: Instant) {
+        let ReceivedAudio { track, packet, payload_format } = received;
         let known = self.receivers.iter().position(|(known, _)| same(known, &track));
         let index = known.unwrap_or_else(|| {
             self.receivers.push((track, Receiver::default()));
             self.receivers.len() - 1
         });
         if let Some((_, receiver)) = self.receivers.get_mut(index) {
-            receiver.insert(packet, packing, now);
+            receiver.insert(packet, payload_format, now);
         }
     }
 
@@ -48,26 +48,27 @@ impl Media {
         self.receivers.retain(|(known, _)| !same(known, track));
     }
 
-    /// Plays what is due, and adds the sinks whose readers are to be woken to `heard`.
-    pub(super) fn play(&mut self, now: Instant, heard: &mut Vec<Arc<Sink>>) {
+    /// Plays out what is due, and appends the sinks that got frames to `sinks_to_wake`.
+    pub(super) fn play(&mut self, now: Instant, sinks_to_wake: &mut Vec<Arc<Sink>>) {
         for (track, receiver) in &mut self.receivers {
-            if let Feed::Remote(sinks) = track.shared().feed() {
-                receiver.run(sinks, track.shared().enabled(), now, heard);
+            if let AudioTrackKind::Remote(sinks) = track.shared().kind() {
+                receiver.run(sinks, track.shared().enabled(), now, sinks_to_wake);
             }
         }
         self.report(now);
     }
 
-    /// Has the peer asked for packets that are missing, and no more once they are not.
-    pub(super) fn ask(&mut self, connection: &Connection) {
+    /// Enables NACK for sources with missing packets, and disables it when none is missing any more.
+    pub(super) fn update_nack(&mut self, connection: &Connection) {
         for (_, receiver) in &mut self.receivers {
-            if let Some((ssrc, ask)) = receiver.asks_anew() {
-                connection.with(|peer, now| peer.ask_again(ssrc, ask, now));
+            if let Some((ssrc, enabled)) = receiver.take_nack_change() {
+                connection.with(|peer, now| peer.set_nack_enabled(ssrc, enabled, now));
             }
         }
     }
 
-    /// Reports once in a while. No timer of its own: while there is sound this is called often enough.
+    /// Updates the reports of the tracks once per [`REPORT_INTERVAL`]. Needs no timer: while there is audio, it is
+    /// called often enough.
     fn report(&mut self, now: Instant) {
         if self.report_at.is_some_and(|at| now < at) {
             return;
@@ -76,8 +77,8 @@ impl Media {
         for (track, receiver) in &self.receivers {
             track.shared().report_received(receiver.report());
         }
-        for outgoing in &self.senders {
-            outgoing.track.shared().report_sent(outgoing.sender.report());
+        for active in &self.senders {
+            active.track.shared().report_sent(active.sender.report());
         }
     }
 
@@ -85,42 +86,42 @@ impl Media {
         self.receivers.iter().filter_map(|(_, receiver)| receiver.deadline()).min()
     }
 
-    /// Starts, changes or stops what a transceiver sends.
-    pub(super) fn plan(&mut self, id: TransceiverId, plan: Option<SendPlan>) {
-        let Some(plan) = plan else {
-            return self.senders.retain(|outgoing| outgoing.id != id);
+    /// Starts, reconfigures or stops (`None`) the sender of a transceiver.
+    pub(super) fn configure_sender(&mut self, id: TransceiverId, config: Option<SendConfig>) {
+        let Some(config) = config else {
+            return self.senders.retain(|active| active.id != id);
         };
-        let same_track = |outgoing: &&mut Outgoing| outgoing.id == id && same(&outgoing.track, &plan.track);
-        if let Some(outgoing) = self.senders.iter_mut().find(same_track) {
-            if let Err(error) = outgoing.sender.set_coding(plan.coding) {
-                tracing::error!(%error, "coding not changed");
+        let same_track = |active: &&mut ActiveSender| active.id == id && same(&active.track, &config.track);
+        if let Some(active) = self.senders.iter_mut().find(same_track) {
+            if let Err(error) = active.sender.set_settings(config.settings) {
+                tracing::error!(%error, "failed to change the encoder settings");
             }
             return;
         }
-        self.senders.retain(|outgoing| outgoing.id != id);
-        let Feed::Source(source) = plan.track.shared().feed() else {
+        self.senders.retain(|active| active.id != id);
+        let AudioTrackKind::Source(source) = config.track.shared().kind() else {
             return;
         };
         let source = source.shared();
         let (seq, time) = random_start();
-        let sender = source.format().and_then(|format| Sender::new(format, plan.coding, seq, time).ok());
+        let sender = source.format().and_then(|format| Sender::new(format, config.settings, seq, time).ok());
         let Some(sender) = sender else {
-            tracing::error!("no encoder for an audio track");
+            tracing::error!("failed to create an Opus encoder");
             return;
         };
-        let outlet = source.open_outlet(self.connection.clone());
-        self.senders.push(Outgoing { id, track: plan.track, sender, outlet });
+        let queue = source.open_queue(self.connection.clone());
+        self.senders.push(ActiveSender { id, track: config.track, sender, queue });
     }
 
-    /// Encodes what came from the sources and hands it to the peer.
+    /// Encodes the queued audio of the sources and passes the packets to the peer.
     pub(super) fn encode(&mut self, connection: &Connection, now: Instant) {
         let mut packets = Vec::new();
-        for outgoing in &mut self.senders {
-            while let Some(pcm) = outgoing.outlet.take() {
-                if outgoing.track.shared().enabled() {
-                    outgoing.sender.push(&pcm, now, |packet| packets.push((outgoing.id, packet)));
+        for active in &mut self.senders {
+            while let Some(pcm) = active.queue.take() {
+                if active.track.shared().enabled() {
+                    active.sender.push(&pcm, now, |packet| packets.push((active.id, packet)));
                 } else {
-                    outgoing.sender.mute();
+                    active.sender.mute();
                 }
             }
         }
@@ -138,8 +139,8 @@ fn same(one: &RtcAudioTrack, other: &RtcAudioTrack) -> bool {
     Arc::ptr_eq(one.shared(), other.shared())
 }
 
-/// Where a stream's numbers begin: at random (RFC 3550 §5.1), and low enough that the sequence numbers do not wrap
-/// around within the first packets, which a receiver that joins late could not tell (RFC 3711 §3.3.1).
+/// Random initial sequence number and timestamp (RFC 3550 §5.1). The sequence number is below 2^15, so that it does not
+/// wrap within the first packets: a receiver that joins later could not know the rollover counter (RFC 3711 §3.3.1).
 fn random_start() -> (u16, u32) {
     let random = uuid::Uuid::new_v4().as_u128();
     ((random as u16) >> 1, (random >> 96) as u32)

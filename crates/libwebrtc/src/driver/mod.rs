@@ -1,15 +1,15 @@
-//! Carries out what the machines decide: sockets, timers, threads, callbacks.
+//! I/O for the sans-IO parts of the crate: sockets, timers, threads, callbacks.
 //!
 //! ```text
 //! application ──calls──▶ Connection { Mutex<Peer> } ──wakes──▶ run(): one task per connection
 //!      ▲                                                        │  sockets ◀──▶ Peer
 //!      └────────── callbacks, streams ◀─────────────────────────┘  packets ──▶ Receiver ──▶ sinks
-//!                                                                  outlets ──▶ Sender ──▶ Peer
+//!                                                                  sources ──▶ Sender ──▶ Peer
 //! ```
 //!
-//! The tasks run on threads of their own ([`engine`]), so that an application that blocks its runtime does not
-//! stall media. The lock of a [`Peer`] is held for microseconds at a time, never across a wait, a callback, a
-//! decoder or an encoder.
+//! The tasks run on dedicated threads ([`engine`]), so that an application that blocks its runtime does not stall
+//! media. The lock of a [`Peer`] is held for microseconds at a time, never across an await, a callback, decoding or
+//! encoding.
 
 pub(crate) mod engine;
 mod media;
@@ -29,7 +29,7 @@ use crate::clock;
 use crate::data_channel::{ChannelShared, DataChannel, DataChannelInit, DataChannelState};
 use crate::ice_candidate::IceCandidate;
 use crate::media_stream::MediaStream;
-use crate::peer::{ChannelKey, Notice, Output, Peer, TransceiverId};
+use crate::peer::{ChannelKey, Output, Peer, PeerEvent, TransceiverId};
 use crate::peer_connection::{
     IceCandidateError, OnConnectionChange, OnDataChannel, OnIceCandidate, OnIceCandidateError,
     OnIceConnectionChange, OnIceGatheringChange, OnNegotiationNeeded, OnSignalingChange, OnTrack, TrackEvent,
@@ -40,23 +40,23 @@ use engine::Engine;
 use media::Media;
 use network::Network;
 
-/// With nothing to do, a connection looks at the clock this often.
-const IDLE: Duration = Duration::from_secs(60);
+/// Maximum sleep of an idle connection's task.
+const MAX_IDLE_SLEEP: Duration = Duration::from_secs(60);
 
-/// What the application's handles and the task of one connection share.
+/// State shared by the application's handles and the task of one connection.
 pub(crate) struct Connection {
     peer: Mutex<Peer>,
     wake: Notify,
-    /// The configuration, and how often it was set.
+    /// The configuration and its version, which is incremented each time it is set.
     configuration: Mutex<(u64, RtcConfiguration)>,
-    /// The channels whose callbacks may be due. A channel is in here until it is closed.
+    /// Data channels that are not closed, to call their callbacks.
     channels: Mutex<HashMap<ChannelKey, Arc<ChannelShared>>>,
     pub(crate) callbacks: Callbacks,
     engine: Arc<Engine>,
     this: Weak<Connection>,
 }
 
-/// The application's callbacks.
+/// Callbacks set by the application.
 #[derive(Default)]
 pub(crate) struct Callbacks {
     pub connection: Mutex<Option<OnConnectionChange>>,
@@ -71,10 +71,10 @@ pub(crate) struct Callbacks {
 }
 
 impl Connection {
-    /// Opens a connection's sockets and starts its task.
+    /// Opens the sockets of a connection and starts its task.
     ///
     /// # Errors
-    /// When no thread or no socket could be had.
+    /// `Internal` if no thread could be started or no socket opened.
     pub(crate) fn start(configuration: RtcConfiguration) -> Result<Arc<Self>, RtcError> {
         let engine = Engine::shared()?;
         let now = clock::now();
@@ -94,7 +94,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Does something with the peer, and wakes the task to carry out what comes of it.
+    /// Calls `act` with the peer locked, and wakes the task if there are outputs to process.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Peer, Instant) -> R) -> R {
         let mut peer = self.peer.lock();
         let result = act(&mut peer, clock::now());
@@ -112,11 +112,11 @@ impl Connection {
         init: &DataChannelInit,
     ) -> Result<DataChannel, RtcError> {
         let key = self.with(|peer, now| peer.create_channel(label, init, now))?;
-        Ok(self.adopt(key, label.to_owned()))
+        Ok(self.register_channel(key, label.to_owned()))
     }
 
-    /// How often the configuration was set.
-    fn configured(&self) -> u64 {
+    /// Version of the configuration, incremented each time it is set.
+    fn configuration_version(&self) -> u64 {
         self.configuration.lock().0
     }
 
@@ -141,7 +141,7 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// Wakes the task: there is sound to send.
+    /// Wakes the task, for example when there is audio to send.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -150,7 +150,7 @@ impl Connection {
         self.this.clone()
     }
 
-    fn adopt(&self, key: ChannelKey, label: String) -> DataChannel {
+    fn register_channel(&self, key: ChannelKey, label: String) -> DataChannel {
         let channel = DataChannel::new(self.this.clone(), key, label);
         self.channels.lock().insert(key, Arc::clone(channel.shared()));
         channel
@@ -160,38 +160,38 @@ impl Connection {
         self.channels.lock().get(&key).cloned()
     }
 
-    /// Tells the application.
-    fn tell(&self, notice: Notice) {
-        match notice {
-            Notice::Connection(state) => call(&self.callbacks.connection, |f| f(state)),
-            Notice::Ice(state) => call(&self.callbacks.ice, |f| f(state)),
-            Notice::Gathering(state) => call(&self.callbacks.gathering, |f| f(state)),
-            Notice::Signaling(state) => call(&self.callbacks.signaling, |f| f(state)),
-            Notice::Candidate(candidate) => self.tell_candidate(candidate),
-            Notice::Track(id) => self.tell_track(id),
-            Notice::NegotiationNeeded => call(&self.callbacks.negotiation_needed, |f| f(0)),
-            Notice::ChannelOpened(key, label) => {
-                let channel = self.adopt(key, label);
-                call(&self.callbacks.data_channel, |f| f(channel));
+    /// Passes an event to the application.
+    fn dispatch(&self, event: PeerEvent) {
+        match event {
+            PeerEvent::Connection(state) => invoke(&self.callbacks.connection, |f| f(state)),
+            PeerEvent::Ice(state) => invoke(&self.callbacks.ice, |f| f(state)),
+            PeerEvent::Gathering(state) => invoke(&self.callbacks.gathering, |f| f(state)),
+            PeerEvent::Signaling(state) => invoke(&self.callbacks.signaling, |f| f(state)),
+            PeerEvent::Candidate(candidate) => self.notify_candidate(candidate),
+            PeerEvent::Track(id) => self.notify_track(id),
+            PeerEvent::NegotiationNeeded => invoke(&self.callbacks.negotiation_needed, |f| f(0)),
+            PeerEvent::ChannelOpened(key, label) => {
+                let channel = self.register_channel(key, label);
+                invoke(&self.callbacks.data_channel, |f| f(channel));
             }
-            Notice::ChannelState(key, DataChannelState::Closed) => {
+            PeerEvent::ChannelState(key, DataChannelState::Closed) => {
                 let closed = self.channels.lock().remove(&key);
                 if let Some(channel) = closed {
                     channel.state_changed(DataChannelState::Closed);
                     channel.drop_callbacks();
                 }
             }
-            Notice::ChannelState(key, state) => {
+            PeerEvent::ChannelState(key, state) => {
                 if let Some(channel) = self.channel(key) {
                     channel.state_changed(state);
                 }
             }
-            Notice::Message { channel, data, binary } => {
+            PeerEvent::Message { channel, data, binary } => {
                 if let Some(channel) = self.channel(channel) {
                     channel.received(&data, binary);
                 }
             }
-            Notice::Drained { channel, sent } => {
+            PeerEvent::Drained { channel, sent } => {
                 if let Some(channel) = self.channel(channel) {
                     channel.drained(sent);
                 }
@@ -199,15 +199,15 @@ impl Connection {
         }
     }
 
-    fn tell_candidate(&self, candidate: IceCandidate) {
-        call(&self.callbacks.candidate, |f| f(candidate));
+    fn notify_candidate(&self, candidate: IceCandidate) {
+        invoke(&self.callbacks.candidate, |f| f(candidate));
     }
 
-    fn tell_candidate_error(&self, error: IceCandidateError) {
-        call(&self.callbacks.candidate_error, |f| f(error));
+    fn notify_candidate_error(&self, error: IceCandidateError) {
+        invoke(&self.callbacks.candidate_error, |f| f(error));
     }
 
-    fn tell_track(&self, id: TransceiverId) {
+    fn notify_track(&self, id: TransceiverId) {
         let (track, ids) = self.with(|peer, _| (peer.receiver_track(id), peer.stream_ids(id)));
         let Some(track) = track else {
             return;
@@ -215,11 +215,10 @@ impl Connection {
         let transceiver = self.transceiver(id);
         let streams = ids.into_iter().map(|id| MediaStream::new(id, vec![track.clone()])).collect();
         let event = TrackEvent { receiver: transceiver.receiver(), streams, track, transceiver };
-        call(&self.callbacks.track, |f| f(event));
+        invoke(&self.callbacks.track, |f| f(event));
     }
 
-    /// Lets go of everything that the application's callbacks hold: LiveKit's tasks end when the senders in
-    /// there are dropped.
+    /// Drops the application's callbacks. Tasks of `livekit` end when the channel senders held by them are dropped.
     fn drop_callbacks(&self) {
         let callbacks = &self.callbacks;
         drop(callbacks.connection.lock().take());
@@ -238,14 +237,14 @@ impl Connection {
     }
 }
 
-/// Calls a callback if there is one.
-fn call<F: ?Sized>(slot: &Mutex<Option<Box<F>>>, act: impl FnOnce(&mut F)) {
+/// Calls a callback if one is set.
+fn invoke<F: ?Sized>(slot: &Mutex<Option<Box<F>>>, act: impl FnOnce(&mut F)) {
     if let Some(callback) = slot.lock().as_mut() {
         act(callback);
     }
 }
 
-/// The task of one connection, from its first socket to its goodbye.
+/// The task of one connection. It ends after the connection is closed and the last packets are sent.
 async fn run(connection: Arc<Connection>, mut network: Network) {
     let mut media = Media::new(connection.downgrade());
     let mut outputs = Vec::new();
@@ -253,26 +252,26 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
     loop {
         let now = clock::now();
         media.encode(&connection, now);
-        let (deadline, done) = {
+        let (deadline, finished) = {
             let mut peer = connection.peer.lock();
             if peer.deadline().is_some_and(|at| now >= at) {
                 peer.handle_timeout(now);
             }
             outputs.extend(std::iter::from_fn(|| peer.poll()));
-            (peer.deadline(), peer.is_done())
+            (peer.deadline(), peer.is_finished())
         };
         for output in outputs.drain(..) {
             perform(&connection, output, &mut network, &mut media, now);
         }
-        network.work(&connection, now);
-        engine::tell_readers(|heard| media.play(now, heard));
-        media.ask(&connection);
-        if done {
+        network.drive(&connection, now);
+        engine::defer_wakes(|sinks_to_wake| media.play(now, sinks_to_wake));
+        media.update_nack(&connection);
+        if finished {
             break;
         }
 
         let deadline = [deadline, media.deadline(), network.deadline()].into_iter().flatten().min();
-        let at = deadline.unwrap_or(now + IDLE).min(now + IDLE);
+        let at = deadline.unwrap_or(now + MAX_IDLE_SLEEP).min(now + MAX_IDLE_SLEEP);
         timer.as_mut().reset(at.into());
         tokio::select! {
             biased;
@@ -288,11 +287,11 @@ async fn run(connection: Arc<Connection>, mut network: Network) {
 fn perform(connection: &Connection, output: Output, network: &mut Network, media: &mut Media, now: Instant) {
     match output {
         Output::Transmit(transmit) => network.send(&transmit, now),
-        Output::Reach(candidate) => network.reach(&candidate),
-        Output::Gather => network.gather_again(),
-        Output::Packet(incoming) => media.receive(incoming, now),
+        Output::RemoteCandidate(candidate) => network.add_remote_candidate(&candidate),
+        Output::Regather => network.regather(),
+        Output::Packet(received) => media.receive(received, now),
         Output::TrackEnded(track) => media.track_ended(&track),
-        Output::Send(id, plan) => media.plan(id, plan),
-        Output::Notify(notice) => connection.tell(notice),
+        Output::SetSender(id, config) => media.configure_sender(id, config),
+        Output::Event(event) => connection.dispatch(event),
     }
 }

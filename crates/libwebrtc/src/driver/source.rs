@@ -1,4 +1,4 @@
-//! Sources: what the application writes, handed out to every connection that sends it.
+//! Audio sources: PCM written by the application, paced and distributed to every connection that sends it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -10,36 +10,36 @@ use tokio::sync::Notify;
 use super::Connection;
 use super::engine::Engine;
 use crate::RtcError;
-use crate::audio::format::{Format, UnknownFormat};
+use crate::audio::format::{Format, UnsupportedFormat};
 use crate::audio::pacer::Pacer;
 use crate::audio_frame::AudioFrame;
 use crate::audio_source::AudioSourceOptions;
 use crate::clock;
 
-/// Ticks that wait for a connection's task. It takes them within microseconds; when it is held up for 200 ms, new
-/// ones are dropped, and the RTP clock tells the receiver of the gap.
-const OUTLET_TICKS: usize = 10;
+/// Maximum ticks queued for a connection's task. It takes them within microseconds. If it is delayed by 200 ms, new
+/// ticks are dropped, and the RTP timestamps show the gap to the receiver.
+const MAX_QUEUED_TICKS: usize = 10;
 
-/// What the handles of a source share with the task that paces it.
+/// State shared by the handles of a source and its pacing task.
 pub(crate) struct Source {
     sample_rate: u32,
     num_channels: u32,
-    format: Result<Format, UnknownFormat>,
+    format: Result<Format, UnsupportedFormat>,
     options: Mutex<AudioSourceOptions>,
-    /// `None` without a queue: what is written goes out at once.
+    /// `None` for a source without a queue, whose frames are sent at once.
     pacer: Option<Mutex<Pacer>>,
-    outlets: Mutex<Vec<Weak<Outlet>>>,
-    /// The pacing task waits here for something to pace.
-    written: Arc<Notify>,
-    /// Writers wait here for room.
-    room: Notify,
-    /// Lets one writer in at a time, in order.
-    turn: tokio::sync::Mutex<()>,
+    queues: Mutex<Vec<Weak<ConnectionQueue>>>,
+    /// Signals the pacing task that samples were queued.
+    data_queued: Arc<Notify>,
+    /// Signals writers that there is room in the queue.
+    space_freed: Notify,
+    /// Serializes writers in order of arrival.
+    writer_lock: tokio::sync::Mutex<()>,
     engine: Mutex<Option<Arc<Engine>>>,
 }
 
-/// One connection's share of a source.
-pub(crate) struct Outlet {
+/// The queue between a source and one connection.
+pub(crate) struct ConnectionQueue {
     ticks: Mutex<VecDeque<Arc<[i16]>>>,
     connection: Weak<Connection>,
 }
@@ -62,10 +62,10 @@ impl Source {
             format,
             options: Mutex::new(options),
             pacer,
-            outlets: Mutex::default(),
-            written: Arc::default(),
-            room: Notify::new(),
-            turn: tokio::sync::Mutex::new(()),
+            queues: Mutex::default(),
+            data_queued: Arc::default(),
+            space_freed: Notify::new(),
+            writer_lock: tokio::sync::Mutex::new(()),
             engine: Mutex::new(None),
         })
     }
@@ -90,73 +90,78 @@ impl Source {
         self.format.ok()
     }
 
-    /// Fails if its format is none that can be sent.
+    /// # Errors
+    /// `InvalidState` if the format of the source is not supported.
     pub(crate) fn check_format(&self) -> Result<(), RtcError> {
         self.format.map(|_| ()).map_err(|error| RtcError::invalid_state(error.to_string()))
     }
 
-    /// Hands this source's sound to `connection` from now on, until the outlet is dropped.
-    pub(crate) fn open_outlet(&self, connection: Weak<Connection>) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet { ticks: Mutex::default(), connection });
-        let mut outlets = self.outlets.lock();
-        outlets.retain(|outlet| outlet.strong_count() > 0);
-        outlets.push(Arc::downgrade(&outlet));
-        outlet
+    /// Adds a queue for `connection`. It gets the audio of this source until it is dropped.
+    pub(crate) fn open_queue(&self, connection: Weak<Connection>) -> Arc<ConnectionQueue> {
+        let queue = Arc::new(ConnectionQueue { ticks: Mutex::default(), connection });
+        let mut queues = self.queues.lock();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&queue));
+        queue
     }
 
     pub(crate) async fn capture(self: &Arc<Self>, frame: &AudioFrame<'_>) -> Result<(), RtcError> {
         self.check_format()?;
         if frame.sample_rate != self.sample_rate || frame.num_channels != self.num_channels {
-            return Err(RtcError::invalid_state("the frame's rate or channels are not the source's"));
+            return Err(RtcError::invalid_state(
+                "the sample rate or number of channels of the frame differs from the source's",
+            ));
         }
         if !frame.data.len().is_multiple_of(self.num_channels as usize) {
-            return Err(RtcError::invalid_state("the frame ends within a sampling instant"));
+            return Err(RtcError::invalid_state(
+                "the length of the frame is not a multiple of the number of channels",
+            ));
         }
         match &self.pacer {
-            Some(pacer) => self.queue(pacer, &frame.data).await,
-            None => self.pass_on(&frame.data),
+            Some(pacer) => self.enqueue(pacer, &frame.data).await,
+            None => self.capture_unqueued(&frame.data),
         }
     }
 
-    /// Queues `samples` piece by piece as there is room.
-    async fn queue(self: &Arc<Self>, pacer: &Mutex<Pacer>, samples: &[i16]) -> Result<(), RtcError> {
-        self.pace()?;
-        let (clearings, capacity) = {
+    /// Queues `samples` in pieces, waiting for room. Returns early if the queue is cleared meanwhile.
+    async fn enqueue(self: &Arc<Self>, pacer: &Mutex<Pacer>, samples: &[i16]) -> Result<(), RtcError> {
+        self.start_pacing()?;
+        let (clear_count, capacity) = {
             let pacer = pacer.lock();
-            (pacer.clearings(), pacer.capacity())
+            (pacer.clear_count(), pacer.capacity())
         };
-        let _turn = self.turn.lock().await;
+        let _writer = self.writer_lock.lock().await;
         for piece in samples.chunks(capacity) {
             loop {
-                let mut room = std::pin::pin!(self.room.notified());
-                room.as_mut().enable();
+                let mut space_freed = std::pin::pin!(self.space_freed.notified());
+                space_freed.as_mut().enable();
                 let queued = {
                     let mut pacer = pacer.lock();
-                    if pacer.clearings() != clearings {
+                    if pacer.clear_count() != clear_count {
                         return Ok(());
                     }
                     pacer.push(piece, clock::now())
                 };
                 if queued {
-                    self.written.notify_one();
+                    self.data_queued.notify_one();
                     break;
                 }
-                room.await;
+                space_freed.await;
             }
         }
         Ok(())
     }
 
-    /// Without a queue.
-    fn pass_on(&self, samples: &[i16]) -> Result<(), RtcError> {
+    /// Sends a frame of a source without a queue.
+    fn capture_unqueued(&self, samples: &[i16]) -> Result<(), RtcError> {
         let instants = samples.len() / self.num_channels as usize;
         if instants != (self.sample_rate / 100) as usize {
             return Err(RtcError::invalid_state(format!(
-                "a source without a queue takes frames of 10 ms: {} samples per channel, not {instants}",
+                "a source without a queue requires frames of 10 ms: expected {} samples per channel, got {instants}",
                 self.sample_rate / 100
             )));
         }
-        self.hand_out(&samples.into());
+        self.distribute(&samples.into());
         Ok(())
     }
 
@@ -164,42 +169,42 @@ impl Source {
         if let Some(pacer) = &self.pacer {
             pacer.lock().clear();
         }
-        for outlet in self.outlets() {
-            outlet.ticks.lock().clear();
+        for queue in self.queues() {
+            queue.ticks.lock().clear();
         }
-        self.room.notify_waiters();
+        self.space_freed.notify_waiters();
     }
 
-    fn hand_out(&self, tick: &Arc<[i16]>) {
-        for outlet in self.outlets() {
-            let mut ticks = outlet.ticks.lock();
-            if ticks.len() < OUTLET_TICKS {
+    fn distribute(&self, tick: &Arc<[i16]>) {
+        for queue in self.queues() {
+            let mut ticks = queue.ticks.lock();
+            if ticks.len() < MAX_QUEUED_TICKS {
                 ticks.push_back(Arc::clone(tick));
             }
             drop(ticks);
-            if let Some(connection) = outlet.connection.upgrade() {
+            if let Some(connection) = queue.connection.upgrade() {
                 connection.wake();
             }
         }
     }
 
-    fn outlets(&self) -> Vec<Arc<Outlet>> {
-        self.outlets.lock().iter().filter_map(Weak::upgrade).collect()
+    fn queues(&self) -> Vec<Arc<ConnectionQueue>> {
+        self.queues.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Starts the pacing task, unless it runs.
-    fn pace(self: &Arc<Self>) -> Result<(), RtcError> {
+    /// Starts the pacing task if it is not running.
+    fn start_pacing(self: &Arc<Self>) -> Result<(), RtcError> {
         let mut engine = self.engine.lock();
         if engine.is_none() {
             let running = Engine::shared()?;
-            running.spawn(pace(Arc::downgrade(self), Arc::clone(&self.written)));
+            running.spawn(run_pacer(Arc::downgrade(self), Arc::clone(&self.data_queued)));
             *engine = Some(running);
         }
         Ok(())
     }
 
-    /// Hands out what is due; returns when the next is.
-    fn tick(&self, now: Instant) -> Option<Instant> {
+    /// Distributes the ticks that are due; returns when the next one is due.
+    fn distribute_due(&self, now: Instant) -> Option<Instant> {
         let pacer = self.pacer.as_ref()?;
         let mut moved = false;
         loop {
@@ -208,39 +213,39 @@ impl Source {
                 let deadline = locked.deadline();
                 drop(locked);
                 if moved {
-                    self.room.notify_waiters();
+                    self.space_freed.notify_waiters();
                 }
                 return deadline;
             };
             drop(locked);
             moved = true;
-            self.hand_out(&tick.into());
+            self.distribute(&tick.into());
         }
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // The pacing task ends when it finds the source gone.
-        self.written.notify_one();
+        // Wakes the pacing task, which ends because the source is gone.
+        self.data_queued.notify_one();
     }
 }
 
-impl Outlet {
+impl ConnectionQueue {
     pub(crate) fn take(&self) -> Option<Arc<[i16]>> {
         self.ticks.lock().pop_front()
     }
 }
 
-/// Paces a source for as long as it is there. While it waits it holds only what wakes it.
-async fn pace(source: Weak<Source>, written: Arc<Notify>) {
+/// The pacing task of a source. It does not keep the source alive and ends when the source is dropped.
+async fn run_pacer(source: Weak<Source>, data_queued: Arc<Notify>) {
     loop {
-        let Some(deadline) = source.upgrade().map(|source| source.tick(clock::now())) else {
+        let Some(deadline) = source.upgrade().map(|source| source.distribute_due(clock::now())) else {
             return;
         };
         match deadline {
             Some(at) => tokio::time::sleep_until(at.into()).await,
-            None => written.notified().await,
+            None => data_queued.notified().await,
         }
     }
 }

@@ -1,17 +1,14 @@
-//! End-to-end encryption: not available here, and refused loudly.
+//! End-to-end encryption. Not implemented; requests for it fail.
 //!
-//! LiveKit's API has no way to say no where keys are set, and an application that asked for encryption must never
-//! send anything in the clear. So there are three lines of defence:
-//! 1. While a [`DataPacketCryptor`] exists, which LiveKit makes for each room that is to be encrypted and before it
-//!    connects, no peer connection can be made in this process: joining such a room fails with an error that says
-//!    why. (A room without encryption that is joined in the same moments fails with it, and LiveKit tries again.)
-//! 2. A sender that a [`FrameCryptor`] is put on sends nothing any more.
-//! 3. Encrypting and decrypting data fails.
+//! LiveKit's API cannot report an error where keys are set, and an application that requested encryption must never
+//! send unencrypted media or data. There are three safeguards:
+//! 1. LiveKit creates a [`DataPacketCryptor`] for each encrypted room before it connects. While one exists, no peer
+//!    connection can be created in this process, so that joining the room fails with an error that states the reason.
+//!    (An unencrypted room that is joined at the same time fails too, and LiveKit retries.)
+//! 2. Creating a [`FrameCryptor`] for a sender stops the sender.
+//! 3. Encryption and decryption of data packets fail.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "the signatures are those of the crate whose place this takes"
-)]
+#![expect(clippy::needless_pass_by_value, reason = "the signatures are those of the original crate")]
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -27,54 +24,54 @@ use crate::peer_connection_factory::PeerConnectionFactory;
 use crate::rtp_receiver::RtpReceiver;
 use crate::rtp_sender::RtpSender;
 
-/// End-to-end encryption was asked for.
+/// End-to-end encryption was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("end-to-end encryption is not available in this libwebrtc; nothing is sent in its stead")]
+#[error("end-to-end encryption is not available in this libwebrtc; nothing is sent unencrypted instead")]
 pub struct EncryptionUnavailable;
 
-/// The data cryptors that exist, that is the encrypted rooms that someone tries to join.
-static ASKED_FOR: AtomicUsize = AtomicUsize::new(0);
+/// Number of existing data cryptors, which is the number of encrypted rooms being joined.
+static ACTIVE_DATA_CRYPTORS: AtomicUsize = AtomicUsize::new(0);
 
-/// Fails while end-to-end encryption is asked for.
-pub(crate) fn refuse_if_asked_for() -> Result<(), RtcError> {
-    if ASKED_FOR.load(Ordering::Acquire) == 0 {
+/// Returns an error while end-to-end encryption is requested.
+pub(crate) fn ensure_encryption_not_requested() -> Result<(), RtcError> {
+    if ACTIVE_DATA_CRYPTORS.load(Ordering::Acquire) == 0 {
         return Ok(());
     }
     tracing::error!("{EncryptionUnavailable}");
     Err(RtcError::invalid_state(EncryptionUnavailable.to_string()))
 }
 
-/// Told each state of a participant's encryption.
+/// Callback for each new state of a participant's encryption.
 pub type OnStateChange = Box<dyn FnMut(String, EncryptionState) + Send + Sync>;
 
-/// How a key is made of a passphrase.
+/// Key derivation algorithm.
 #[derive(Copy, Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyDerivationAlgorithm {
-    /// RFC 8018.
+    /// PBKDF2 (RFC 8018).
     PBKDF2,
-    /// RFC 5869.
+    /// HKDF (RFC 5869).
     HKDF,
 }
 
-/// How keys are kept.
+/// Options of a [`KeyProvider`].
 #[derive(Debug, Clone)]
 pub struct KeyProviderOptions {
-    /// Whether all participants have the same key.
+    /// Whether all participants use the same key.
     pub shared_key: bool,
-    /// How many ratchet steps are tried to decrypt a frame.
+    /// Maximum number of ratchet steps to decrypt a frame.
     pub ratchet_window_size: i32,
-    /// The salt of ratcheting.
+    /// Salt for ratcheting.
     pub ratchet_salt: Vec<u8>,
-    /// How many frames may fail before a key is given up.
+    /// Number of decryption failures before a key is considered invalid.
     pub failure_tolerance: i32,
-    /// How many keys are kept.
+    /// Number of keys that are kept.
     pub key_ring_size: i32,
-    /// How a key is made of a passphrase.
+    /// Key derivation algorithm.
     pub key_derivation_algorithm: KeyDerivationAlgorithm,
 }
 
-/// The cipher.
+/// Encryption algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncryptionAlgorithm {
     /// AES in Galois/counter mode.
@@ -83,79 +80,79 @@ pub enum EncryptionAlgorithm {
     AesCbc,
 }
 
-/// How the encryption of a participant fares.
+/// State of a participant's encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncryptionState {
-    /// No frame came yet.
+    /// No frame has been processed yet.
     New,
-    /// Frames are encrypted or decrypted.
+    /// Frames are encrypted or decrypted successfully.
     Ok,
-    /// Encrypting failed.
+    /// Encryption failed.
     EncryptionFailed,
-    /// Decrypting failed.
+    /// Decryption failed.
     DecryptionFailed,
-    /// There is no key.
+    /// No key is set.
     MissingKey,
-    /// A newer key was found by ratcheting.
+    /// A newer key was derived by ratcheting.
     KeyRatcheted,
-    /// Something else is wrong: here, always.
+    /// Another error; always the state in this crate.
     InternalError,
 }
 
 /// An encrypted data packet.
 #[derive(Debug, Clone)]
 pub struct EncryptedPacket {
-    /// The cipher text.
+    /// Ciphertext.
     pub data: Vec<u8>,
-    /// The initialization vector.
+    /// Initialization vector.
     pub iv: Vec<u8>,
-    /// Which key it was encrypted with.
+    /// Index of the key.
     pub key_index: u32,
 }
 
-/// Keeps keys. It takes none here.
+/// A store of keys. It rejects all keys.
 #[derive(Clone)]
 pub struct KeyProvider {
     options: Arc<KeyProviderOptions>,
 }
 
 impl KeyProvider {
-    /// A provider without keys.
+    /// Creates a provider without keys.
     pub fn new(options: KeyProviderOptions) -> Self {
         Self { options: Arc::new(options) }
     }
 
-    /// Sets the key that all share: fails.
+    /// Sets the shared key: returns `false` and logs an error.
     pub fn set_shared_key(&self, _key_index: i32, _key: Vec<u8>) -> bool {
-        refuse("a shared key was set")
+        reject("setting a shared key")
     }
 
-    /// Moves the key that all share one step on: there is none.
+    /// Ratchets the shared key: always `None`.
     pub fn ratchet_shared_key(&self, _key_index: i32) -> Option<Vec<u8>> {
         None
     }
 
-    /// The key that all share: there is none.
+    /// The shared key: always `None`.
     pub fn get_shared_key(&self, _key_index: i32) -> Option<Vec<u8>> {
         None
     }
 
-    /// Sets a participant's key: fails.
+    /// Sets the key of a participant: returns `false` and logs an error.
     pub fn set_key(&self, _participant_id: String, _key_index: i32, _key: Vec<u8>) -> bool {
-        refuse("a key was set")
+        reject("setting a key")
     }
 
-    /// Moves a participant's key one step on: there is none.
+    /// Ratchets the key of a participant: always `None`.
     pub fn ratchet_key(&self, _participant_id: String, _key_index: i32) -> Option<Vec<u8>> {
         None
     }
 
-    /// A participant's key: there is none.
+    /// The key of a participant: always `None`.
     pub fn get_key(&self, _participant_id: String, _key_index: i32) -> Option<Vec<u8>> {
         None
     }
 
-    /// Sets the trailer by which frames of the server's own are known.
+    /// Sets the trailer that marks server-injected frames: no effect.
     pub fn set_sif_trailer(&self, _trailer: Vec<u8>) {}
 }
 
@@ -165,7 +162,7 @@ impl Debug for KeyProvider {
     }
 }
 
-/// Encrypts what a sender sends, or decrypts what a receiver receives. Here it silences the sender.
+/// Encryption of a sender or decryption of a receiver. Creating one for a sender stops the sender.
 #[derive(Clone)]
 pub struct FrameCryptor {
     shared: Arc<Cryptor>,
@@ -179,7 +176,7 @@ struct Cryptor {
 }
 
 impl FrameCryptor {
-    /// A cryptor for what `sender` sends: from now on, nothing.
+    /// Creates a cryptor for `sender`, which stops sending.
     pub fn new_for_rtp_sender(
         _peer_factory: &PeerConnectionFactory,
         participant_id: String,
@@ -189,12 +186,12 @@ impl FrameCryptor {
     ) -> Self {
         tracing::error!(participant_id, "{EncryptionUnavailable}");
         if let Err(error) = sender.set_track(None) {
-            tracing::debug!(%error, "nothing to silence");
+            tracing::debug!(%error, "the sender has already ended");
         }
         Self::new(participant_id)
     }
 
-    /// A cryptor for what `receiver` receives: it stays encrypted, and is not understood.
+    /// Creates a cryptor for `receiver`. Received frames are not decrypted.
     pub fn new_for_rtp_receiver(
         _peer_factory: &PeerConnectionFactory,
         participant_id: String,
@@ -216,32 +213,32 @@ impl FrameCryptor {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Turns it on or off. A silenced sender stays silent either way.
+    /// Enables or disables the cryptor. The sender remains stopped in either case.
     pub fn set_enabled(&self, enabled: bool) {
         self.shared.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether it was turned on.
+    /// Whether the cryptor was enabled.
     pub fn enabled(&self) -> bool {
         self.shared.enabled.load(Ordering::Relaxed)
     }
 
-    /// Chooses the key.
+    /// Sets the index of the key.
     pub fn set_key_index(&self, index: i32) {
         self.shared.key_index.store(index, Ordering::Relaxed);
     }
 
-    /// The key that was chosen.
+    /// Index of the key.
     pub fn key_index(&self) -> i32 {
         self.shared.key_index.load(Ordering::Relaxed)
     }
 
-    /// Whose frames it is for.
+    /// Id of the participant.
     pub fn participant_id(&self) -> String {
         self.shared.participant_id.clone()
     }
 
-    /// Sets who is told the state of the encryption, and tells at once that there is none.
+    /// Sets the callback for new states, and calls it with [`EncryptionState::InternalError`].
     pub fn on_state_change(&self, handler: Option<OnStateChange>) {
         let mut slot = self.shared.on_state_change.lock();
         *slot = handler;
@@ -250,7 +247,7 @@ impl FrameCryptor {
         }
     }
 
-    /// Puts trailers behind encrypted frames, of which there are none.
+    /// Sets the handler for packet trailers: no effect.
     pub fn set_packet_trailer_handler(&self, _handler: &PacketTrailerHandler) {}
 }
 
@@ -262,20 +259,20 @@ impl Debug for FrameCryptor {
     }
 }
 
-/// Encrypts and decrypts data packets: fails.
+/// Encryption of data packets. All operations fail.
 #[derive(Clone)]
 pub struct DataPacketCryptor {
-    _asked: Arc<Asked>,
+    _guard: Arc<ActiveCryptorGuard>,
 }
 
-/// Counts in [`ASKED_FOR`] for as long as it lives.
-struct Asked;
+/// Counted in [`ACTIVE_DATA_CRYPTORS`] until it is dropped.
+struct ActiveCryptorGuard;
 
 impl DataPacketCryptor {
-    /// A cryptor that refuses to work, and keeps peer connections from being made while it lives.
+    /// Creates a cryptor. While it exists, no peer connection can be created in this process.
     pub fn new(_algorithm: EncryptionAlgorithm, _key_provider: KeyProvider) -> Self {
-        ASKED_FOR.fetch_add(1, Ordering::AcqRel);
-        Self { _asked: Arc::new(Asked) }
+        ACTIVE_DATA_CRYPTORS.fetch_add(1, Ordering::AcqRel);
+        Self { _guard: Arc::new(ActiveCryptorGuard) }
     }
 
     /// Encrypts a packet.
@@ -304,9 +301,9 @@ impl DataPacketCryptor {
     }
 }
 
-impl Drop for Asked {
+impl Drop for ActiveCryptorGuard {
     fn drop(&mut self) {
-        ASKED_FOR.fetch_sub(1, Ordering::AcqRel);
+        ACTIVE_DATA_CRYPTORS.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -316,7 +313,7 @@ impl Debug for DataPacketCryptor {
     }
 }
 
-fn refuse(what: &str) -> bool {
+fn reject(what: &str) -> bool {
     tracing::error!(what, "{EncryptionUnavailable}");
     false
 }

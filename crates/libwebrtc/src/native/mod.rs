@@ -1,9 +1,9 @@
-//! What only native platforms have.
+//! Functions for native platforms.
 
 pub mod frame_cryptor;
 pub mod packet_trailer;
 
-/// A random UUID (version 4) as text.
+/// Returns a random UUID (version 4) as text.
 pub fn create_random_uuid() -> String {
     uuid::Uuid::new_v4().to_string()
 }

@@ -1,7 +1,7 @@
-//! Metadata that travels behind encoded video frames.
+//! Packet trailers: metadata appended to encoded video frames.
 //!
-//! This crate carries no video, so no frame ever gets a trailer and none arrives: a handler can be made and keeps
-//! its settings, and finds nothing.
+//! Video is not implemented, so no trailers are sent or received. Handlers can be created and keep their settings but
+//! have no effect.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -11,82 +11,82 @@ use crate::peer_connection_factory::PeerConnectionFactory;
 use crate::rtp_receiver::RtpReceiver;
 use crate::rtp_sender::RtpSender;
 
-/// How far a frame has come that is being sent.
+/// Stage of a frame on the sending side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishTimingStage {
-    /// Handed to the encoder.
+    /// Passed to the encoder.
     EncoderUpload,
     /// Encoded.
     EncoderOutput,
-    /// Handed on to be cut into packets.
+    /// Passed to the packetizer.
     WebrtcPacketize,
 }
 
-/// How far a frame has come that is being received.
+/// Stage of a frame on the receiving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeTimingStage {
-    /// Put together from its packets.
+    /// Assembled from its packets.
     WebrtcReceive,
-    /// Handed to the decoder.
+    /// Passed to the decoder.
     DecoderUpload,
     /// Decoded.
     DecoderOutput,
 }
 
-/// A frame that is being sent reached a stage.
+/// A frame on the sending side reached a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishTimingEvent {
     /// The stage.
     pub stage: PublishTimingStage,
-    /// When it did, in microseconds since the Unix epoch.
+    /// Time of the event, in microseconds since the Unix epoch.
     pub timestamp_us: u64,
-    /// When it was captured, in microseconds since the Unix epoch.
+    /// Capture time of the frame, in microseconds since the Unix epoch.
     pub capture_timestamp_us: u64,
-    /// The application's number for it.
+    /// Frame id, if set by the application.
     pub frame_id: Option<u32>,
 }
 
-/// A frame that is being received reached a stage.
+/// A frame on the receiving side reached a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscribeTimingEvent {
     /// The stage.
     pub stage: SubscribeTimingStage,
-    /// When it did, in microseconds since the Unix epoch.
+    /// Time of the event, in microseconds since the Unix epoch.
     pub timestamp_us: u64,
-    /// When it was captured, in microseconds since the Unix epoch.
+    /// Capture time of the frame, in microseconds since the Unix epoch.
     pub capture_timestamp_us: u64,
-    /// The application's number for it.
+    /// Frame id, if set by the application.
     pub frame_id: Option<u32>,
 }
 
-/// Told each [`PublishTimingEvent`].
+/// Callback for each [`PublishTimingEvent`].
 pub type PublishTimingObserver = Arc<dyn Fn(PublishTimingEvent) + Send + Sync + 'static>;
-/// Told each [`SubscribeTimingEvent`].
+/// Callback for each [`SubscribeTimingEvent`].
 pub type SubscribeTimingObserver = Arc<dyn Fn(SubscribeTimingEvent) + Send + Sync + 'static>;
 
-/// Puts trailers behind frames, or reads them.
+/// Adds packet trailers to sent frames, or reads them from received frames.
 #[derive(Clone)]
 pub struct PacketTrailerHandler {
     enabled: Arc<AtomicBool>,
 }
 
 impl PacketTrailerHandler {
-    /// Turns it on or off.
+    /// Enables or disables the handler.
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether it is on.
+    /// Whether the handler is enabled.
     pub fn enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
     }
 
-    /// The metadata of the frame with this RTP timestamp: there is none.
+    /// Metadata of the frame with this RTP timestamp: always `None`.
     pub fn lookup_frame_metadata(&self, _rtp_timestamp: u32) -> Option<(u64, u32, Vec<u8>)> {
         None
     }
 
-    /// Keeps metadata for a frame. No frame will come for it.
+    /// Stores metadata for a frame: no effect.
     pub fn store_frame_metadata(
         &self,
         _capture_timestamp_us: i64,
@@ -96,10 +96,10 @@ impl PacketTrailerHandler {
     ) {
     }
 
-    /// Sets who is told how far frames have come that are sent. None will be.
+    /// Sets the callback for timing events of sent frames. It is never called.
     pub fn set_publish_timing_observer(&self, _observer: Option<PublishTimingObserver>) {}
 
-    /// Sets who is told how far frames have come that are received. None will be.
+    /// Sets the callback for timing events of received frames. It is never called.
     pub fn set_subscribe_timing_observer(&self, _observer: Option<SubscribeTimingObserver>) {}
 
     fn new() -> Self {
@@ -113,7 +113,7 @@ impl Debug for PacketTrailerHandler {
     }
 }
 
-/// A handler for what `sender` sends.
+/// Creates a handler for the frames of `sender`.
 pub fn create_sender_handler(
     _peer_factory: &PeerConnectionFactory,
     _sender: &RtpSender,
@@ -121,7 +121,7 @@ pub fn create_sender_handler(
     PacketTrailerHandler::new()
 }
 
-/// A handler for what `receiver` receives.
+/// Creates a handler for the frames of `receiver`.
 pub fn create_receiver_handler(
     _peer_factory: &PeerConnectionFactory,
     _receiver: &RtpReceiver,

@@ -1,23 +1,23 @@
-//! The peer's data channels.
+//! Data channels (RFC 8831).
 //!
-//! A channel made before the peers agreed on SCTP waits here: the offer carries the first of them, because that
-//! is how str0m adds the section, and the others are made when the answer is there. So a channel that is closed
-//! before it ever was open leaves no trace, except the one that the offer carried.
+//! Channels created before SCTP is negotiated are pending. str0m adds the section for data channels to an offer
+//! together with a channel, so the offer contains the first pending one; the others are created after the answer. A
+//! channel that is closed while pending is removed completely, except the one in the offer.
 
 use std::time::Instant;
 
 use str0m::channel::{ChannelConfig, ChannelData, ChannelId, Reliability};
 
-use super::{Notice, Peer};
+use super::{Peer, PeerEvent};
 use crate::RtcError;
 use crate::data_channel::{DataChannelError, DataChannelInit, DataChannelState};
 
-/// Names a channel of one peer connection.
+/// Identifies a data channel within one peer connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ChannelKey(u32);
 
-/// SCTP streams are numbered below this (RFC 8832 §6: 65535 is reserved).
-const MAX_STREAM: i32 = 65_534;
+/// Maximum SCTP stream id (65535 is reserved, RFC 8832 §6).
+const MAX_STREAM_ID: i32 = 65_534;
 
 #[derive(Debug, Default)]
 pub(super) struct Channels {
@@ -31,15 +31,15 @@ pub(super) struct Channels {
 struct Channel {
     key: ChannelKey,
     label: String,
-    /// Its SCTP stream, if both sides agreed on it beforehand.
+    /// SCTP stream id of a channel negotiated by the application.
     negotiated: Option<u16>,
-    /// Whether an offer has carried it to str0m, which numbers a stream once and for all.
+    /// Whether it was part of a created offer. str0m does not release a stream id assigned in an offer.
     offered: bool,
     phase: Phase,
     counters: ChannelCounters,
 }
 
-/// What went over one channel.
+/// Messages and bytes of one channel.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ChannelCounters {
     pub messages_sent: u32,
@@ -50,13 +50,13 @@ pub(super) struct ChannelCounters {
 
 #[derive(Debug)]
 enum Phase {
-    /// Wanted, and not known to str0m yet.
-    Waiting(ChannelConfig),
+    /// Not created in str0m yet.
+    Pending(ChannelConfig),
     /// str0m is opening it.
     Opening(ChannelId),
-    /// str0m is opening it, and it is no longer wanted.
-    Unwanted(ChannelId),
-    /// Messages flow; so many bytes were buffered when last looked at.
+    /// str0m is opening it, but the application has closed it.
+    ClosedWhileOpening(ChannelId),
+    /// Open; `buffered` bytes were in the send buffer at the last check.
     Open {
         id: ChannelId,
         buffered: usize,
@@ -68,19 +68,20 @@ enum Phase {
 impl Channel {
     fn id(&self) -> Option<ChannelId> {
         match self.phase {
-            Phase::Opening(id) | Phase::Unwanted(id) | Phase::Open { id, .. } | Phase::Closing(id) => {
-                Some(id)
-            }
-            Phase::Waiting(_) | Phase::Closed => None,
+            Phase::Opening(id)
+            | Phase::ClosedWhileOpening(id)
+            | Phase::Open { id, .. }
+            | Phase::Closing(id) => Some(id),
+            Phase::Pending(_) | Phase::Closed => None,
         }
     }
 
     fn state(&self) -> DataChannelState {
         match self.phase {
-            Phase::Waiting(_) | Phase::Opening(_) => DataChannelState::Connecting,
+            Phase::Pending(_) | Phase::Opening(_) => DataChannelState::Connecting,
             Phase::Open { .. } => DataChannelState::Open,
             Phase::Closing(_) => DataChannelState::Closing,
-            Phase::Unwanted(_) | Phase::Closed => DataChannelState::Closed,
+            Phase::ClosedWhileOpening(_) | Phase::Closed => DataChannelState::Closed,
         }
     }
 }
@@ -112,40 +113,40 @@ impl Channels {
         self.list.iter_mut().find(|channel| channel.id() == Some(id))
     }
 
-    /// The channel that an offer is to carry: any that waits. One that str0m numbers itself is preferred: its
-    /// number can be given again should the offer come to nothing.
-    pub(super) fn offer_one(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
+    /// Selects a pending channel for an offer. Channels whose stream id is assigned by str0m are preferred: they can be
+    /// offered again if the offer is discarded.
+    pub(super) fn select_for_offer(&mut self) -> Option<(ChannelKey, ChannelConfig)> {
         let usable = self.list.iter_mut().filter(|channel| !channel.offered || channel.negotiated.is_none());
-        let waiting = usable.filter(|channel| matches!(channel.phase, Phase::Waiting(_)));
-        let channel = waiting.min_by_key(|channel| channel.negotiated.is_some())?;
+        let pending = usable.filter(|channel| matches!(channel.phase, Phase::Pending(_)));
+        let channel = pending.min_by_key(|channel| channel.negotiated.is_some())?;
         channel.offered = true;
-        let Phase::Waiting(config) = &channel.phase else {
+        let Phase::Pending(config) = &channel.phase else {
             return None;
         };
         Some((channel.key, config.clone()))
     }
 
-    /// Whether a channel waits for SCTP to be agreed on.
-    fn any_waiting(&self) -> bool {
-        self.list.iter().any(|channel| matches!(channel.phase, Phase::Waiting(_)))
+    /// Whether a channel is pending.
+    fn any_pending(&self) -> bool {
+        self.list.iter().any(|channel| matches!(channel.phase, Phase::Pending(_)))
     }
 
-    /// str0m starts over: it knows none of the channels that still wait.
-    pub(super) fn not_offered_yet(&mut self) {
+    /// Resets the offered flags after the `Rtc` was replaced.
+    pub(super) fn reset_offered(&mut self) {
         for channel in &mut self.list {
             channel.offered = false;
         }
     }
 
-    /// The answer accepted the channel that the offer carried.
+    /// Records that the answer accepted the channel in the offer.
     pub(super) fn offered(&mut self, key: ChannelKey, id: ChannelId) {
         if let Some(channel) = self.get_mut(key) {
-            let unwanted = matches!(channel.phase, Phase::Closed);
-            channel.phase = if unwanted { Phase::Unwanted(id) } else { Phase::Opening(id) };
+            let closed_meanwhile = matches!(channel.phase, Phase::Closed);
+            channel.phase = if closed_meanwhile { Phase::ClosedWhileOpening(id) } else { Phase::Opening(id) };
         }
     }
 
-    /// Ends all; returns those that were not closed before.
+    /// Closes all channels; returns those that were not closed before.
     pub(super) fn close_all(&mut self) -> Vec<ChannelKey> {
         let open = self.list.iter_mut().filter(|channel| channel.state() != DataChannelState::Closed);
         open.map(|channel| {
@@ -155,8 +156,8 @@ impl Channels {
         .collect()
     }
 
-    /// What each channel is and did, for statistics.
-    pub(super) fn survey(
+    /// Label, negotiated stream id, state and counters of each channel, for statistics.
+    pub(super) fn snapshot(
         &self,
     ) -> impl Iterator<Item = (&str, Option<u16>, DataChannelState, ChannelCounters)> {
         self.list
@@ -166,45 +167,45 @@ impl Channels {
 }
 
 impl Peer {
-    /// Makes a channel. It opens when the peers are connected.
+    /// Creates a channel. It opens when the peers are connected.
     pub(crate) fn create_channel(
         &mut self,
         label: &str,
         init: &DataChannelInit,
         now: Instant,
     ) -> Result<ChannelKey, RtcError> {
-        self.open()?;
+        self.ensure_open()?;
         let config = config(label, init)?;
-        // str0m takes two channels on one stream for a bug of ours, and panics.
+        // str0m panics on two channels with the same stream id.
         let negotiated = config.negotiated;
         if negotiated.is_some() && self.channels.list.iter().any(|channel| channel.negotiated == negotiated) {
-            return Err(RtcError::invalid_state("the SCTP stream has a channel already"));
+            return Err(RtcError::invalid_state("the SCTP stream id is in use"));
         }
-        let first = self.negotiation.app_mid().is_none() && !self.channels.any_waiting();
-        let key = self.channels.add(label.to_owned(), negotiated, Phase::Waiting(config));
-        self.open_waiting_channels(now);
+        let first = self.negotiation.app_mid().is_none() && !self.channels.any_pending();
+        let key = self.channels.add(label.to_owned(), negotiated, Phase::Pending(config));
+        self.open_pending_channels(now);
         if first && self.negotiation.app_mid().is_none() {
             self.negotiation_needed();
         }
         Ok(key)
     }
 
-    /// Makes the channels that waited for SCTP to be agreed on.
-    pub(super) fn open_waiting_channels(&mut self, now: Instant) {
+    /// Creates the pending channels in str0m, once SCTP is negotiated.
+    pub(super) fn open_pending_channels(&mut self, now: Instant) {
         if self.negotiation.app_mid().is_none() {
             return;
         }
         let mut api = self.rtc.direct_api();
         for channel in &mut self.channels.list {
-            if let Phase::Waiting(config) = &channel.phase {
+            if let Phase::Pending(config) = &channel.phase {
                 channel.phase = Phase::Opening(api.create_data_channel(config.clone()));
             }
         }
-        self.settle(now);
+        self.drive_after_change(now);
     }
 
-    /// The offer that carried this channel came to nothing. What was closed meanwhile is forgotten.
-    pub(super) fn channel_not_offered(&mut self, key: ChannelKey) {
+    /// Handles the discarding of the offer that contained this channel: if it was closed meanwhile, it is removed.
+    pub(super) fn offer_discarded(&mut self, key: ChannelKey) {
         self.channels.list.retain(|channel| channel.key != key || !matches!(channel.phase, Phase::Closed));
     }
 
@@ -212,10 +213,10 @@ impl Peer {
         self.channels.get(key).map_or(DataChannelState::Closed, Channel::state)
     }
 
-    /// Its SCTP stream, once it has one.
+    /// SCTP stream id of the channel, once assigned.
     pub(crate) fn channel_stream(&mut self, key: ChannelKey) -> Option<u16> {
         let channel = self.channels.get(key)?;
-        if let Phase::Waiting(config) = &channel.phase {
+        if let Phase::Pending(config) = &channel.phase {
             return config.negotiated;
         }
         self.rtc.direct_api().sctp_stream_id_by_channel_id(channel.id()?)
@@ -231,6 +232,9 @@ impl Peer {
     }
 
     /// Queues a message.
+    ///
+    /// # Errors
+    /// `Send` if the channel is not open or its send buffer is full.
     pub(crate) fn send_message(
         &mut self,
         key: ChannelKey,
@@ -244,17 +248,17 @@ impl Peer {
         };
         let mut rtc_channel = self.rtc.channel(*id).ok_or(DataChannelError::Send)?;
         let accepted = rtc_channel.write(binary, data).unwrap_or_else(|error| {
-            tracing::debug!(%error, label = channel.label, bytes = data.len(), "message not sent");
+            tracing::debug!(%error, label = channel.label, bytes = data.len(), "failed to send a message");
             false
         });
         if !accepted {
             return Err(DataChannelError::Send);
         }
-        // Counted here and not asked for, so that what leaves at once is reported as sent too.
+        // Counted before str0m sends, so that bytes sent immediately are reported too.
         *buffered += data.len();
         channel.counters.messages_sent += 1;
         channel.counters.bytes_sent += data.len() as u64;
-        self.settle(now);
+        self.drive_after_change(now);
         Ok(())
     }
 
@@ -263,16 +267,16 @@ impl Peer {
             return;
         };
         let closed = match channel.phase {
-            Phase::Waiting(_) => {
+            Phase::Pending(_) => {
                 channel.phase = Phase::Closed;
-                // Its stream is free again, unless an offer carries it.
+                // Releases its stream id, unless an offer contains it.
                 if !self.negotiation.offers_channel(key) {
                     self.channels.list.retain(|channel| channel.key != key);
                 }
                 true
             }
             Phase::Opening(id) => {
-                channel.phase = Phase::Unwanted(id);
+                channel.phase = Phase::ClosedWhileOpening(id);
                 true
             }
             Phase::Open { id, .. } => {
@@ -280,16 +284,16 @@ impl Peer {
                 self.rtc.direct_api().close_data_channel(id);
                 false
             }
-            Phase::Unwanted(_) | Phase::Closing(_) | Phase::Closed => return,
+            Phase::ClosedWhileOpening(_) | Phase::Closing(_) | Phase::Closed => return,
         };
         let state = if closed { DataChannelState::Closed } else { DataChannelState::Closing };
-        self.notify(Notice::ChannelState(key, state));
-        self.settle(now);
+        self.notify(PeerEvent::ChannelState(key, state));
+        self.drive_after_change(now);
     }
 
     pub(super) fn handle_channel_open(&mut self, id: ChannelId, label: String) {
         let key = match self.channels.by_id(id) {
-            Some(channel) if matches!(channel.phase, Phase::Unwanted(_)) => {
+            Some(channel) if matches!(channel.phase, Phase::ClosedWhileOpening(_)) => {
                 channel.phase = Phase::Closing(id);
                 self.rtc.direct_api().close_data_channel(id);
                 return;
@@ -300,12 +304,12 @@ impl Peer {
             }
             None => {
                 let key = self.channels.add(label.clone(), None, Phase::Open { id, buffered: 0 });
-                self.notify(Notice::ChannelOpened(key, label));
+                self.notify(PeerEvent::ChannelOpened(key, label));
                 key
             }
         };
         self.channels.opened += 1;
-        self.notify(Notice::ChannelState(key, DataChannelState::Open));
+        self.notify(PeerEvent::ChannelState(key, DataChannelState::Open));
     }
 
     pub(super) fn handle_message(&mut self, message: ChannelData) {
@@ -314,8 +318,8 @@ impl Peer {
         };
         channel.counters.messages_received += 1;
         channel.counters.bytes_received += message.data.len() as u64;
-        let notice = Notice::Message { channel: channel.key, data: message.data, binary: message.binary };
-        self.notify(notice);
+        let event = PeerEvent::Message { channel: channel.key, data: message.data, binary: message.binary };
+        self.notify(event);
     }
 
     pub(super) fn handle_channel_close(&mut self, id: ChannelId) {
@@ -325,11 +329,11 @@ impl Peer {
         let key = channel.key;
         self.channels.list.retain(|channel| channel.key != key);
         self.channels.closed += 1;
-        self.notify(Notice::ChannelState(key, DataChannelState::Closed));
+        self.notify(PeerEvent::ChannelState(key, DataChannelState::Closed));
     }
 
-    /// Says how many bytes left each channel's buffer since it was last looked at.
-    pub(super) fn watch_buffers(&mut self) {
+    /// Reports the bytes that left the send buffer of each channel since the last check.
+    pub(super) fn report_drained_buffers(&mut self) {
         for channel in &mut self.channels.list {
             let Phase::Open { id, buffered } = &mut channel.phase else {
                 continue;
@@ -341,26 +345,31 @@ impl Peer {
             let sent = buffered.saturating_sub(left) as u64;
             *buffered = left;
             if sent > 0 {
-                let notice = Notice::Drained { channel: channel.key, sent };
-                self.outputs.push_back(super::Output::Notify(notice));
+                let event = PeerEvent::Drained { channel: channel.key, sent };
+                self.outputs.push_back(super::Output::Event(event));
             }
         }
     }
 }
 
 fn config(label: &str, init: &DataChannelInit) -> Result<ChannelConfig, RtcError> {
-    let limit =
-        |value: i32| u16::try_from(value).map_err(|_| RtcError::invalid_state("a limit is out of range"));
+    let limit = |value: i32| {
+        u16::try_from(value).map_err(|_| RtcError::invalid_state("a retransmission limit is out of range"))
+    };
     let reliability = match (init.max_retransmits, init.max_retransmit_time) {
         (None, None) => Reliability::Reliable,
         (Some(retransmits), None) => Reliability::MaxRetransmits { retransmits: limit(retransmits)? },
         (None, Some(lifetime)) => Reliability::MaxPacketLifetime { lifetime: limit(lifetime)? },
-        (Some(_), Some(_)) => return Err(RtcError::invalid_state("a channel has one limit at most")),
+        (Some(_), Some(_)) => {
+            return Err(RtcError::invalid_state(
+                "max_retransmits and max_retransmit_time are mutually exclusive",
+            ));
+        }
     };
     let negotiated = match (init.negotiated, init.id) {
         (false, _) => None,
-        (true, 0..=MAX_STREAM) => Some(init.id as u16),
-        (true, _) => return Err(RtcError::invalid_state("a negotiated channel needs its id")),
+        (true, 0..=MAX_STREAM_ID) => Some(init.id as u16),
+        (true, _) => return Err(RtcError::invalid_state("a negotiated channel requires a valid id")),
     };
     Ok(ChannelConfig {
         label: label.to_owned(),

@@ -1,8 +1,8 @@
-//! A peer connection as a machine: descriptions, packets and time in, [`Output`]s out.
+//! A peer connection as a sans-IO state machine. Inputs are descriptions, packets and time; outputs are [`Output`]s.
 //!
-//! It wraps str0m's `Rtc`, which speaks ICE, DTLS, SRTP and SCTP, and adds what a WebRTC peer connection has on
-//! top: transceivers with tracks, the states of signaling and connection, data channels that can be made at any
-//! time. It reads no clock, waits for nothing and opens no socket: [`crate::driver`] does.
+//! It wraps str0m's `Rtc`, which implements ICE, DTLS, SRTP and SCTP, and adds the other parts of a WebRTC peer
+//! connection: transceivers with tracks, signaling and connection states, and data channels that can be created at any
+//! time. It reads no clock, does not block and opens no socket; that is done by [`crate::driver`].
 //!
 //! ```text
 //!                 set_local(offer)               set_remote(answer)
@@ -13,8 +13,8 @@
 //! connection New ─▶ Connecting ─▶ Connected ◀─▶ Disconnected ─▶ Failed        close() ─▶ Closed
 //! ```
 //!
-//! Every method that changes something ends with [`Peer::settle`] or [`Peer::pump`], since str0m wants its output drained after each
-//! change. What comes of it waits in the queue that [`Peer::poll`] empties.
+//! Every method that changes the `Rtc` ends with [`Peer::drive_after_change`] or [`Peer::drive`], since str0m requires
+//! its output to be drained after each change. The outputs are queued for [`Peer::poll`].
 
 mod channels;
 mod negotiation;
@@ -35,7 +35,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Event, Input, Output as RtcOutput, Rtc, RtcConfig};
 
 pub(crate) use channels::ChannelKey;
-pub(crate) use transceivers::{Incoming, SendPlan, TransceiverId};
+pub(crate) use transceivers::{ReceivedAudio, SendConfig, TransceiverId};
 
 use crate::audio_track::RtcAudioTrack;
 use crate::data_channel::{DataChannelState, SEND_BUFFER_BYTES};
@@ -47,54 +47,53 @@ use negotiation::Negotiation;
 use statistics::Statistics;
 use transceivers::Transceivers;
 
-/// How long ICE may be without a working pair before the connection counts as failed. str0m gives a pair up only
-/// after it was silent for some 20 s, and does not try it again: what helps then is LiveKit's resume, which begins
-/// when the connection fails.
-const DISCONNECTED_GRACE: Duration = Duration::from_millis(500);
+/// Time without a working ICE candidate pair before the connection fails. str0m abandons a pair only after some 20 s of
+/// silence and does not retry it. LiveKit's resume, which starts when the connection fails, recovers from that.
+const DISCONNECTED_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long after the other side's goodbye the connection counts as failed.
-const GOODBYE_GRACE: Duration = Duration::from_secs(1);
+/// Time from the peer's close (DTLS `close_notify`) to the failure of the connection.
+const REMOTE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a first connection may take before it counts as failed.
+/// Maximum time to connect for the first time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often str0m sums its statistics up. They are cheap, and whoever asks should see the last seconds.
+/// Interval of str0m's statistics: they are cheap, and `get_stats` should return recent values.
 const STATS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Rounds of output and immediate timeouts after one change. str0m needs a handful; more would be a bug that must
-/// not hold the thread.
+/// Maximum rounds of draining output and handling due timeouts after one change. str0m needs a few; the limit keeps a
+/// bug from blocking the thread.
 const MAX_ROUNDS: usize = 64;
 
-/// What the driver is to do.
+/// An action for the driver.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Send this from the socket at `source`.
+    /// Send a packet from the socket with the address `source`.
     Transmit(Transmit),
-    /// The peer can be reached at this candidate: have a socket that does.
-    Reach(Candidate),
-    /// Look for local addresses, anew after an ICE restart.
-    Gather,
-    /// Decode this.
-    Packet(Incoming),
-    /// Nothing more will come for this track.
+    /// The peer signalled this candidate: open a socket that can send to it.
+    RemoteCandidate(Candidate),
+    /// Gather local addresses again, after an ICE restart.
+    Regather,
+    /// Decode a received packet.
+    Packet(ReceivedAudio),
+    /// The track has ended; release its receiver.
     TrackEnded(RtcAudioTrack),
-    /// Send the sound of this transceiver's track so; `None` stops it.
-    Send(TransceiverId, Option<SendPlan>),
-    /// Tell the application.
-    Notify(Notice),
+    /// Start or reconfigure the sender of this transceiver's track; `None` stops it.
+    SetSender(TransceiverId, Option<SendConfig>),
+    /// Call a callback of the application.
+    Event(PeerEvent),
 }
 
-/// What the application is told through its callbacks.
+/// An event for the application's callbacks.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub(crate) enum PeerEvent {
     Connection(PeerConnectionState),
     Ice(IceConnectionState),
     Gathering(IceGatheringState),
     Signaling(SignalingState),
     Candidate(IceCandidate),
-    /// A track arrives on this transceiver.
+    /// The peer added a track on this transceiver.
     Track(TransceiverId),
-    /// Something changed that an offer must tell the peer.
+    /// A change requires a new offer.
     NegotiationNeeded,
     /// The peer opened a channel with this label.
     ChannelOpened(ChannelKey, String),
@@ -104,17 +103,17 @@ pub(crate) enum Notice {
         data: Vec<u8>,
         binary: bool,
     },
-    /// So many bytes left the send buffer.
+    /// `sent` bytes left the send buffer.
     Drained {
         channel: ChannelKey,
         sent: u64,
     },
 }
 
-/// See the module.
+/// A peer connection; see the module documentation.
 pub(crate) struct Peer {
     rtc: Rtc,
-    /// Candidates of our own, to be told to a fresh `Rtc` as well.
+    /// Local candidates, kept to add them to a new `Rtc`.
     local_candidates: Vec<Candidate>,
     negotiation: Negotiation,
     transceivers: Transceivers,
@@ -124,11 +123,11 @@ pub(crate) struct Peer {
     ice: IceConnectionState,
     gathering: IceGatheringState,
     outputs: VecDeque<Output>,
-    /// When str0m wants to be told the time.
+    /// Next timeout of str0m.
     rtc_deadline: Instant,
 }
 
-/// How the connection fares, with what is needed to get out of each state.
+/// The state of the connection, with the timeouts of each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionPhase {
     New,
@@ -140,7 +139,7 @@ enum ConnectionPhase {
         fails_at: Instant,
     },
     Failed,
-    /// `drained` once everything that says goodbye to the peer is out.
+    /// `drained` once the packets that announce the close have been queued.
     Closed {
         drained: bool,
     },
@@ -149,7 +148,7 @@ enum ConnectionPhase {
 impl Peer {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            rtc: fresh_rtc(now),
+            rtc: new_rtc(now),
             local_candidates: Vec::new(),
             negotiation: Negotiation::default(),
             transceivers: Transceivers::default(),
@@ -165,17 +164,17 @@ impl Peer {
 
     // --- Time and network -----------------------------------------------------------------------------
 
-    /// The next thing to do.
+    /// Takes the next output.
     pub(crate) fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Whether there is a next thing to do.
+    /// Whether [`Self::poll`] would return an output.
     pub(crate) fn has_outputs(&self) -> bool {
         !self.outputs.is_empty()
     }
 
-    /// When to call [`Self::handle_timeout`] if nothing else happens before.
+    /// When to call [`Self::handle_timeout`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.connection {
             ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } => {
@@ -188,20 +187,20 @@ impl Peer {
         }
     }
 
-    /// Time passed.
+    /// Handles expired timers. Call at [`Self::deadline`].
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if let ConnectionPhase::Connecting { fails_at } | ConnectionPhase::Disconnected { fails_at } =
             self.connection
             && now >= fails_at
         {
-            self.enter(ConnectionPhase::Failed);
+            self.set_phase(ConnectionPhase::Failed);
         }
         if now >= self.rtc_deadline {
-            self.pump(now);
+            self.drive(now);
         }
     }
 
-    /// A datagram, or a frame of a stream, arrived. What is not for us is dropped.
+    /// Handles a received datagram or frame of a TCP stream. Unknown or invalid ones are dropped.
     pub(crate) fn handle_packet(
         &mut self,
         protocol: Protocol,
@@ -211,17 +210,17 @@ impl Peer {
         now: Instant,
     ) {
         let Ok(receive) = Receive::new(protocol, source, destination, bytes) else {
-            tracing::trace!(%source, "datagram of no known protocol dropped");
+            tracing::trace!(%source, "datagram of unknown protocol dropped");
             return;
         };
         if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            // Anyone can send a broken datagram; only what poll_output says is final.
-            tracing::debug!(%error, "datagram refused");
+            // Not fatal, since anyone can send an invalid datagram. Fatal errors are returned by poll_output.
+            tracing::debug!(%error, "invalid datagram");
         }
-        self.pump(now);
+        self.drive(now);
     }
 
-    /// We can be reached at `candidate`. `trickle` tells the peer, which the next description does by itself.
+    /// Adds a local candidate. With `trickle` it is signalled separately; otherwise only in the next description.
     pub(crate) fn add_local_candidate(&mut self, candidate: Candidate, trickle: bool, now: Instant) {
         if self.local_candidates.contains(&candidate) {
             return;
@@ -230,23 +229,23 @@ impl Peer {
         let accepted = self.rtc.add_local_candidate(candidate).map(Candidate::to_sdp_string);
         if let Some(line) = accepted.filter(|_| trickle) {
             let candidate = IceCandidate::new(self.first_mid(), line);
-            self.notify(Notice::Candidate(candidate));
+            self.notify(PeerEvent::Candidate(candidate));
         }
-        self.settle(now);
+        self.drive_after_change(now);
     }
 
-    /// We can no longer be reached at `candidate`.
+    /// Removes a local candidate.
     pub(crate) fn remove_local_candidate(&mut self, candidate: &Candidate, now: Instant) {
         self.local_candidates.retain(|known| known != candidate);
         self.rtc.direct_api().invalidate_candidate(candidate);
-        self.settle(now);
+        self.drive_after_change(now);
     }
 
-    /// How far the search for local addresses is.
+    /// Sets the state of candidate gathering.
     pub(crate) fn set_gathering(&mut self, state: IceGatheringState) {
         if self.gathering != state && !self.is_closed() {
             self.gathering = state;
-            self.notify(Notice::Gathering(state));
+            self.notify(PeerEvent::Gathering(state));
         }
     }
 
@@ -267,8 +266,8 @@ impl Peer {
         self.ice
     }
 
-    /// Whether ICE has found a way.
-    pub(crate) fn is_reached(&self) -> bool {
+    /// Whether ICE has a working candidate pair.
+    pub(crate) fn ice_connected(&self) -> bool {
         matches!(self.ice, IceConnectionState::Connected | IceConnectionState::Completed)
     }
 
@@ -280,23 +279,23 @@ impl Peer {
         matches!(self.connection, ConnectionPhase::Closed { .. })
     }
 
-    /// Whether it is closed and has said goodbye: nothing more will come of it.
-    pub(crate) fn is_done(&self) -> bool {
+    /// Whether the connection is closed and all outputs have been taken.
+    pub(crate) fn is_finished(&self) -> bool {
         self.connection == ConnectionPhase::Closed { drained: true } && self.outputs.is_empty()
     }
 
-    /// Says goodbye to the peer and ends all tracks and channels.
+    /// Closes the DTLS and SCTP associations and ends all tracks and channels.
     pub(crate) fn close(&mut self, now: Instant) {
         if self.is_closed() {
             return;
         }
         if let Err(error) = self.rtc.close() {
-            tracing::debug!(%error, "goodbye not said");
+            tracing::debug!(%error, "failed to notify the peer of the close");
             self.rtc.disconnect();
         }
-        self.settle(now);
+        self.drive_after_change(now);
         for key in self.channels.close_all() {
-            self.notify(Notice::ChannelState(key, DataChannelState::Closed));
+            self.notify(PeerEvent::ChannelState(key, DataChannelState::Closed));
         }
         for track in self.transceivers.close_all() {
             track.end();
@@ -306,12 +305,12 @@ impl Peer {
         self.connection = ConnectionPhase::Closed { drained: true };
     }
 
-    /// Fails if the connection is closed.
-    fn open(&self) -> Result<(), RtcError> {
+    /// Returns an error if the connection is closed.
+    fn ensure_open(&self) -> Result<(), RtcError> {
         if self.is_closed() { Err(RtcError::closed()) } else { Ok(()) }
     }
 
-    fn enter(&mut self, phase: ConnectionPhase) {
+    fn set_phase(&mut self, phase: ConnectionPhase) {
         if self.is_closed() || self.connection == phase {
             return;
         }
@@ -320,48 +319,48 @@ impl Peer {
         let state = self.connection_state();
         if state != before {
             tracing::debug!(?state, "peer connection state");
-            self.notify(Notice::Connection(state));
+            self.notify(PeerEvent::Connection(state));
         }
     }
 
-    fn enter_ice(&mut self, state: IceConnectionState) {
+    fn set_ice_state(&mut self, state: IceConnectionState) {
         if self.ice != state && !self.is_closed() {
             self.ice = state;
-            self.notify(Notice::Ice(state));
+            self.notify(PeerEvent::Ice(state));
         }
     }
 
-    fn notify(&mut self, notice: Notice) {
-        self.outputs.push_back(Output::Notify(notice));
+    fn notify(&mut self, event: PeerEvent) {
+        self.outputs.push_back(Output::Event(event));
     }
 
     // --- str0m ----------------------------------------------------------------------------------------
 
-    /// Drains str0m after it was changed, and tells it the time: before it knows that, it does not even say when it
-    /// wants to be told.
-    fn settle(&mut self, now: Instant) {
-        self.run(true, now);
+    /// Drains str0m after a change, with at least one call of its timeout handler: only after that does it return a
+    /// valid next timeout.
+    fn drive_after_change(&mut self, now: Instant) {
+        self.drive_rtc(true, now);
     }
 
-    /// Drains str0m and lets it act on the time, until it wants nothing more for now.
-    fn pump(&mut self, now: Instant) {
-        self.run(false, now);
+    /// Drains str0m and handles its timeouts until none is due.
+    fn drive(&mut self, now: Instant) {
+        self.drive_rtc(false, now);
     }
 
-    fn run(&mut self, tell_time: bool, now: Instant) {
+    fn drive_rtc(&mut self, force_timeout: bool, now: Instant) {
         for round in 0..MAX_ROUNDS {
             match self.drain(now) {
                 Ok(deadline) => self.rtc_deadline = deadline,
                 Err(error) => return self.fail(&error),
             }
-            if self.rtc_deadline > now && !(tell_time && round == 0) {
+            if self.rtc_deadline > now && !(force_timeout && round == 0) {
                 break;
             }
             if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
                 return self.fail(&error);
             }
         }
-        self.watch_buffers();
+        self.report_drained_buffers();
     }
 
     fn drain(&mut self, now: Instant) -> Result<Instant, str0m::RtcError> {
@@ -374,33 +373,33 @@ impl Peer {
         }
     }
 
-    /// str0m can't go on: DTLS was refused, or the peer is not who its description said.
+    /// Handles a fatal error of str0m: the DTLS handshake failed, or the certificate does not match the fingerprint.
     fn fail(&mut self, error: &str0m::RtcError) {
         tracing::warn!(%error, "peer connection failed");
         self.rtc.disconnect();
-        self.enter_ice(IceConnectionState::Failed);
-        self.enter(ConnectionPhase::Failed);
+        self.set_ice_state(IceConnectionState::Failed);
+        self.set_phase(ConnectionPhase::Failed);
     }
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "str0m's events are non-exhaustive; the rest is video's"
+        reason = "str0m's events are non-exhaustive; the others are for video"
     )]
     fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Connected => self.enter(ConnectionPhase::Connected),
+            Event::Connected => self.set_phase(ConnectionPhase::Connected),
             Event::IceConnectionStateChange(state) => self.handle_ice(state, now),
             Event::RtpPacket(packet) => self.handle_rtp(packet),
             Event::ChannelOpen(id, label) => self.handle_channel_open(id, label),
             Event::ChannelData(message) => self.handle_message(message),
             Event::ChannelClose(id) => self.handle_channel_close(id),
-            // The server went away in good order, or the association broke: LiveKit resumes on Failed, and would
-            // wait for ICE to notice otherwise. Not at once: where the server has put us out, its reason is on
-            // its way by signaling, and a resume would get in the way of who took our place.
+            // The server closed DTLS, or the SCTP association was aborted. LiveKit resumes on Failed; without it, it
+            // would wait for the ICE timeout. It is delayed because a server that removes a participant sends the
+            // reason by signaling, and a resume would conflict with a participant that took over the identity.
             Event::Closed if self.connection == ConnectionPhase::Connected => {
-                self.enter(ConnectionPhase::Disconnected { fails_at: now + GOODBYE_GRACE });
+                self.set_phase(ConnectionPhase::Disconnected { fails_at: now + REMOTE_CLOSE_TIMEOUT });
             }
-            Event::Closed => self.enter(ConnectionPhase::Failed),
+            Event::Closed => self.set_phase(ConnectionPhase::Failed),
             Event::PeerStats(stats) => self.statistics.peer = Some(stats),
             Event::MediaIngressStats(stats) => self.statistics.ingress(stats),
             Event::MediaEgressStats(stats) => self.statistics.egress(stats),
@@ -411,25 +410,25 @@ impl Peer {
     fn handle_ice(&mut self, state: str0m::IceConnectionState, now: Instant) {
         use str0m::IceConnectionState as Ice;
         match state {
-            Ice::New => self.enter_ice(IceConnectionState::New),
-            Ice::Checking => self.enter_ice(IceConnectionState::Checking),
-            Ice::Connected => self.enter_ice(IceConnectionState::Connected),
-            Ice::Completed => self.enter_ice(IceConnectionState::Completed),
-            Ice::Disconnected => self.enter_ice(IceConnectionState::Disconnected),
+            Ice::New => self.set_ice_state(IceConnectionState::New),
+            Ice::Checking => self.set_ice_state(IceConnectionState::Checking),
+            Ice::Connected => self.set_ice_state(IceConnectionState::Connected),
+            Ice::Completed => self.set_ice_state(IceConnectionState::Completed),
+            Ice::Disconnected => self.set_ice_state(IceConnectionState::Disconnected),
         }
         match (self.connection, state) {
-            // DTLS is done already, so media flows again with the first pair that works.
+            // DTLS is already established, so media flows again with the first working pair.
             (
                 ConnectionPhase::Disconnected { .. } | ConnectionPhase::Failed,
                 Ice::Connected | Ice::Completed,
             ) if self.rtc.is_connected() => {
-                self.enter(ConnectionPhase::Connected);
+                self.set_phase(ConnectionPhase::Connected);
             }
             (ConnectionPhase::Connected, Ice::Disconnected) => {
-                self.enter(ConnectionPhase::Disconnected { fails_at: now + DISCONNECTED_GRACE });
+                self.set_phase(ConnectionPhase::Disconnected { fails_at: now + DISCONNECTED_TIMEOUT });
             }
-            // An ICE restart checks anew while media still flows on the old pair, and before the first
-            // connection more candidates may come: both have their own deadlines.
+            // No change: during an ICE restart media still flows on the old pair, and before the first connection
+            // more candidates may arrive. Both cases have their own timeouts.
             _ => {}
         }
     }
@@ -439,24 +438,24 @@ impl Peer {
     }
 }
 
-fn fresh_rtc(now: Instant) -> Rtc {
+fn new_rtc(now: Instant) -> Rtc {
     let mut config = RtcConfig::new();
     *config.codec_config() = codecs();
     config
         .clear_extension_map()
         .set_extension(1, Extension::AudioLevel)
         .set_extension(4, Extension::RtpMid)
-        // In frame mode str0m stays silent when LiveKit gives a media section to another track whose sequence
-        // numbers are lower; and adapting to the network needs the packets as they come.
+        // RTP mode instead of frame mode. Frame mode yields nothing when LiveKit reuses a media section for a track
+        // with lower sequence numbers, and the jitter buffer needs the packets as they arrive.
         .set_rtp_mode(true)
         .set_sctp_max_buffered_amount(SEND_BUFFER_BYTES)
         .set_stats_interval(Some(STATS_INTERVAL))
         .build(now)
 }
 
-/// What is offered: Opus with copies (RED) and with lost packets sent again (NACK). And of video, which is ignored but
-/// which LiveKit expects a subscriber to negotiate, no more than it takes: each variant would be told in three sections
-/// of each description, and make all of them cost more than the sound.
+/// The offered codecs: Opus with RED and NACK, and the minimum of video codecs. Video is not decoded, but LiveKit
+/// expects subscribers to negotiate it. Each further variant would be repeated in three sections of every description
+/// and cost more processor time than the audio.
 fn codecs() -> CodecConfig {
     const VP8: u8 = 96;
     const H264: u8 = 108;
@@ -479,10 +478,10 @@ impl RtcError {
         Self { error_type: RtcErrorType::InvalidState, message: message.into() }
     }
 
-    /// What was asked for is not in this crate.
+    /// `what` is not implemented by this crate.
     pub(crate) fn unavailable(what: &str) -> Self {
         Self::invalid_state(format!(
-            "{what} is not available in this libwebrtc, which carries sound and data only"
+            "{what} is not available in this libwebrtc, which supports audio and data only"
         ))
     }
 
@@ -491,12 +490,12 @@ impl RtcError {
     }
 }
 
-/// The mid as str0m has it.
+/// Converts a mid to str0m's type.
 fn mid(text: &str) -> Mid {
     Mid::from(text)
 }
 
-/// The kind of a media section that carries media.
+/// Media kind of a section; `None` if it carries neither audio nor video.
 fn media_kind(kind: sdp::SectionKind) -> Option<MediaKind> {
     match kind {
         sdp::SectionKind::Audio => Some(MediaKind::Audio),

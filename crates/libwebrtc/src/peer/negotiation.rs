@@ -1,15 +1,15 @@
-//! Offers and answers (RFC 8829), on top of str0m's.
+//! Offer/answer negotiation (RFC 8829), based on str0m's.
 //!
-//! Where the two differ:
-//! - str0m makes an answer at once when it is given an offer. It is kept until it is asked for.
-//! - An offer changes nothing until it is set, and may never be: LiveKit makes the first one before it knows the
-//!   server, and drops it if the server is an old one. Until the peer's first description nothing is worth
-//!   keeping in str0m, so the next offer starts from a fresh one; afterwards a dropped offer leaves str0m as it
-//!   was.
-//! - LiveKit takes a pending offer back by applying the peer's last description again: that is a rollback here.
-//! - LiveKit edits the text of our offer on its way out (`inactive` to `recvonly`, `stereo=1`). Only the server
-//!   needs to see that.
-//! - Where nothing changed str0m has nothing to offer. A direction is turned there and back then.
+//! Differences between str0m and RFC 8829 that are handled here:
+//! - str0m creates the answer when it accepts an offer. It is stored until `create_answer` is called.
+//! - Creating an offer must not change state until it is set, and an offer may never be set: LiveKit creates the first
+//!   one before it knows the version of the server, and discards it for old servers. Before the first remote
+//!   description the `Rtc` holds no state worth keeping, so the next offer is created from a new one; later, discarding
+//!   an offer leaves the `Rtc` unchanged.
+//! - LiveKit rolls back a pending offer by applying the last remote description again.
+//! - LiveKit edits the text of an offer before sending it (`inactive` to `recvonly`, `stereo=1`). The edits are only
+//!   for the server and are ignored here.
+//! - str0m creates no offer without a change. In that case a direction is changed and changed back.
 
 use std::mem;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction as RtcDirection, Mid};
 
 use super::sdp::{self, SectionKind};
-use super::{CONNECT_TIMEOUT, ChannelKey, ConnectionPhase, Notice, Output, Peer, TransceiverId, fresh_rtc};
+use super::{CONNECT_TIMEOUT, ChannelKey, ConnectionPhase, Output, Peer, PeerEvent, TransceiverId, new_rtc};
 use crate::RtcError;
 use crate::ice_candidate::IceCandidate;
 use crate::peer_connection::{IceConnectionState, OfferOptions, SignalingState};
@@ -29,17 +29,17 @@ use crate::session_description::{SdpType, SessionDescription};
 #[derive(Default)]
 pub(super) struct Negotiation {
     phase: Phase,
-    /// The last offer that was made and not set yet.
-    draft: Option<Draft>,
-    /// Whether str0m has made an offer since it was fresh.
-    drafted: bool,
-    /// Counts what an offer would have to tell.
-    changes: u64,
+    /// The last created offer, if it was not set yet.
+    created_offer: Option<CreatedOffer>,
+    /// Whether the current `Rtc` has created an offer.
+    rtc_has_offered: bool,
+    /// Incremented at each change that requires a new offer.
+    change_count: u64,
     /// Whether `restart_ice` was called since the last offer.
     restart_ice: bool,
     current_local: Option<SessionDescription>,
     current_remote: Option<SessionDescription>,
-    /// The section of data channels, once agreed on.
+    /// Mid of the section for data channels, once negotiated.
     app_mid: Option<String>,
 }
 
@@ -48,7 +48,7 @@ enum Phase {
     #[default]
     Stable,
     HaveLocalOffer {
-        offer: Draft,
+        offer: CreatedOffer,
         text: SessionDescription,
     },
     HaveRemoteOffer {
@@ -58,16 +58,16 @@ enum Phase {
     Closed,
 }
 
-/// An offer that str0m made.
-struct Draft {
+/// An offer created by str0m.
+struct CreatedOffer {
     sdp: String,
     pending: SdpPendingOffer,
     /// The media sections it adds.
     added: Vec<(TransceiverId, Mid)>,
-    /// The channel that it carries to add the section of data channels.
+    /// The channel with which str0m adds the section for data channels.
     channel: Option<(ChannelKey, str0m::channel::ChannelId)>,
-    /// What it was made for, to tell whether it is still good.
-    made_for: (u64, bool),
+    /// Change count and ICE restart flag at its creation; the offer is reused while they are the same.
+    inputs: (u64, bool),
 }
 
 impl Negotiation {
@@ -75,18 +75,18 @@ impl Negotiation {
         self.app_mid.clone()
     }
 
-    /// Whether an offer is out, or may still be set, that carries this channel.
+    /// Whether a pending or created offer contains this channel.
     pub(super) fn offers_channel(&self, key: ChannelKey) -> bool {
         let pending = match &self.phase {
             Phase::HaveLocalOffer { offer, .. } => Some(offer),
-            Phase::Stable | Phase::HaveRemoteOffer { .. } | Phase::Closed => self.draft.as_ref(),
+            Phase::Stable | Phase::HaveRemoteOffer { .. } | Phase::Closed => self.created_offer.as_ref(),
         };
-        pending.and_then(|draft| draft.channel).is_some_and(|(offered, _)| offered == key)
+        pending.and_then(|offer| offer.channel).is_some_and(|(offered, _)| offered == key)
     }
 
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closed;
-        self.draft = None;
+        self.created_offer = None;
     }
 }
 
@@ -108,21 +108,21 @@ impl Peer {
         self.negotiation.current_remote.clone()
     }
 
-    /// Whether the peer has described itself.
-    pub(crate) fn has_remote(&self) -> bool {
+    /// Whether a remote description has been applied.
+    pub(crate) fn has_remote_description(&self) -> bool {
         self.negotiation.current_remote.is_some()
     }
 
-    /// The next offer restarts ICE.
+    /// Makes the next offer restart ICE.
     pub(crate) fn restart_ice(&mut self) {
         self.negotiation.restart_ice = true;
         self.negotiation_needed();
     }
 
-    /// Something changed that the peer must be told.
+    /// Records a change that requires a new offer, and notifies the application.
     pub(super) fn negotiation_needed(&mut self) {
-        self.negotiation.changes += 1;
-        self.notify(Notice::NegotiationNeeded);
+        self.negotiation.change_count += 1;
+        self.notify(PeerEvent::NegotiationNeeded);
     }
 
     // --- Offer and answer -----------------------------------------------------------------------------
@@ -135,27 +135,29 @@ impl Peer {
         match self.negotiation.phase {
             Phase::Stable => {}
             Phase::HaveLocalOffer { .. } => {
-                return Err(RtcError::invalid_state("an offer is waiting for its answer"));
+                return Err(RtcError::invalid_state("a local offer is pending"));
             }
             Phase::HaveRemoteOffer { .. } => {
-                return Err(RtcError::invalid_state("the peer's offer is to be answered first"));
+                return Err(RtcError::invalid_state("the remote offer has not been answered"));
             }
             Phase::Closed => return Err(RtcError::closed()),
         }
         let restart = options.ice_restart || self.negotiation.restart_ice;
-        let made_for = (self.negotiation.changes, restart);
-        if let Some(draft) = self.negotiation.draft.as_ref().filter(|draft| draft.made_for == made_for) {
-            return Ok(SessionDescription::new(SdpType::Offer, draft.sdp.clone()));
+        let inputs = (self.negotiation.change_count, restart);
+        if let Some(created_offer) =
+            self.negotiation.created_offer.as_ref().filter(|offer| offer.inputs == inputs)
+        {
+            return Ok(SessionDescription::new(SdpType::Offer, created_offer.sdp.clone()));
         }
-        self.drop_draft();
-        self.start_over(now);
+        self.discard_created_offer();
+        self.reset_unused_rtc(now);
         if restart && self.negotiation.current_remote.is_some() {
-            self.outputs.push_back(Output::Gather);
+            self.outputs.push_back(Output::Regather);
         }
-        let draft = self.draft(restart, made_for)?;
-        self.settle(now);
-        let sdp = draft.sdp.clone();
-        self.negotiation.draft = Some(draft);
+        let created_offer = self.build_offer(restart, inputs)?;
+        self.drive_after_change(now);
+        let sdp = created_offer.sdp.clone();
+        self.negotiation.created_offer = Some(created_offer);
         Ok(SessionDescription::new(SdpType::Offer, sdp))
     }
 
@@ -165,7 +167,7 @@ impl Peer {
                 Ok(SessionDescription::new(SdpType::Answer, answer.clone()))
             }
             Phase::Stable | Phase::HaveLocalOffer { .. } => {
-                Err(RtcError::invalid_state("there is no offer to answer"))
+                Err(RtcError::invalid_state("there is no remote offer to answer"))
             }
             Phase::Closed => Err(RtcError::closed()),
         }
@@ -179,31 +181,31 @@ impl Peer {
         tracing::trace!(%text, "local description");
         match (text.sdp_type(), mem::take(&mut self.negotiation.phase)) {
             (SdpType::Offer, Phase::Stable) => {
-                let Some(offer) = self.negotiation.draft.take() else {
-                    return Err(RtcError::invalid_state("the offer was not made by this connection"));
+                let Some(offer) = self.negotiation.created_offer.take() else {
+                    return Err(RtcError::invalid_state("the offer was not created by this connection"));
                 };
                 for (transceiver, mid) in &offer.added {
                     self.transceivers.assign(*transceiver, Some(*mid));
                 }
                 self.negotiation.restart_ice = false;
-                self.enter_signaling(Phase::HaveLocalOffer { offer, text });
+                self.set_signaling_phase(Phase::HaveLocalOffer { offer, text });
                 Ok(())
             }
             (SdpType::Answer | SdpType::PrAnswer, Phase::HaveRemoteOffer { offer, .. }) => {
                 self.negotiation.current_local = Some(text);
                 self.negotiation.current_remote = Some(offer);
-                self.enter_signaling(Phase::Stable);
-                self.open_waiting_channels(now);
+                self.set_signaling_phase(Phase::Stable);
+                self.open_pending_channels(now);
                 Ok(())
             }
             (SdpType::Rollback, Phase::HaveLocalOffer { offer, .. }) => {
                 self.roll_back(&offer);
-                self.enter_signaling(Phase::Stable);
+                self.set_signaling_phase(Phase::Stable);
                 Ok(())
             }
             (sdp_type, phase) => {
                 self.negotiation.phase = phase;
-                Err(self.out_of_order("local", sdp_type))
+                Err(self.wrong_state("local", sdp_type))
             }
         }
     }
@@ -219,7 +221,7 @@ impl Peer {
                 if self.negotiation.current_remote.as_ref() == Some(&text) =>
             {
                 self.roll_back(&offer);
-                self.enter_signaling(Phase::Stable);
+                self.set_signaling_phase(Phase::Stable);
                 Ok(())
             }
             (SdpType::Answer | SdpType::PrAnswer, Phase::HaveLocalOffer { offer, text: local }) => {
@@ -228,27 +230,27 @@ impl Peer {
                     self.negotiation.current_local = Some(local);
                     self.negotiation.current_remote = Some(text);
                 }
-                self.enter_signaling(Phase::Stable);
-                self.open_waiting_channels(now);
+                self.set_signaling_phase(Phase::Stable);
+                self.open_pending_channels(now);
                 accepted
             }
             (SdpType::Offer, phase @ (Phase::Stable | Phase::HaveLocalOffer { .. })) => {
-                // An offer that crosses ours wins (the polite side of "perfect negotiation", RFC 8829 §5.7).
+                // On glare the remote offer wins: the polite peer of "perfect negotiation" (RFC 8829 §5.7).
                 if let Phase::HaveLocalOffer { offer, .. } = phase {
                     self.roll_back(&offer);
                 }
-                self.drop_draft();
-                self.start_over(now);
+                self.discard_created_offer();
+                self.reset_unused_rtc(now);
                 let answer = self.accept_offer(&text, now)?;
-                self.enter_signaling(Phase::HaveRemoteOffer { offer: text, answer });
+                self.set_signaling_phase(Phase::HaveRemoteOffer { offer: text, answer });
                 Ok(())
             }
             (SdpType::Rollback, Phase::HaveRemoteOffer { .. }) => {
-                Err(RtcError::invalid_state("str0m can't take back the peer's offer"))
+                Err(RtcError::invalid_state("rollback of a remote offer is not supported"))
             }
             (sdp_type, phase) => {
                 self.negotiation.phase = phase;
-                Err(self.out_of_order("remote", sdp_type))
+                Err(self.wrong_state("remote", sdp_type))
             }
         }
     }
@@ -258,55 +260,59 @@ impl Peer {
         candidate: &IceCandidate,
         now: Instant,
     ) -> Result<(), RtcError> {
-        self.open()?;
+        self.ensure_open()?;
         if self.negotiation.current_remote.is_none()
             && !matches!(self.negotiation.phase, Phase::HaveRemoteOffer { .. })
         {
-            return Err(RtcError::invalid_state("a candidate before the description it belongs to"));
+            return Err(RtcError::invalid_state("a candidate was added before the remote description"));
         }
-        // The empty one says that no more come. One that can't be read is of a kind that can't be used.
+        // An empty candidate is the end-of-candidates mark; others that do not parse are of unsupported kinds.
         let Ok(candidate) = Candidate::from_sdp_string(candidate.as_str()) else {
-            tracing::debug!(%candidate, "remote candidate passed over");
+            tracing::debug!(%candidate, "remote candidate ignored");
             return Ok(());
         };
-        self.reach(candidate.clone());
+        self.output_remote_candidate(candidate.clone());
         self.rtc.add_remote_candidate(candidate);
-        self.settle(now);
+        self.drive_after_change(now);
         Ok(())
     }
 
     // --- str0m ----------------------------------------------------------------------------------------
 
-    /// Has str0m make an offer of everything that the peer does not know yet.
-    fn draft(&mut self, restart: bool, made_for: (u64, bool)) -> Result<Draft, RtcError> {
-        self.make_streams_that_send();
+    /// Creates an offer with all changes since the last negotiation.
+    fn build_offer(&mut self, restart: bool, inputs: (u64, bool)) -> Result<CreatedOffer, RtcError> {
+        self.declare_send_streams();
         let mut api = self.rtc.sdp_api();
         let mut added = Vec::new();
-        for (id, kind, wanted, track_id) in self.transceivers.unassigned() {
-            // LiveKit knows the track that we publish by its id in `a=msid`.
-            added.push((id, api.add_media(kind, to_str0m(wanted), None, track_id, None)));
+        for (id, kind, direction, track_id) in self.transceivers.unassigned() {
+            // LiveKit identifies a published track by its id in `a=msid`.
+            added.push((id, api.add_media(kind, to_str0m(direction), None, track_id, None)));
         }
-        for (mid, wanted) in self.transceivers.assigned() {
-            if wanted == Direction::Stopped {
+        for (mid, direction) in self.transceivers.assigned() {
+            if direction == Direction::Stopped {
                 api.stop_media(mid)
             } else {
-                api.set_direction(mid, to_str0m(wanted))
+                api.set_direction(mid, to_str0m(direction))
             }
         }
         let channel = match self.negotiation.app_mid {
             Some(_) => None,
-            None => self.channels.offer_one().map(|(key, config)| (key, api.add_channel_with_config(config))),
+            None => self
+                .channels
+                .select_for_offer()
+                .map(|(key, config)| (key, api.add_channel_with_config(config))),
         };
         if restart && self.negotiation.current_remote.is_some() {
             api.ice_restart(true);
         }
         if !api.has_changes() {
-            match self.transceivers.assigned().find(|(_, wanted)| *wanted != Direction::Stopped) {
-                Some((mid, wanted)) => {
-                    let other = if wanted.receives() { wanted.with_sending() } else { Direction::RecvOnly };
-                    let other = if other == wanted { Direction::RecvOnly } else { other };
+            match self.transceivers.assigned().find(|(_, direction)| *direction != Direction::Stopped) {
+                Some((mid, direction)) => {
+                    let other =
+                        if direction.receives() { direction.with_sending() } else { Direction::RecvOnly };
+                    let other = if other == direction { Direction::RecvOnly } else { other };
                     api.set_direction(mid, to_str0m(other));
-                    api.set_direction(mid, to_str0m(wanted));
+                    api.set_direction(mid, to_str0m(direction));
                 }
                 None if self.negotiation.current_remote.is_some() => {
                     api.ice_restart(true);
@@ -316,14 +322,14 @@ impl Peer {
         }
         let (offer, pending) =
             api.apply().ok_or_else(|| RtcError::invalid_state("there is nothing to offer"))?;
-        self.negotiation.drafted = true;
-        let sdp = sdp::without_resending(&offer.to_sdp_string());
-        Ok(Draft { sdp, pending, added, channel, made_for })
+        self.negotiation.rtc_has_offered = true;
+        let sdp = sdp::strip_nack_where_sending(&offer.to_sdp_string());
+        Ok(CreatedOffer { sdp, pending, added, channel, inputs })
     }
 
     fn accept_answer(
         &mut self,
-        offer: Draft,
+        offer: CreatedOffer,
         text: &SessionDescription,
         now: Instant,
     ) -> Result<(), RtcError> {
@@ -332,86 +338,88 @@ impl Peer {
         if let Some((key, id)) = offer.channel {
             self.channels.offered(key, id);
         }
-        self.described(text, now);
+        self.apply_remote_description(text, now);
         Ok(())
     }
 
     fn accept_offer(&mut self, text: &SessionDescription, now: Instant) -> Result<String, RtcError> {
         let offer = SdpOffer::from_sdp_string(text.sdp()).map_err(RtcError::invalid_sdp)?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(RtcError::invalid_sdp)?;
-        self.described(text, now);
-        Ok(sdp::without_resending(&answer.to_sdp_string()))
+        self.apply_remote_description(text, now);
+        Ok(sdp::strip_nack_where_sending(&answer.to_sdp_string()))
     }
 
-    /// The peer described itself.
-    fn described(&mut self, text: &SessionDescription, now: Instant) {
+    /// Applies a remote description to transceivers, channels and states, after str0m has accepted it.
+    fn apply_remote_description(&mut self, text: &SessionDescription, now: Instant) {
         let sections = sdp::sections(text.sdp());
         let app = sections.iter().find(|section| section.kind == SectionKind::Application);
         if let Some(app) = app {
             self.negotiation.app_mid.get_or_insert_with(|| app.mid.clone());
         }
-        self.take_sections(&sections);
-        self.keep_streams_that_send();
+        self.apply_remote_sections(&sections);
+        self.remove_unused_send_streams();
         if self.connection == ConnectionPhase::New {
-            self.enter(ConnectionPhase::Connecting { fails_at: now + CONNECT_TIMEOUT });
-            self.enter_ice(IceConnectionState::Checking);
+            self.set_phase(ConnectionPhase::Connecting { fails_at: now + CONNECT_TIMEOUT });
+            self.set_ice_state(IceConnectionState::Checking);
         }
         let candidates = sections.iter().flat_map(|section| &section.candidates);
         for candidate in candidates.filter_map(|line| Candidate::from_sdp_string(line).ok()) {
-            self.reach(candidate);
+            self.output_remote_candidate(candidate);
         }
-        self.settle(now);
+        self.drive_after_change(now);
     }
 
-    fn reach(&mut self, candidate: Candidate) {
-        self.outputs.push_back(Output::Reach(candidate));
+    fn output_remote_candidate(&mut self, candidate: Candidate) {
+        self.outputs.push_back(Output::RemoteCandidate(candidate));
     }
 
-    /// An offer that was set comes to nothing.
-    fn roll_back(&mut self, offer: &Draft) {
+    /// Rolls back an offer that was set.
+    fn roll_back(&mut self, offer: &CreatedOffer) {
         for (transceiver, _) in &offer.added {
             self.transceivers.assign(*transceiver, None);
         }
         if let Some((key, _)) = offer.channel {
-            self.channel_not_offered(key);
+            self.offer_discarded(key);
         }
-        // What it told is still to be told.
-        self.negotiation.changes += 1;
+        // Its changes have to be offered again.
+        self.negotiation.change_count += 1;
     }
 
-    /// An offer that was not even set comes to nothing.
-    fn drop_draft(&mut self) {
-        let draft = self.negotiation.draft.take();
-        if let Some((key, _)) = draft.and_then(|draft| draft.channel) {
-            self.channel_not_offered(key);
+    /// Discards an offer that was created but not set.
+    fn discard_created_offer(&mut self) {
+        let created_offer = self.negotiation.created_offer.take();
+        if let Some((key, _)) = created_offer.and_then(|offer| offer.channel) {
+            self.offer_discarded(key);
         }
     }
 
-    /// Takes a fresh `Rtc` if the present one has made an offer that came to nothing and there is nothing to
-    /// lose. It has numbered that offer's channel, and would take the same number again for a bug.
-    fn start_over(&mut self, now: Instant) {
-        if !mem::take(&mut self.negotiation.drafted) || self.negotiation.current_remote.is_some() {
+    /// Replaces the `Rtc` if it has created an offer and there was no remote description yet. It has assigned a stream
+    /// id to the channel of that offer, and would panic if the id were used again.
+    fn reset_unused_rtc(&mut self, now: Instant) {
+        if !mem::take(&mut self.negotiation.rtc_has_offered) || self.negotiation.current_remote.is_some() {
             return;
         }
-        self.rtc = fresh_rtc(now);
+        self.rtc = new_rtc(now);
         for candidate in self.local_candidates.clone() {
             self.rtc.add_local_candidate(candidate);
         }
-        self.channels.not_offered_yet();
+        self.channels.reset_offered();
     }
 
-    fn enter_signaling(&mut self, phase: Phase) {
+    fn set_signaling_phase(&mut self, phase: Phase) {
         self.negotiation.phase = phase;
         let state = self.signaling_state();
-        self.notify(Notice::Signaling(state));
+        self.notify(PeerEvent::Signaling(state));
     }
 
-    fn out_of_order(&self, side: &str, sdp_type: SdpType) -> RtcError {
+    fn wrong_state(&self, side: &str, sdp_type: SdpType) -> RtcError {
         let state = self.signaling_state();
         if state == SignalingState::Closed {
             return RtcError::closed();
         }
-        RtcError::invalid_state(format!("a {side} {sdp_type} has no place in the state {state:?}"))
+        RtcError::invalid_state(format!(
+            "a {side} {sdp_type} is not allowed in the signaling state {state:?}"
+        ))
     }
 }
 

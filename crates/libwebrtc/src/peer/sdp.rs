@@ -1,9 +1,9 @@
-//! Reads from a remote description what str0m keeps to itself: which track each media section carries, and what
-//! the peer asks of Opus.
+//! Parses the parts of a remote description that str0m does not expose: the track of each media section and the Opus
+//! parameters that the peer requests.
 
 use crate::rtp_transceiver::RtpTransceiverDirection as Direction;
 
-/// The kind of a media section.
+/// Kind of a media section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SectionKind {
     Audio,
@@ -18,19 +18,19 @@ pub(crate) enum SectionKind {
 pub(crate) struct Section {
     pub kind: SectionKind,
     pub mid: String,
-    /// As the peer wrote it, that is from its side.
+    /// From the peer's point of view.
     pub direction: Direction,
-    /// `a=msid`: stream and track, in order.
+    /// `a=msid`: ids of stream and track, in order.
     pub msids: Vec<(String, Option<String>)>,
-    /// `a=ssrc`, each once.
+    /// `a=ssrc`, without duplicates.
     pub ssrcs: Vec<u32>,
-    /// What `a=fmtp` says of Opus.
+    /// `a=fmtp` of Opus.
     pub opus: OpusParameters,
-    /// `a=candidate`, as ICE reads it.
+    /// `a=candidate`, starting with `candidate:`.
     pub candidates: Vec<String>,
 }
 
-/// The parameters of Opus that a receiver asks its sender to keep to (RFC 7587 §6.1).
+/// Opus parameters that a receiver requests of the sender (RFC 7587 §6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OpusParameters {
     /// `usedtx`
@@ -41,15 +41,15 @@ pub(crate) struct OpusParameters {
     pub stereo: bool,
     /// `maxaveragebitrate`, in bits per second.
     pub max_bitrate: Option<u32>,
-    /// Whether packets are to come as RED (RFC 2198): the section has that codec too. A peer that lists it before
-    /// Opus takes nothing else, and one that lists it after understands it as well.
+    /// Whether the section has the codec RED (RFC 2198), so that packets are sent as RED. A peer that prefers RED to
+    /// Opus accepts nothing else; one that prefers Opus accepts both.
     pub red: bool,
 }
 
-/// The media sections of `sdp` in order. Lines that are not understood are passed over.
+/// Parses the media sections of `sdp`, in order. Unknown lines are ignored.
 pub(crate) fn sections(sdp: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    // A direction at session level holds for sections that say nothing else (RFC 8866 §6.7).
+    // A direction at session level is the default of the sections (RFC 8866 §6.7).
     let mut session_direction = Direction::SendRecv;
     let mut opus_type = None;
     for line in sdp.lines().map(str::trim_end) {
@@ -73,33 +73,33 @@ pub(crate) fn sections(sdp: &str) -> Vec<Section> {
         match (sections.last_mut(), direction(name)) {
             (Some(section), Some(direction)) => section.direction = direction,
             (None, Some(direction)) => session_direction = direction,
-            (Some(section), None) => read(section, &mut opus_type, name, value),
+            (Some(section), None) => read_attribute(section, &mut opus_type, name, value),
             (None, None) => {}
         }
     }
     sections
 }
 
-/// `sdp` without the promise to send lost packets again where it sends itself: str0m does that by RTX alone, which
-/// LiveKit has for video only.
-pub(crate) fn without_resending(sdp: &str) -> String {
+/// Removes `a=rtcp-fb:… nack` from the sections of a local description that send. str0m retransmits by RTX only, which
+/// LiveKit supports for video only.
+pub(crate) fn strip_nack_where_sending(sdp: &str) -> String {
     const END: &str = "\r\n";
-    let promises = |line: &&str| line.starts_with("a=rtcp-fb:") && line.ends_with(" nack");
+    let is_nack = |line: &&str| line.starts_with("a=rtcp-fb:") && line.ends_with(" nack");
     let sections = sdp.split("\r\nm=").map(|section| {
         let sends = section.split(END).any(|line| matches!(line, "a=sendonly" | "a=sendrecv"));
-        let lines = section.split(END).filter(|line| !(sends && promises(line)));
+        let lines = section.split(END).filter(|line| !(sends && is_nack(line)));
         lines.collect::<Vec<_>>().join(END)
     });
     sections.collect::<Vec<_>>().join("\r\nm=")
 }
 
-fn read<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, value: &'a str) {
+fn read_attribute<'a>(section: &mut Section, opus_type: &mut Option<&'a str>, name: &str, value: &'a str) {
     match name {
         "mid" => section.mid = value.to_owned(),
         "candidate" => section.candidates.push(format!("candidate:{value}")),
         "msid" => {
             let mut ids = value.split_whitespace();
-            // `-` stands for no stream (RFC 8830 §3).
+            // `-` means no stream (RFC 8830 §3).
             if let Some(stream) = ids.next().filter(|stream| *stream != "-") {
                 section.msids.push((stream.to_owned(), ids.next().map(str::to_owned)));
             }
@@ -182,7 +182,7 @@ mod tests {
         m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:2\r\na=inactive\r\na=msid:- x\r\n";
 
     #[test]
-    fn each_section_gives_its_kind_mid_direction_and_track() {
+    fn each_section_has_its_kind_mid_direction_and_track() {
         let sections = sections(ANSWER);
 
         let heads: Vec<_> = sections.iter().map(|s| (s.kind, s.mid.as_str(), s.direction)).collect();
@@ -200,31 +200,31 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peer_asks_of_opus_is_read_and_not_what_it_says_of_red() {
-        let asked =
+    fn opus_parameters_are_parsed_from_the_fmtp_of_opus_and_not_of_red() {
+        let requested =
             OpusParameters { dtx: true, fec: true, stereo: false, max_bitrate: Some(24_000), red: true };
 
-        assert_eq!(sections(ANSWER)[1].opus, asked);
+        assert_eq!(sections(ANSWER)[1].opus, requested);
     }
 
     #[test]
-    fn sending_again_is_promised_nowhere_that_sends_and_the_rest_stays_as_it_was() {
+    fn nack_is_removed_only_from_sections_that_send() {
         let section = |direction: &str, feedback: &str| {
             format!("\r\nm=audio 9 x 111\r\na={direction}\r\na=rtcp-fb:111 transport-cc{feedback}\r\na=mid:1")
         };
         let nack = "\r\na=rtcp-fb:111 nack";
         let offer = ["sendrecv", "sendonly", "recvonly", "inactive"].map(|d| section(d, nack)).concat();
-        let promised = [("sendrecv", ""), ("sendonly", ""), ("recvonly", nack), ("inactive", nack)];
-        let promised = promised.map(|(direction, feedback)| section(direction, feedback)).concat();
+        let expected = [("sendrecv", ""), ("sendonly", ""), ("recvonly", nack), ("inactive", nack)];
+        let expected = expected.map(|(direction, feedback)| section(direction, feedback)).concat();
 
-        assert_eq!(without_resending(&format!("v=0{offer}\r\n")), format!("v=0{promised}\r\n"));
+        assert_eq!(strip_nack_where_sending(&format!("v=0{offer}\r\n")), format!("v=0{expected}\r\n"));
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "(m=audio .{0,10}\r\n|a=[a-z]{0,9}:?.{0,20}\r\n|.{0,20}\n){0,20}") {
+        fn no_text_makes_the_parser_panic(text in "(m=audio .{0,10}\r\n|a=[a-z]{0,9}:?.{0,20}\r\n|.{0,20}\n){0,20}") {
             sections(&text);
-            without_resending(&text);
+            strip_nack_where_sending(&text);
         }
     }
 }

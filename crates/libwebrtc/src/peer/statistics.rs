@@ -1,7 +1,6 @@
-//! Statistics of the connection, from str0m's sums and our own counters.
+//! Statistics of a connection, from str0m's statistics and the reports of the audio senders and receivers.
 //!
-//! str0m sums up every [`super::STATS_INTERVAL`], the driver's counters come each second: what is reported is that
-//! old at most.
+//! The values are at most [`super::STATS_INTERVAL`] old; those of the audio reports at most one second.
 
 use std::collections::HashMap;
 
@@ -27,7 +26,7 @@ const PAIR: &str = "CP";
 const LOCAL: &str = "CP-local";
 const REMOTE: &str = "CP-remote";
 
-/// What str0m summed up last.
+/// The last statistics of str0m.
 #[derive(Debug, Default)]
 pub(super) struct Statistics {
     pub(super) peer: Option<PeerStats>,
@@ -46,7 +45,7 @@ impl Statistics {
 }
 
 impl Peer {
-    /// Everything, as of `unix_us`.
+    /// All statistics of the connection, with the timestamp `unix_us`.
     pub(crate) fn stats(&self, unix_us: i64) -> Vec<RtcStats> {
         let mut stats = vec![self.connection_stats(unix_us), self.transport_stats(unix_us)];
         if let Some(pair) = self.selected_pair() {
@@ -57,7 +56,7 @@ impl Peer {
             stats.extend(self.receiver_stats(id, unix_us));
             stats.extend(self.sender_stats(id, unix_us));
         }
-        // Each sender and receiver reports the codec that it uses.
+        // Each sender and receiver adds a codec report; they are identical, so one is kept.
         let mut codecs = 0;
         stats.retain(|report| {
             !matches!(report, RtcStats::Codec(_)) || {
@@ -68,13 +67,13 @@ impl Peer {
         stats
     }
 
-    /// What a receiver received.
+    /// Statistics of a receiver.
     pub(crate) fn receiver_stats(&self, id: TransceiverId, unix_us: i64) -> Vec<RtcStats> {
-        let Some((track, mid)) = self.receiving_audio(id) else {
+        let Some((track, mid)) = self.received_audio(id) else {
             return Vec::new();
         };
         let report = track.shared().received();
-        let sums = self.statistics.ingress.get(&mid);
+        let rtc_stats = self.statistics.ingress.get(&mid);
         let head = |id: String| of::RtcStats { id, timestamp: unix_us };
         let stream = of::RtpStreamStats {
             ssrc: report.ssrc,
@@ -87,7 +86,8 @@ impl Peer {
             packets_lost: i64::try_from(report.counters.lost).unwrap_or(i64::MAX),
             jitter: report.jitter_s,
         };
-        let remote = sums.and_then(|sums| sums.remote.as_ref().map(|remote| (remote, sums.rtt)));
+        let remote =
+            rtc_stats.and_then(|rtc_stats| rtc_stats.remote.as_ref().map(|remote| (remote, rtc_stats.rtt)));
         let inbound = InboundRtpStats {
             rtc: head(format!("I-{mid}")),
             stream: stream.clone(),
@@ -96,8 +96,8 @@ impl Peer {
                 track_identifier: track.id(),
                 mid: mid.to_string(),
                 remote_id: remote.map(|_| format!("RO-{mid}")).unwrap_or_default(),
-                bytes_received: sums.map_or(0, |sums| sums.bytes),
-                nack_count: sums.map_or(0, |sums| narrow(sums.nacks)),
+                bytes_received: rtc_stats.map_or(0, |rtc_stats| rtc_stats.bytes),
+                nack_count: rtc_stats.map_or(0, |rtc_stats| saturating_u32(rtc_stats.nacks)),
                 ..inbound(&report)
             },
         };
@@ -119,13 +119,13 @@ impl Peer {
         stats
     }
 
-    /// What a sender sent.
+    /// Statistics of a sender.
     pub(crate) fn sender_stats(&self, id: TransceiverId, unix_us: i64) -> Vec<RtcStats> {
-        let Some((track, mid)) = self.sending_audio(id) else {
+        let Some((track, mid)) = self.sent_audio(id) else {
             return Vec::new();
         };
         let report = track.shared().sent();
-        let sums = self.statistics.egress.get(&mid);
+        let rtc_stats = self.statistics.egress.get(&mid);
         let head = |id: String| of::RtcStats { id, timestamp: unix_us };
         let stream = of::RtpStreamStats {
             ssrc: 0,
@@ -133,19 +133,20 @@ impl Peer {
             transport_id: TRANSPORT.to_owned(),
             codec_id: CODEC.to_owned(),
         };
-        let remote = sums.and_then(|sums| sums.remote.as_ref().map(|remote| (sums, remote)));
+        let remote =
+            rtc_stats.and_then(|rtc_stats| rtc_stats.remote.as_ref().map(|remote| (rtc_stats, remote)));
         let outbound = RtcStats::OutboundRtp(OutboundRtpStats {
             rtc: head(format!("O-{mid}")),
             stream: stream.clone(),
             sent: of::SentRtpStreamStats {
-                packets_sent: sums.map_or(0, |sums| sums.packets),
-                bytes_sent: sums.map_or(0, |sums| sums.bytes),
+                packets_sent: rtc_stats.map_or(0, |rtc_stats| rtc_stats.packets),
+                bytes_sent: rtc_stats.map_or(0, |rtc_stats| rtc_stats.bytes),
             },
             outbound: of::OutboundRtpStreamStats {
                 mid: mid.to_string(),
                 media_source_id: format!("S-{mid}"),
                 remote_id: remote.map(|_| format!("RI-{mid}")).unwrap_or_default(),
-                nack_count: sums.map_or(0, |sums| narrow(sums.nacks)),
+                nack_count: rtc_stats.map_or(0, |rtc_stats| saturating_u32(rtc_stats.nacks)),
                 active: true,
                 ..Default::default()
             },
@@ -156,8 +157,8 @@ impl Peer {
             audio: source(&report),
             video: of::VideoSourceStats::default(),
         });
-        let remote = remote.map(|(sums, remote)| {
-            let rtt = sums.rtt.map_or(0.0, |rtt| rtt.as_secs_f64());
+        let remote = remote.map(|(rtc_stats, remote)| {
+            let rtt = rtc_stats.rtt.map_or(0.0, |rtt| rtt.as_secs_f64());
             RtcStats::RemoteInboundRtp(RemoteInboundRtpStats {
                 rtc: head(format!("RI-{mid}")),
                 stream,
@@ -169,7 +170,7 @@ impl Peer {
                 remote_inbound: of::RemoteInboundRtpStreamStats {
                     local_id: format!("O-{mid}"),
                     round_trip_time: rtt,
-                    fraction_lost: f64::from(sums.loss.unwrap_or(0.0)),
+                    fraction_lost: f64::from(rtc_stats.loss.unwrap_or(0.0)),
                     ..Default::default()
                 },
             })
@@ -203,7 +204,7 @@ impl Peer {
     }
 
     fn transport_stats(&self, unix_us: i64) -> RtcStats {
-        let sums = self.statistics.peer.as_ref();
+        let rtc_stats = self.statistics.peer.as_ref();
         let dtls_state = match self.connection {
             ConnectionPhase::New => DtlsTransportState::New,
             ConnectionPhase::Connecting { .. } => DtlsTransportState::Connecting,
@@ -225,8 +226,8 @@ impl Peer {
         RtcStats::Transport(TransportStats {
             rtc: of::RtcStats { id: TRANSPORT.to_owned(), timestamp: unix_us },
             transport: of::TransportStats {
-                bytes_sent: sums.map_or(0, |sums| sums.peer_bytes_tx),
-                bytes_received: sums.map_or(0, |sums| sums.peer_bytes_rx),
+                bytes_sent: rtc_stats.map_or(0, |rtc_stats| rtc_stats.peer_bytes_tx),
+                bytes_received: rtc_stats.map_or(0, |rtc_stats| rtc_stats.peer_bytes_rx),
                 dtls_state: Some(dtls_state),
                 ice_state: Some(ice_state),
                 selected_candidate_pair_id: self.selected_pair().map(|_| PAIR.to_owned()).unwrap_or_default(),
@@ -258,7 +259,7 @@ impl Peer {
                 },
             })
         };
-        self.channels.survey().enumerate().map(report).collect()
+        self.channels.snapshot().enumerate().map(report).collect()
     }
 }
 
@@ -329,6 +330,6 @@ fn pair_stats(pair: &SelectedPair, unix_us: i64) -> [RtcStats; 3] {
     ]
 }
 
-fn narrow(count: u64) -> u32 {
+fn saturating_u32(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -1,13 +1,13 @@
-//! Two peers in virtual time.
+//! Two peers over a simulated network, in virtual time.
 
 use std::net::SocketAddr;
 
 use super::*;
 use crate::MediaType;
-use crate::audio::sender::Outgoing;
+use crate::audio::sender::EncodedPacket;
 use crate::audio_source::AudioSourceOptions;
 use crate::audio_source::native::NativeAudioSource;
-use crate::audio_track::Feed;
+use crate::audio_track::AudioTrackKind;
 use crate::clock;
 use crate::data_channel::{DataChannelError, DataChannelInit};
 use crate::media_stream_track::{MediaStreamTrack, RtcTrackState};
@@ -16,58 +16,58 @@ use crate::rtp_transceiver::{RtpTransceiverDirection as Direction, RtpTransceive
 use crate::session_description::{SdpType, SessionDescription};
 use crate::stats::RtcStats;
 
-// --- The world ----------------------------------------------------------------------------------------------
+// --- Simulation ---------------------------------------------------------------------------------------------
 
-/// One way through the network.
+/// One-way latency of the network.
 const LATENCY: Duration = Duration::from_millis(5);
 
-struct World {
+struct Simulation {
     start: Instant,
     now: Instant,
     sides: [Side; 2],
-    /// Datagrams on their way: when they arrive, where, and from where.
-    flying: Vec<(Instant, Transmit)>,
-    /// Whether the network carries anything.
-    up: bool,
+    /// Datagrams in flight, with their arrival times.
+    in_flight: Vec<(Instant, Transmit)>,
+    /// Whether the network delivers datagrams.
+    network_up: bool,
 }
 
 struct Side {
     peer: Peer,
-    notices: Vec<Notice>,
-    packets: Vec<Incoming>,
-    plans: Vec<(TransceiverId, Option<SendPlan>)>,
+    events: Vec<PeerEvent>,
+    packets: Vec<ReceivedAudio>,
+    configs: Vec<(TransceiverId, Option<SendConfig>)>,
     ended: Vec<RtcAudioTrack>,
 }
 
 const A: usize = 0;
 const B: usize = 1;
 
-impl World {
+impl Simulation {
     fn new() -> Self {
         let now = clock::now();
         let side = |number: u8| {
             let mut peer = Peer::new(now);
             let address = SocketAddr::from(([192, 0, 2, number], 5_000));
             peer.add_local_candidate(Candidate::host(address, Protocol::Udp).unwrap(), false, now);
-            Side { peer, notices: vec![], packets: vec![], plans: vec![], ended: vec![] }
+            Side { peer, events: vec![], packets: vec![], configs: vec![], ended: vec![] }
         };
-        Self { start: now, now, sides: [side(1), side(2)], flying: vec![], up: true }
+        Self { start: now, now, sides: [side(1), side(2)], in_flight: vec![], network_up: true }
     }
 
-    /// Both are connected, and A has a track to send.
+    /// Connects both peers, with a track sent by A.
     fn with_track() -> (Self, TransceiverId) {
-        let mut world = Self::new();
-        let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-        world.negotiate(A);
-        world.connect();
-        (world, id)
+        let mut sim = Self::new();
+        let id = sim.peer(A).add_track(local_track("TR_1")).unwrap();
+        sim.negotiate(A);
+        sim.connect();
+        (sim, id)
     }
 
     fn peer(&mut self, side: usize) -> &mut Peer {
         &mut self.sides[side].peer
     }
 
-    /// `from` offers, the other answers, and both apply.
+    /// `from` offers, the other side answers, and both apply the descriptions.
     fn negotiate(&mut self, from: usize) {
         self.negotiate_with(from, &OfferOptions::default());
     }
@@ -88,31 +88,32 @@ impl World {
         answer
     }
 
-    /// Lets time run until `done`, for a minute at most.
+    /// Advances time until `done`; fails after one minute.
     fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         loop {
             self.collect();
             if done(self) {
                 return;
             }
-            let arrivals = self.flying.iter().map(|(at, _)| *at);
+            let arrivals = self.in_flight.iter().map(|(at, _)| *at);
             let next = arrivals.chain(self.sides.iter().filter_map(|side| side.peer.deadline())).min();
-            // A deadline that is due must not come again at once, for ever.
+            // Advances at least 100 µs, so that a deadline in the past does not stop time.
             self.now = next.unwrap_or(self.now).max(self.now + Duration::from_micros(100));
-            assert!(self.now < self.start + Duration::from_secs(60), "{what} did not come");
+            assert!(self.now < self.start + Duration::from_secs(60), "timed out waiting for {what}");
             self.step();
         }
     }
 
     fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        self.run_until("the end of time", |world| world.now >= end);
+        self.run_until("the end of the interval", |sim| sim.now >= end);
     }
 
     fn step(&mut self) {
         let now = self.now;
-        let (arrived, flying) = std::mem::take(&mut self.flying).into_iter().partition(|(at, _)| *at <= now);
-        self.flying = flying;
+        let (arrived, in_flight) =
+            std::mem::take(&mut self.in_flight).into_iter().partition(|(at, _)| *at <= now);
+        self.in_flight = in_flight;
         for (_, transmit) in arrived as Vec<(Instant, Transmit)> {
             let to = if transmit.destination.ip().to_string().ends_with(".1") { A } else { B };
             self.peer(to).handle_packet(
@@ -134,12 +135,14 @@ impl World {
         for side in &mut self.sides {
             while let Some(output) = side.peer.poll() {
                 match output {
-                    Output::Transmit(transmit) if self.up => self.flying.push((self.now + LATENCY, transmit)),
-                    Output::Transmit(_) | Output::Reach(_) | Output::Gather => {}
-                    Output::Packet(incoming) => side.packets.push(incoming),
+                    Output::Transmit(transmit) if self.network_up => {
+                        self.in_flight.push((self.now + LATENCY, transmit))
+                    }
+                    Output::Transmit(_) | Output::RemoteCandidate(_) | Output::Regather => {}
+                    Output::Packet(received) => side.packets.push(received),
                     Output::TrackEnded(track) => side.ended.push(track),
-                    Output::Send(id, plan) => side.plans.push((id, plan)),
-                    Output::Notify(notice) => side.notices.push(notice),
+                    Output::SetSender(id, config) => side.configs.push((id, config)),
+                    Output::Event(event) => side.events.push(event),
                 }
             }
         }
@@ -147,21 +150,19 @@ impl World {
 
     fn connect(&mut self) {
         let connected = |side: &Side| side.peer.connection_state() == PeerConnectionState::Connected;
-        self.run_until("the connection", |world| world.sides.iter().all(connected));
+        self.run_until("the connection", |sim| sim.sides.iter().all(connected));
     }
 
     fn run_until_open(&mut self, side: usize, channel: ChannelKey) {
-        self.run_until("the channel", |world| {
-            world.peer(side).channel_state(channel) == DataChannelState::Open
-        });
+        self.run_until("the channel", |sim| sim.peer(side).channel_state(channel) == DataChannelState::Open);
     }
 
-    /// The texts that arrived at `side`.
+    /// Text messages received by `side`.
     fn messages(&self, side: usize) -> Vec<String> {
-        let notices = self.sides[side].notices.iter();
-        notices
-            .filter_map(|notice| {
-                if let Notice::Message { data, .. } = notice {
+        let events = self.sides[side].events.iter();
+        events
+            .filter_map(|event| {
+                if let PeerEvent::Message { data, .. } = event {
                     Some(String::from_utf8(data.clone()).unwrap())
                 } else {
                     None
@@ -170,12 +171,12 @@ impl World {
             .collect()
     }
 
-    /// The channels that the other side opened at `side`.
+    /// Channels opened by the other side, as seen by `side`.
     fn opened(&self, side: usize) -> Vec<(ChannelKey, String)> {
-        let notices = self.sides[side].notices.iter();
-        notices
-            .filter_map(|notice| {
-                if let Notice::ChannelOpened(key, label) = notice {
+        let events = self.sides[side].events.iter();
+        events
+            .filter_map(|event| {
+                if let PeerEvent::ChannelOpened(key, label) = event {
                     Some((*key, label.clone()))
                 } else {
                     None
@@ -184,12 +185,12 @@ impl World {
             .collect()
     }
 
-    /// The tracks that began to arrive at `side`.
+    /// Audio tracks added by the other side, as seen by `side`.
     fn tracks(&mut self, side: usize) -> Vec<RtcAudioTrack> {
         let ids: Vec<_> = self.sides[side]
-            .notices
+            .events
             .iter()
-            .filter_map(|notice| if let Notice::Track(id) = notice { Some(*id) } else { None })
+            .filter_map(|event| if let PeerEvent::Track(id) = event { Some(*id) } else { None })
             .collect();
         let tracks = ids.into_iter().filter_map(|id| self.peer(side).receiver_track(id));
         tracks
@@ -197,11 +198,11 @@ impl World {
             .collect()
     }
 
-    /// Sends `count` packets on `transceiver`, one each 20 ms.
-    fn speak(&mut self, side: usize, transceiver: TransceiverId, numbers: std::ops::Range<u64>) {
+    /// Sends packets with these sequence numbers on `transceiver`, 20 ms apart.
+    fn send_packets(&mut self, side: usize, transceiver: TransceiverId, numbers: std::ops::Range<u64>) {
         for seq in numbers {
             let now = self.now;
-            let outgoing = Outgoing {
+            let outgoing = EncodedPacket {
                 seq,
                 time: seq as u32 * 960,
                 marker: false,
@@ -220,7 +221,7 @@ fn negotiated(id: i32) -> DataChannelInit {
 
 fn local_track(id: &str) -> MediaStreamTrack {
     let source = NativeAudioSource::new(AudioSourceOptions::default(), 48_000, 1, 100);
-    RtcAudioTrack::new(id.to_owned(), Feed::Source(source)).into()
+    RtcAudioTrack::new(id.to_owned(), AudioTrackKind::Source(source)).into()
 }
 
 fn transceiver(direction: Direction) -> RtpTransceiverInit {
@@ -230,355 +231,356 @@ fn transceiver(direction: Direction) -> RtpTransceiverInit {
 // --- Channels -----------------------------------------------------------------------------------------------
 
 #[test]
-fn messages_go_both_ways_over_a_channel_that_one_side_opened() {
-    let mut world = World::new();
-    let now = world.now;
-    let ours = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
-    assert!(matches!(world.peer(A).send_message(ours, b"early", false, now), Err(DataChannelError::Send)));
-    world.negotiate(A);
-    world.run_until_open(A, ours);
-    world.run_until("the other end", |world| !world.opened(B).is_empty());
-    let (theirs, label) = world.opened(B).remove(0);
+fn messages_are_delivered_in_both_directions_over_a_channel_opened_by_one_side() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let ours = sim.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    assert!(matches!(sim.peer(A).send_message(ours, b"early", false, now), Err(DataChannelError::Send)));
+    sim.negotiate(A);
+    sim.run_until_open(A, ours);
+    sim.run_until("the other end", |sim| !sim.opened(B).is_empty());
+    let (theirs, label) = sim.opened(B).remove(0);
 
-    let now = world.now;
-    world.peer(A).send_message(ours, b"hello", false, now).unwrap();
-    world.peer(B).send_message(theirs, b"good day", false, now).unwrap();
-    world.run_until("the messages", |world| !world.messages(A).is_empty() && !world.messages(B).is_empty());
+    let now = sim.now;
+    sim.peer(A).send_message(ours, b"hello", false, now).unwrap();
+    sim.peer(B).send_message(theirs, b"good day", false, now).unwrap();
+    sim.run_until("the messages", |sim| !sim.messages(A).is_empty() && !sim.messages(B).is_empty());
 
     assert_eq!(label, "chat");
-    assert_eq!(
-        (world.messages(A), world.messages(B)),
-        (vec!["good day".to_owned()], vec!["hello".to_owned()])
-    );
+    assert_eq!((sim.messages(A), sim.messages(B)), (vec!["good day".to_owned()], vec!["hello".to_owned()]));
 }
 
 #[test]
-fn what_leaves_the_send_buffer_is_reported_to_the_last_byte() {
-    let mut world = World::new();
-    let now = world.now;
-    let channel = world.peer(A).create_channel("bulk", &negotiated(1), now).unwrap();
-    world.peer(B).create_channel("bulk", &negotiated(1), now).unwrap();
-    world.negotiate(A);
-    world.run_until_open(A, channel);
+fn every_byte_that_leaves_the_send_buffer_is_reported() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let channel = sim.peer(A).create_channel("bulk", &negotiated(1), now).unwrap();
+    sim.peer(B).create_channel("bulk", &negotiated(1), now).unwrap();
+    sim.negotiate(A);
+    sim.run_until_open(A, channel);
     let message = vec![7; 50_000];
 
-    let now = world.now;
+    let now = sim.now;
     for _ in 0..20 {
-        world.peer(A).send_message(channel, &message, true, now).unwrap();
+        sim.peer(A).send_message(channel, &message, true, now).unwrap();
     }
-    let sent = |world: &mut World| {
-        let drained = world.sides[A].notices.iter();
-        drained.map(|notice| if let Notice::Drained { sent, .. } = notice { *sent } else { 0 }).sum::<u64>()
+    let sent = |sim: &mut Simulation| {
+        let drained = sim.sides[A].events.iter();
+        drained.map(|event| if let PeerEvent::Drained { sent, .. } = event { *sent } else { 0 }).sum::<u64>()
     };
-    world.run_until("the last byte", |world| sent(world) == 20 * 50_000);
+    sim.run_until("the last byte", |sim| sent(sim) == 20 * 50_000);
 
-    assert_eq!(world.peer(A).buffered_amount(channel), 0);
+    assert_eq!(sim.peer(A).buffered_amount(channel), 0);
 }
 
 #[test]
-fn a_send_buffer_that_is_full_refuses_and_takes_again_when_it_has_drained() {
-    let mut world = World::new();
-    let now = world.now;
-    let channel = world.peer(A).create_channel("bulk", &negotiated(1), now).unwrap();
-    world.peer(B).create_channel("bulk", &negotiated(1), now).unwrap();
-    world.negotiate(A);
-    world.run_until_open(A, channel);
-    let (now, message) = (world.now, vec![7; 60_000]);
+fn a_full_send_buffer_rejects_messages_until_it_has_drained() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let channel = sim.peer(A).create_channel("bulk", &negotiated(1), now).unwrap();
+    sim.peer(B).create_channel("bulk", &negotiated(1), now).unwrap();
+    sim.negotiate(A);
+    sim.run_until_open(A, channel);
+    let (now, message) = (sim.now, vec![7; 60_000]);
 
-    let taken =
-        (0..200).take_while(|_| world.peer(A).send_message(channel, &message, true, now).is_ok()).count();
-    world.run_for(Duration::from_secs(20));
-    let now = world.now;
+    let accepted =
+        (0..200).take_while(|_| sim.peer(A).send_message(channel, &message, true, now).is_ok()).count();
+    sim.run_for(Duration::from_secs(20));
+    let now = sim.now;
 
-    assert!((1..100).contains(&taken), "{taken} messages of 60 kB were taken");
-    assert!(world.peer(A).send_message(channel, &message, true, now).is_ok());
+    assert!((1..100).contains(&accepted), "{accepted} messages of 60 kB were accepted");
+    assert!(sim.peer(A).send_message(channel, &message, true, now).is_ok());
 }
 
 #[test]
-fn offers_that_come_to_nothing_leave_negotiated_channels_usable() {
-    let mut world = World::new();
-    let now = world.now;
-    let first = world.peer(A).create_channel("one", &negotiated(1), now).unwrap();
-    world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
-    // LiveKit, when the server turns out to be an old one: close what was offered, make it anew.
-    world.peer(A).close_channel(first, now);
-    let again = world.peer(A).create_channel("one", &DataChannelInit::default(), now).unwrap();
-    world.peer(A).create_channel("two", &negotiated(3), now).unwrap();
-    world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
-    world.peer(A).create_channel("three", &negotiated(5), now).unwrap();
+fn negotiated_channels_remain_usable_after_discarded_offers() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let first = sim.peer(A).create_channel("one", &negotiated(1), now).unwrap();
+    sim.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
+    // As LiveKit does for old servers: close the offered channel and create it again.
+    sim.peer(A).close_channel(first, now);
+    let again = sim.peer(A).create_channel("one", &DataChannelInit::default(), now).unwrap();
+    sim.peer(A).create_channel("two", &negotiated(3), now).unwrap();
+    sim.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
+    sim.peer(A).create_channel("three", &negotiated(5), now).unwrap();
 
-    world.negotiate(A);
-    world.run_until_open(A, again);
+    sim.negotiate(A);
+    sim.run_until_open(A, again);
 
-    assert_eq!(world.peer(A).channel_state(first), DataChannelState::Closed);
-    assert_eq!(world.opened(B).into_iter().map(|(_, label)| label).collect::<Vec<_>>(), ["one"]);
+    assert_eq!(sim.peer(A).channel_state(first), DataChannelState::Closed);
+    assert_eq!(sim.opened(B).into_iter().map(|(_, label)| label).collect::<Vec<_>>(), ["one"]);
 }
 
 #[test]
-fn two_channels_on_one_stream_are_refused() {
-    let mut world = World::new();
-    let now = world.now;
-    world.peer(A).create_channel("one", &negotiated(1), now).unwrap();
+fn invalid_channel_parameters_are_rejected() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    sim.peer(A).create_channel("one", &negotiated(1), now).unwrap();
 
-    assert!(world.peer(A).create_channel("two", &negotiated(1), now).is_err());
-    assert!(world.peer(A).create_channel("three", &negotiated(-1), now).is_err());
+    assert!(sim.peer(A).create_channel("two", &negotiated(1), now).is_err());
+    assert!(sim.peer(A).create_channel("three", &negotiated(-1), now).is_err());
     let contradiction = DataChannelInit {
         max_retransmits: Some(1),
         max_retransmit_time: Some(1),
         ..DataChannelInit::default()
     };
-    assert!(world.peer(A).create_channel("four", &contradiction, now).is_err());
+    assert!(sim.peer(A).create_channel("four", &contradiction, now).is_err());
 }
 
 #[test]
 fn a_closed_channel_closes_on_both_sides() {
-    let mut world = World::new();
-    let now = world.now;
-    let ours = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
-    world.negotiate(A);
-    world.run_until("the other end", |world| !world.opened(B).is_empty());
-    world.run_until_open(A, ours);
-    let theirs = world.opened(B)[0].0;
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let ours = sim.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    sim.negotiate(A);
+    sim.run_until("the other end", |sim| !sim.opened(B).is_empty());
+    sim.run_until_open(A, ours);
+    let theirs = sim.opened(B)[0].0;
 
-    let now = world.now;
-    world.peer(A).close_channel(ours, now);
+    let now = sim.now;
+    sim.peer(A).close_channel(ours, now);
 
-    world.run_until("the close", |world| {
-        world.peer(A).channel_state(ours) == DataChannelState::Closed
-            && world.peer(B).channel_state(theirs) == DataChannelState::Closed
+    sim.run_until("the close", |sim| {
+        sim.peer(A).channel_state(ours) == DataChannelState::Closed
+            && sim.peer(B).channel_state(theirs) == DataChannelState::Closed
     });
 }
 
 // --- Tracks -------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_track_arrives_under_the_names_it_was_sent_with_and_its_packets_with_it() {
-    let mut world = World::new();
-    let id = world
+fn a_remote_track_has_the_id_of_the_sender_and_gets_its_packets() {
+    let mut sim = Simulation::new();
+    let id = sim
         .peer(A)
         .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
-    world.negotiate(A);
-    world.connect();
+    sim.negotiate(A);
+    sim.connect();
 
-    assert!(matches!(&world.sides[A].plans[..], [(planned, Some(_))] if *planned == id));
-    world.speak(A, id, 100..110);
+    assert!(matches!(&sim.sides[A].configs[..], [(planned, Some(_))] if *planned == id));
+    sim.send_packets(A, id, 100..110);
 
-    let tracks = world.tracks(B);
+    let tracks = sim.tracks(B);
     assert_eq!(tracks.iter().map(RtcAudioTrack::id).collect::<Vec<_>>(), ["TR_1"]);
-    let heard: Vec<_> = world.sides[B].packets.iter().map(|incoming| incoming.packet.seq).collect();
-    assert_eq!(heard, (100..110).collect::<Vec<_>>());
-    assert!(world.sides[B].packets.iter().all(|incoming| incoming.track.id() == "TR_1"));
+    let received_seqs: Vec<_> = sim.sides[B].packets.iter().map(|received| received.packet.seq).collect();
+    assert_eq!(received_seqs, (100..110).collect::<Vec<_>>());
+    assert!(sim.sides[B].packets.iter().all(|received| received.track.id() == "TR_1"));
 }
 
 #[test]
-fn packets_go_as_red_because_both_sides_have_it_and_carry_the_one_before() {
-    let mut world = World::new();
-    let id = world
+fn packets_are_sent_as_red_with_a_copy_of_the_previous_one_if_both_sides_support_it() {
+    let mut sim = Simulation::new();
+    let id = sim
         .peer(A)
         .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
-    world.negotiate(A);
-    world.connect();
-    world.speak(A, id, 0..2);
+    sim.negotiate(A);
+    sim.connect();
+    sim.send_packets(A, id, 0..2);
 
-    let last = &world.sides[B].packets[1];
-    let crate::audio::receiver::Packing::Red { opus } = last.packing else {
-        panic!("it came as {:?}", last.packing);
+    let last = &sim.sides[B].packets[1];
+    let crate::audio::receiver::PayloadFormat::Red { opus } = last.payload_format else {
+        panic!("the payload format is {:?}", last.payload_format);
     };
     let unpacked = crate::audio::red::unpack(&last.packet.payload, opus).unwrap();
-    assert_eq!(unpacked.earlier.len(), 1);
+    assert_eq!(unpacked.redundant.len(), 1);
 }
 
 #[test]
-fn what_is_missing_is_asked_for_while_it_is_wanted_and_no_longer() {
-    let (mut world, id) = World::with_track();
-    world.speak(A, id, 0..3);
-    let lose = |world: &mut World, numbers| {
-        world.up = false;
-        world.speak(A, id, numbers);
-        world.up = true;
+fn missing_packets_are_nacked_only_while_nack_is_enabled() {
+    let (mut sim, id) = Simulation::with_track();
+    sim.send_packets(A, id, 0..3);
+    let lose_packets = |sim: &mut Simulation, numbers| {
+        sim.network_up = false;
+        sim.send_packets(A, id, numbers);
+        sim.network_up = true;
     };
-    let asked = |world: &mut World| {
-        world.run_for(STATS_INTERVAL + Duration::from_secs(1));
-        let arrives = world.peer(B).transceiver_ids()[0];
-        let stats = world.peer(B).receiver_stats(arrives, 0);
+    let nack_count = |sim: &mut Simulation| {
+        sim.run_for(STATS_INTERVAL + Duration::from_secs(1));
+        let arrives = sim.peer(B).transceiver_ids()[0];
+        let stats = sim.peer(B).receiver_stats(arrives, 0);
         let counts = stats.iter().filter_map(|report| {
             if let RtcStats::InboundRtp(inbound) = report { Some(inbound.inbound.nack_count) } else { None }
         });
         counts.sum::<u32>()
     };
 
-    lose(&mut world, 3..6);
-    world.speak(A, id, 6..8);
-    assert_eq!(asked(&mut world), 0, "str0m asks by itself");
+    lose_packets(&mut sim, 3..6);
+    sim.send_packets(A, id, 6..8);
+    assert_eq!(nack_count(&mut sim), 0, "str0m sent NACKs while disabled");
 
-    let (ssrc, now) = (world.sides[B].packets[0].packet.ssrc, world.now);
-    world.peer(B).ask_again(ssrc, true, now);
-    world.run_for(Duration::from_millis(50));
-    let now = world.now;
-    world.peer(B).ask_again(ssrc, false, now);
-    let while_wanted = asked(&mut world);
-    assert_ne!(while_wanted, 0);
+    let (ssrc, now) = (sim.sides[B].packets[0].packet.ssrc, sim.now);
+    sim.peer(B).set_nack_enabled(ssrc, true, now);
+    sim.run_for(Duration::from_millis(50));
+    let now = sim.now;
+    sim.peer(B).set_nack_enabled(ssrc, false, now);
+    let while_enabled = nack_count(&mut sim);
+    assert_ne!(while_enabled, 0);
 
-    lose(&mut world, 8..10);
-    world.speak(A, id, 10..12);
-    assert_eq!(asked(&mut world), while_wanted);
+    lose_packets(&mut sim, 8..10);
+    sim.send_packets(A, id, 10..12);
+    assert_eq!(nack_count(&mut sim), while_enabled);
 }
 
 #[test]
-fn a_track_that_is_taken_away_ends_at_the_other_side_and_another_can_follow() {
-    let mut world = World::new();
-    let first = world.peer(A).add_track(local_track("first")).unwrap();
-    world.negotiate(A);
-    world.connect();
+fn a_removed_track_ends_at_the_other_side_and_its_section_can_be_reused() {
+    let mut sim = Simulation::new();
+    let first = sim.peer(A).add_track(local_track("first")).unwrap();
+    sim.negotiate(A);
+    sim.connect();
 
-    world.peer(A).remove_track(first).unwrap();
-    world.negotiate(A);
-    world.collect();
-    let ended: Vec<_> = world.sides[B].ended.iter().map(|track| (track.id(), track.state())).collect();
+    sim.peer(A).remove_track(first).unwrap();
+    sim.negotiate(A);
+    sim.collect();
+    let ended: Vec<_> = sim.sides[B].ended.iter().map(|track| (track.id(), track.state())).collect();
     assert_eq!(ended, [("first".to_owned(), RtcTrackState::Ended)]);
 
-    let second = world.peer(A).add_track(local_track("second")).unwrap();
-    world.negotiate(A);
-    world.run_for(Duration::from_millis(50));
-    world.speak(A, second, 0..3);
+    let second = sim.peer(A).add_track(local_track("second")).unwrap();
+    sim.negotiate(A);
+    sim.run_for(Duration::from_millis(50));
+    sim.send_packets(A, second, 0..3);
 
-    assert_eq!(first, second, "the media section is used again");
-    assert_eq!(world.sides[B].packets.len(), 3);
+    assert_eq!(first, second, "the media section is reused");
+    assert_eq!(sim.sides[B].packets.len(), 3);
 }
 
 #[test]
-fn a_section_that_only_receives_has_no_stream_to_send_until_it_is_given_a_track() {
-    let mut world = World::new();
+fn a_receive_only_section_has_no_send_stream_until_it_gets_a_track() {
+    let mut sim = Simulation::new();
     let audio =
-        world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
+        sim.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
     let video =
-        world.peer(A).add_transceiver(MediaType::Video, None, transceiver(Direction::RecvOnly)).unwrap();
-    world.negotiate(A);
-    world.connect();
+        sim.peer(A).add_transceiver(MediaType::Video, None, transceiver(Direction::RecvOnly)).unwrap();
+    sim.negotiate(A);
+    sim.connect();
     let sends = |peer: &mut Peer, id| {
         let section = mid(&peer.mid(id).unwrap());
         peer.rtc.direct_api().stream_tx_by_mid(section, None).map(|stream| stream.ssrc())
     };
-    assert_eq!([audio, video].map(|id| sends(world.peer(A), id)), [None, None]);
+    assert_eq!([audio, video].map(|id| sends(sim.peer(A), id)), [None, None]);
 
-    assert_eq!(world.peer(A).add_track(local_track("late")).unwrap(), audio);
-    world.negotiate(A);
-    world.run_for(Duration::from_millis(50));
-    world.speak(A, audio, 0..3);
+    assert_eq!(sim.peer(A).add_track(local_track("late")).unwrap(), audio);
+    sim.negotiate(A);
+    sim.run_for(Duration::from_millis(50));
+    sim.send_packets(A, audio, 0..3);
 
-    let ssrc = sends(world.peer(A), audio).expect("it sends now");
-    let offer = world.peer(A).current_local_description().unwrap();
+    let ssrc = sends(sim.peer(A), audio).expect("the section has a send stream");
+    let offer = sim.peer(A).current_local_description().unwrap();
     assert!(offer.sdp().contains(&format!("a=ssrc:{ssrc} ")), "{}", offer.sdp());
-    assert_eq!(sends(world.peer(A), video), None);
-    assert_eq!(world.sides[B].packets.len(), 3);
+    assert_eq!(sends(sim.peer(A), video), None);
+    assert_eq!(sim.sides[B].packets.len(), 3);
 }
 
 #[test]
-fn what_can_not_be_sent_is_refused_with_the_reason() {
-    let mut world = World::new();
+fn tracks_that_cannot_be_sent_are_rejected_with_the_reason() {
+    let mut sim = Simulation::new();
     let video = crate::video_track::RtcVideoTrack::new("video".to_owned());
-    let microphone = RtcAudioTrack::new("microphone".to_owned(), Feed::Device);
-    let remote = RtcAudioTrack::new("remote".to_owned(), Feed::Remote(crate::audio::sink::Sinks::default()));
+    let microphone = RtcAudioTrack::new("microphone".to_owned(), AudioTrackKind::Device);
+    let remote =
+        RtcAudioTrack::new("remote".to_owned(), AudioTrackKind::Remote(crate::audio::sink::Sinks::default()));
 
     for (track, reason) in [
         (MediaStreamTrack::Video(video), "video is not available"),
         (microphone.into(), "microphones is not available"),
-        (remote.into(), "can't be sent on"),
+        (remote.into(), "cannot be sent"),
     ] {
-        let error = world.peer(A).add_track(track).unwrap_err();
+        let error = sim.peer(A).add_track(track).unwrap_err();
         assert!(error.message.contains(reason), "{error}");
     }
 }
 
 #[test]
-fn encodings_limit_the_bitrate_and_turn_sending_off() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    world.negotiate(A);
-    let mut parameters = world.peer(A).sender_parameters(id);
+fn encodings_limit_the_bitrate_and_stop_sending() {
+    let mut sim = Simulation::new();
+    let id = sim.peer(A).add_track(local_track("TR_1")).unwrap();
+    sim.negotiate(A);
+    let mut parameters = sim.peer(A).sender_parameters(id);
 
     parameters.encodings[0].max_bitrate = Some(12_000);
-    world.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
+    sim.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
     parameters.encodings[0].active = false;
-    world.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
+    sim.peer(A).set_sender_parameters(id, parameters.clone()).unwrap();
     parameters.encodings.clear();
-    assert!(world.peer(A).set_sender_parameters(id, parameters).is_err());
+    assert!(sim.peer(A).set_sender_parameters(id, parameters).is_err());
 
-    world.collect();
-    let plans: Vec<_> =
-        world.sides[A].plans.iter().map(|(_, plan)| plan.as_ref().map(|p| p.coding.max_bitrate)).collect();
-    assert_eq!(plans, [Some(None), Some(Some(12_000)), None]);
+    sim.collect();
+    let configs: Vec<_> = sim.sides[A]
+        .configs
+        .iter()
+        .map(|(_, config)| config.as_ref().map(|p| p.settings.max_bitrate))
+        .collect();
+    assert_eq!(configs, [Some(None), Some(Some(12_000)), None]);
 }
 
 // --- Negotiation --------------------------------------------------------------------------------------------
 
 #[test]
-fn an_offer_can_always_be_made_again_even_if_nothing_changed() {
-    let mut world = World::new();
-    world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
-    world.negotiate(A);
-    world.connect();
+fn an_offer_can_be_created_without_changes() {
+    let mut sim = Simulation::new();
+    sim.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
+    sim.negotiate(A);
+    sim.connect();
 
-    world.negotiate(A);
-    world.negotiate(A);
+    sim.negotiate(A);
+    sim.negotiate(A);
 
-    assert_eq!(world.peer(A).signaling_state(), SignalingState::Stable);
+    assert_eq!(sim.peer(A).signaling_state(), SignalingState::Stable);
 }
 
 #[test]
-fn a_connection_of_channels_alone_can_negotiate_again_too() {
-    let mut world = World::new();
-    let now = world.now;
-    let channel = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
-    world.negotiate(A);
-    world.run_until_open(A, channel);
+fn a_connection_with_only_data_channels_can_renegotiate() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let channel = sim.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    sim.negotiate(A);
+    sim.run_until_open(A, channel);
 
-    world.negotiate(A);
-    world.run_for(Duration::from_secs(1));
+    sim.negotiate(A);
+    sim.run_for(Duration::from_secs(1));
 
-    assert_eq!(world.peer(A).connection_state(), PeerConnectionState::Connected);
+    assert_eq!(sim.peer(A).connection_state(), PeerConnectionState::Connected);
 }
 
 #[test]
-fn the_peers_last_description_applied_again_takes_the_pending_offer_back() {
-    let mut world = World::new();
-    world.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
-    world.negotiate(A);
-    let now = world.now;
-    let added = world
+fn applying_the_last_remote_description_again_rolls_back_the_pending_offer() {
+    let mut sim = Simulation::new();
+    sim.peer(A).add_transceiver(MediaType::Audio, None, transceiver(Direction::RecvOnly)).unwrap();
+    sim.negotiate(A);
+    let now = sim.now;
+    let added = sim
         .peer(A)
         .add_transceiver(MediaType::Audio, Some(local_track("TR_1")), transceiver(Direction::SendOnly))
         .unwrap();
-    let offer = world.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
-    world.peer(A).set_local_description(offer, now).unwrap();
+    let offer = sim.peer(A).create_offer(&OfferOptions::default(), now).unwrap();
+    sim.peer(A).set_local_description(offer, now).unwrap();
 
-    let last = world.peer(A).current_remote_description().unwrap();
-    world.peer(A).set_remote_description(last, now).unwrap();
-    assert_eq!(world.peer(A).signaling_state(), SignalingState::Stable);
-    world.negotiate(A);
+    let last = sim.peer(A).current_remote_description().unwrap();
+    sim.peer(A).set_remote_description(last, now).unwrap();
+    assert_eq!(sim.peer(A).signaling_state(), SignalingState::Stable);
+    sim.negotiate(A);
 
-    assert_eq!(world.peer(A).current_direction(added), Some(Direction::SendOnly));
+    assert_eq!(sim.peer(A).current_direction(added), Some(Direction::SendOnly));
 }
 
 #[test]
-fn an_ice_restart_leaves_the_sound_flowing() {
-    let (mut world, id) = World::with_track();
-    world.speak(A, id, 0..5);
+fn media_continues_during_an_ice_restart() {
+    let (mut sim, id) = Simulation::with_track();
+    sim.send_packets(A, id, 0..5);
 
-    world.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
-    world.speak(A, id, 5..60);
+    sim.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
+    sim.send_packets(A, id, 5..60);
 
-    assert_eq!(world.sides[B].packets.len(), 60);
-    assert_eq!(world.peer(A).connection_state(), PeerConnectionState::Connected);
+    assert_eq!(sim.sides[B].packets.len(), 60);
+    assert_eq!(sim.peer(A).connection_state(), PeerConnectionState::Connected);
 }
 
 #[test]
-fn descriptions_that_have_no_place_or_no_sense_are_refused_and_change_nothing() {
-    let mut world = World::new();
-    let now = world.now;
-    let peer = world.peer(A);
+fn descriptions_that_are_invalid_or_in_the_wrong_state_are_rejected_and_change_nothing() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    let peer = sim.peer(A);
     let made_up = SessionDescription::new(SdpType::Offer, "v=0\r\n".to_owned());
 
     assert!(peer.create_offer(&OfferOptions::default(), now).is_err(), "there is nothing to offer");
@@ -586,7 +588,7 @@ fn descriptions_that_have_no_place_or_no_sense_are_refused_and_change_nothing() 
     assert!(peer.set_local_description(made_up.clone(), now).is_err());
     assert_eq!(peer.set_remote_description(made_up, now).unwrap_err().error_type, RtcErrorType::InvalidSdp);
     let candidate = IceCandidate::parse("0", 0, "candidate:1 1 udp 1 192.0.2.9 9 typ host").unwrap();
-    assert!(peer.add_remote_candidate(&candidate, now).is_err(), "before the description it belongs to");
+    assert!(peer.add_remote_candidate(&candidate, now).is_err(), "before the remote description");
 
     assert_eq!(peer.signaling_state(), SignalingState::Stable);
 }
@@ -594,84 +596,84 @@ fn descriptions_that_have_no_place_or_no_sense_are_refused_and_change_nothing() 
 // --- States -------------------------------------------------------------------------------------------------
 
 #[test]
-fn an_outage_of_seconds_is_no_event() {
-    let (mut world, id) = World::with_track();
+fn an_outage_of_seconds_does_not_change_the_connection_state() {
+    let (mut sim, id) = Simulation::with_track();
 
-    world.up = false;
-    world.run_for(Duration::from_secs(8));
-    world.up = true;
-    world.run_for(Duration::from_secs(4));
-    world.speak(A, id, 0..3);
+    sim.network_up = false;
+    sim.run_for(Duration::from_secs(8));
+    sim.network_up = true;
+    sim.run_for(Duration::from_secs(4));
+    sim.send_packets(A, id, 0..3);
 
-    assert_eq!(world.sides[B].packets.len(), 3);
-    let states = world.sides[A].notices.iter().filter(|notice| matches!(notice, Notice::Connection(_)));
+    assert_eq!(sim.sides[B].packets.len(), 3);
+    let states = sim.sides[A].events.iter().filter(|event| matches!(event, PeerEvent::Connection(_)));
     assert_eq!(states.count(), 2, "connecting and connected");
 }
 
 #[test]
-fn a_network_that_is_gone_fails_the_connection_and_an_ice_restart_brings_it_back() {
-    let (mut world, id) = World::with_track();
-    let cut = world.now;
+fn a_long_outage_fails_the_connection_and_an_ice_restart_recovers_it() {
+    let (mut sim, id) = Simulation::with_track();
+    let cut = sim.now;
 
-    world.up = false;
-    let state = |world: &mut World| world.peer(A).connection_state();
-    world.run_until("the failure", |world| state(world) == PeerConnectionState::Failed);
-    assert!(world.now - cut < Duration::from_secs(25), "{:?}", world.now - cut);
-    world.up = true;
-    world.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
-    world.connect();
-    world.speak(A, id, 0..3);
+    sim.network_up = false;
+    let state = |sim: &mut Simulation| sim.peer(A).connection_state();
+    sim.run_until("the failure", |sim| state(sim) == PeerConnectionState::Failed);
+    assert!(sim.now - cut < Duration::from_secs(25), "{:?}", sim.now - cut);
+    sim.network_up = true;
+    sim.negotiate_with(A, &OfferOptions { ice_restart: true, ..OfferOptions::default() });
+    sim.connect();
+    sim.send_packets(A, id, 0..3);
 
-    assert_eq!(world.sides[B].packets.len(), 3);
+    assert_eq!(sim.sides[B].packets.len(), 3);
 }
 
 #[test]
-fn a_peer_that_never_answers_fails_the_connection() {
-    let mut world = World::new();
-    let now = world.now;
-    world.up = false;
-    world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
-    world.negotiate(A);
+fn a_peer_that_never_responds_fails_the_connection() {
+    let mut sim = Simulation::new();
+    let now = sim.now;
+    sim.network_up = false;
+    sim.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    sim.negotiate(A);
 
-    world.run_until("the failure", |world| world.peer(A).connection_state() == PeerConnectionState::Failed);
+    sim.run_until("the failure", |sim| sim.peer(A).connection_state() == PeerConnectionState::Failed);
 
-    assert!(world.now - world.start >= CONNECT_TIMEOUT);
+    assert!(sim.now - sim.start >= CONNECT_TIMEOUT);
 }
 
 #[test]
-fn a_closed_peer_says_goodbye_and_is_done() {
-    let mut world = World::new();
-    let id = world.peer(A).add_track(local_track("TR_1")).unwrap();
-    let now = world.now;
-    let channel = world.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
-    world.negotiate(A);
-    world.connect();
-    world.run_until_open(A, channel);
+fn a_closed_peer_notifies_the_other_side_and_is_finished() {
+    let mut sim = Simulation::new();
+    let id = sim.peer(A).add_track(local_track("TR_1")).unwrap();
+    let now = sim.now;
+    let channel = sim.peer(A).create_channel("chat", &DataChannelInit::default(), now).unwrap();
+    sim.negotiate(A);
+    sim.connect();
+    sim.run_until_open(A, channel);
 
-    let now = world.now;
-    world.peer(A).close(now);
-    // The goodbye makes the other side reconnect at once instead of waiting for ICE.
-    world.run_until("the goodbye", |world| world.peer(B).connection_state() == PeerConnectionState::Failed);
+    let now = sim.now;
+    sim.peer(A).close(now);
+    // The notification lets the other side reconnect without waiting for the ICE timeout.
+    sim.run_until("the failure", |sim| sim.peer(B).connection_state() == PeerConnectionState::Failed);
 
-    assert!(world.peer(A).is_done());
-    assert_eq!(world.peer(A).channel_state(channel), DataChannelState::Closed);
-    assert!(world.peer(A).remove_track(id).is_err());
-    assert!(world.peer(A).create_offer(&OfferOptions::default(), now).is_err());
-    let last = world.sides[A].notices.iter().rev().find(|notice| matches!(notice, Notice::ChannelState(..)));
-    assert!(matches!(last, Some(Notice::ChannelState(key, DataChannelState::Closed)) if *key == channel));
+    assert!(sim.peer(A).is_finished());
+    assert_eq!(sim.peer(A).channel_state(channel), DataChannelState::Closed);
+    assert!(sim.peer(A).remove_track(id).is_err());
+    assert!(sim.peer(A).create_offer(&OfferOptions::default(), now).is_err());
+    let last = sim.sides[A].events.iter().rev().find(|event| matches!(event, PeerEvent::ChannelState(..)));
+    assert!(matches!(last, Some(PeerEvent::ChannelState(key, DataChannelState::Closed)) if *key == channel));
 }
 
 #[test]
-fn datagrams_of_strangers_change_nothing() {
-    let (mut world, id) = World::with_track();
+fn datagrams_from_unknown_addresses_are_ignored() {
+    let (mut sim, id) = Simulation::with_track();
     let (from, to) = ("203.0.113.9:9".parse().unwrap(), "192.0.2.2:5000".parse().unwrap());
 
     for first in 0..=255_u8 {
-        let now = world.now;
-        world.peer(B).handle_packet(Protocol::Udp, from, to, &[], now);
-        world.peer(B).handle_packet(Protocol::Udp, from, to, &[first; 60], now);
+        let now = sim.now;
+        sim.peer(B).handle_packet(Protocol::Udp, from, to, &[], now);
+        sim.peer(B).handle_packet(Protocol::Udp, from, to, &[first; 60], now);
     }
-    world.speak(A, id, 0..3);
+    sim.send_packets(A, id, 0..3);
 
-    assert_eq!(world.sides[B].packets.len(), 3);
+    assert_eq!(sim.sides[B].packets.len(), 3);
 }

@@ -1,4 +1,4 @@
-//! The peer's transceivers: which tracks go out and come in on which media section.
+//! Transceivers: the mapping of sent and received tracks to media sections.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -8,13 +8,13 @@ use str0m::media::{MediaKind, Mid, Pt};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
 
 use super::sdp::{OpusParameters, Section};
-use super::{Notice, Output, Peer, media_kind, mid};
+use super::{Output, Peer, PeerEvent, media_kind, mid};
 use crate::audio::jitter::Packet;
-use crate::audio::receiver::Packing;
+use crate::audio::receiver::PayloadFormat;
 use crate::audio::red::Packer;
-use crate::audio::sender::{Coding, Outgoing};
+use crate::audio::sender::{EncodedPacket, EncoderSettings};
 use crate::audio::sink::Sinks;
-use crate::audio_track::{Feed, RtcAudioTrack};
+use crate::audio_track::{AudioTrackKind, RtcAudioTrack};
 use crate::media_stream_track::MediaStreamTrack;
 use crate::rtp_parameters::{
     RtcpParameters, RtpCodecCapability, RtpCodecParameters, RtpEncodingParameters, RtpParameters,
@@ -23,65 +23,65 @@ use crate::rtp_transceiver::{RtpTransceiverDirection as Direction, RtpTransceive
 use crate::video_track::RtcVideoTrack;
 use crate::{MediaType, RtcError};
 
-/// Names a transceiver of one peer connection.
+/// Identifies a transceiver within one peer connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TransceiverId(u32);
 
-/// A packet of sound for a track.
+/// A received audio packet and its track.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct ReceivedAudio {
     pub track: RtcAudioTrack,
     pub packet: Packet,
-    pub packing: Packing,
+    pub payload_format: PayloadFormat,
 }
 
-/// How the sound of a transceiver's track is to be sent.
+/// The track that a transceiver sends, and its encoder settings.
 #[derive(Debug, Clone)]
-pub(crate) struct SendPlan {
+pub(crate) struct SendConfig {
     pub track: RtcAudioTrack,
-    pub coding: Coding,
+    pub settings: EncoderSettings,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Transceivers {
     list: Vec<Transceiver>,
     next: u32,
-    /// Which transceiver each source arrives on, learnt from its first packet.
-    sources: HashMap<u32, TransceiverId>,
+    /// Transceivers by received SSRC, filled at the first packet of each.
+    by_ssrc: HashMap<u32, TransceiverId>,
 }
 
 #[derive(Debug)]
 struct Transceiver {
     id: TransceiverId,
     kind: MediaKind,
-    /// Its media section, once an offer or answer with it was applied.
+    /// Media section; set when an offer or answer that contains it is applied.
     mid: Option<Mid>,
-    /// The direction this side wants.
-    wanted: Direction,
-    /// The direction both sides agreed on.
-    agreed: Option<Direction>,
-    sender: Sending,
-    receiver: Option<Receiving>,
+    /// Preferred direction of this side.
+    direction: Direction,
+    /// Negotiated direction.
+    current_direction: Option<Direction>,
+    sender: SenderState,
+    receiver: Option<ReceiverState>,
 }
 
 #[derive(Debug, Default)]
-struct Sending {
+struct SenderState {
     track: Option<MediaStreamTrack>,
     encodings: Vec<RtpEncodingParameters>,
-    /// What the peer asks of Opus.
+    /// Opus parameters that the peer requests.
     opus: OpusParameters,
-    /// The packet before, for RED.
+    /// Holds the previous packet for RED.
     red: Packer,
-    /// Whether the driver was told to send.
-    running: bool,
+    /// Whether the driver has a sender for the track.
+    active: bool,
 }
 
 #[derive(Debug)]
-struct Receiving {
+struct ReceiverState {
     track: MediaStreamTrack,
-    /// As the peer named them.
+    /// Stream and track ids as signalled by the peer.
     msids: Vec<(String, Option<String>)>,
-    /// The sources that the peer announced.
+    /// SSRCs signalled by the peer.
     ssrcs: Vec<u32>,
 }
 
@@ -94,16 +94,16 @@ impl Transceivers {
         self.list.iter_mut().find(|transceiver| transceiver.id == id)
     }
 
-    fn add(&mut self, kind: MediaKind, wanted: Direction) -> &mut Transceiver {
+    fn add(&mut self, kind: MediaKind, direction: Direction) -> &mut Transceiver {
         let id = TransceiverId(self.next);
         self.next += 1;
         self.list.push(Transceiver {
             id,
             kind,
             mid: None,
-            wanted,
-            agreed: None,
-            sender: Sending::default(),
+            direction,
+            current_direction: None,
+            sender: SenderState::default(),
             receiver: None,
         });
         let last = self.list.len() - 1;
@@ -114,19 +114,19 @@ impl Transceivers {
         self.list.iter().map(|transceiver| transceiver.id).collect()
     }
 
-    /// Those without a media section yet: kind, direction, and the id of the track they send.
+    /// Transceivers without a media section: kind, direction, and id of the track to send.
     pub(super) fn unassigned(
         &self,
     ) -> impl Iterator<Item = (TransceiverId, MediaKind, Direction, Option<String>)> {
-        self.list.iter().filter(|t| t.mid.is_none() && t.wanted != Direction::Stopped).map(|t| {
+        self.list.iter().filter(|t| t.mid.is_none() && t.direction != Direction::Stopped).map(|t| {
             let track_id = t.sender.track.as_ref().map(MediaStreamTrack::id);
-            (t.id, t.kind, t.wanted, track_id)
+            (t.id, t.kind, t.direction, track_id)
         })
     }
 
-    /// Those with a media section: its id and the direction that is wanted of it.
+    /// Transceivers with a media section: mid and preferred direction.
     pub(super) fn assigned(&self) -> impl Iterator<Item = (Mid, Direction)> {
-        self.list.iter().filter_map(|t| Some((t.mid?, t.wanted)))
+        self.list.iter().filter_map(|t| Some((t.mid?, t.direction)))
     }
 
     pub(super) fn assign(&mut self, id: TransceiverId, mid: Option<Mid>) {
@@ -139,37 +139,37 @@ impl Transceivers {
         self.list.iter().find_map(|t| Some(t.mid?.to_string()))
     }
 
-    /// Ends all; returns the tracks that arrived.
+    /// Stops all transceivers; returns the received tracks.
     pub(super) fn close_all(&mut self) -> Vec<MediaStreamTrack> {
         let tracks = self.list.iter_mut().filter_map(|t| Some(t.receiver.take()?.track)).collect();
         for transceiver in &mut self.list {
-            transceiver.agreed = Some(Direction::Stopped);
-            transceiver.wanted = Direction::Stopped;
+            transceiver.current_direction = Some(Direction::Stopped);
+            transceiver.direction = Direction::Stopped;
         }
         tracks
     }
 }
 
 impl Peer {
-    // --- What the application does --------------------------------------------------------------------
+    // --- Changes by the application -------------------------------------------------------------------
 
-    /// Adds a transceiver that sends `track`, if there is one.
+    /// Adds a transceiver that sends `track`, if given.
     pub(crate) fn add_transceiver(
         &mut self,
         media: MediaType,
         track: Option<MediaStreamTrack>,
         init: RtpTransceiverInit,
     ) -> Result<TransceiverId, RtcError> {
-        self.open()?;
+        self.ensure_open()?;
         let kind = match media {
             MediaType::Audio => MediaKind::Audio,
             MediaType::Video => MediaKind::Video,
             MediaType::Data | MediaType::Unsupported => {
-                return Err(RtcError::invalid_state("a transceiver is of audio or of video"));
+                return Err(RtcError::invalid_state("a transceiver must be for audio or video"));
             }
         };
         if let Some(track) = &track {
-            sendable(track)?;
+            ensure_sendable(track)?;
         }
         let transceiver = self.transceivers.add(kind, init.direction);
         transceiver.sender.encodings = match init.send_encodings {
@@ -182,16 +182,16 @@ impl Peer {
         Ok(id)
     }
 
-    /// Sends `track` on a transceiver of its kind that has nothing to send, or on a new one.
+    /// Sends `track` on an unused transceiver of its kind, or on a new one.
     pub(crate) fn add_track(&mut self, track: MediaStreamTrack) -> Result<TransceiverId, RtcError> {
-        self.open()?;
-        sendable(&track)?;
+        self.ensure_open()?;
+        ensure_sendable(&track)?;
         let media = media_type(&track);
         let free = self.transceivers.list.iter_mut().find(|t| {
             t.kind == kind_of(&track)
                 && t.sender.track.is_none()
-                && !t.wanted.sends()
-                && t.wanted != Direction::Stopped
+                && !t.direction.sends()
+                && t.direction != Direction::Stopped
         });
         let Some(free) = free else {
             let init = RtpTransceiverInit {
@@ -202,21 +202,21 @@ impl Peer {
             return self.add_transceiver(media, Some(track), init);
         };
         free.sender.track = Some(track);
-        free.wanted = free.wanted.with_sending();
+        free.direction = free.direction.with_sending();
         let id = free.id;
         self.negotiation_needed();
         Ok(id)
     }
 
-    /// Stops sending: the next offer says so.
+    /// Stops sending. The change is signalled in the next offer.
     pub(crate) fn remove_track(&mut self, id: TransceiverId) -> Result<(), RtcError> {
-        self.open()?;
-        let transceiver = self.transceivers.get_mut(id).ok_or_else(unknown)?;
+        self.ensure_open()?;
+        let transceiver = self.transceivers.get_mut(id).ok_or_else(unknown_transceiver)?;
         if transceiver.sender.track.take().is_none() {
             return Ok(());
         }
-        transceiver.wanted = transceiver.wanted.without_sending();
-        self.plan_sending(id);
+        transceiver.direction = transceiver.direction.without_sending();
+        self.update_sending(id);
         self.negotiation_needed();
         Ok(())
     }
@@ -226,23 +226,25 @@ impl Peer {
         id: TransceiverId,
         track: Option<MediaStreamTrack>,
     ) -> Result<(), RtcError> {
-        self.open()?;
-        let transceiver = self.transceivers.get_mut(id).ok_or_else(unknown)?;
+        self.ensure_open()?;
+        let transceiver = self.transceivers.get_mut(id).ok_or_else(unknown_transceiver)?;
         if let Some(track) = &track {
-            sendable(track)?;
+            ensure_sendable(track)?;
             if kind_of(track) != transceiver.kind {
-                return Err(RtcError::invalid_state("the track is of the other kind"));
+                return Err(RtcError::invalid_state(
+                    "the kind of the track differs from that of the transceiver",
+                ));
             }
         }
         transceiver.sender.track = track;
-        self.plan_sending(id);
+        self.update_sending(id);
         Ok(())
     }
 
     pub(crate) fn stop_transceiver(&mut self, id: TransceiverId) -> Result<(), RtcError> {
-        self.open()?;
-        self.transceivers.get_mut(id).ok_or_else(unknown)?.wanted = Direction::Stopped;
-        self.plan_sending(id);
+        self.ensure_open()?;
+        self.transceivers.get_mut(id).ok_or_else(unknown_transceiver)?.direction = Direction::Stopped;
+        self.update_sending(id);
         self.negotiation_needed();
         Ok(())
     }
@@ -252,8 +254,8 @@ impl Peer {
         id: TransceiverId,
         codecs: &[RtpCodecCapability],
     ) -> Result<(), RtcError> {
-        self.open()?;
-        let transceiver = self.transceivers.get(id).ok_or_else(unknown)?;
+        self.ensure_open()?;
+        let transceiver = self.transceivers.get(id).ok_or_else(unknown_transceiver)?;
         let ours =
             if transceiver.kind.is_audio() { &["audio/opus"][..] } else { &["video/vp8", "video/h264"] };
         let known = |codec: &RtpCodecCapability| ours.contains(&&*codec.mime_type.to_ascii_lowercase());
@@ -268,30 +270,32 @@ impl Peer {
         id: TransceiverId,
         parameters: RtpParameters,
     ) -> Result<(), RtcError> {
-        self.open()?;
-        let sender = &mut self.transceivers.get_mut(id).ok_or_else(unknown)?.sender;
+        self.ensure_open()?;
+        let sender = &mut self.transceivers.get_mut(id).ok_or_else(unknown_transceiver)?.sender;
         if parameters.encodings.len() != sender.encodings.len() {
-            return Err(RtcError::invalid_state("the number of encodings can't be changed"));
+            return Err(RtcError::invalid_state("the number of encodings cannot be changed"));
         }
         sender.encodings = parameters.encodings;
-        self.plan_sending(id);
+        self.update_sending(id);
         Ok(())
     }
 
-    /// A packet of the track that this transceiver sends.
-    pub(crate) fn send_audio(&mut self, id: TransceiverId, outgoing: Outgoing, now: Instant) {
+    /// Sends an encoded packet of this transceiver's track.
+    pub(crate) fn send_audio(&mut self, id: TransceiverId, outgoing: EncodedPacket, now: Instant) {
         let Some(mid) = self.transceivers.get(id).and_then(|transceiver| transceiver.mid) else {
             return;
         };
-        let (Some(types), Some(transceiver)) = (self.opus_types(mid), self.transceivers.get_mut(id)) else {
+        let (Some(payload_types), Some(transceiver)) =
+            (self.opus_payload_types(mid), self.transceivers.get_mut(id))
+        else {
             return;
         };
         let sender = &mut transceiver.sender;
-        let (payload_type, payload) = match types.red {
+        let (payload_type, payload) = match payload_types.red {
             Some(red) if sender.opus.red => {
-                (red, sender.red.pack(outgoing.payload, outgoing.time, *types.opus))
+                (red, sender.red.pack(outgoing.payload, outgoing.time, *payload_types.opus))
             }
-            _ => (types.opus, outgoing.payload),
+            _ => (payload_types.opus, outgoing.payload),
         };
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else {
@@ -304,11 +308,11 @@ impl Peer {
         };
         let packet = RtpWrite::new(payload_type, outgoing.seq.into(), outgoing.time, now, payload);
         stream.write_rtp(packet.marker(outgoing.marker).ext_vals(levels));
-        // It is queued for the next time that str0m is told the time.
-        self.settle(now);
+        // str0m sends queued RTP packets at the next timeout.
+        self.drive_after_change(now);
     }
 
-    // --- What the application asks --------------------------------------------------------------------
+    // --- Queries by the application -------------------------------------------------------------------
 
     pub(crate) fn transceiver_ids(&self) -> Vec<TransceiverId> {
         self.transceivers.ids()
@@ -319,11 +323,11 @@ impl Peer {
     }
 
     pub(crate) fn direction(&self, id: TransceiverId) -> Direction {
-        self.transceivers.get(id).map_or(Direction::Stopped, |transceiver| transceiver.wanted)
+        self.transceivers.get(id).map_or(Direction::Stopped, |transceiver| transceiver.direction)
     }
 
     pub(crate) fn current_direction(&self, id: TransceiverId) -> Option<Direction> {
-        self.transceivers.get(id)?.agreed
+        self.transceivers.get(id)?.current_direction
     }
 
     pub(crate) fn sender_track(&self, id: TransceiverId) -> Option<MediaStreamTrack> {
@@ -349,9 +353,9 @@ impl Peer {
 
     pub(crate) fn receiver_parameters(&self, id: TransceiverId) -> RtpParameters {
         let transceiver = self.transceivers.get(id);
-        let opus = transceiver.and_then(|transceiver| self.opus_types(transceiver.mid?));
-        let codec = opus.map(|types| RtpCodecParameters {
-            payload_type: *types.opus,
+        let opus = transceiver.and_then(|transceiver| self.opus_payload_types(transceiver.mid?));
+        let codec = opus.map(|payload_types| RtpCodecParameters {
+            payload_type: *payload_types.opus,
             mime_type: "audio/opus".to_owned(),
             clock_rate: Some(48_000),
             channels: Some(2),
@@ -362,8 +366,8 @@ impl Peer {
         parameters
     }
 
-    /// The track that arrives on this transceiver, if it is of sound.
-    pub(super) fn receiving_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
+    /// The received audio track of this transceiver, if any.
+    pub(super) fn received_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
         let transceiver = self.transceivers.get(id)?;
         match &transceiver.receiver.as_ref()?.track {
             MediaStreamTrack::Audio(track) => Some((track, transceiver.mid?)),
@@ -371,20 +375,19 @@ impl Peer {
         }
     }
 
-    /// The track that is sent on this transceiver, if it is of sound and being sent.
-    pub(super) fn sending_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
+    /// The audio track that this transceiver is sending, if any.
+    pub(super) fn sent_audio(&self, id: TransceiverId) -> Option<(&RtcAudioTrack, Mid)> {
         let transceiver = self.transceivers.get(id)?;
-        match transceiver.sender.track.as_ref().filter(|_| transceiver.sender.running)? {
+        match transceiver.sender.track.as_ref().filter(|_| transceiver.sender.active)? {
             MediaStreamTrack::Audio(track) => Some((track, transceiver.mid?)),
             MediaStreamTrack::Video(_) => None,
         }
     }
 
-    // --- What the peer says ---------------------------------------------------------------------------
+    // --- Remote descriptions --------------------------------------------------------------------------
 
-    /// Takes over what the peer's description says about each media section. `ours` is whether it answers an
-    /// offer of ours.
-    pub(super) fn take_sections(&mut self, sections: &[Section]) {
+    /// Applies the media sections of a remote description.
+    pub(super) fn apply_remote_sections(&mut self, sections: &[Section]) {
         for section in sections {
             let Some(kind) = media_kind(section.kind) else {
                 continue;
@@ -392,16 +395,16 @@ impl Peer {
             let section_mid = mid(&section.mid);
             let id = match self.transceivers.list.iter().find(|t| t.mid == Some(section_mid)) {
                 Some(transceiver) => transceiver.id,
-                None => self.adopt(kind, section_mid),
+                None => self.assign_offered_section(kind, section_mid),
             };
-            self.take_section(id, section_mid, section);
+            self.apply_remote_section(id, section_mid, section);
         }
     }
 
-    /// A section that the peer offered: for a track of ours that waits for one, or only to receive.
-    fn adopt(&mut self, kind: MediaKind, mid: Mid) -> TransceiverId {
-        let waits = |t: &&mut Transceiver| t.mid.is_none() && t.kind == kind && t.sender.track.is_some();
-        let transceiver = match self.transceivers.list.iter_mut().find(waits) {
+    /// Assigns a section offered by the peer to a transceiver with a track to send, or to a new receive-only one.
+    fn assign_offered_section(&mut self, kind: MediaKind, mid: Mid) -> TransceiverId {
+        let is_waiting = |t: &&mut Transceiver| t.mid.is_none() && t.kind == kind && t.sender.track.is_some();
+        let transceiver = match self.transceivers.list.iter_mut().find(is_waiting) {
             Some(waiting) => waiting.id,
             None => self.transceivers.add(kind, Direction::RecvOnly).id,
         };
@@ -409,40 +412,39 @@ impl Peer {
         transceiver
     }
 
-    fn take_section(&mut self, id: TransceiverId, section_mid: Mid, section: &Section) {
-        // What str0m made of it is what holds, and it is from our side already.
-        let agreed =
+    fn apply_remote_section(&mut self, id: TransceiverId, section_mid: Mid, section: &Section) {
+        // str0m's direction is authoritative, and is already from this side's point of view.
+        let current_direction =
             self.rtc.media(section_mid).map_or(Direction::Inactive, |media| from_str0m(media.direction()));
         let Some(transceiver) = self.transceivers.get_mut(id) else {
             return;
         };
-        transceiver.agreed = Some(agreed);
+        transceiver.current_direction = Some(current_direction);
         transceiver.sender.opus = section.opus;
-        let arrives = agreed.receives() && !section.msids.is_empty();
+        let receiving = current_direction.receives() && !section.msids.is_empty();
         let same = transceiver.receiver.as_ref().is_some_and(|receiver| receiver.msids == section.msids);
-        let ended = if arrives && same { None } else { transceiver.receiver.take() };
-        if arrives && !same {
+        let ended = if receiving && same { None } else { transceiver.receiver.take() };
+        if receiving && !same {
             let track = remote_track(transceiver.kind, &section.msids);
             let msids = section.msids.clone();
-            transceiver.receiver = Some(Receiving { track, msids, ssrcs: section.ssrcs.clone() });
+            transceiver.receiver = Some(ReceiverState { track, msids, ssrcs: section.ssrcs.clone() });
         } else if let Some(receiver) = &mut transceiver.receiver {
             receiver.ssrcs.clone_from(&section.ssrcs);
         }
         if let Some(ended) = ended {
             self.end_receiving(ended);
         }
-        if arrives && !same {
-            self.notify(Notice::Track(id));
+        if receiving && !same {
+            self.notify(PeerEvent::Track(id));
         }
-        self.plan_sending(id);
+        self.update_sending(id);
     }
 
-    /// Has str0m keep streams for what is sent, and for nothing else. It makes one for each media section that we
-    /// offer, also for those that only receive: 10 KB each, looked through with each packet, and reported to the
-    /// peer every few seconds.
-    pub(super) fn keep_streams_that_send(&mut self) {
+    /// Removes str0m's send streams of sections that do not send. str0m creates one for each offered section, including
+    /// receive-only ones; each takes 10 KB, is visited for each packet, and is reported to the peer every few seconds.
+    pub(super) fn remove_unused_send_streams(&mut self) {
         for transceiver in &self.transceivers.list {
-            let Some(mid) = transceiver.mid.filter(|_| !transceiver.wanted.sends()) else {
+            let Some(mid) = transceiver.mid.filter(|_| !transceiver.direction.sends()) else {
                 continue;
             };
             let mut api = self.rtc.direct_api();
@@ -452,9 +454,10 @@ impl Peer {
         }
     }
 
-    /// Makes the streams that sections need which received so far, for the offer to name them.
-    pub(super) fn make_streams_that_send(&mut self) {
-        for transceiver in self.transceivers.list.iter().filter(|t| t.wanted.sends() && t.kind.is_audio()) {
+    /// Creates the send streams of sections that were receive-only so far, so that the offer contains their SSRCs.
+    pub(super) fn declare_send_streams(&mut self) {
+        for transceiver in self.transceivers.list.iter().filter(|t| t.direction.sends() && t.kind.is_audio())
+        {
             let Some(mid) = transceiver.mid.filter(|mid| self.rtc.media(*mid).is_some()) else {
                 continue;
             };
@@ -466,44 +469,44 @@ impl Peer {
         }
     }
 
-    /// Forgets the sources of a track that is gone, so that its stragglers don't sound into the next one.
-    fn end_receiving(&mut self, receiving: Receiving) {
-        for ssrc in &receiving.ssrcs {
-            self.transceivers.sources.remove(ssrc);
+    /// Removes the SSRCs of an ended track, so that its late packets are not played out on the next track.
+    fn end_receiving(&mut self, receiver: ReceiverState) {
+        for ssrc in &receiver.ssrcs {
+            self.transceivers.by_ssrc.remove(ssrc);
             let announced = self.transceivers.list.iter().filter_map(|t| t.receiver.as_ref());
             if !announced.flat_map(|receiver| &receiver.ssrcs).any(|other| other == ssrc) {
                 self.rtc.direct_api().remove_stream_rx((*ssrc).into());
             }
         }
-        receiving.track.end();
-        if let MediaStreamTrack::Audio(track) = receiving.track {
+        receiver.track.end();
+        if let MediaStreamTrack::Audio(track) = receiver.track {
             self.outputs.push_back(Output::TrackEnded(track));
         }
     }
 
     pub(super) fn handle_rtp(&mut self, packet: RtpPacket) {
         let ssrc = *packet.header.ssrc;
-        let known = self.transceivers.sources.get(&ssrc).copied();
-        let Some(id) = known.or_else(|| self.learn_source(ssrc)) else {
+        let known = self.transceivers.by_ssrc.get(&ssrc).copied();
+        let Some(id) = known.or_else(|| self.map_ssrc(ssrc)) else {
             return;
         };
         let Some(transceiver) = self.transceivers.get(id) else {
             return;
         };
-        let (Some(mid), Some(Receiving { track: MediaStreamTrack::Audio(track), .. })) =
+        let (Some(mid), Some(ReceiverState { track: MediaStreamTrack::Audio(track), .. })) =
             (transceiver.mid, &transceiver.receiver)
         else {
             return;
         };
-        let Some(types) = self.opus_types(mid) else {
+        let Some(payload_types) = self.opus_payload_types(mid) else {
             return;
         };
-        let packing = match packet.header.payload_type {
-            opus if opus == types.opus => Packing::Opus,
-            red if Some(red) == types.red => Packing::Red { opus: *types.opus },
+        let payload_format = match packet.header.payload_type {
+            opus if opus == payload_types.opus => PayloadFormat::Opus,
+            red if Some(red) == payload_types.red => PayloadFormat::Red { opus: *payload_types.opus },
             _ => return,
         };
-        let incoming = Incoming {
+        let received = ReceivedAudio {
             track: track.clone(),
             packet: Packet {
                 ssrc,
@@ -511,45 +514,46 @@ impl Peer {
                 time: packet.header.timestamp,
                 payload: packet.payload,
             },
-            packing,
+            payload_format,
         };
-        self.outputs.push_back(Output::Packet(incoming));
+        self.outputs.push_back(Output::Packet(received));
     }
 
-    /// Asks the peer for what is missing of this source (NACK, RFC 4585 §6.2.1), until it is told to stop. Asked all
-    /// the time, str0m would look for holes 30 times a second, on each connection.
+    /// Enables or disables NACK for an SSRC (RFC 4585 §6.2.1). It is enabled only while packets are missing, because
+    /// str0m then checks for gaps 30 times a second on each connection.
     ///
-    /// LiveKit answers whatever it says of a section: it takes `nack` off those whose track comes with RED, though one
-    /// copy is of little help where three packets in a row are lost. Where it makes the copies itself it does not
-    /// answer, and what is sent again too late is not waited for.
-    pub(crate) fn ask_again(&mut self, ssrc: u32, ask: bool, now: Instant) {
+    /// NACK is used whatever LiveKit's description contains. LiveKit removes `nack` from sections whose track has RED,
+    /// but retransmits nevertheless; and one copy does not help if three packets in a row are lost. If the server
+    /// itself creates the RED copies, it does not retransmit.
+    pub(crate) fn set_nack_enabled(&mut self, ssrc: u32, enabled: bool, now: Instant) {
         if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
-            stream.suppress_nack(!ask);
-            self.settle(now);
+            stream.suppress_nack(!enabled);
+            self.drive_after_change(now);
         }
     }
 
-    fn learn_source(&mut self, ssrc: u32) -> Option<TransceiverId> {
+    fn map_ssrc(&mut self, ssrc: u32) -> Option<TransceiverId> {
         let mid = self.rtc.direct_api().stream_rx(&ssrc.into())?.mid();
         let id = self.transceivers.list.iter().find(|transceiver| transceiver.mid == Some(mid))?.id;
-        self.transceivers.sources.insert(ssrc, id);
+        self.transceivers.by_ssrc.insert(ssrc, id);
         Some(id)
     }
 
-    /// Tells the driver how to send this transceiver's track, or to stop.
-    fn plan_sending(&mut self, id: TransceiverId) {
+    /// Outputs the current [`SendConfig`] of this transceiver, or that sending stops.
+    fn update_sending(&mut self, id: TransceiverId) {
         let Some(transceiver) = self.transceivers.get_mut(id) else {
             return;
         };
         let sender = &mut transceiver.sender;
         let encoding = sender.encodings.first().cloned().unwrap_or_default();
-        let flows =
-            transceiver.agreed.is_some_and(Direction::sends) && transceiver.wanted.sends() && encoding.active;
-        let plan = match &sender.track {
-            Some(MediaStreamTrack::Audio(track)) if flows => Some(SendPlan {
+        let sending = transceiver.current_direction.is_some_and(Direction::sends)
+            && transceiver.direction.sends()
+            && encoding.active;
+        let config = match &sender.track {
+            Some(MediaStreamTrack::Audio(track)) if sending => Some(SendConfig {
                 track: track.clone(),
-                coding: Coding {
-                    max_bitrate: least(encoding.max_bitrate, sender.opus.max_bitrate),
+                settings: EncoderSettings {
+                    max_bitrate: min_bitrate(encoding.max_bitrate, sender.opus.max_bitrate),
                     dtx: sender.opus.dtx,
                     fec: sender.opus.fec,
                     stereo: sender.opus.stereo,
@@ -557,22 +561,22 @@ impl Peer {
             }),
             _ => None,
         };
-        if plan.is_some() || sender.running {
-            sender.running = plan.is_some();
-            self.outputs.push_back(Output::Send(id, plan));
+        if config.is_some() || sender.active {
+            sender.active = config.is_some();
+            self.outputs.push_back(Output::SetSender(id, config));
         }
     }
 
-    fn opus_types(&self, mid: Mid) -> Option<OpusTypes> {
-        let agreed = self.rtc.media(mid)?.remote_pts();
+    fn opus_payload_types(&self, mid: Mid) -> Option<OpusPayloadTypes> {
+        let negotiated = self.rtc.media(mid)?.remote_pts();
         let params = self.rtc.codec_config().params();
-        let opus = params.iter().find(|p| p.spec().codec == Codec::Opus && agreed.contains(&p.pt()))?;
-        Some(OpusTypes { opus: opus.pt(), red: opus.red() })
+        let opus = params.iter().find(|p| p.spec().codec == Codec::Opus && negotiated.contains(&p.pt()))?;
+        Some(OpusPayloadTypes { opus: opus.pt(), red: opus.red() })
     }
 }
 
-/// The payload types of Opus in one media section.
-struct OpusTypes {
+/// Payload types of Opus and of RED in one media section.
+struct OpusPayloadTypes {
     opus: Pt,
     red: Option<Pt>,
 }
@@ -581,19 +585,19 @@ fn remote_track(kind: MediaKind, msids: &[(String, Option<String>)]) -> MediaStr
     let named = msids.iter().find_map(|(_, track)| track.clone());
     let id = named.unwrap_or_else(crate::native::create_random_uuid);
     match kind {
-        MediaKind::Audio => RtcAudioTrack::new(id, Feed::Remote(Sinks::default())).into(),
+        MediaKind::Audio => RtcAudioTrack::new(id, AudioTrackKind::Remote(Sinks::default())).into(),
         MediaKind::Video => RtcVideoTrack::new(id).into(),
     }
 }
 
-/// Fails for tracks that this crate can't send.
-fn sendable(track: &MediaStreamTrack) -> Result<(), RtcError> {
+/// Returns an error for tracks that this crate cannot send.
+fn ensure_sendable(track: &MediaStreamTrack) -> Result<(), RtcError> {
     match track {
         MediaStreamTrack::Video(_) => Err(RtcError::unavailable("video")),
-        MediaStreamTrack::Audio(track) => match track.shared().feed() {
-            Feed::Source(source) => source.shared().check_format(),
-            Feed::Device => Err(RtcError::unavailable("access to microphones")),
-            Feed::Remote(_) => Err(RtcError::invalid_state("a remote track can't be sent on")),
+        MediaStreamTrack::Audio(track) => match track.shared().kind() {
+            AudioTrackKind::Source(source) => source.shared().check_format(),
+            AudioTrackKind::Device => Err(RtcError::unavailable("access to microphones")),
+            AudioTrackKind::Remote(_) => Err(RtcError::invalid_state("a remote track cannot be sent")),
         },
     }
 }
@@ -621,7 +625,7 @@ fn from_str0m(direction: str0m::media::Direction) -> Direction {
     }
 }
 
-fn least(ours: Option<u64>, theirs: Option<u32>) -> Option<u32> {
+fn min_bitrate(ours: Option<u64>, theirs: Option<u32>) -> Option<u32> {
     let ours = ours.map(|bitrate| u32::try_from(bitrate).unwrap_or(u32::MAX));
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
@@ -629,6 +633,6 @@ fn least(ours: Option<u64>, theirs: Option<u32>) -> Option<u32> {
     }
 }
 
-fn unknown() -> RtcError {
-    RtcError::invalid_state("the transceiver is of another connection")
+fn unknown_transceiver() -> RtcError {
+    RtcError::invalid_state("the transceiver belongs to another connection")
 }

@@ -1,19 +1,19 @@
-//! This crate and the one whose place it takes have the same public API.
+//! Tests that this crate and the original `libwebrtc` crate have the same public API.
 //!
-//! [`program`] uses all of it. That it compiles here is the first half; the second half gets the other crate
-//! and compiles the same program against it.
+//! [`program`] uses the whole API. It is compiled against this crate as part of this test, and against the original
+//! crate by the test below.
 
 mod program;
 
 use std::path::Path;
 use std::process::Command;
 
-/// The version whose place this crate takes.
+/// Version of the original crate that this one replaces.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[test]
-fn the_same_program_compiles_against_the_genuine_crate() {
-    // Kept from run to run: only the first one has to build the genuine crate.
+fn the_same_program_compiles_against_the_original_crate() {
+    // The directory is kept, so that only the first run builds the original crate.
     let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join("genuine");
     std::fs::create_dir_all(&project).unwrap();
     let manifest = format!(
@@ -23,7 +23,7 @@ fn the_same_program_compiles_against_the_genuine_crate() {
     std::fs::write(project.join("Cargo.toml"), manifest).unwrap();
     std::fs::write(project.join("program.rs"), include_str!("program.rs")).unwrap();
 
-    // With DOCS_RS set, the genuine crate does not fetch Google's library: there is nothing to link.
+    // With DOCS_RS set, the build script of the original crate does not download Google's library.
     let checked = Command::new(env!("CARGO"))
         .args(["check", "--quiet"])
         .current_dir(&project)
@@ -32,6 +32,6 @@ fn the_same_program_compiles_against_the_genuine_crate() {
         .output()
         .unwrap();
 
-    let said = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success(), "{said}");
+    let errors = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{errors}");
 }

@@ -1,7 +1,7 @@
-//! Every name of the public API that `livekit` or an application may use, with its type.
+//! Uses every name of the public API that `livekit` or an application may use, with its type.
 //!
-//! Compiled against this crate as part of its tests, and against the crate whose place it takes by the test beside
-//! this file: neither can drift away unnoticed. Nothing here is run.
+//! Compiled against this crate and against the original one by `main.rs`, so that differences are detected. Not
+//! executed.
 
 #![allow(dead_code, deprecated, missing_docs, unused_variables, clippy::type_complexity)]
 
@@ -38,12 +38,12 @@ use libwebrtc::video_source::native::NativeVideoSource;
 use libwebrtc::video_stream::native::{NativeVideoStream, NativeVideoStreamOptions};
 use tokio_stream::Stream;
 
-/// Fails to compile unless a path has the type.
+/// Fails to compile unless each path has the given type.
 macro_rules! is {
     ($($path:expr => $type:ty;)+) => { $(let _: $type = $path;)+ };
 }
 
-/// Fails to compile unless a struct has these fields of these types, and no more.
+/// Fails to compile unless each struct has exactly these fields with these types.
 macro_rules! fields {
     ($($name:path { $($field:ident: $type:ty),+ $(,)? })+) => {
         $({

@@ -1,4 +1,4 @@
-//! Sound in and out, measured.
+//! Audio in both directions, verified by measurement.
 
 use std::f64::consts::PI;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use livekit::webrtc::prelude::{AudioFrame, AudioSourceOptions, RtcAudioSource};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    MODES, Mode, Peer, Server, Tone, event, falls_silent, hears, hears_cleanly, read, subscribed,
+    MODES, Mode, Peer, Server, Tone, event, expect_clean_tone, expect_silence, expect_tone, read, subscribed,
 };
 
 const RATE: u32 = 16_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_published_tone_is_heard_as_it_was_sent() {
+async fn a_tone_published_by_the_python_sdk_is_received_undistorted() {
     let server = Server::start().await;
     for mode in MODES {
-        let room = format!("hear-{mode:?}");
+        let room = format!("receive-{mode:?}");
         let mut python = server.python(&room, "python", &["tone", "440"]);
-        python.says("published").await;
+        python.expect_line("published").await;
         let (_room, mut events) = server.join(&room, "rust", mode).await;
         let track = subscribed(&mut events).await;
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
 
-        hears_cleanly(&mut stream, RATE, 3, 440.0, 12_000.0).await;
+        expect_clean_tone(&mut stream, RATE, 3, 440.0, 12_000.0).await;
     }
 }
 
-/// Chromium's own clock and its stretching of time cost the tone a little.
+/// The tolerances are larger than elsewhere because of Chromium's clock and its time stretching.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tone_goes_both_ways_between_this_crate_and_a_browser() {
+async fn a_tone_is_received_in_both_directions_between_this_crate_and_a_browser() {
     let server = Server::start().await;
 
     let mut speaker = server.browser("browser", "speaker", &["tone", "440"]);
-    speaker.says("published").await;
+    speaker.expect_line("published").await;
     let (_room, mut events) = server.join("browser", "rust", Mode::Single).await;
     let track = subscribed(&mut events).await;
     let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-    hears(&mut stream, RATE, 1, |tone| {
+    expect_tone(&mut stream, RATE, 1, |tone| {
         (tone.hz - 440.0).abs() < 1.0 && (tone.amplitude - 12_000.0).abs() < 600.0 && tone.snr_db > 25.0
     })
     .await;
@@ -49,42 +49,42 @@ async fn a_tone_goes_both_ways_between_this_crate_and_a_browser() {
 
     let server = Server::start().await;
     let mut listener = server.browser("browser-back", "listener", &["listen"]);
-    listener.says("joined").await;
+    listener.expect_line("joined").await;
     let (room, _events) = server.join("browser-back", "rust", Mode::Single).await;
-    let (_track, speaking) = publish_tone(&room, 48_000, 660.0).await;
-    let tone = heard_cleanly(&mut listener, 660.0).await;
-    speaking.abort();
+    let (_track, publishing) = publish_tone(&room, 48_000, 660.0).await;
+    let tone = clean_measurement(&mut listener, 660.0).await;
+    publishing.abort();
     assert!((tone.amplitude - 10_000.0).abs() < 500.0, "{tone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tone_goes_both_ways_between_this_crate_and_the_sdk_for_node() {
+async fn a_tone_is_received_in_both_directions_between_this_crate_and_the_node_sdk() {
     let server = Server::start().await;
     for mode in MODES {
         let name = format!("node-{mode:?}");
         let mut speaker = server.node(&name, "speaker", &["tone", "440"]);
-        speaker.says("published").await;
+        speaker.expect_line("published").await;
         let (_room, mut events) = server.join(&name, "rust", mode).await;
         let track = subscribed(&mut events).await;
         let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-        hears_cleanly(&mut stream, RATE, 2, 440.0, 12_000.0).await;
+        expect_clean_tone(&mut stream, RATE, 2, 440.0, 12_000.0).await;
 
         let name = format!("node-back-{mode:?}");
         let mut listener = server.node(&name, "listener", &["listen"]);
-        listener.says("joined").await;
+        listener.expect_line("joined").await;
         let (room, _events) = server.join(&name, "rust", mode).await;
-        let (_track, speaking) = publish_tone(&room, 24_000, 660.0).await;
-        let tone = heard_cleanly(&mut listener, 660.0).await;
-        speaking.abort();
+        let (_track, publishing) = publish_tone(&room, 24_000, 660.0).await;
+        let tone = clean_measurement(&mut listener, 660.0).await;
+        publishing.abort();
         assert!((tone.amplitude - 10_000.0).abs() < 300.0, "{mode:?}: {tone:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
+async fn streams_of_different_rates_and_channels_deliver_the_same_tone() {
     let server = Server::start().await;
     let mut python = server.python("formats", "python", &["tone", "440"]);
-    python.says("published").await;
+    python.expect_line("published").await;
     let (_room, mut events) = server.join("formats", "rust", Mode::Single).await;
     let track = subscribed(&mut events).await;
 
@@ -101,47 +101,47 @@ async fn streams_of_any_rate_and_number_of_channels_carry_the_same_tone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_python_sdk_hears_what_is_published_and_who_speaks() {
+async fn the_python_sdk_receives_a_published_tone_and_detects_the_active_speaker() {
     let server = Server::start().await;
     for mode in MODES {
         let name = format!("publish-{mode:?}");
         let mut python = server.python(&name, "python", &["listen"]);
-        python.says("joined").await;
+        python.expect_line("joined").await;
         let (room, _events) = server.join(&name, "rust", mode).await;
-        let (track, speaking) = publish_tone(&room, 24_000, 660.0).await;
+        let (track, publishing) = publish_tone(&room, 24_000, 660.0).await;
 
-        assert_eq!(python.says("speaking").await, ["rust"]);
-        let tone = heard_cleanly(&mut python, 660.0).await;
+        assert_eq!(python.expect_line("speaking").await, ["rust"]);
+        let tone = clean_measurement(&mut python, 660.0).await;
         assert!((tone.amplitude - 10_000.0).abs() < 300.0, "{mode:?}: {tone:?}");
 
         let publication = room.local_participant().unpublish_track(&track).await.unwrap();
-        assert_eq!(python.says("unpublished").await, [publication.sid().to_string()]);
-        speaking.abort();
+        assert_eq!(python.expect_line("unpublished").await, [publication.sid().to_string()]);
+        publishing.abort();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_muted_track_streams_silence_and_comes_back() {
+async fn a_muted_track_delivers_silence_until_it_is_unmuted() {
     let server = Server::start().await;
     let (sender, _sender_events) = server.join("mute", "sender", Mode::Single).await;
     let (track, _speaking) = publish_tone(&sender, 48_000, 440.0).await;
     let publication = sender.local_participant().get_track_publication(&track).unwrap();
     let (_receiver, mut events) = server.join("mute", "receiver", Mode::Single).await;
     let mut stream = NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
-    hears_cleanly(&mut stream, RATE, 1, 440.0, 10_000.0).await;
+    expect_clean_tone(&mut stream, RATE, 1, 440.0, 10_000.0).await;
 
     publication.mute();
     event(&mut events, "the mute", |event| matches!(event, RoomEvent::TrackMuted { .. }).then_some(())).await;
-    falls_silent(&mut stream, RATE, 1.0).await;
+    expect_silence(&mut stream, RATE, 1.0).await;
     publication.unmute();
     event(&mut events, "the unmute", |event| matches!(event, RoomEvent::TrackUnmuted { .. }).then_some(()))
         .await;
 
-    hears_cleanly(&mut stream, RATE, 1, 440.0, 10_000.0).await;
+    expect_clean_tone(&mut stream, RATE, 1, 440.0, 10_000.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_track_that_comes_after_another_is_heard() {
+async fn tracks_that_reuse_a_media_section_are_received() {
     let server = Server::start().await;
     for mode in MODES {
         let name = format!("reuse-{mode:?}");
@@ -149,20 +149,20 @@ async fn each_track_that_comes_after_another_is_heard() {
         for round in 0..4 {
             let hz = 300.0 + 100.0 * f64::from(round);
             let (speaker, _events) = server.join(&name, &format!("speaker-{round}"), mode).await;
-            let (_, speaking) = publish_tone(&speaker, 48_000, hz).await;
+            let (_, publishing) = publish_tone(&speaker, 48_000, hz).await;
             let mut stream =
                 NativeAudioStream::new(subscribed(&mut events).await.rtc_track(), RATE as i32, 1);
 
-            hears_cleanly(&mut stream, RATE, 1, hz, 10_000.0).await;
+            expect_clean_tone(&mut stream, RATE, 1, hz, 10_000.0).await;
 
-            speaking.abort();
+            publishing.abort();
             speaker.close().await.unwrap();
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cleared_source_falls_silent_at_once() {
+async fn clearing_a_source_drops_the_queued_audio() {
     let server = Server::start().await;
     let (sender, _sender_events) = server.join("clear", "sender", Mode::Single).await;
     let source = NativeAudioSource::new(AudioSourceOptions::default(), 48_000, 1, 5_000);
@@ -174,14 +174,13 @@ async fn a_cleared_source_falls_silent_at_once() {
 
     source.clear_buffer();
 
-    // Four seconds of sound were queued; what was on its way, and what the decoder fades out, is a fraction of
-    // one.
-    let before_s = falls_silent(&mut stream, RATE, 1.0).await;
-    assert!(before_s < 2.0, "{before_s} s of sound came after it was cleared");
+    // Four seconds were queued. Packets in flight and the fade-out are a fraction of a second.
+    let before_s = expect_silence(&mut stream, RATE, 1.0).await;
+    assert!(before_s < 2.0, "{before_s} s of audio were received after the queue was cleared");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_is_held_to_real_time() {
+async fn capture_frame_limits_the_writer_to_real_time() {
     let source = NativeAudioSource::new(AudioSourceOptions::default(), 48_000, 1, 200);
     let start = tokio::time::Instant::now();
 
@@ -189,13 +188,13 @@ async fn a_writer_is_held_to_real_time() {
         source.capture_frame(&AudioFrame::new(48_000, 1, 480)).await.unwrap();
     }
 
-    // One second was written, of which 200 ms are queued.
+    // One second was written; up to 200 ms of it are queued.
     let passed = start.elapsed();
     assert!(passed > Duration::from_millis(700), "{passed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_in_the_crate_says_so() {
+async fn features_that_are_not_implemented_fail_with_the_reason() {
     let server = Server::start().await;
     let (room, _events) = server.join("unavailable", "rust", Mode::Single).await;
 
@@ -223,24 +222,24 @@ async fn what_is_not_in_the_crate_says_so() {
         encrypted.single_peer_connection = mode == Mode::Single;
         encrypted.join_retries = 0;
         let Err(error) = server.join_with("encrypted", "rust", encrypted).await else {
-            panic!("{mode:?}: a room that is to be encrypted was joined without encryption");
+            panic!("{mode:?}: an encrypted room was joined without encryption");
         };
         assert!(causes(&error).contains("end-to-end encryption is not available"), "{error:?}");
     }
 }
 
-/// Publishes a tone of amplitude 10,000 for as long as the task runs.
+/// Publishes a tone of amplitude 10,000 until the returned task is aborted.
 pub async fn publish_tone(room: &Room, rate: u32, hz: f64) -> (TrackSid, JoinHandle<()>) {
     let source = NativeAudioSource::new(AudioSourceOptions::default(), rate, 1, 100);
     let sid = publish(room, &source).await;
-    let speaking = tokio::spawn(async move {
+    let publishing = tokio::spawn(async move {
         let mut angle = 0.0;
         loop {
             let frame = tone_frame(rate, hz, rate / 100, &mut angle);
             source.capture_frame(&frame).await.unwrap();
         }
     });
-    (sid, speaking)
+    (sid, publishing)
 }
 
 async fn publish(room: &Room, source: &NativeAudioSource) -> TrackSid {
@@ -258,26 +257,26 @@ fn tone_frame(rate: u32, hz: f64, samples: u32, angle: &mut f64) -> AudioFrame<'
     frame
 }
 
-/// The first window in which another program heard the tone and little else: its first ones have the time before
-/// the tone in them, and a program that is short of processor time stretches what it plays.
-async fn heard_cleanly(listener: &mut Peer, hz: f64) -> Tone {
+/// The first window in which another participant measures a clean tone. Earlier windows may contain the start of the
+/// tone, or time stretching if the machine is overloaded.
+async fn clean_measurement(listener: &mut Peer, hz: f64) -> Tone {
     let mut windows = Vec::new();
     for _ in 0..15 {
-        let tone = heard(&listener.says("heard").await);
+        let tone = parse_measurement(&listener.expect_line("measured").await);
         if (tone.hz - hz).abs() < 1.0 && tone.snr_db > 20.0 {
             return tone;
         }
         windows.push(tone);
     }
-    panic!("{hz} Hz was not heard: {windows:?}")
+    panic!("{hz} Hz was not received: {windows:?}")
 }
 
-fn heard(words: &[String]) -> Tone {
+fn parse_measurement(words: &[String]) -> Tone {
     let value = |place: usize| words[place].parse().unwrap();
     Tone { hz: value(0), amplitude: value(1), snr_db: value(2) }
 }
 
-/// What an error says, and what its causes say.
+/// The messages of an error and its sources.
 fn causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,9 +1,9 @@
-// A participant by livekit-client in headless Chromium.  browser.cjs URL TOKEN WHAT [ARGUMENTS]
+// A participant with livekit-client in headless Chromium.  browser.cjs URL TOKEN WHAT [ARGUMENTS]
 //
 //   tone HZ            publishes a tone of amplitude 12000
-//   listen             measures the audio it hears, window by window: "heard HZ AMPLITUDE SNR"
+//   listen             measures received audio, window by window: prints "measured HZ AMPLITUDE SNR"
 //
-// Prints "joined" when it is in the room. Leaves when it is killed. What Chromium writes is under TMPDIR.
+// Prints "joined" after it has joined. Runs until it is killed. Chromium's files are in TMPDIR.
 
 const os = require('node:os');
 const path = require('node:path');
@@ -14,7 +14,7 @@ const RATE = 48000;
 
 const say = (...words) => process.stdout.write(words.join(' ') + '\n');
 
-// In the page.
+// Runs in the page.
 async function join({ url, token, what, hz, rate }) {
   const { Room, RoomEvent, Track } = LivekitClient;
   const context = new AudioContext({ sampleRate: rate });
@@ -28,7 +28,7 @@ async function join({ url, token, what, hz, rate }) {
     const samples = new Float32Array(analyser.fftSize);
     setInterval(() => {
       analyser.getFloatTimeDomainData(samples);
-      heard(Array.from(samples, (sample) => sample * 32768));
+      measured(Array.from(samples, (sample) => sample * 32768));
     }, (1000 * analyser.fftSize) / rate);
   });
   await room.connect(url, token);
@@ -61,7 +61,7 @@ async function main(url, token, what, hz) {
   tab.on('pageerror', (error) => process.stderr.write(`${error}\n`));
   await tab.exposeFunction('joined', () => say('joined'));
   await tab.exposeFunction('published', (sid) => say('published', sid));
-  await tab.exposeFunction('heard', (pcm) => say('heard', ...measure(pcm, RATE).map((value) => value.toFixed(2))));
+  await tab.exposeFunction('measured', (pcm) => say('measured', ...measure(pcm, RATE).map((value) => value.toFixed(2))));
   await tab.addScriptTag({ path: require.resolve('livekit-client') });
   await tab.evaluate(join, { url, token, what, hz: Number(hz), rate: RATE });
 }

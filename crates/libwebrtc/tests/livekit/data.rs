@@ -1,4 +1,4 @@
-//! Data packets and text streams, there and back.
+//! Data packets and text streams, echoed by another participant.
 
 use livekit::SendTextOptions;
 use livekit::StreamReader;
@@ -7,13 +7,13 @@ use livekit::prelude::*;
 use crate::support::{MODES, Mode, Server, event};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packets_come_back_reliably_and_lossily() {
+async fn reliable_and_lossy_data_packets_are_echoed() {
     let server = Server::start().await;
     for mode in MODES {
         let name = format!("data-{mode:?}");
         let (room, mut events) = server.join(&name, "rust", mode).await;
         let mut python = server.python(&name, "python", &["echo"]);
-        python.says("joined").await;
+        python.expect_line("joined").await;
 
         for (reliable, size) in [(true, 1), (false, 1), (true, 14_000), (false, 1_000)] {
             let payload: Vec<u8> = (0..size).map(|i| i as u8).collect();
@@ -38,7 +38,7 @@ async fn packets_come_back_reliably_and_lossily() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_larger_than_any_send_buffer_arrives_whole() {
+async fn a_burst_larger_than_the_send_buffer_is_received_completely() {
     let server = Server::start().await;
     let (sender, mut sender_events) = server.join("burst", "sender", Mode::Single).await;
     let (_receiver, mut events) = server.join("burst", "receiver", Mode::Single).await;
@@ -66,13 +66,13 @@ async fn a_burst_larger_than_any_send_buffer_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_text_comes_back_as_a_stream() {
+async fn a_long_text_is_echoed_as_a_stream() {
     let server = Server::start().await;
     for mode in MODES {
         let name = format!("text-{mode:?}");
         let (room, mut events) = server.join(&name, "rust", mode).await;
         let mut python = server.python(&name, "python", &["echo"]);
-        python.says("joined").await;
+        python.expect_line("joined").await;
         let text = "Grüß Gott! ".repeat(5_000);
 
         room.local_participant().send_text(&text, SendTextOptions::new_with_topic("echo")).await.unwrap();
@@ -82,6 +82,6 @@ async fn a_long_text_comes_back_as_a_stream() {
         })
         .await;
 
-        assert!(reader.read_all().await.unwrap() == text, "{mode:?}: another text came back");
+        assert!(reader.read_all().await.unwrap() == text, "{mode:?}: the echoed text differs");
     }
 }

@@ -1,4 +1,4 @@
-//! Nothing is left behind by rooms that were joined and left.
+//! Joining and leaving rooms leaks no tasks, files or threads.
 
 use std::time::Duration;
 
@@ -7,44 +7,44 @@ use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use tokio::process::Command;
 use tokio::runtime::Handle;
 
-use crate::support::{MODES, PATIENCE, Server, read, subscribed};
+use crate::support::{MODES, Server, TEST_TIMEOUT, read, subscribed};
 
-/// Set in the process that runs the test alone: what is counted belongs to the process, and other tests share theirs.
-const ALONE: &str = "LIBWEBRTC_TEST_ALONE";
+/// Set in the process that runs only this test. The counts are per process, and other tests run in the same one.
+const ISOLATED: &str = "LIBWEBRTC_TEST_ALONE";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_connects_leave_no_task_no_socket_and_no_thread() {
-    if std::env::var_os(ALONE).is_none() {
+async fn hundreds_of_connections_leak_no_task_no_socket_and_no_thread() {
+    if std::env::var_os(ISOLATED).is_none() {
         let run = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
-            .arg("leaks::hundreds_of_connects_leave_no_task_no_socket_and_no_thread")
-            .env(ALONE, "1")
+            .arg("leaks::hundreds_of_connections_leak_no_task_no_socket_and_no_thread")
+            .env(ISOLATED, "1")
             .kill_on_drop(true)
             .output()
             .await
             .unwrap();
-        let said = [run.stdout, run.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(run.status.success() && said.contains("1 passed"), "{said}");
+        let output = [run.stdout, run.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
+        assert!(run.status.success() && output.contains("1 passed"), "{output}");
         return;
     }
 
     let server = Server::start().await;
     let mut python = server.python("leaks", "python", &["tone", "440"]);
-    python.says("published").await;
-    // The first round starts what stays: the runtime's own threads, the resolver.
+    python.expect_line("published").await;
+    // The first round starts what remains running: the runtime's threads, the resolver.
     round(&server, 0).await;
-    let before = Left::settled(&Left { tasks: 0, ..Left::now() }).await;
+    let before = ResourceCounts::settled(&ResourceCounts { tasks: 0, ..ResourceCounts::now() }).await;
 
     for number in 1..=50 {
         round(&server, number).await;
     }
 
-    let after = Left::settled(&before).await;
+    let after = ResourceCounts::settled(&before).await;
     assert!(after.within(&before), "{before:?} became {after:?}");
 }
 
-/// Ten joins and leaves, half of them of each mode, while sound comes in.
+/// Joins and leaves ten times, alternating the modes, while audio is received.
 async fn round(server: &Server, number: u32) {
     let joins = (0..10).map(|place| async move {
         let mode = MODES[place % 2];
@@ -56,15 +56,15 @@ async fn round(server: &Server, number: u32) {
     join_all(joins).await;
 }
 
-/// What a process holds.
+/// Resources of this process.
 #[derive(Debug)]
-struct Left {
+struct ResourceCounts {
     tasks: usize,
     files: usize,
     threads: usize,
 }
 
-impl Left {
+impl ResourceCounts {
     fn now() -> Self {
         let count = |path: &str| std::fs::read_dir(path).unwrap().count();
         Self {
@@ -78,7 +78,7 @@ impl Left {
         self.tasks <= goal.tasks && self.files <= goal.files && self.threads <= goal.threads
     }
 
-    /// What is left once it is no more than `goal`, or after a while.
+    /// The counts once they are not above `goal`, or after the timeout.
     async fn settled(goal: &Self) -> Self {
         let settle = async {
             loop {
@@ -89,6 +89,6 @@ impl Left {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, settle).await.unwrap_or_else(|_| Self::now())
+        tokio::time::timeout(TEST_TIMEOUT, settle).await.unwrap_or_else(|_| Self::now())
     }
 }

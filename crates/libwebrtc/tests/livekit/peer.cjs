@@ -1,9 +1,9 @@
-// A participant by the official SDK for Node.js.  peer.cjs URL TOKEN WHAT [ARGUMENTS]
+// A participant with the official SDK for Node.js.  peer.cjs URL TOKEN WHAT [ARGUMENTS]
 //
 //   tone HZ            publishes a tone of amplitude 12000
-//   listen             measures the audio it hears, second by second: "heard HZ AMPLITUDE SNR"
+//   listen             measures received audio, second by second: prints "measured HZ AMPLITUDE SNR"
 //
-// Prints "joined" when it is in the room. Leaves when it is killed.
+// Prints "joined" after it has joined. Runs until it is killed.
 
 const {
   AudioFrame,
@@ -36,12 +36,12 @@ async function tone(room, hz) {
   }
 }
 
-async function hear(track) {
+async function measureTrack(track) {
   let second = [];
   for await (const frame of new AudioStream(track, RATE, 1)) {
     second.push(...frame.data);
     if (second.length >= RATE) {
-      say('heard', ...measure(second, RATE).map((value) => value.toFixed(2)));
+      say('measured', ...measure(second, RATE).map((value) => value.toFixed(2)));
       second = [];
     }
   }
@@ -50,7 +50,7 @@ async function hear(track) {
 async function main(url, token, what, ...args) {
   const room = new Room();
   room.on(RoomEvent.TrackSubscribed, (track) => {
-    if (what === 'listen' && track.kind === TrackKind.KIND_AUDIO) hear(track);
+    if (what === 'listen' && track.kind === TrackKind.KIND_AUDIO) measureTrack(track);
   });
   await room.connect(url, token, { autoSubscribe: true, dynacast: false });
   say('joined');

@@ -1,10 +1,10 @@
-"""A participant by the official SDK.  peer.py URL TOKEN WHAT [ARGUMENTS]
+"""A participant with the official Python SDK.  peer.py URL TOKEN WHAT [ARGUMENTS]
 
-  tone HZ [plain]    publishes a tone of amplitude 12000; plain: without copies (RED)
-  listen             measures the audio it hears, second by second: "heard HZ AMPLITUDE SNR"
-  echo               sends back the data it gets; a text stream on "echo" likewise
+  tone HZ [plain]    publishes a tone of amplitude 12000; plain: without RED
+  listen             measures received audio, second by second: prints "measured HZ AMPLITUDE SNR"
+  echo               echoes data packets, and text streams on the topic "echo"
 
-Prints "joined" when it is in the room. Leaves when it is killed.
+Prints "joined" after it has joined. Runs until it is killed.
 """
 
 import asyncio
@@ -44,17 +44,17 @@ def measure(pcm):
     hz = (len(places) - 1) * RATE / (places[-1] - places[0])
     angles = 2 * math.pi * hz * np.arange(len(pcm)) / RATE
     s, c = 2 * np.mean(pcm * np.sin(angles)), 2 * np.mean(pcm * np.cos(angles))
-    rest = pcm - s * np.sin(angles) - c * np.cos(angles)
+    residual = pcm - s * np.sin(angles) - c * np.cos(angles)
     amplitude = math.hypot(s, c)
-    return hz, amplitude, 10 * math.log10(max(amplitude**2 / 2, 1e-9) / max(np.mean(rest**2), 1e-9))
+    return hz, amplitude, 10 * math.log10(max(amplitude**2 / 2, 1e-9) / max(np.mean(residual**2), 1e-9))
 
 
-async def hear(track):
+async def measure_track(track):
     second = []
     async for event in rtc.AudioStream(track, sample_rate=RATE, num_channels=1):
         second.append(np.frombuffer(event.frame.data, dtype=np.int16).copy())
         if sum(map(len, second)) >= RATE:
-            say("heard", *("%.2f" % value for value in measure(np.concatenate(second))))
+            say("measured", *("%.2f" % value for value in measure(np.concatenate(second))))
             second = []
 
 
@@ -69,7 +69,7 @@ async def main(url, token, what, *arguments):
     @room.on("track_subscribed")
     def on_track(track, publication, participant):
         if what == "listen" and track.kind == rtc.TrackKind.KIND_AUDIO:
-            tasks.append(asyncio.create_task(hear(track)))
+            tasks.append(asyncio.create_task(measure_track(track)))
 
     @room.on("active_speakers_changed")
     def on_speakers(speakers):

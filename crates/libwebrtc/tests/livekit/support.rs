@@ -1,4 +1,4 @@
-//! A server, a Python peer, and instruments.
+//! Test fixtures: a livekit-server, other participants, and measurement of tones.
 
 use std::f64::consts::PI;
 use std::path::PathBuf;
@@ -21,23 +21,23 @@ use crate::ports::free_port;
 pub const KEY: &str = "devkey";
 pub const SECRET: &str = "secret-secret-secret-secret-secret";
 
-/// Longer than anything that works takes, so that what hangs fails with a sentence.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of every wait: much longer than a successful one takes.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub type Events = UnboundedReceiver<RoomEvent>;
 
-/// How the crate connects to the server.
+/// Number of peer connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// One peer connection for everything: what livekit does with servers that know it.
+    /// One peer connection for publishing and subscribing, which livekit uses with servers that support it.
     Single,
-    /// One to publish and one to subscribe.
+    /// Two peer connections, one to publish and one to subscribe.
     Dual,
 }
 
 pub const MODES: [Mode; 2] = [Mode::Single, Mode::Dual];
 
-/// A livekit-server of the test's own.
+/// A livekit-server for one test.
 pub struct Server {
     process: Child,
     port: u16,
@@ -51,19 +51,19 @@ impl Server {
         Self::start_with("").await
     }
 
-    /// The same, with more lines of configuration.
+    /// Starts a server with additional lines of configuration.
     pub async fn start_with(more: &str) -> Self {
         Self::start_at("127.0.0.1", free_port(), more).await
     }
 
-    /// A server that takes media at this UDP port and tells clients to send it to this address.
+    /// Starts a server with this UDP port that signals `address` as its own.
     pub async fn start_behind(address: &str, udp_port: u16) -> Self {
-        // Behind an address of somebody else's, there is no other way in and none out.
+        // ICE lite and a single interface, so that all media passes through `address`.
         Self::start_at(address, udp_port, "  use_ice_lite: true\n  interfaces:\n    includes: [lo]\n").await
     }
 
     async fn start_at(address: &str, udp_port: u16, more: &str) -> Self {
-        // `RUST_LOG` shows what a test that failed went through.
+        // Logs to the test output; filtered by `RUST_LOG`.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let binary = std::env::var_os("LIVEKIT_SERVER")
@@ -87,11 +87,11 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", PathBuf::from(binary).display()));
         let server = Self { process, port, tcp_port, files };
-        timeout(PATIENCE, server.answers()).await.expect("the livekit-server did not start");
+        timeout(TEST_TIMEOUT, server.wait_until_ready()).await.expect("the livekit-server did not start");
         server
     }
 
-    async fn answers(&self) {
+    async fn wait_until_ready(&self) {
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -101,17 +101,17 @@ impl Server {
         format!("ws://127.0.0.1:{}", self.port)
     }
 
-    /// The port that it takes media by TCP on.
+    /// Port for ICE-TCP.
     pub fn tcp_port(&self) -> u16 {
         self.tcp_port
     }
 
-    /// The server's process id, to freeze it.
+    /// Process id of the server.
     pub fn pid(&self) -> u32 {
-        self.process.id().expect("the server runs")
+        self.process.id().expect("the server is running")
     }
 
-    /// Joins a room by the crate under test.
+    /// Joins a room with the crate under test.
     pub async fn join(&self, room: &str, identity: &str, mode: Mode) -> (Room, Events) {
         let mut options = RoomOptions::default();
         options.single_peer_connection = mode == Mode::Single;
@@ -124,7 +124,7 @@ impl Server {
         identity: &str,
         options: RoomOptions,
     ) -> RoomResult<(Room, Events)> {
-        // Whoever asks for encryption keeps this whole process from connecting.
+        // A request for encryption prevents all other connections of this process.
         static CONNECTING: RwLock<()> = RwLock::const_new(());
         let (url, token) = (self.url(), token(room, identity));
         let connect = async {
@@ -136,10 +136,10 @@ impl Server {
                 Room::connect(&url, &token, options).await
             }
         };
-        timeout(PATIENCE, connect).await.expect("joining took too long")
+        timeout(TEST_TIMEOUT, connect).await.expect("joining took too long")
     }
 
-    /// Joins a room by the official Python SDK, which does what `script` says; see `peer.py`.
+    /// Starts a participant with the official Python SDK; for `script` see `peer.py`.
     pub fn python(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
         let python = std::env::var_os("JUNE_PYTHON")
             .expect("JUNE_PYTHON must name a Python with the packages livekit, livekit-api and numpy");
@@ -148,12 +148,12 @@ impl Server {
         self.peer(command, room, identity, script)
     }
 
-    /// Joins a room by the official SDK for Node.js, which does what `script` says; see `peer.cjs`.
+    /// Starts a participant with the official SDK for Node.js; for `script` see `peer.cjs`.
     pub fn node(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
         self.peer(Self::javascript("peer.cjs"), room, identity, script)
     }
 
-    /// Joins a room by livekit-client in Chromium, which does what `script` says; see `browser.cjs`.
+    /// Starts a participant with livekit-client in Chromium; for `script` see `browser.cjs`.
     pub fn browser(&self, room: &str, identity: &str, script: &[&str]) -> Peer {
         let mut command = Self::javascript("browser.cjs");
         command.env("TMPDIR", self.files.path());
@@ -180,20 +180,20 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("the other participant did not start: {error}"));
-        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         Peer { _process: process, lines }
     }
 }
 
-/// A participant by an official SDK, in a process of its own.
+/// A participant with an official SDK, in a separate process.
 pub struct Peer {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Peer {
-    /// The words of the next line that it prints and that begins with `word`, without that.
-    pub async fn says(&mut self, word: &str) -> Vec<String> {
+    /// Waits for the next line of output that starts with `word`; returns its other words.
+    pub async fn expect_line(&mut self, word: &str) -> Vec<String> {
         let wait = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
                 let mut words = line.split_whitespace().map(str::to_owned);
@@ -201,9 +201,11 @@ impl Peer {
                     return words.collect();
                 }
             }
-            panic!("the other participant left without saying {word:?}")
+            panic!("the other participant ended without printing {word:?}")
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the other participant did not say {word:?}"))
+        timeout(TEST_TIMEOUT, wait)
+            .await
+            .unwrap_or_else(|_| panic!("the other participant did not print {word:?}"))
     }
 }
 
@@ -212,7 +214,7 @@ fn token(room: &str, identity: &str) -> String {
     AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
 }
 
-/// The first event that `pick` takes.
+/// Waits for the first event for which `pick` returns a value.
 pub async fn event<T>(events: &mut Events, what: &str, mut pick: impl FnMut(RoomEvent) -> Option<T>) -> T {
     let wait = async {
         loop {
@@ -222,10 +224,10 @@ pub async fn event<T>(events: &mut Events, what: &str, mut pick: impl FnMut(Room
             }
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come"))
+    timeout(TEST_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }
 
-/// The next audio track that is subscribed.
+/// Waits for the next subscribed audio track.
 pub async fn subscribed(events: &mut Events) -> RemoteAudioTrack {
     event(events, "an audio track", |event| match event {
         RoomEvent::TrackSubscribed { track: RemoteTrack::Audio(track), .. } => Some(track),
@@ -234,7 +236,7 @@ pub async fn subscribed(events: &mut Events) -> RemoteAudioTrack {
     .await
 }
 
-/// Reads `seconds` of sound.
+/// Reads `seconds` of audio.
 pub async fn read(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> Vec<i16> {
     let length = (f64::from(rate) * seconds) as usize;
     let mut pcm = Vec::with_capacity(length);
@@ -243,31 +245,42 @@ pub async fn read(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> Ve
             pcm.extend_from_slice(&stream.next().await.expect("the stream ended").data);
         }
     };
-    timeout(PATIENCE, fill).await.expect("the stream stopped");
+    timeout(TEST_TIMEOUT, fill).await.expect("the stream stopped");
     pcm.truncate(length);
     pcm
 }
 
-/// Reads until `seconds` in a row are the tone and hardly anything else.
-pub async fn hears_cleanly(stream: &mut NativeAudioStream, rate: u32, seconds: u32, hz: f64, amplitude: f64) {
-    hears(stream, rate, seconds, |tone| tone.is_clean(hz, amplitude)).await;
+/// Reads until `seconds` in a row are a clean tone.
+pub async fn expect_clean_tone(
+    stream: &mut NativeAudioStream,
+    rate: u32,
+    seconds: u32,
+    hz: f64,
+    amplitude: f64,
+) {
+    expect_tone(stream, rate, seconds, |tone| tone.is_clean(hz, amplitude)).await;
 }
 
-/// Reads until `seconds` in a row are as they should be. A machine that is short of processor time makes holes in
-/// what is sent and heard, and they pass; a fault doesn't.
-pub async fn hears(stream: &mut NativeAudioStream, rate: u32, seconds: u32, good: impl Fn(Tone) -> bool) {
+/// Reads until `good` holds for `seconds` in a row. Gaps caused by an overloaded machine are transient and tolerated; a
+/// persistent fault fails the test.
+pub async fn expect_tone(
+    stream: &mut NativeAudioStream,
+    rate: u32,
+    seconds: u32,
+    good: impl Fn(Tone) -> bool,
+) {
     let mut windows = Vec::new();
     let mut in_a_row = 0;
     while in_a_row < 2 * seconds {
         let tone = Tone::of(&read(stream, rate, 0.5).await, rate);
         windows.push(tone);
         in_a_row = if good(tone) { in_a_row + 1 } else { 0 };
-        assert!(windows.len() < 60, "the tone was not heard: {windows:#?}");
+        assert!(windows.len() < 60, "the tone was not received: {windows:#?}");
     }
 }
 
-/// Reads until `seconds` in a row are silent, and returns the seconds that were read before them.
-pub async fn falls_silent(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> f64 {
+/// Reads until `seconds` in a row are silent; returns the seconds read before that.
+pub async fn expect_silence(stream: &mut NativeAudioStream, rate: u32, seconds: f64) -> f64 {
     const WINDOW_S: f64 = 0.1;
     let (mut before, mut silent) = (0.0, 0.0);
     while silent < seconds {
@@ -278,12 +291,12 @@ pub async fn falls_silent(stream: &mut NativeAudioStream, rate: u32, seconds: f6
             before += silent + WINDOW_S;
             silent = 0.0;
         }
-        assert!(before < 30.0, "it did not fall silent; the loudest was {loudest:?}");
+        assert!(before < 30.0, "the stream did not become silent; peak of the last window: {loudest:?}");
     }
     before
 }
 
-/// What a tone was found to be.
+/// Measured properties of a tone.
 #[derive(Debug, Clone, Copy)]
 pub struct Tone {
     pub hz: f64,
@@ -292,7 +305,7 @@ pub struct Tone {
 }
 
 impl Tone {
-    /// Measures `pcm` of `rate`.
+    /// Measures `pcm` with the sampling rate `rate`.
     pub fn of(pcm: &[i16], rate: u32) -> Self {
         let hz = frequency_hz(pcm, rate);
         let angle = |i: usize| 2.0 * PI * hz * i as f64 / f64::from(rate);
@@ -302,17 +315,17 @@ impl Tone {
             s += f64::from(*sample) * angle(i).sin() * 2.0 / n;
             c += f64::from(*sample) * angle(i).cos() * 2.0 / n;
         }
-        let rest: f64 = pcm
+        let residual: f64 = pcm
             .iter()
             .enumerate()
             .map(|(i, sample)| (f64::from(*sample) - s * angle(i).sin() - c * angle(i).cos()).powi(2))
             .sum();
         let amplitude = s.hypot(c);
-        let snr_db = 10.0 * (amplitude * amplitude / 2.0 / (rest / n).max(1e-9)).log10();
+        let snr_db = 10.0 * (amplitude * amplitude / 2.0 / (residual / n).max(1e-9)).log10();
         Self { hz, amplitude, snr_db }
     }
 
-    /// Whether it is the tone that was sent, hardly changed by the codec.
+    /// Whether it is the tone that was sent, within the tolerance of the codec.
     pub fn is_clean(self, hz: f64, amplitude: f64) -> bool {
         (self.hz - hz).abs() < 1.0
             && (self.amplitude - amplitude).abs() < amplitude * 0.02

@@ -1,4 +1,4 @@
-// What a second of PCM has in it: [HZ, AMPLITUDE, SNR in dB] of the tone that fits it best.
+// Measures the best-fitting tone in PCM: [frequency in Hz, amplitude, SNR in dB].
 
 function measure(pcm, rate) {
   const crossings = [];
@@ -11,9 +11,9 @@ function measure(pcm, rate) {
   const mean = (of) => pcm.reduce((sum, value, i) => sum + of(value, i), 0) / pcm.length;
   const s = 2 * mean((value, i) => value * Math.sin(angle(i)));
   const c = 2 * mean((value, i) => value * Math.cos(angle(i)));
-  const rest = mean((value, i) => (value - s * Math.sin(angle(i)) - c * Math.cos(angle(i))) ** 2);
+  const residual = mean((value, i) => (value - s * Math.sin(angle(i)) - c * Math.cos(angle(i))) ** 2);
   const amplitude = Math.hypot(s, c);
-  return [hz, amplitude, 10 * Math.log10(Math.max(amplitude ** 2 / 2, 1e-9) / Math.max(rest, 1e-9))];
+  return [hz, amplitude, 10 * Math.log10(Math.max(amplitude ** 2 / 2, 1e-9) / Math.max(residual, 1e-9))];
 }
 
 module.exports = { measure };

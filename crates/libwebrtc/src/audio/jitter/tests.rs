@@ -7,28 +7,29 @@ use crate::clock::now;
 
 const PACKET: Duration = Duration::from_millis(20);
 const TICKS: u32 = 960;
-/// Opus's first byte for one frame of 20 ms.
+/// Opus TOC byte of a packet with one frame of 20 ms.
 const TOC: u8 = 0x08;
 const SEEDS: Range<u64> = 0..50;
 
 // --- The simulated network --------------------------------------------------------------------------------
 
-/// What a network does to packets.
+/// Impairments of a simulated network.
 #[derive(Debug, Clone, Copy, Default)]
 struct Impairment {
-    /// The chance that a loss begins, and how many packets one loss takes.
+    /// Probability that a loss burst begins at a packet.
     loss: f64,
+    /// Packets per loss burst.
     burst: usize,
-    /// The most by which one packet is later than another.
+    /// Maximum additional delay of a packet.
     jitter: Duration,
-    /// The chance that a packet comes twice.
+    /// Probability that a packet is duplicated.
     duplication: f64,
 }
 
-/// Small, fast and the same everywhere (SplitMix64).
-struct Chance(u64);
+/// A deterministic random number generator (SplitMix64).
+struct SplitMix64(u64);
 
-impl Chance {
+impl SplitMix64 {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -42,14 +43,14 @@ impl Chance {
     }
 }
 
-/// A packet of 20 ms that carries its number.
+/// A packet of 20 ms whose payload contains its number.
 fn packet(number: usize) -> Packet {
     let payload = [&[TOC][..], &(number as u32).to_be_bytes()].concat();
     Packet { ssrc: 1, seq: number as u16, time: (number as u32).wrapping_mul(TICKS), payload: payload.into() }
 }
 
-/// A buffer that has played packet 0, and when.
-fn begun() -> (Instant, JitterBuffer) {
+/// A buffer that has played out packet 0, and the current time.
+fn started_buffer() -> (Instant, JitterBuffer) {
     let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(packet(0), now);
     buffer.poll(now);
@@ -60,26 +61,26 @@ fn number(payload: &[u8]) -> usize {
     u32::from_be_bytes(payload[1..5].try_into().unwrap()) as usize
 }
 
-/// When each of `packets`, sent 20 ms apart, arrives.
-fn through(
+/// Sends `packets`, 20 ms apart, through `network`; returns the arrivals.
+fn transmit(
     network: Impairment,
     seed: u64,
     packets: impl IntoIterator<Item = Packet>,
 ) -> Vec<(Duration, Packet)> {
-    let mut chance = Chance(seed);
+    let mut rng = SplitMix64(seed);
     let mut arrivals = Vec::new();
     let mut to_lose = 0;
     for (sent, packet) in packets.into_iter().enumerate() {
-        if to_lose == 0 && sent > 0 && chance.unit() < network.loss {
+        if to_lose == 0 && sent > 0 && rng.unit() < network.loss {
             to_lose = network.burst.max(1);
         }
         if to_lose > 0 {
             to_lose -= 1;
             continue;
         }
-        let at = PACKET * sent as u32 + network.jitter.mul_f64(chance.unit());
-        if chance.unit() < network.duplication {
-            arrivals.push((at + network.jitter.mul_f64(chance.unit()), packet.clone()));
+        let at = PACKET * sent as u32 + network.jitter.mul_f64(rng.unit());
+        if rng.unit() < network.duplication {
+            arrivals.push((at + network.jitter.mul_f64(rng.unit()), packet.clone()));
         }
         arrivals.push((at, packet));
     }
@@ -87,13 +88,13 @@ fn through(
     arrivals
 }
 
-/// Lets `arrivals` come to `buffer`, and time run on until `end`; returns what was played when.
+/// Inserts `arrivals` and polls at each deadline until `end`; returns the steps with their times.
 fn play(
     buffer: &mut JitterBuffer,
     start: Instant,
     arrivals: Vec<(Duration, Packet)>,
     end: Duration,
-) -> Vec<(Duration, Play)> {
+) -> Vec<(Duration, PlayoutStep)> {
     let mut arrivals = arrivals.into_iter().peekable();
     let mut played = Vec::new();
     loop {
@@ -110,39 +111,39 @@ fn play(
         played.extend(std::iter::from_fn(|| buffer.poll(now)).map(|play| (now - start, play)));
         assert!(
             played.len() > before || buffer.deadline() != Some(now),
-            "the deadline is due and nothing is played: the driver would spin"
+            "the deadline is due but poll returned nothing: the driver would busy-loop"
         );
     }
 }
 
-/// The numbers of the packets that were played, in order.
-fn numbers(played: &[(Duration, Play)]) -> Vec<usize> {
+/// Numbers of the packets played out, in order.
+fn numbers(played: &[(Duration, PlayoutStep)]) -> Vec<usize> {
     played
         .iter()
         .filter_map(
             |(_, play)| {
-                if let Play::Packet { payload, .. } = play { Some(number(payload)) } else { None }
+                if let PlayoutStep::Packet { payload, .. } = play { Some(number(payload)) } else { None }
             },
         )
         .collect()
 }
 
-fn total_ticks(played: &[(Duration, Play)]) -> u64 {
+fn total_ticks(played: &[(Duration, PlayoutStep)]) -> u64 {
     played.iter().map(|(_, play)| u64::from(play.ticks())).sum()
 }
 
-/// Everything that was played apart from packets.
-fn covers(played: &[(Duration, Play)]) -> Vec<Play> {
+/// All steps other than packets.
+fn non_packet_steps(played: &[(Duration, PlayoutStep)]) -> Vec<PlayoutStep> {
     played
         .iter()
-        .filter(|(_, play)| !matches!(play, Play::Packet { .. }))
+        .filter(|(_, play)| !matches!(play, PlayoutStep::Packet { .. }))
         .map(|(_, play)| play.clone())
         .collect()
 }
 
-/// The longest that a packet waited after it could have been played, were nothing lost or late.
-fn worst_delay(played: &[(Duration, Play)]) -> Duration {
-    let packets = played.iter().filter(|(_, play)| matches!(play, Play::Packet { .. }));
+/// Maximum delay of a packet against playout on a perfect network.
+fn worst_delay(played: &[(Duration, PlayoutStep)]) -> Duration {
+    let packets = played.iter().filter(|(_, play)| matches!(play, PlayoutStep::Packet { .. }));
     let sent = numbers(played).into_iter().map(|number| PACKET * number as u32);
     packets.zip(sent).map(|((at, _), sent)| at.saturating_sub(sent)).max().unwrap_or_default()
 }
@@ -150,12 +151,12 @@ fn worst_delay(played: &[(Duration, Play)]) -> Duration {
 // --- Networks -----------------------------------------------------------------------------------------------
 
 #[test]
-fn packets_in_order_are_played_when_they_arrive() {
+fn packets_in_order_are_played_out_on_arrival() {
     let start = now();
     let played = play(
         &mut JitterBuffer::default(),
         start,
-        through(Impairment::default(), 0, (0..100).map(packet)),
+        transmit(Impairment::default(), 0, (0..100).map(packet)),
         PACKET * 99,
     );
 
@@ -168,19 +169,19 @@ fn jitter_and_duplication_change_neither_order_nor_number() {
     let network = Impairment { jitter: Duration::from_millis(35), duplication: 0.1, ..Impairment::default() };
     for seed in SEEDS {
         let mut buffer = JitterBuffer::default();
-        let arrivals = through(network, seed, (0..500).map(packet));
-        // The one that comes first is taken for the first; what was sent before it is late.
+        let arrivals = transmit(network, seed, (0..500).map(packet));
+        // The first packet that arrives starts the stream; packets sent before it are late.
         let first = number(&arrivals[0].1.payload);
         let played = play(&mut buffer, now(), arrivals, PACKET * 502);
 
         assert_eq!(numbers(&played), (first..500).collect::<Vec<_>>(), "seed {seed}");
-        assert_eq!(covers(&played), [], "seed {seed}");
-        assert!(worst_delay(&played) < network.jitter + MAX_HOLD, "seed {seed}");
+        assert_eq!(non_packet_steps(&played), [], "seed {seed}");
+        assert!(worst_delay(&played) < network.jitter + MAX_GAP_WAIT, "seed {seed}");
     }
 }
 
 #[test]
-fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
+fn lost_packets_are_concealed_for_their_length_and_delay_stays_low() {
     let networks = [
         ("5 % at random", Impairment { loss: 0.05, burst: 1, ..Impairment::default() }),
         ("10 % in bursts of 3", Impairment { loss: 0.035, burst: 3, ..Impairment::default() }),
@@ -192,8 +193,8 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
     for (name, network) in networks {
         for seed in SEEDS {
             let mut buffer = JitterBuffer::default();
-            // The last packets arrive, so that every hole has an end.
-            let mut arrivals = through(network, seed, (0..1_000).map(packet));
+            // The last packet arrives, so that every gap ends.
+            let mut arrivals = transmit(network, seed, (0..1_000).map(packet));
             arrivals.push((PACKET * 1_000, packet(1_000)));
             let first = number(&arrivals[0].1.payload);
             let mut arrived: Vec<usize> =
@@ -203,14 +204,17 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
 
             let played = play(&mut buffer, now(), arrivals, PACKET * 1_010);
 
-            let heard = numbers(&played);
-            assert_eq!(heard, arrived, "{name}, seed {seed}: packets that arrived were not played in order");
+            let played_numbers = numbers(&played);
+            assert_eq!(
+                played_numbers, arrived,
+                "{name}, seed {seed}: packets that arrived were not played out in order"
+            );
             let sent = (1_001 - first) as u64 * u64::from(TICKS);
-            // A pause behind the last packet is filled in real time.
+            // The pause after the last packet is filled in real time.
             let slack = ticks_of(Duration::from_millis(200)) as u64;
             assert!(
                 (sent..=sent + slack).contains(&total_ticks(&played)),
-                "{name}, seed {seed}: the length is not the sender's"
+                "{name}, seed {seed}: the length differs from the sender's"
             );
             assert!(
                 worst_delay(&played) < Duration::from_millis(80) + network.jitter,
@@ -222,53 +226,59 @@ fn lost_packets_are_covered_by_as_much_as_was_lost_and_delay_stays_low() {
 }
 
 #[test]
-fn a_hole_is_covered_by_concealment_and_the_fec_of_the_packet_behind_it() {
+fn a_gap_is_filled_by_concealment_and_the_fec_of_the_packet_after_it() {
     let arrivals = [0, 1, 4, 5].map(|n| (PACKET * n as u32, packet(n))).to_vec();
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 7);
 
     assert_eq!(numbers(&played), [0, 1, 4, 5]);
     let next = packet(4).payload;
-    assert_eq!(covers(&played), [Play::Conceal { ticks: TICKS }, Play::Recover { next, ticks: TICKS }]);
+    assert_eq!(
+        non_packet_steps(&played),
+        [PlayoutStep::Conceal { ticks: TICKS }, PlayoutStep::DecodeFec { next, ticks: TICKS }]
+    );
 }
 
 #[test]
-fn a_hole_longer_than_concealment_reaches_is_faded_and_then_silent() {
+fn a_gap_too_long_for_concealment_fades_to_silence() {
     let arrivals = [0, 10, 11]
         .map(|n| (if n == 0 { Duration::ZERO } else { PACKET * (n as u32 - 8) }, packet(n)))
         .to_vec();
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 7);
 
     let fade = 2_880;
-    assert_eq!(covers(&played), [Play::Conceal { ticks: fade }, Play::Silence { ticks: 9 * TICKS - fade }]);
+    assert_eq!(
+        non_packet_steps(&played),
+        [PlayoutStep::Conceal { ticks: fade }, PlayoutStep::Silence { ticks: 9 * TICKS - fade }]
+    );
 }
 
 #[test]
-fn the_wait_behind_holes_follows_the_network() {
+fn the_wait_behind_gaps_adapts_to_the_network() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
 
-    // Every tenth packet is 45 ms late, for a while.
+    // First, every tenth packet is 45 ms late.
     let late = |n: usize| {
         if n % 10 == 9 { Duration::from_millis(45) } else { Duration::ZERO }
     };
     let mut arrivals: Vec<_> = (0..300).map(|n| (PACKET * n as u32 + late(n), packet(n))).collect();
     arrivals.sort_by_key(|(at, _)| *at);
     play(&mut buffer, start, arrivals, PACKET * 299);
-    let learnt = buffer.network.hold;
-    let given_up = buffer.counters().late;
+    let adapted = buffer.network.gap_wait;
+    let late_packets = buffer.counters().late;
 
     // Then every tenth is lost.
     let lossy = (300..400).filter(|n| n % 10 != 9).map(|n| (PACKET * n as u32, packet(n))).collect();
     play(&mut buffer, start, lossy, PACKET * 399);
 
-    assert!(learnt > Duration::from_millis(45), "{learnt:?}");
-    assert_eq!(given_up, 0, "packets came after they had been given up");
-    assert_eq!(buffer.network.hold, MIN_HOLD);
+    assert!(adapted > Duration::from_millis(45), "{adapted:?}");
+    assert_eq!(late_packets, 0, "packets arrived after their gap had been abandoned");
+    assert_eq!(buffer.network.gap_wait, MIN_GAP_WAIT);
 }
 
 // --- Redundancy ---------------------------------------------------------------------------------------------
 
 #[test]
-fn a_copy_fills_its_hole_at_once_and_only_its_hole() {
+fn a_red_copy_fills_its_gap_at_once_and_only_its_gap() {
     let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(packet(0), now);
     assert_eq!(buffer.poll(now).map(|play| play.ticks()), Some(TICKS));
@@ -285,33 +295,33 @@ fn a_copy_fills_its_hole_at_once_and_only_its_hole() {
 }
 
 #[test]
-fn a_copy_that_fits_nowhere_is_not_played() {
-    let (now, mut buffer) = begun();
+fn a_red_copy_that_fits_no_gap_is_dropped() {
+    let (now, mut buffer) = started_buffer();
     let carrier = packet(2);
     buffer.insert(carrier.clone(), now);
 
-    // Before what was played already; overlapping its carrier; of another source.
+    // Before the last packet played out; overlapping its carrier; of another source.
     buffer.insert_copy(&carrier, 1, 5 * TICKS, packet(1).payload, now);
     buffer.insert_copy(&carrier, 1, TICKS / 2, packet(1).payload, now);
     buffer.insert_copy(&Packet { ssrc: 9, ..carrier }, 1, TICKS, packet(1).payload, now);
 
-    assert_eq!(buffer.held.len(), 1);
+    assert_eq!(buffer.buffered.len(), 1);
 }
 
-// --- Sent again ---------------------------------------------------------------------------------------------
+// --- Retransmission -----------------------------------------------------------------------------------------
 
-/// Lets packets come 20 ms apart, but for those that are `lost`: these come `answer` after the buffer asked for them,
-/// if they do.
-fn play_asking(
+/// Inserts packets 20 ms apart, except those that are `lost`. These are retransmitted and arrive `answer` after the
+/// buffer has reported the gap; never if `answer` is `None`.
+fn play_with_retransmission(
     buffer: &mut JitterBuffer,
     packets: usize,
     lost: &BTreeSet<usize>,
-    answer: Option<Duration>,
-) -> Vec<(Duration, Play)> {
+    response_time: Option<Duration>,
+) -> Vec<(Duration, PlayoutStep)> {
     let start = now();
     let sent = (0..packets).filter(|n| !lost.contains(n)).map(|n| (PACKET * n as u32, n));
     let mut arrivals: BTreeSet<(Duration, usize)> = sent.collect();
-    let (mut asked, mut played) = (BTreeSet::new(), Vec::new());
+    let (mut reported, mut played) = (BTreeSet::new(), Vec::new());
     loop {
         let arrival = arrivals.first().map(|(at, _)| start + *at);
         let end = start + PACKET * packets as u32;
@@ -325,19 +335,19 @@ fn play_asking(
         }
         played.extend(std::iter::from_fn(|| buffer.poll(now)).map(|play| (now - start, play)));
         let until_now = ((now - start).as_millis() / PACKET.as_millis()) as usize;
-        if let (true, Some(answer)) = (buffer.has_hole(), answer) {
-            let new = lost.range(..until_now).copied().filter(|number| asked.insert(*number));
-            arrivals.extend(new.map(|number| (now - start + answer, number)));
+        if let (true, Some(response_time)) = (buffer.has_gap(), response_time) {
+            let new = lost.range(..until_now).copied().filter(|number| reported.insert(*number));
+            arrivals.extend(new.map(|number| (now - start + response_time, number)));
         }
     }
 }
 
-/// Runs of up to `longest` lost packets, an eighth of all.
+/// Numbers of lost packets, in runs of up to `longest`: an eighth of all.
 fn lost_in_runs(seed: u64, packets: usize, longest: usize) -> BTreeSet<usize> {
-    let (mut chance, mut lost) = (Chance(seed), BTreeSet::new());
+    let (mut rng, mut lost) = (SplitMix64(seed), BTreeSet::new());
     let mut at = 1;
     while at + longest < packets {
-        let run = 1 + chance.next() as usize % longest;
+        let run = 1 + rng.next() as usize % longest;
         lost.extend(at..at + run);
         at += run * 8;
     }
@@ -345,59 +355,66 @@ fn lost_in_runs(seed: u64, packets: usize, longest: usize) -> BTreeSet<usize> {
 }
 
 #[test]
-fn what_the_peer_sends_again_in_time_leaves_nothing_to_conceal() {
+fn packets_retransmitted_in_time_leave_nothing_to_conceal() {
     for seed in SEEDS {
-        for answer in [5, 20, 40].map(Duration::from_millis) {
+        for response_time in [5, 20, 40].map(Duration::from_millis) {
             let (mut buffer, lost) = (JitterBuffer::default(), lost_in_runs(seed, 1_000, 4));
-            let played = play_asking(&mut buffer, 1_000, &lost, Some(answer));
+            let played = play_with_retransmission(&mut buffer, 1_000, &lost, Some(response_time));
 
-            assert_eq!(numbers(&played), (0..1_000).collect::<Vec<_>>(), "seed {seed}, {answer:?}");
-            assert_eq!(covers(&played), [], "seed {seed}, {answer:?}");
-            // The first of four lost ones waits for the packet behind them, and for the answer.
-            assert!(worst_delay(&played) <= PACKET * 4 + answer, "seed {seed}: {:?}", worst_delay(&played));
+            assert_eq!(numbers(&played), (0..1_000).collect::<Vec<_>>(), "seed {seed}, {response_time:?}");
+            assert_eq!(non_packet_steps(&played), [], "seed {seed}, {response_time:?}");
+            // The first of four lost packets waits for the packet after them and for the retransmission.
+            assert!(
+                worst_delay(&played) <= PACKET * 4 + response_time,
+                "seed {seed}: {:?}",
+                worst_delay(&played)
+            );
         }
     }
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_not_waited_for() {
+fn without_retransmissions_the_wait_falls_to_the_minimum() {
     let (mut buffer, lost) = (JitterBuffer::default(), lost_in_runs(7, 1_000, 3));
-    play_asking(&mut buffer, 1_000, &lost, None);
+    play_with_retransmission(&mut buffer, 1_000, &lost, None);
 
-    assert_eq!(buffer.network.hold, MIN_HOLD);
+    assert_eq!(buffer.network.gap_wait, MIN_GAP_WAIT);
 }
 
 #[test]
-fn what_the_peer_sends_again_too_late_disturbs_nothing() {
-    // Many at once, so that they could be taken for a new beginning.
+fn late_retransmissions_neither_reset_the_buffer_nor_raise_the_wait() {
+    // More late packets at once than MAX_LATE_RUN.
     let lost: BTreeSet<usize> = (100..100 + 2 * MAX_LATE_RUN as usize).chain([200, 300]).collect();
     let mut buffer = JitterBuffer::default();
-    let played = play_asking(&mut buffer, 400, &lost, Some(Duration::from_millis(150)));
+    let played = play_with_retransmission(&mut buffer, 400, &lost, Some(Duration::from_millis(150)));
 
     assert_eq!(buffer.counters().late, lost.len() as u64);
-    assert!(!covers(&played).contains(&Play::Restart));
+    assert!(!non_packet_steps(&played).contains(&PlayoutStep::Reset));
     assert_eq!(total_ticks(&played), 400 * u64::from(TICKS));
-    assert!(buffer.network.hold < MAX_HOLD / 2, "it waits for what does not come in time");
+    assert!(
+        buffer.network.gap_wait < MAX_GAP_WAIT / 2,
+        "the wait was raised by packets that arrive too late"
+    );
 }
 
 #[test]
-fn a_packet_with_a_copy_is_not_asked_for() {
-    let (now, mut buffer) = begun();
+fn a_packet_with_a_red_copy_leaves_no_gap_to_report() {
+    let (now, mut buffer) = started_buffer();
 
     let carrier = packet(3);
     buffer.insert(carrier.clone(), now);
     buffer.insert_copy(&carrier, 1, TICKS, packet(2).payload, now);
-    assert!(buffer.has_hole(), "packet 1 is missing");
+    assert!(buffer.has_gap(), "packet 1 is missing");
     buffer.insert_copy(&carrier, 2, 2 * TICKS, packet(1).payload, now);
-    assert!(!buffer.has_hole());
+    assert!(!buffer.has_gap());
 }
 
 // --- Pauses -------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
+fn a_pause_is_filled_in_real_time_and_its_length_follows_the_rtp_timestamps() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
-    // The sender is silent for 3 s, by its clock too.
+    // A pause of 3 s, in RTP time too.
     let mut arrivals: Vec<_> = (0..50).map(|n| (PACKET * n as u32, packet(n))).collect();
     arrivals.extend((50..100).map(|n| {
         let resumed = Packet { time: packet(n + 150).time, ..packet(n) };
@@ -407,11 +424,14 @@ fn a_pause_is_filled_in_real_time_and_ends_where_the_senders_clock_says() {
     let played = play(&mut buffer, start, arrivals, PACKET * 249);
 
     assert_eq!(total_ticks(&played), 250 * u64::from(TICKS));
-    // Silence comes steadily: a reader never waits longer than until it is sure that this is a pause.
+    // Filler is continuous: the longest gap in the output is the time until the pause is detected.
     let gaps = played.windows(2).map(|pair| pair[1].0 - pair[0].0);
-    assert!(gaps.max().unwrap() <= MIN_IDLE + PACKET, "a reader had to wait");
-    let silent: u32 =
-        covers(&played).iter().filter(|play| matches!(play, Play::Silence { .. })).map(Play::ticks).sum();
+    assert!(gaps.max().unwrap() <= MIN_PAUSE_TIMEOUT + PACKET, "the output had a gap");
+    let silent: u32 = non_packet_steps(&played)
+        .iter()
+        .filter(|play| matches!(play, PlayoutStep::Silence { .. }))
+        .map(PlayoutStep::ticks)
+        .sum();
     assert!(silent > 140 * TICKS, "{silent} ticks of silence");
 }
 
@@ -423,18 +443,18 @@ fn comfort_noise_covers_the_time_between_dtx_packets() {
 
     let played = play(&mut buffer, start, arrivals, PACKET * 80);
 
-    assert!(covers(&played).iter().all(|play| matches!(play, Play::Conceal { .. })));
+    assert!(non_packet_steps(&played).iter().all(|play| matches!(play, PlayoutStep::Conceal { .. })));
     assert_eq!(total_ticks(&played), 81 * u64::from(TICKS));
 }
 
 #[test]
-fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
+fn excess_filler_is_subtracted_from_the_next_pauses() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
-    // The network holds ten packets back for 400 ms; the sender did not pause.
+    // The network delays packets by up to 400 ms; the sender does not pause.
     let mut arrivals: Vec<_> = (0..10).map(|n| (PACKET * n as u32, packet(n))).collect();
     arrivals.extend((10..30).map(|n| (PACKET * 30, packet(n))));
     arrivals.extend((30..40).map(|n| (PACKET * n as u32, packet(n))));
-    // Later it does, twice, for a second each.
+    // Later the sender pauses twice, for one second each.
     let after = |pause: u32| {
         move |n: usize| {
             (PACKET * (n as u32 + pause), Packet { time: packet(n + pause as usize).time, ..packet(n) })
@@ -446,13 +466,13 @@ fn filler_that_was_too_long_is_taken_off_the_next_pauses() {
     let played = play(&mut buffer, start, arrivals, PACKET * 179);
 
     assert_eq!(numbers(&played), (0..80).collect::<Vec<_>>());
-    assert_eq!(total_ticks(&played), 180 * u64::from(TICKS), "the stream is not as long as the sender's");
+    assert_eq!(total_ticks(&played), 180 * u64::from(TICKS), "the length differs from the sender's");
 }
 
 #[test]
-fn a_sender_whose_clock_loses_time_in_pauses_does_not_make_the_next_pause_begin_later() {
+fn a_sender_whose_rtp_clock_loses_time_in_pauses_does_not_delay_the_next_pause() {
     let mut buffer = JitterBuffer::default();
-    // 20 packets and a pause of 500 ms, of which its clock knows 460.
+    // Runs of 20 packets, each followed by a pause of 500 ms that is 460 ms long in RTP time.
     let arrivals = (0..1_000_usize)
         .map(|n| {
             let pauses = (n / 20) as u32;
@@ -463,11 +483,11 @@ fn a_sender_whose_clock_loses_time_in_pauses_does_not_make_the_next_pause_begin_
 
     play(&mut buffer, now(), arrivals, PACKET * (1_000 + 50 * 25));
 
-    assert_eq!(buffer.network.idle(), MIN_IDLE);
+    assert_eq!(buffer.network.pause_timeout(), MIN_PAUSE_TIMEOUT);
 }
 
 #[test]
-fn a_burst_leaves_at_twice_real_time_so_that_a_short_queue_holds_it() {
+fn a_burst_is_released_at_twice_real_time_so_that_it_fits_a_short_queue() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
     let mut arrivals = vec![(Duration::ZERO, packet(0))];
     arrivals.extend((1..26).map(|n| (Duration::from_millis(70), packet(n))));
@@ -475,19 +495,19 @@ fn a_burst_leaves_at_twice_real_time_so_that_a_short_queue_holds_it() {
     let played = play(&mut buffer, start, arrivals, Duration::from_secs(1) / 2);
 
     let left_by = |ms: u64| played.iter().filter(|(at, _)| *at <= Duration::from_millis(ms)).count();
-    assert_eq!(left_by(70), 1 + 5, "80 ms leave at once, and one more begins");
+    assert_eq!(left_by(70), 1 + 5, "80 ms are released at once, plus the packet in progress");
     assert!(left_by(170) <= 1 + 5 + 10 && left_by(170) >= 1 + 5 + 9);
     assert_eq!(numbers(&played), (0..26).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_clock_that_drifts_makes_the_stream_neither_longer_nor_shorter() {
+fn clock_drift_does_not_change_the_length_of_the_output() {
     for ppm in [-200_i64, 200] {
         let mut buffer = JitterBuffer::default();
         let drifting = |n: usize| {
             Duration::from_nanos((n as u64 * 20_000_000).saturating_add_signed(n as i64 * 20 * ppm))
         };
-        // An hour, with a pause of ten seconds each minute.
+        // One hour with a pause of ten seconds per minute.
         let sent = (0..180_000_usize).filter(|n| n % 3_000 < 2_500);
         let arrivals = sent
             .clone()
@@ -508,7 +528,7 @@ fn a_clock_that_drifts_makes_the_stream_neither_longer_nor_shorter() {
 // --- Sources ------------------------------------------------------------------------------------------------
 
 #[test]
-fn numbers_that_wrap_around_are_no_event() {
+fn sequence_number_and_timestamp_wraparound_is_seamless() {
     let arrivals: Vec<_> = (0..200_usize)
         .map(|n| {
             let wrapped = Packet {
@@ -523,23 +543,23 @@ fn numbers_that_wrap_around_are_no_event() {
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 199);
 
     assert_eq!(numbers(&played), (0..200).collect::<Vec<_>>());
-    assert_eq!(covers(&played), []);
+    assert_eq!(non_packet_steps(&played), []);
 }
 
 #[test]
-fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
+fn every_packet_of_a_day_is_played_out_across_many_wraparounds() {
     let (start, mut buffer, mut played) = (now(), JitterBuffer::default(), 0_usize);
-    // 24 h of 60 ms packets: the sequence numbers wrap around 21 times, the timestamps nearly once; started
-    // shortly before their end, they do.
+    // 24 h of 60 ms packets: the sequence numbers wrap 21 times; the timestamps once, since they start near the end of
+    // their range.
     const DAY: usize = 24 * 3600 * 1000 / 60;
     for n in 0..DAY {
         let now = start + Duration::from_millis(60) * n as u32;
         let time = (u32::MAX - 1_000_000).wrapping_add((n as u32).wrapping_mul(2_880));
-        // 0x18 is one frame of 60 ms.
+        // TOC byte 0x18: one frame of 60 ms.
         let payload = [&[0x18][..], &(n as u32).to_be_bytes()].concat().into();
         buffer.insert(Packet { ssrc: 1, seq: n as u16, time, payload }, now);
         while let Some(play) = buffer.poll(now) {
-            assert!(matches!(play, Play::Packet { .. }), "packet {n}: {play:?}");
+            assert!(matches!(play, PlayoutStep::Packet { .. }), "packet {n}: {play:?}");
             played += 1;
         }
     }
@@ -548,10 +568,10 @@ fn a_day_of_packets_wraps_around_again_and_again_and_every_one_is_played() {
 }
 
 #[test]
-fn another_source_starts_over_after_what_waits_of_the_first() {
+fn another_ssrc_starts_after_the_buffered_packets_of_the_first() {
     let (start, mut buffer) = (now(), JitterBuffer::default());
     let other = |n: usize| Packet { ssrc: 2, seq: 7_000 + n as u16, time: 99, ..packet(n) };
-    // Packet 1 is missing, so 2 waits when the other source begins; then a straggler of the first comes.
+    // Packet 1 is missing, so 2 is buffered when the other source starts. Then a late packet of the first arrives.
     let arrivals = vec![
         (Duration::ZERO, packet(0)),
         (PACKET, packet(2)),
@@ -563,11 +583,11 @@ fn another_source_starts_over_after_what_waits_of_the_first() {
     let played = play(&mut buffer, start, arrivals, PACKET * 3);
 
     assert_eq!(numbers(&played), [0, 2, 100, 101]);
-    assert_eq!(covers(&played), [Play::Restart]);
+    assert_eq!(non_packet_steps(&played), [PlayoutStep::Reset]);
 }
 
 #[test]
-fn a_sender_that_begins_anew_with_lower_numbers_is_heard_again() {
+fn a_sender_that_restarts_with_lower_sequence_numbers_is_played_out() {
     let arrivals: Vec<_> = (0..100_usize)
         .map(|n| {
             let low = if n < 50 { packet(n + 400) } else { packet(n - 50) };
@@ -577,13 +597,16 @@ fn a_sender_that_begins_anew_with_lower_numbers_is_heard_again() {
 
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 99);
 
-    let heard = numbers(&played);
-    assert_eq!(heard.iter().filter(|n| **n >= 400).count(), 50);
-    assert!(heard.contains(&49) && heard.contains(&(MAX_LATE_RUN as usize)), "{heard:?}");
+    let played_numbers = numbers(&played);
+    assert_eq!(played_numbers.iter().filter(|n| **n >= 400).count(), 50);
+    assert!(
+        played_numbers.contains(&49) && played_numbers.contains(&(MAX_LATE_RUN as usize)),
+        "{played_numbers:?}"
+    );
 }
 
 #[test]
-fn a_jump_of_the_senders_clock_plays_on_at_once() {
+fn a_jump_of_the_rtp_timestamp_is_played_out_without_filler() {
     let jumped = |n: usize| Packet {
         time: packet(n).time.wrapping_add(if n < 10 { 0 } else { 48_000 * 3_600 }),
         ..packet(n)
@@ -593,22 +616,22 @@ fn a_jump_of_the_senders_clock_plays_on_at_once() {
     let played = play(&mut JitterBuffer::default(), now(), arrivals, PACKET * 19);
 
     assert_eq!(numbers(&played), (0..20).collect::<Vec<_>>());
-    assert_eq!(covers(&played), [Play::Restart]);
+    assert_eq!(non_packet_steps(&played), [PlayoutStep::Reset]);
 }
 
 #[test]
-fn what_is_no_opus_is_dropped_and_too_much_is_skipped() {
+fn invalid_packets_are_dropped_and_excess_packets_are_skipped() {
     let (now, mut buffer) = (now(), JitterBuffer::default());
     buffer.insert(Packet { payload: [].into(), ..packet(0) }, now);
     assert_eq!(buffer.deadline(), None);
 
     buffer.insert(packet(0), now);
     buffer.poll(now);
-    // Packet 1 is missing, and a minute of others comes at once.
+    // Packet 1 is missing, and 8 s of later packets arrive at once.
     for n in 2..400 {
         buffer.insert(packet(n), now);
     }
 
-    assert!(duration_of(buffer.held.len() as i64 * i64::from(TICKS)) <= MAX_HELD + PACKET);
+    assert!(duration_of(buffer.buffered.len() as i64 * i64::from(TICKS)) <= MAX_BUFFERED + PACKET);
     assert!(buffer.counters().skipped > 300);
 }

@@ -1,5 +1,5 @@
-//! When to try what costs more than a host's own UDP: TCP streams to the peer, and STUN and TURN servers. Where UDP
-//! does not get through, and not before, since each of them costs the server and us sockets and time.
+//! When to use transports other than UDP from the host's own addresses: TCP connections to the peer, and STUN and TURN
+//! servers. They are used only if UDP does not connect, since each costs sockets and time on both sides.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,70 +7,70 @@ use std::time::{Duration, Instant};
 use str0m::Candidate;
 use str0m::net::{Protocol, TcpType};
 
-/// How long UDP gets to work.
-const WHILE_UDP_IS_TRIED: Duration = Duration::from_secs(1);
-/// How long an address for UDP gets to be named after one for TCP was.
-const WHILE_UDP_MAY_BE_NAMED: Duration = Duration::from_millis(150);
+/// Time for UDP to connect before a fallback is used.
+const UDP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time after a TCP candidate for the peer to signal a UDP candidate.
+const UDP_CANDIDATE_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// What there is to fall back on, and when to.
+/// Available fallbacks and their timers.
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
-    /// Addresses that the peer listens on (RFC 6544 §4.5), and that were not dialled yet.
-    passive: Vec<SocketAddr>,
-    udp_named: bool,
-    dial_at: Option<Instant>,
-    ask_at: Option<Instant>,
+    /// Addresses of passive TCP candidates (RFC 6544 §4.5) that were not connected to yet.
+    passive_tcp: Vec<SocketAddr>,
+    has_udp_candidate: bool,
+    connect_tcp_at: Option<Instant>,
+    query_servers_at: Option<Instant>,
 }
 
-/// What to do now.
+/// Actions that are due.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Resort {
-    /// Open streams to these addresses.
-    pub dial: Vec<SocketAddr>,
-    /// Ask the servers for addresses.
-    pub ask_servers: bool,
+pub(super) struct FallbackActions {
+    /// Open TCP connections to these addresses.
+    pub connect_tcp: Vec<SocketAddr>,
+    /// Query the STUN and TURN servers.
+    pub query_servers: bool,
 }
 
 impl Fallback {
-    /// The peer named an address.
-    pub(super) fn named(&mut self, candidate: &Candidate, now: Instant) {
+    /// Adds a candidate of the peer.
+    pub(super) fn add_remote_candidate(&mut self, candidate: &Candidate, now: Instant) {
         match (candidate.proto(), candidate.tcptype()) {
-            (Protocol::Udp, _) => self.udp_named = true,
-            (Protocol::Tcp, Some(TcpType::Passive)) if !self.passive.contains(&candidate.addr()) => {
-                self.passive.push(candidate.addr());
+            (Protocol::Udp, _) => self.has_udp_candidate = true,
+            (Protocol::Tcp, Some(TcpType::Passive)) if !self.passive_tcp.contains(&candidate.addr()) => {
+                self.passive_tcp.push(candidate.addr());
             }
             _ => {}
         }
-        if self.dial_at.is_none() && !self.passive.is_empty() {
-            let patience = if self.udp_named { WHILE_UDP_IS_TRIED } else { WHILE_UDP_MAY_BE_NAMED };
-            self.dial_at = Some(now + patience);
-        } else if candidate.proto() == Protocol::Udp && self.dial_at.is_some() {
-            self.dial_at = Some(now + WHILE_UDP_IS_TRIED);
+        if self.connect_tcp_at.is_none() && !self.passive_tcp.is_empty() {
+            let timeout = if self.has_udp_candidate { UDP_TIMEOUT } else { UDP_CANDIDATE_TIMEOUT };
+            self.connect_tcp_at = Some(now + timeout);
+        } else if candidate.proto() == Protocol::Udp && self.connect_tcp_at.is_some() {
+            self.connect_tcp_at = Some(now + UDP_TIMEOUT);
         }
     }
 
-    /// There are servers to ask: at once if nothing else may be used, else when UDP has had its time.
-    pub(super) fn servers(&mut self, at_once: bool, now: Instant) {
-        self.ask_at = Some(if at_once { now } else { now + WHILE_UDP_IS_TRIED });
+    /// Schedules the query of STUN and TURN servers: now if `at_once`, otherwise after [`UDP_TIMEOUT`].
+    pub(super) fn schedule_servers(&mut self, at_once: bool, now: Instant) {
+        self.query_servers_at = Some(if at_once { now } else { now + UDP_TIMEOUT });
     }
 
-    /// When [`Self::due`] has something to say.
+    /// When to call [`Self::take_due`].
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.dial_at, self.ask_at].into_iter().flatten().min()
+        [self.connect_tcp_at, self.query_servers_at].into_iter().flatten().min()
     }
 
-    /// What to do now: nothing if the peers are `connected`.
-    pub(super) fn due(&mut self, connected: bool, now: Instant) -> Resort {
-        let mut resort = Resort::default();
-        if self.dial_at.is_some_and(|at| now >= at) {
-            self.dial_at = None;
-            resort.dial = std::mem::take(&mut self.passive);
+    /// Takes the actions that are due; none if ICE is `connected`.
+    pub(super) fn take_due(&mut self, connected: bool, now: Instant) -> FallbackActions {
+        let mut actions = FallbackActions::default();
+        if self.connect_tcp_at.is_some_and(|at| now >= at) {
+            self.connect_tcp_at = None;
+            actions.connect_tcp = std::mem::take(&mut self.passive_tcp);
         }
-        if self.ask_at.is_some_and(|at| now >= at) {
-            self.ask_at = None;
-            resort.ask_servers = true;
+        if self.query_servers_at.is_some_and(|at| now >= at) {
+            self.query_servers_at = None;
+            actions.query_servers = true;
         }
-        if connected { Resort::default() } else { resort }
+        if connected { FallbackActions::default() } else { actions }
     }
 }
 
@@ -92,49 +92,49 @@ mod tests {
     }
 
     #[test]
-    fn tcp_waits_for_udp_to_fail() {
+    fn tcp_is_used_after_the_udp_timeout() {
         let (now, mut fallback) = (now(), Fallback::default());
-        fallback.named(&candidate(TCP), now);
-        fallback.named(&candidate(UDP), now);
+        fallback.add_remote_candidate(&candidate(TCP), now);
+        fallback.add_remote_candidate(&candidate(UDP), now);
 
         let at = fallback.deadline().unwrap();
 
-        assert_eq!(at - now, WHILE_UDP_IS_TRIED);
-        assert_eq!(fallback.due(false, at - Duration::from_millis(1)).dial, []);
-        assert_eq!(fallback.due(false, at).dial, [address()]);
+        assert_eq!(at - now, UDP_TIMEOUT);
+        assert_eq!(fallback.take_due(false, at - Duration::from_millis(1)).connect_tcp, []);
+        assert_eq!(fallback.take_due(false, at).connect_tcp, [address()]);
         assert_eq!(
-            (fallback.due(false, at), fallback.deadline()),
-            (Resort::default(), None),
-            "each is dialled once"
+            (fallback.take_due(false, at), fallback.deadline()),
+            (FallbackActions::default(), None),
+            "each address is used once"
         );
     }
 
     #[test]
-    fn where_there_is_no_udp_tcp_does_not_wait_long() {
+    fn without_a_udp_candidate_tcp_is_used_after_the_shorter_timeout() {
         let (now, mut fallback) = (now(), Fallback::default());
-        fallback.named(&candidate(TCP), now);
+        fallback.add_remote_candidate(&candidate(TCP), now);
 
-        assert_eq!(fallback.due(false, now + WHILE_UDP_MAY_BE_NAMED).dial, [address()]);
+        assert_eq!(fallback.take_due(false, now + UDP_CANDIDATE_TIMEOUT).connect_tcp, [address()]);
     }
 
     #[test]
-    fn nothing_is_dialled_when_udp_works_or_the_peer_would_dial_itself() {
+    fn tcp_is_not_used_if_udp_connects_or_for_active_candidates() {
         let (now, mut fallback) = (now(), Fallback::default());
-        fallback.named(&candidate(ACTIVE), now);
+        fallback.add_remote_candidate(&candidate(ACTIVE), now);
         assert_eq!(fallback.deadline(), None);
 
-        fallback.named(&candidate(TCP), now);
-        assert_eq!(fallback.due(true, now + WHILE_UDP_IS_TRIED), Resort::default());
+        fallback.add_remote_candidate(&candidate(TCP), now);
+        assert_eq!(fallback.take_due(true, now + UDP_TIMEOUT), FallbackActions::default());
     }
 
     #[test]
-    fn servers_wait_for_udp_unless_nothing_else_may_be_used() {
+    fn servers_are_queried_after_the_udp_timeout_or_at_once_if_required() {
         let (now, mut fallback) = (now(), Fallback::default());
-        fallback.servers(false, now);
-        assert!(!fallback.due(false, now).ask_servers);
-        assert!(fallback.due(false, now + WHILE_UDP_IS_TRIED).ask_servers);
+        fallback.schedule_servers(false, now);
+        assert!(!fallback.take_due(false, now).query_servers);
+        assert!(fallback.take_due(false, now + UDP_TIMEOUT).query_servers);
 
-        fallback.servers(true, now);
-        assert!(fallback.due(false, now).ask_servers);
+        fallback.schedule_servers(true, now);
+        assert!(fallback.take_due(false, now).query_servers);
     }
 }

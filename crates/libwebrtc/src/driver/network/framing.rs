@@ -1,40 +1,43 @@
-//! Packets in a stream of bytes: each behind its length in two bytes, the high one first (RFC 4571).
+//! Framing of packets in a TCP stream: a 16-bit big-endian length before each packet (RFC 4571).
 
-/// Longer than any packet of WebRTC. A peer that announces more is not one.
-const MAX_PACKET: usize = 8_192;
+/// Maximum packet length in bytes. WebRTC packets are shorter; a peer that announces more is not a WebRTC peer.
+const MAX_PACKET_BYTES: usize = 8_192;
 
-/// Cuts a stream of bytes into packets.
+/// Splits a stream of bytes into packets.
 #[derive(Debug, Default)]
 pub(super) struct Deframer {
     bytes: Vec<u8>,
-    /// How much of `bytes` was handed out.
+    /// Length of the part of `bytes` that was returned already.
     read: usize,
 }
 
-/// The peer announced a packet that is longer than any.
+/// The peer announced a packet longer than [`MAX_PACKET_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a packet of {0} bytes was announced")]
-pub(super) struct TooLong(usize);
+#[error("the announced packet length of {0} bytes exceeds the limit")]
+pub(super) struct PacketTooLong(usize);
 
 impl Deframer {
-    /// Takes what arrived.
+    /// Appends received bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.read);
         self.read = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole packet, if there is one.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, TooLong> {
-        let waiting = self.bytes.get(self.read..).unwrap_or_default();
-        let Some(head) = waiting.first_chunk::<2>() else {
+    /// Returns the next complete packet, if any.
+    ///
+    /// # Errors
+    /// [`PacketTooLong`] if the announced length exceeds [`MAX_PACKET_BYTES`].
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, PacketTooLong> {
+        let unread = self.bytes.get(self.read..).unwrap_or_default();
+        let Some(head) = unread.first_chunk::<2>() else {
             return Ok(None);
         };
         let length = usize::from(u16::from_be_bytes(*head));
-        if length > MAX_PACKET {
-            return Err(TooLong(length));
+        if length > MAX_PACKET_BYTES {
+            return Err(PacketTooLong(length));
         }
-        if waiting.len() < 2 + length {
+        if unread.len() < 2 + length {
             return Ok(None);
         }
         let start = self.read + 2;
@@ -43,9 +46,10 @@ impl Deframer {
     }
 }
 
-/// Appends `packet` behind its length. One that is longer than any is left out, and the answer is false.
+/// Appends `packet` with its length to `out`. Returns false, and appends nothing, if it exceeds [`MAX_PACKET_BYTES`].
 pub(super) fn frame(packet: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(length) = u16::try_from(packet.len()).ok().filter(|length| usize::from(*length) <= MAX_PACKET)
+    let Some(length) =
+        u16::try_from(packet.len()).ok().filter(|length| usize::from(*length) <= MAX_PACKET_BYTES)
     else {
         return false;
     };
@@ -62,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packets_come_out_as_they_went_in_however_the_stream_is_cut(
+        fn packets_survive_any_segmentation_of_the_stream(
             packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
             cut in 1_usize..500,
         ) {
@@ -82,11 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused_on_both_ends() {
+    fn packets_over_the_limit_are_rejected_on_both_sides() {
         let mut deframer = Deframer::default();
         deframer.push(&[0xFF, 0xFF, 0]);
 
-        assert_eq!(deframer.next(), Err(TooLong(65_535)));
+        assert_eq!(deframer.next(), Err(PacketTooLong(65_535)));
         assert!(!frame(&vec![0; 70_000], &mut Vec::new()));
     }
 }

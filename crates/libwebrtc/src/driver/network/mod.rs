@@ -1,14 +1,14 @@
 //! The sockets of one connection.
 //!
-//! Each connection has sockets of its own: towards LiveKit's single UDP port a shared one could not tell which
-//! connection a DTLS or SRTP packet is for, since only STUN carries a name. Each is bound to one interface's
-//! address, because ICE needs to know where a packet arrived. Which interfaces: those that the system would reach
-//! the peer from, found out by asking its routing table.
+//! Each connection has its own sockets. With a shared socket and LiveKit's single UDP port, DTLS and SRTP packets could
+//! not be assigned to a connection, since only STUN messages carry an identifier. Each socket is bound to the address
+//! of one interface, because ICE needs the local address of a received packet. The interfaces are those from which the
+//! system's routing table would send to the peer.
 //!
-//! Where UDP does not get through, there is more to try ([`fallback`]):
-//! - streams to the addresses that the peer listens on by TCP ([`stream`]),
-//! - the address that a STUN server sees ([`reflexive`]),
-//! - an address on a TURN server, reached by UDP, TCP or TLS ([`relay`]).
+//! If UDP does not connect, there are fallbacks ([`fallback`]):
+//! - TCP connections to passive candidates of the peer ([`stream`]),
+//! - server-reflexive addresses from STUN servers ([`reflexive`]),
+//! - relayed addresses on TURN servers, by UDP, TCP or TLS ([`relay`]).
 
 mod fallback;
 mod framing;
@@ -37,29 +37,28 @@ use crate::peer_connection::{IceCandidateError, IceGatheringState};
 use crate::peer_connection_factory::{IceTransportsType, RtcConfiguration};
 use crate::{RtcError, RtcErrorType};
 use fallback::Fallback;
-use reflexive::Question;
-use relay::{News, Relay};
+use reflexive::BindingRequest;
+use relay::{Relay, RelayEvent};
 use servers::Kind;
 use stream::PacketStream;
 
-/// Larger than anything a peer sends over UDP: paths carry 1,500 bytes.
+/// Size of the receive buffer: larger than any UDP packet of a peer, since paths carry 1,500 bytes.
 const DATAGRAM_BYTES: usize = 2_048;
 
-/// Datagrams read before the rest of the connection gets its turn.
-const BATCH: usize = 64;
+/// Maximum datagrams read from a socket before other work of the connection runs.
+const MAX_RECEIVE_BATCH: usize = 64;
 
-/// Sockets, streams and relays of one connection at most, however many addresses its peer names.
-const MAX_EACH: usize = 8;
+/// Maximum number of sockets, of streams and of relays of one connection, whatever candidates the peer signals.
+const MAX_TRANSPORTS: usize = 8;
 
-/// How long a TCP stream may take to open.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a TCP connection to the peer.
+const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The error code of a server that was not reached (W3C webrtc-pc §4.8.2).
-const NOT_REACHED: i32 = 701;
+/// Error code of a STUN or TURN server that cannot be reached (W3C webrtc-pc §4.8.2).
+const ERROR_SERVER_UNREACHABLE: i32 = 701;
 
-/// Addresses that stand for "somewhere in the internet" (RFC 5737, RFC 3849): nothing is sent there, only the
-/// routing table is asked how it would be.
-const SOMEWHERE: [SocketAddr; 2] = [
+/// Documentation addresses (RFC 5737, RFC 3849) to look up the default route. Nothing is sent to them.
+const ROUTE_PROBES: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 9),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
@@ -70,17 +69,17 @@ pub(super) struct Network {
     sockets: Vec<Socket>,
     streams: Vec<PacketStream>,
     relays: Vec<Relay>,
-    questions: Vec<Question>,
+    binding_requests: Vec<BindingRequest>,
     fallback: Fallback,
-    /// What takes its time; it ends with the connection.
-    opening: JoinSet<()>,
-    opened: (Sender<Opened>, Receiver<Opened>),
+    /// Tasks that connect or resolve; aborted when the connection ends.
+    open_tasks: JoinSet<()>,
+    open_results: (Sender<OpenResult>, Receiver<OpenResult>),
     buffer: Box<[u8; DATAGRAM_BYTES]>,
-    /// Where the peer can be reached, and no socket was looked for yet.
-    to_reach: Vec<Candidate>,
-    gather_again: bool,
-    /// The version of the configuration that is in force.
-    configured: u64,
+    /// Candidates of the peer that were not processed yet.
+    pending_remote: Vec<Candidate>,
+    regather: bool,
+    /// Version of the configuration that was applied.
+    configuration_version: u64,
 }
 
 struct Socket {
@@ -89,22 +88,22 @@ struct Socket {
 }
 
 enum SocketState {
-    /// Bound by the application's thread, which has no reactor of ours.
+    /// Bound on the application's thread and not registered with a reactor yet.
     Bound(StdUdpSocket),
     Ready(UdpSocket),
-    /// The reactor refused it.
+    /// Registration with the reactor failed.
     Broken,
 }
 
-/// What took its time.
-enum Opened {
-    /// A stream to the peer.
+/// Result of a task in [`Network::open_tasks`].
+enum OpenResult {
+    /// A TCP connection to the peer.
     Stream(TcpStream),
-    /// A TURN server was reached.
+    /// A connection to a TURN server.
     Relay(Box<Relay>),
-    /// A STUN server was found.
+    /// Resolved address and URI of a STUN server.
     Stun(SocketAddr, String),
-    /// A server was not.
+    /// A server could not be resolved or connected to.
     Failed(IceCandidateError),
 }
 
@@ -114,21 +113,21 @@ impl Network {
             sockets: Vec::new(),
             streams: Vec::new(),
             relays: Vec::new(),
-            questions: Vec::new(),
+            binding_requests: Vec::new(),
             fallback: Fallback::default(),
-            opening: JoinSet::new(),
-            opened: channel(MAX_EACH),
+            open_tasks: JoinSet::new(),
+            open_results: channel(MAX_TRANSPORTS),
             buffer: Box::new([0; DATAGRAM_BYTES]),
-            to_reach: Vec::new(),
-            gather_again: false,
-            configured: 0,
+            pending_remote: Vec::new(),
+            regather: false,
+            configuration_version: 0,
         }
     }
 
-    // --- What the connection asks for ---------------------------------------------------------------------
+    // --- Gathering ----------------------------------------------------------------------------------------
 
-    /// Opens a socket on each address that this host reaches the internet from, or on loopback if there is none,
-    /// so that the first description can name them.
+    /// Opens a socket on each address with a default route, or on loopback if there is none, so that the first
+    /// description contains host candidates.
     pub(super) fn gather(
         &mut self,
         configuration: &RtcConfiguration,
@@ -138,13 +137,13 @@ impl Network {
         if configuration.ice_transport_type != IceTransportsType::All {
             return Ok(());
         }
-        let mut addresses: Vec<IpAddr> = SOMEWHERE.into_iter().filter_map(address_towards).collect();
+        let mut addresses: Vec<IpAddr> = ROUTE_PROBES.into_iter().filter_map(local_address_for).collect();
         if addresses.is_empty() {
             addresses.push(Ipv4Addr::LOCALHOST.into());
         }
         let mut last_error = None;
         for address in addresses {
-            match self.open(address) {
+            match self.open_socket(address) {
                 Ok(candidate) => peer.add_local_candidate(candidate, false, now),
                 Err(error) => last_error = Some(error),
             }
@@ -152,89 +151,89 @@ impl Network {
         match last_error {
             Some(error) if self.sockets.is_empty() => Err(RtcError {
                 error_type: RtcErrorType::Internal,
-                message: format!("no socket for media: {error}"),
+                message: format!("failed to open a UDP socket: {error}"),
             }),
             _ => Ok(()),
         }
     }
 
-    /// The peer can be reached at `candidate`.
-    pub(super) fn reach(&mut self, candidate: &Candidate) {
-        self.to_reach.push(candidate.clone());
+    /// Adds a candidate of the peer.
+    pub(super) fn add_remote_candidate(&mut self, candidate: &Candidate) {
+        self.pending_remote.push(candidate.clone());
     }
 
-    /// Addresses may have changed.
-    pub(super) fn gather_again(&mut self) {
-        self.gather_again = true;
+    /// Requests a new gathering, for example after an ICE restart.
+    pub(super) fn regather(&mut self) {
+        self.regather = true;
     }
 
-    /// Opens and closes what was asked for, and takes what has opened.
-    pub(super) fn work(&mut self, connection: &Connection, now: Instant) {
+    /// Opens and closes sockets as requested, and processes the results of finished tasks.
+    pub(super) fn drive(&mut self, connection: &Connection, now: Instant) {
         for socket in &mut self.sockets {
             socket.make_ready();
         }
-        if self.has_work(connection, now) {
-            self.do_work(connection, now);
+        if self.has_pending_work(connection, now) {
+            self.run_pending_work(connection, now);
         }
     }
 
-    /// Whether there is anything to do apart from sending and receiving. Mostly there is not, and this is asked
-    /// with each packet.
-    fn has_work(&self, connection: &Connection, now: Instant) -> bool {
-        self.configured != connection.configured()
-            || self.gather_again
-            || !self.to_reach.is_empty()
+    /// Whether there is work other than sending and receiving. Called per packet, so it has to be cheap.
+    fn has_pending_work(&self, connection: &Connection, now: Instant) -> bool {
+        self.configuration_version != connection.configuration_version()
+            || self.regather
+            || !self.pending_remote.is_empty()
             || !self.relays.is_empty()
-            || !self.opening.is_empty()
+            || !self.open_tasks.is_empty()
             || self.deadline().is_some_and(|at| now >= at)
     }
 
-    fn do_work(&mut self, connection: &Connection, now: Instant) {
+    fn run_pending_work(&mut self, connection: &Connection, now: Instant) {
         let configuration = connection.configuration();
-        let version = connection.configured();
-        let again = std::mem::take(&mut self.gather_again);
-        if std::mem::replace(&mut self.configured, version) != version || again {
+        let version = connection.configuration_version();
+        let regather = std::mem::take(&mut self.regather);
+        if std::mem::replace(&mut self.configuration_version, version) != version || regather {
             let servers = configuration.ice_servers.iter().any(|server| !server.urls.is_empty());
             if servers {
-                self.fallback.servers(configuration.ice_transport_type != IceTransportsType::All, now);
+                self.fallback
+                    .schedule_servers(configuration.ice_transport_type != IceTransportsType::All, now);
             }
         }
-        let hosts = configuration.ice_transport_type == IceTransportsType::All;
-        if again && hosts {
-            self.close_lost(connection, now);
-            for address in SOMEWHERE.into_iter().filter_map(address_towards) {
-                self.open_and_tell(address, connection, now);
+        let use_hosts = configuration.ice_transport_type == IceTransportsType::All;
+        if regather && use_hosts {
+            self.close_unavailable_sockets(connection, now);
+            for address in ROUTE_PROBES.into_iter().filter_map(local_address_for) {
+                self.open_and_trickle(address, connection, now);
             }
         }
-        for candidate in std::mem::take(&mut self.to_reach) {
-            if !hosts {
+        for candidate in std::mem::take(&mut self.pending_remote) {
+            if !use_hosts {
                 continue;
             }
-            self.fallback.named(&candidate, now);
+            self.fallback.add_remote_candidate(&candidate, now);
             if candidate.proto() == Protocol::Udp
-                && let Some(address) = address_towards(candidate.addr())
+                && let Some(address) = local_address_for(candidate.addr())
             {
-                self.open_and_tell(address, connection, now);
+                self.open_and_trickle(address, connection, now);
             }
         }
         if self.fallback.deadline().is_some_and(|at| now >= at) {
             self.fall_back(connection, &configuration, now);
         }
-        while let Ok(opened) = self.opened.1.try_recv() {
-            self.take(opened, connection, now);
+        while let Ok(result) = self.open_results.1.try_recv() {
+            self.handle_open_result(result, connection, now);
         }
-        self.ask_questions(connection, now);
-        self.work_on_relays(connection, now);
-        self.say_how_far(connection);
+        self.send_binding_requests(connection, now);
+        self.drive_relays(connection, now);
+        self.update_gathering_state(connection);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let relays = self.relays.iter().filter_map(Relay::deadline);
-        let questions = self.questions.iter().filter_map(Question::deadline);
-        relays.chain(questions).chain(self.fallback.deadline()).min()
+        let binding_requests = self.binding_requests.iter().filter_map(BindingRequest::deadline);
+        relays.chain(binding_requests).chain(self.fallback.deadline()).min()
     }
 
-    /// Lets go of what others hold for us.
+    /// Deletes the allocations on TURN servers.
     pub(super) fn close(&mut self, now: Instant) {
         for relay in &mut self.relays {
             relay.close(now);
@@ -243,7 +242,7 @@ impl Network {
 
     // --- Packets ------------------------------------------------------------------------------------------
 
-    /// Sends a packet. What the system has no room for is lost, as it would be on the way.
+    /// Sends a packet. It is dropped if the socket buffer is full.
     pub(super) fn send(&mut self, transmit: &Transmit, now: Instant) {
         let from = Some(transmit.source);
         if let Some(relay) = self.relays.iter_mut().find(|relay| relay.relayed() == from) {
@@ -252,17 +251,17 @@ impl Network {
         match transmit.proto {
             Protocol::Udp => self.send_datagram(transmit),
             Protocol::Tcp => {
-                let fits = |stream: &&mut PacketStream| {
+                let matches_packet = |stream: &&mut PacketStream| {
                     stream.local() == transmit.source && stream.remote() == transmit.destination
                 };
-                // The error shows again when the stream is read, and is dealt with there.
+                // A broken stream is handled at the next read.
                 if let Some(Err(error)) =
-                    self.streams.iter_mut().find(fits).map(|s| s.send(&transmit.contents))
+                    self.streams.iter_mut().find(matches_packet).map(|s| s.send(&transmit.contents))
                 {
-                    tracing::debug!(%error, destination = %transmit.destination, "packet not written");
+                    tracing::debug!(%error, destination = %transmit.destination, "failed to write a packet");
                 }
             }
-            // Nothing that this host offers.
+            // No local candidates of these protocols exist.
             Protocol::SslTcp | Protocol::Tls => {}
         }
     }
@@ -270,14 +269,14 @@ impl Network {
     fn send_datagram(&mut self, transmit: &Transmit) {
         let Some(socket) = self.sockets.iter_mut().find(|socket| socket.candidate.addr() == transmit.source)
         else {
-            tracing::debug!(source = %transmit.source, "no socket to send from");
+            tracing::debug!(source = %transmit.source, "no socket with the source address of a packet");
             return;
         };
         socket.make_ready();
         socket.send(&transmit.contents, transmit.destination);
     }
 
-    /// Waits until a socket has something to read, or a stream room for what waits.
+    /// Waits until a socket is readable, or a stream with buffered data is writable.
     pub(super) async fn readable(&self) {
         poll_fn(|cx| {
             let sockets = self.sockets.iter().any(|socket| match &socket.state {
@@ -291,34 +290,41 @@ impl Network {
         .await;
     }
 
-    /// Hands what arrived to the peer.
+    /// Passes received packets to the peer.
     pub(super) fn receive(&mut self, connection: &Connection) {
         let mut peer = connection.peer.lock();
         self.streams.retain_mut(|stream| {
             let (local, remote) = (stream.local(), stream.remote());
-            let work =
-                stream.work(|packet| peer.handle_packet(Protocol::Tcp, remote, local, packet, clock::now()));
-            if let Err(error) = &work {
-                tracing::debug!(%error, %remote, "TCP stream over");
+            let result =
+                stream.drive(|packet| peer.handle_packet(Protocol::Tcp, remote, local, packet, clock::now()));
+            if let Err(error) = &result {
+                tracing::debug!(%error, %remote, "TCP stream closed");
             }
-            work.is_ok()
+            result.is_ok()
         });
         for socket in &self.sockets {
             let SocketState::Ready(ready) = &socket.state else {
                 continue;
             };
-            for _ in 0..BATCH {
+            for _ in 0..MAX_RECEIVE_BATCH {
                 match ready.try_recv_from(&mut self.buffer[..]) {
                     Ok((length, source)) => {
                         let (now, bytes) = (clock::now(), &self.buffer[..length]);
                         let destination = socket.candidate.addr();
-                        if !answer(&mut self.questions, source, destination, bytes, &mut peer, now) {
+                        if !handle_binding_response(
+                            &mut self.binding_requests,
+                            source,
+                            destination,
+                            bytes,
+                            &mut peer,
+                            now,
+                        ) {
                             peer.handle_packet(Protocol::Udp, source, destination, bytes, now);
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error of an earlier datagram: the next one may be fine.
-                    Err(error) => tracing::debug!(%error, "datagram not received"),
+                    // An ICMP error caused by an earlier datagram; later ones are not affected.
+                    Err(error) => tracing::debug!(%error, "failed to receive a datagram"),
                 }
             }
         }
@@ -326,24 +332,24 @@ impl Network {
 
     // --- Sockets ------------------------------------------------------------------------------------------
 
-    fn open_and_tell(&mut self, address: IpAddr, connection: &Connection, now: Instant) {
+    fn open_and_trickle(&mut self, address: IpAddr, connection: &Connection, now: Instant) {
         if self.sockets.iter().any(|socket| socket.candidate.addr().ip() == address) {
             return;
         }
-        match self.open(address) {
+        match self.open_socket(address) {
             Ok(candidate) => {
                 if let Some(socket) = self.sockets.last_mut() {
                     socket.make_ready();
                 }
                 connection.with(|peer, _| peer.add_local_candidate(candidate, true, now));
             }
-            Err(error) => tracing::debug!(%error, %address, "no socket"),
+            Err(error) => tracing::debug!(%error, %address, "failed to open a UDP socket"),
         }
     }
 
-    fn open(&mut self, address: IpAddr) -> io::Result<Candidate> {
-        if self.sockets.len() >= MAX_EACH {
-            return Err(io::Error::other("the connection has as many sockets as it may"));
+    fn open_socket(&mut self, address: IpAddr) -> io::Result<Candidate> {
+        if self.sockets.len() >= MAX_TRANSPORTS {
+            return Err(io::Error::other("the connection has the maximum number of sockets"));
         }
         let socket = StdUdpSocket::bind((address, 0))?;
         socket.set_nonblocking(true)?;
@@ -352,35 +358,35 @@ impl Network {
         Ok(candidate)
     }
 
-    /// Closes the sockets whose address this host no longer has.
-    fn close_lost(&mut self, connection: &Connection, now: Instant) {
+    /// Closes the sockets whose address the host no longer has.
+    fn close_unavailable_sockets(&mut self, connection: &Connection, now: Instant) {
         self.sockets.retain(|socket| {
-            let there = StdUdpSocket::bind((socket.candidate.addr().ip(), 0)).is_ok();
-            if !there {
+            let available = StdUdpSocket::bind((socket.candidate.addr().ip(), 0)).is_ok();
+            if !available {
                 connection.with(|peer, _| peer.remove_local_candidate(&socket.candidate, now));
             }
-            there
+            available
         });
     }
 
     // --- Fallback -----------------------------------------------------------------------------------------
 
     fn fall_back(&mut self, connection: &Connection, configuration: &RtcConfiguration, now: Instant) {
-        let connected = connection.with(|peer, _| peer.is_reached());
-        let resort = self.fallback.due(connected, now);
-        for address in resort.dial {
-            tracing::debug!(%address, "no way by UDP, trying TCP");
-            self.open_slowly(connection, async move {
-                match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
-                    Ok(Ok(stream)) => Some(Opened::Stream(stream)),
+        let connected = connection.with(|peer, _| peer.ice_connected());
+        let actions = self.fallback.take_due(connected, now);
+        for address in actions.connect_tcp {
+            tracing::debug!(%address, "not connected by UDP, trying TCP");
+            self.spawn_open(connection, async move {
+                match tokio::time::timeout(TCP_CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+                    Ok(Ok(stream)) => Some(OpenResult::Stream(stream)),
                     refused => {
-                        tracing::debug!(?refused, %address, "no TCP stream");
+                        tracing::debug!(?refused, %address, "failed to connect by TCP");
                         None
                     }
                 }
             });
         }
-        if resort.ask_servers {
+        if actions.query_servers {
             connection.with(|peer, _| peer.set_gathering(IceGatheringState::Gathering));
             let relay_only = configuration.ice_transport_type == IceTransportsType::Relay;
             for server in &configuration.ice_servers {
@@ -388,19 +394,19 @@ impl Network {
                     let (user, password) = (server.username.clone(), server.password.clone());
                     match address.kind {
                         Kind::Stun if relay_only => {}
-                        Kind::Stun => self.open_slowly(connection, async move {
+                        Kind::Stun => self.spawn_open(connection, async move {
                             let found = tokio::net::lookup_host((&*address.host, address.port)).await;
                             match found.map(|mut found| found.next()) {
-                                Ok(Some(server)) => Some(Opened::Stun(server, address.url)),
-                                Ok(None) => Some(failed(&address.url, "the name has no address")),
-                                Err(error) => Some(failed(&address.url, error)),
+                                Ok(Some(server)) => Some(OpenResult::Stun(server, address.url)),
+                                Ok(None) => Some(open_failed(&address.url, "the host name has no address")),
+                                Err(error) => Some(open_failed(&address.url, error)),
                             }
                         }),
-                        Kind::Turn(_) => self.open_slowly(connection, async move {
+                        Kind::Turn(_) => self.spawn_open(connection, async move {
                             let url = address.url.clone();
                             match Relay::open(address, user, password, now).await {
-                                Ok(relay) => Some(Opened::Relay(Box::new(relay))),
-                                Err(error) => Some(failed(&url, error)),
+                                Ok(relay) => Some(OpenResult::Relay(Box::new(relay))),
+                                Err(error) => Some(open_failed(&url, error)),
                             }
                         }),
                     }
@@ -409,97 +415,106 @@ impl Network {
         }
     }
 
-    /// Runs what takes its time beside the connection's task, which takes the result.
-    fn open_slowly(&mut self, connection: &Connection, open: impl Future<Output = Option<Opened>> + 'static) {
-        let (done, connection) = (self.opened.0.clone(), connection.downgrade());
-        self.opening.spawn_local(async move {
-            let Some(opened) = open.await else {
+    /// Runs `open` as a separate task and passes its result to the connection's task.
+    fn spawn_open(
+        &mut self,
+        connection: &Connection,
+        open: impl Future<Output = Option<OpenResult>> + 'static,
+    ) {
+        let (done, connection) = (self.open_results.0.clone(), connection.downgrade());
+        self.open_tasks.spawn_local(async move {
+            let Some(result) = open.await else {
                 return;
             };
-            // It has room, or is taken from; if it is gone, so is whoever wanted this.
-            if let (Ok(()), Some(connection)) = (done.send(opened).await, connection.upgrade()) {
+            // Waits for room; fails only if the connection has ended.
+            if let (Ok(()), Some(connection)) = (done.send(result).await, connection.upgrade()) {
                 connection.wake();
             }
         });
     }
 
-    fn take(&mut self, opened: Opened, connection: &Connection, now: Instant) {
-        match opened {
-            Opened::Stream(stream) if self.streams.len() < MAX_EACH => match PacketStream::new(stream) {
-                Ok(stream) => {
-                    let candidate =
-                        Candidate::builder().tcp().host(stream.local()).tcptype(TcpType::Active).build();
-                    // The peer needs not be told: it sees where the stream comes from.
-                    add_candidate(connection, candidate, false, now);
-                    self.streams.push(stream);
+    fn handle_open_result(&mut self, result: OpenResult, connection: &Connection, now: Instant) {
+        match result {
+            OpenResult::Stream(stream) if self.streams.len() < MAX_TRANSPORTS => {
+                match PacketStream::new(stream) {
+                    Ok(stream) => {
+                        let candidate =
+                            Candidate::builder().tcp().host(stream.local()).tcptype(TcpType::Active).build();
+                        // Active candidates need not be signalled: the peer sees the source address of the connection.
+                        add_candidate(connection, candidate, false, now);
+                        self.streams.push(stream);
+                    }
+                    Err(error) => tracing::debug!(%error, "TCP stream closed before use"),
                 }
-                Err(error) => tracing::debug!(%error, "TCP stream lost"),
-            },
-            Opened::Relay(relay) if self.relays.len() < MAX_EACH => self.relays.push(*relay),
-            Opened::Stream(_) | Opened::Relay(_) => {
-                tracing::debug!("the connection has as many ways as it may")
             }
-            Opened::Stun(server, url) => {
+            OpenResult::Relay(relay) if self.relays.len() < MAX_TRANSPORTS => self.relays.push(*relay),
+            OpenResult::Stream(_) | OpenResult::Relay(_) => {
+                tracing::debug!("the connection has the maximum number of streams or relays")
+            }
+            OpenResult::Stun(server, url) => {
                 let locals = self.sockets.iter().map(|socket| socket.candidate.addr());
                 let fitting = locals.filter(|local| local.is_ipv4() == server.is_ipv4());
-                self.questions.extend(fitting.map(|local| Question::new(server, local, url.clone(), now)));
+                self.binding_requests
+                    .extend(fitting.map(|local| BindingRequest::new(server, local, url.clone(), now)));
             }
-            Opened::Failed(error) => connection.tell_candidate_error(error),
+            OpenResult::Failed(error) => connection.notify_candidate_error(error),
         }
     }
 
-    fn ask_questions(&mut self, connection: &Connection, now: Instant) {
-        for question in &mut self.questions {
-            let Some(request) = question.ask(now) else {
+    fn send_binding_requests(&mut self, connection: &Connection, now: Instant) {
+        for request in &mut self.binding_requests {
+            let Some(message) = request.poll_request(now) else {
                 continue;
             };
-            let from = |socket: &&Socket| socket.candidate.addr() == question.local;
+            let from = |socket: &&Socket| socket.candidate.addr() == request.local;
             if let Some(socket) = self.sockets.iter().find(from) {
-                socket.send(&request, question.server);
+                socket.send(&message, request.server);
             }
         }
-        self.questions.retain(|question| {
-            let silent = question.deadline().is_none();
-            if silent {
-                connection.tell_candidate_error(failure(&question.url, "the server does not answer"));
+        self.binding_requests.retain(|request| {
+            let timed_out = request.deadline().is_none();
+            if timed_out {
+                connection
+                    .notify_candidate_error(candidate_error(&request.url, "the server does not respond"));
             }
-            !silent
+            !timed_out
         });
     }
 
-    fn work_on_relays(&mut self, connection: &Connection, now: Instant) {
+    fn drive_relays(&mut self, connection: &Connection, now: Instant) {
         self.relays.retain_mut(|relay| {
-            let mut news = Vec::new();
-            let work = relay.work(now, |item| news.push(item));
-            for item in news {
-                match item {
-                    News::Allocated(relayed) => {
+            let mut events = Vec::new();
+            let result = relay.drive(now, |event| events.push(event));
+            for event in events {
+                match event {
+                    RelayEvent::Allocated(relayed) => {
                         let candidate = Candidate::relayed(relayed, relay.local(), Protocol::Udp);
                         add_candidate(connection, candidate, true, now);
                     }
-                    News::Refused => {
-                        let error = failure(relay.url(), "the server gives no address");
-                        connection.tell_candidate_error(error);
+                    RelayEvent::Refused => {
+                        let error = candidate_error(relay.url(), "the server refused the allocation");
+                        connection.notify_candidate_error(error);
                     }
-                    News::Packet { relayed, from, bytes } => {
+                    RelayEvent::Packet { relayed, from, bytes } => {
                         connection
                             .with(|peer, now| peer.handle_packet(Protocol::Udp, from, relayed, &bytes, now));
                     }
                 }
             }
-            if let Err(error) = &work {
-                tracing::debug!(%error, url = relay.url(), "TURN server gone");
+            if let Err(error) = &result {
+                tracing::debug!(%error, url = relay.url(), "TURN connection closed");
             }
-            work.is_ok()
+            result.is_ok()
         });
     }
 
-    fn say_how_far(&mut self, connection: &Connection) {
-        while self.opening.try_join_next().is_some() {}
+    /// Sets the gathering state to complete when no task, request or allocation is pending.
+    fn update_gathering_state(&mut self, connection: &Connection) {
+        while self.open_tasks.try_join_next().is_some() {}
         let waiting = self.relays.iter().any(|relay| relay.relayed().is_none());
-        let done = self.opening.is_empty() && self.questions.is_empty() && !waiting;
+        let done = self.open_tasks.is_empty() && self.binding_requests.is_empty() && !waiting;
         connection.with(|peer, _| {
-            if done && peer.has_remote() {
+            if done && peer.has_remote_description() {
                 peer.set_gathering(IceGatheringState::Complete);
             }
         });
@@ -507,13 +522,13 @@ impl Network {
 }
 
 impl Socket {
-    /// Registers the socket with the reactor of the thread that this runs on.
+    /// Registers the socket with the reactor of the current thread.
     fn make_ready(&mut self) {
         self.state = match std::mem::replace(&mut self.state, SocketState::Broken) {
             SocketState::Bound(socket) => match UdpSocket::from_std(socket) {
                 Ok(socket) => SocketState::Ready(socket),
                 Err(error) => {
-                    tracing::error!(%error, "socket not registered");
+                    tracing::error!(%error, "failed to register a socket with the reactor");
                     SocketState::Broken
                 }
             },
@@ -525,33 +540,33 @@ impl Socket {
         if let SocketState::Ready(socket) = &self.state
             && let Err(error) = send_datagram(socket, bytes, destination)
         {
-            tracing::debug!(%error, %destination, "datagram not sent");
+            tracing::debug!(%error, %destination, "failed to send a datagram");
         }
     }
 }
 
-/// Whether `bytes` answer one of the questions. What the server saw becomes a candidate.
-fn answer(
-    questions: &mut Vec<Question>,
+/// Returns whether `bytes` is the response to a pending binding request. The mapped address becomes a candidate.
+fn handle_binding_response(
+    binding_requests: &mut Vec<BindingRequest>,
     source: SocketAddr,
     destination: SocketAddr,
     bytes: &[u8],
     peer: &mut Peer,
     now: Instant,
 ) -> bool {
-    let asked = |question: &Question| question.server == source && question.local == destination;
-    let Some(place) = questions.iter().position(asked) else {
+    let matches = |request: &BindingRequest| request.server == source && request.local == destination;
+    let Some(index) = binding_requests.iter().position(matches) else {
         return false;
     };
-    let Some(seen) = questions.get(place).and_then(|question| question.answer(bytes)) else {
+    let Some(mapped) = binding_requests.get(index).and_then(|request| request.mapped_address(bytes)) else {
         return false;
     };
-    questions.remove(place);
-    // Without a NAT between, it is the host's own address.
-    if seen != destination {
-        match Candidate::server_reflexive(seen, destination, Protocol::Udp) {
+    binding_requests.remove(index);
+    // Without a NAT the mapped address is that of the socket, which is a host candidate already.
+    if mapped != destination {
+        match Candidate::server_reflexive(mapped, destination, Protocol::Udp) {
             Ok(candidate) => peer.add_local_candidate(candidate, true, now),
-            Err(error) => tracing::debug!(%error, %seen, "no candidate"),
+            Err(error) => tracing::debug!(%error, %mapped, "invalid local candidate"),
         }
     }
     true
@@ -565,32 +580,32 @@ fn add_candidate<E: std::fmt::Display>(
 ) {
     match candidate {
         Ok(candidate) => connection.with(|peer, _| peer.add_local_candidate(candidate, trickle, now)),
-        Err(error) => tracing::debug!(%error, "no candidate"),
+        Err(error) => tracing::debug!(%error, "invalid local candidate"),
     }
 }
 
-/// Sends at once. tokio's own `try_send_to` would say that a new socket is not ready before its reactor has looked at
-/// it, and lose the first packets of each connection.
+/// Sends a datagram without waiting for readiness. tokio's `try_send_to` returns `WouldBlock` for a new socket until
+/// the reactor has polled it, which would drop the first packets of each connection.
 fn send_datagram(socket: &UdpSocket, bytes: &[u8], destination: SocketAddr) -> io::Result<()> {
     SockRef::from(socket).send_to(bytes, &destination.into()).map(drop)
 }
 
-fn failed(url: &str, error: impl std::fmt::Display) -> Opened {
-    Opened::Failed(failure(url, error))
+fn open_failed(url: &str, error: impl std::fmt::Display) -> OpenResult {
+    OpenResult::Failed(candidate_error(url, error))
 }
 
-fn failure(url: &str, error: impl std::fmt::Display) -> IceCandidateError {
+fn candidate_error(url: &str, error: impl std::fmt::Display) -> IceCandidateError {
     IceCandidateError {
         address: String::new(),
         port: 0,
         url: url.to_owned(),
-        error_code: NOT_REACHED,
+        error_code: ERROR_SERVER_UNREACHABLE,
         error_text: error.to_string(),
     }
 }
 
-/// The local address that the system would reach `destination` from. Connecting a UDP socket sends nothing.
-fn address_towards(destination: SocketAddr) -> Option<IpAddr> {
+/// Local address from which the system would send to `destination`. Connecting a UDP socket sends nothing.
+fn local_address_for(destination: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr =
         if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = StdUdpSocket::bind((any, 0)).ok()?;

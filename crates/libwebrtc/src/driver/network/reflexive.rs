@@ -1,5 +1,5 @@
-//! Asks a STUN server how it sees us (RFC 8489 §2): from the connection's own socket, so that what it sees is the
-//! address that the peer would see as well.
+//! Server-reflexive addresses by STUN binding requests (RFC 8489 §2). A request is sent from the connection's own
+//! socket, so that the server sees the same NAT mapping as the peer.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,50 +10,50 @@ use turn_client_proto::stun::types::message::{
 };
 use turn_client_proto::stun::types::prelude::MessageWrite as _;
 
-/// The first wait for an answer; each further one is twice as long (RFC 8489 §6.2.1).
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// How often a server is asked.
-const MAX_ASKED: u32 = 5;
+/// Initial retransmission timeout; it doubles with each request (RFC 8489 §6.2.1).
+const INITIAL_RTO: Duration = Duration::from_millis(500);
+/// Maximum number of requests to a server.
+const MAX_REQUESTS: u32 = 5;
 
-/// A question to one server from one socket.
+/// A binding request to one server from one socket.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct BindingRequest {
     pub server: SocketAddr,
-    /// The socket it is asked from.
+    /// Address of the socket it is sent from.
     pub local: SocketAddr,
     pub url: String,
     transaction: TransactionId,
-    asked: u32,
-    ask_at: Option<Instant>,
+    sent: u32,
+    send_at: Option<Instant>,
 }
 
-impl Question {
+impl BindingRequest {
     pub(super) fn new(server: SocketAddr, local: SocketAddr, url: String, now: Instant) -> Self {
-        Self { server, local, url, transaction: TransactionId::generate(), asked: 0, ask_at: Some(now) }
+        Self { server, local, url, transaction: TransactionId::generate(), sent: 0, send_at: Some(now) }
     }
 
-    /// When [`Self::ask`] is due; `None` once the server has been given up.
+    /// When to call [`Self::poll_request`]; `None` after the last request timed out.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.ask_at
+        self.send_at
     }
 
-    /// The request to send now, if one is due.
-    pub(super) fn ask(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.ask_at.is_none_or(|at| now < at) {
+    /// Returns the STUN message to send, if one is due.
+    pub(super) fn poll_request(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.send_at.is_none_or(|at| now < at) {
             return None;
         }
-        if self.asked == MAX_ASKED {
-            self.ask_at = None;
+        if self.sent == MAX_REQUESTS {
+            self.send_at = None;
             return None;
         }
-        self.ask_at = Some(now + FIRST_WAIT * 2_u32.pow(self.asked));
-        self.asked += 1;
+        self.send_at = Some(now + INITIAL_RTO * 2_u32.pow(self.sent));
+        self.sent += 1;
         let kind = MessageType::from_class_method(MessageClass::Request, BINDING);
         Some(Message::builder(kind, self.transaction, MessageWriteVec::new()).finish())
     }
 
-    /// How the server sees us, if `bytes` is its answer.
-    pub(super) fn answer(&self, bytes: &[u8]) -> Option<SocketAddr> {
+    /// The mapped address, if `bytes` is the response to this request.
+    pub(super) fn mapped_address(&self, bytes: &[u8]) -> Option<SocketAddr> {
         let message = Message::from_bytes(bytes).ok()?;
         if message.transaction_id() != self.transaction || message.class() != MessageClass::Success {
             return None;
@@ -69,48 +69,48 @@ mod tests {
     use super::*;
     use crate::clock::now;
 
-    fn question(now: Instant) -> Question {
+    fn binding_request(now: Instant) -> BindingRequest {
         let (server, local) = ("192.0.2.1:3478".parse().unwrap(), "192.0.2.2:5000".parse().unwrap());
-        Question::new(server, local, "stun:192.0.2.1".to_owned(), now)
+        BindingRequest::new(server, local, "stun:192.0.2.1".to_owned(), now)
     }
 
-    /// What a server answers to `request`.
-    fn answer(request: &[u8], seen: SocketAddr) -> Vec<u8> {
+    /// The success response of a server to `request`.
+    fn response(request: &[u8], mapped: SocketAddr) -> Vec<u8> {
         let request = Message::from_bytes(request).unwrap();
-        let mut answer = Message::builder_success(&request, MessageWriteVec::new());
-        answer.add_attribute(&XorMappedAddress::new(seen, request.transaction_id())).unwrap();
-        answer.finish()
+        let mut response = Message::builder_success(&request, MessageWriteVec::new());
+        response.add_attribute(&XorMappedAddress::new(mapped, request.transaction_id())).unwrap();
+        response.finish()
     }
 
     #[test]
-    fn the_answer_says_how_the_server_sees_us() {
+    fn a_response_contains_the_mapped_address() {
         let now = now();
-        let mut question = question(now);
-        let seen = "203.0.113.5:40000".parse().unwrap();
-        let request = question.ask(now).unwrap();
+        let mut request = binding_request(now);
+        let mapped = "203.0.113.5:40000".parse().unwrap();
+        let message = request.poll_request(now).unwrap();
 
-        assert_eq!(question.answer(&answer(&request, seen)), Some(seen));
+        assert_eq!(request.mapped_address(&response(&message, mapped)), Some(mapped));
     }
 
     #[test]
-    fn the_answer_to_another_question_is_none() {
+    fn a_response_to_another_request_is_ignored() {
         let now = now();
-        let (mut other, question) = (question(now), question(now));
-        let request = other.ask(now).unwrap();
+        let (mut other, request) = (binding_request(now), binding_request(now));
+        let message = other.poll_request(now).unwrap();
 
-        assert_eq!(question.answer(&answer(&request, other.local)), None);
-        assert_eq!(question.answer(b"nonsense"), None);
+        assert_eq!(request.mapped_address(&response(&message, other.local)), None);
+        assert_eq!(request.mapped_address(b"nonsense"), None);
     }
 
     #[test]
-    fn a_silent_server_is_asked_ever_more_rarely_and_then_given_up() {
+    fn requests_to_a_silent_server_are_retransmitted_with_backoff_and_then_time_out() {
         let mut now = now();
-        let (start, mut question, mut asked) = (now, question(now), Vec::new());
-        while let Some(at) = question.deadline() {
+        let (start, mut request, mut sent) = (now, binding_request(now), Vec::new());
+        while let Some(at) = request.deadline() {
             now = at;
-            asked.extend(question.ask(now).map(|_| (now - start).as_millis()));
+            sent.extend(request.poll_request(now).map(|_| (now - start).as_millis()));
         }
 
-        assert_eq!(asked, [0, 500, 1_500, 3_500, 7_500]);
+        assert_eq!(sent, [0, 500, 1_500, 3_500, 7_500]);
     }
 }

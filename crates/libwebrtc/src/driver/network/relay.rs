@@ -1,5 +1,4 @@
-//! An address on a TURN server: what is sent from it goes to the server first, and what comes to it comes from
-//! there.
+//! Relayed addresses: allocations on TURN servers (RFC 8656), reached by UDP, TCP or TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,64 +19,64 @@ use turn_client_rustls::TurnClientRustls;
 
 use super::servers::{Kind, ServerAddress, Transport};
 
-/// Bytes that may wait to be written to a server that is reached by TCP. What is beyond that is lost.
-const MAX_WAITING: usize = 128 * 1024;
+/// Maximum bytes in the write buffer of a server connected by TCP. Packets beyond it are dropped.
+const MAX_WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Larger than any datagram, and many reads of a stream at once.
+/// Size of the read buffer, larger than any datagram.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How long a server may take to be found and reached.
-const TIMEOUT: Duration = Duration::from_secs(8);
+/// Timeout of name resolution and connection to a server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 turn_client_proto::impl_client!(Client, (Udp, TurnClientUdp), (Tcp, TurnClientTcp), (Tls, TurnClientRustls));
 
-/// See the module.
+/// An allocation on a TURN server.
 pub(super) struct Relay {
     client: Client,
     io: Io,
     url: String,
     local: SocketAddr,
-    /// The zero of the client's clock.
+    /// Zero of the TURN client's clock.
     epoch: Instant,
     relayed: Option<SocketAddr>,
-    /// Peers that the server was asked to let through.
+    /// Addresses of peers for which a channel was requested.
     permitted: Vec<IpAddr>,
     wait_until: Option<Instant>,
 }
 
 enum Io {
     Datagrams(UdpSocket),
-    Stream { stream: TcpStream, waiting: Vec<u8> },
+    Stream { stream: TcpStream, write_buffer: Vec<u8> },
 }
 
-/// What a relay has to tell.
+/// An event of a relay.
 #[derive(Debug)]
-pub(super) enum News {
-    /// The server relays for us from this address.
+pub(super) enum RelayEvent {
+    /// The server allocated this relayed address.
     Allocated(SocketAddr),
-    /// The server does not.
+    /// The server refused the allocation.
     Refused,
-    /// A packet of the peer's, to the relayed address.
+    /// A packet that a peer sent to the relayed address.
     Packet { relayed: SocketAddr, from: SocketAddr, bytes: Vec<u8> },
 }
 
 impl Relay {
-    /// Reaches a TURN server and asks it for an address.
+    /// Connects to a TURN server and requests an allocation.
     ///
     /// # Errors
-    /// When the server can't be found or reached.
+    /// If the name does not resolve, the server cannot be connected to, or [`CONNECT_TIMEOUT`] has passed.
     pub(super) async fn open(
         server: ServerAddress,
         user: String,
         password: String,
         epoch: Instant,
     ) -> io::Result<Self> {
-        tokio::time::timeout(TIMEOUT, Self::reach(server, &user, &password, epoch))
+        tokio::time::timeout(CONNECT_TIMEOUT, Self::connect(server, &user, &password, epoch))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn reach(server: ServerAddress, user: &str, password: &str, epoch: Instant) -> io::Result<Self> {
+    async fn connect(server: ServerAddress, user: &str, password: &str, epoch: Instant) -> io::Result<Self> {
         let Kind::Turn(transport) = server.kind else {
             return Err(io::Error::other("not a TURN server"));
         };
@@ -86,7 +85,7 @@ impl Relay {
         let config = TurnConfig::new(TurnCredentials::new(user, password));
         let (client, io, local) = match transport {
             Transport::Udp => {
-                let address = super::address_towards(remote).ok_or_else(|| io::Error::other("no route"))?;
+                let address = super::local_address_for(remote).ok_or_else(|| io::Error::other("no route"))?;
                 let socket = UdpSocket::bind((address, 0)).await?;
                 let local = socket.local_addr()?;
                 let client = Client::Udp(TurnClientUdp::allocate(local, remote, config));
@@ -103,7 +102,7 @@ impl Relay {
                     let tls = TLS.clone().ok_or_else(|| io::Error::other("no root certificates"))?;
                     Client::Tls(TurnClientRustls::allocate(local, remote, config, name, tls))
                 };
-                (client, Io::Stream { stream, waiting: Vec::new() }, local)
+                (client, Io::Stream { stream, write_buffer: Vec::new() }, local)
             }
         };
         Ok(Self {
@@ -122,71 +121,71 @@ impl Relay {
         &self.url
     }
 
-    /// Our address towards the server.
+    /// Local address of the socket to the server.
     pub(super) fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// The address that the server relays for us.
+    /// The relayed address, once allocated.
     pub(super) fn relayed(&self) -> Option<SocketAddr> {
         self.relayed
     }
 
-    /// When [`Self::work`] is due if nothing comes before.
+    /// When to call [`Self::drive`] if nothing arrives before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.wait_until
     }
 
-    /// Sends a packet from the relayed address.
+    /// Sends a packet from the relayed address to `to`.
     pub(super) fn send(&mut self, packet: &[u8], to: SocketAddr, now: Instant) {
-        let at = self.at(now);
+        let turn_now = self.turn_now(now);
         if !self.permitted.contains(&to.ip()) {
             self.permitted.push(to.ip());
-            // A channel spares 32 bytes a packet, and lets the peer through as well.
-            if let Err(error) = self.client.bind_channel(TransportType::Udp, to, at) {
-                tracing::debug!(%error, %to, "peer not let through by the TURN server");
+            // A channel saves 32 bytes per packet against a Send indication and installs the permission as well.
+            if let Err(error) = self.client.bind_channel(TransportType::Udp, to, turn_now) {
+                tracing::debug!(%error, %to, "failed to bind a TURN channel");
             }
         }
-        match self.client.send_to(TransportType::Udp, to, packet, at) {
+        match self.client.send_to(TransportType::Udp, to, packet, turn_now) {
             Ok(Some(transmit)) => {
                 let bytes = transmit.data.build();
                 self.io.write(&bytes, self.client.remote_addr());
             }
             Ok(None) => {}
-            // Until the server has let the peer through; ICE tries again.
+            // Expected until the permission is installed; ICE retransmits its checks.
             Err(error) => tracing::trace!(%error, %to, "packet not relayed"),
         }
         self.flush(now);
     }
 
-    /// Whether there is something to read, or room to write what waits.
+    /// Ready if there is data to read, or room to write buffered data.
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let ready = match &self.io {
             Io::Datagrams(socket) => socket.poll_recv_ready(cx).is_ready(),
-            Io::Stream { stream, waiting } => {
+            Io::Stream { stream, write_buffer } => {
                 stream.poll_read_ready(cx).is_ready()
-                    || (!waiting.is_empty() && stream.poll_write_ready(cx).is_ready())
+                    || (!write_buffer.is_empty() && stream.poll_write_ready(cx).is_ready())
             }
         };
         if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Reads what arrived, and lets the client act on it and on the time.
+    /// Reads received data, processes it and expired timers, and passes events to `on_event`.
     ///
     /// # Errors
-    /// When the server is gone.
-    pub(super) fn work(&mut self, now: Instant, mut tell: impl FnMut(News)) -> io::Result<()> {
-        let at = self.at(now);
+    /// If the connection to the server is lost or the allocation has ended.
+    pub(super) fn drive(&mut self, now: Instant, mut on_event: impl FnMut(RelayEvent)) -> io::Result<()> {
+        let turn_now = self.turn_now(now);
         self.io.flush()?;
         let transport = self.client.transport();
         while let Some((bytes, from)) = self.io.read(self.client.remote_addr())? {
-            let received = self.client.recv(TurnTransmit::new(bytes, transport, from, self.local), at);
+            let received = self.client.recv(TurnTransmit::new(bytes, transport, from, self.local), turn_now);
             if let (TurnRecvRet::PeerData(data), Some(relayed)) = (received, self.relayed) {
-                tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
+                on_event(RelayEvent::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
             }
-            while let Some(data) = self.client.poll_recv(at) {
+            while let Some(data) = self.client.poll_recv(turn_now) {
                 if let Some(relayed) = self.relayed {
-                    tell(News::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
+                    on_event(RelayEvent::Packet { relayed, from: data.peer, bytes: data.data().to_vec() });
                 }
             }
         }
@@ -195,9 +194,9 @@ impl Relay {
             match event {
                 TurnEvent::AllocationCreated(_, relayed) => {
                     self.relayed = Some(relayed);
-                    tell(News::Allocated(relayed));
+                    on_event(RelayEvent::Allocated(relayed));
                 }
-                TurnEvent::AllocationCreateFailed(_) => tell(News::Refused),
+                TurnEvent::AllocationCreateFailed(_) => on_event(RelayEvent::Refused),
                 TurnEvent::PermissionCreateFailed(_, peer) => {
                     self.permitted.retain(|permitted| *permitted != peer)
                 }
@@ -213,20 +212,20 @@ impl Relay {
         if closed { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Tells the server that the address is no longer needed.
+    /// Deletes the allocation.
     pub(super) fn close(&mut self, now: Instant) {
-        let at = self.at(now);
-        if let Err(error) = self.client.delete(at) {
-            tracing::debug!(%error, "nothing to delete on the TURN server");
+        let turn_now = self.turn_now(now);
+        if let Err(error) = self.client.delete(turn_now) {
+            tracing::debug!(%error, "failed to delete the TURN allocation");
         }
         self.flush(now);
     }
 
-    /// Sends what the client wants sent, and notes when it wants to be called; says whether it is over.
+    /// Sends pending messages of the TURN client and updates the deadline. Returns whether the client is closed.
     fn flush(&mut self, now: Instant) -> bool {
-        let at = self.at(now);
-        let poll = self.client.poll(at);
-        while let Some(transmit) = self.client.poll_transmit(at) {
+        let turn_now = self.turn_now(now);
+        let poll = self.client.poll(turn_now);
+        while let Some(transmit) = self.client.poll_transmit(turn_now) {
             self.io.write(transmit.data.as_ref(), transmit.to);
         }
         match poll {
@@ -239,7 +238,7 @@ impl Relay {
         }
     }
 
-    fn at(&self, now: Instant) -> TurnInstant {
+    fn turn_now(&self, now: Instant) -> TurnInstant {
         let passed = now.saturating_duration_since(self.epoch);
         TurnInstant::from_nanos(i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX))
     }
@@ -253,25 +252,25 @@ impl Io {
                     tracing::debug!(%error, %to, "datagram not sent");
                 }
             }
-            Self::Stream { waiting, .. } => {
-                if waiting.len() + bytes.len() <= MAX_WAITING {
-                    waiting.extend_from_slice(bytes);
+            Self::Stream { write_buffer, .. } => {
+                if write_buffer.len() + bytes.len() <= MAX_WRITE_BUFFER_BYTES {
+                    write_buffer.extend_from_slice(bytes);
                 }
-                // The error shows again when the stream is read.
+                // A broken stream is handled at the next read.
                 if let Err(error) = self.flush() {
-                    tracing::debug!(%error, %to, "nothing written");
+                    tracing::debug!(%error, %to, "failed to write to the TURN server");
                 }
             }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let Self::Stream { stream, waiting } = self else {
+        let Self::Stream { stream, write_buffer } = self else {
             return Ok(());
         };
-        while !waiting.is_empty() {
-            match stream.try_write(waiting) {
-                Ok(written) => drop(waiting.drain(..written)),
+        while !write_buffer.is_empty() {
+            match stream.try_write(write_buffer) {
+                Ok(written) => drop(write_buffer.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -299,12 +298,12 @@ impl Io {
     }
 }
 
-/// How TURN servers prove who they are: by the machine's root certificates, and those in `SSL_CERT_FILE`.
+/// TLS configuration for TURN servers: trusts the root certificates of the system and of `SSL_CERT_FILE`.
 static TLS: LazyLock<Option<Arc<ClientConfig>>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     let (found, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if found == 0 {
-        tracing::error!("this machine has no root certificates: TURN over TLS is not available");
+        tracing::error!("no root certificates found: TURN over TLS is not available");
         return None;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,27 +1,27 @@
-//! The addresses of STUN and TURN servers (RFC 7064, RFC 7065).
+//! Parsing of STUN and TURN server URIs (RFC 7064, RFC 7065).
 
 use crate::peer_connection_factory::IceServer;
 
-/// A server to ask for an address.
+/// A STUN or TURN server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerAddress {
-    /// As it was written.
+    /// The URI as configured.
     pub url: String,
     pub host: String,
     pub port: u16,
     pub kind: Kind,
 }
 
-/// What to ask for, and over what.
+/// Kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// How the server sees us (RFC 8489).
+    /// STUN: yields a server-reflexive address (RFC 8489).
     Stun,
-    /// To relay for us (RFC 8656), reached so.
+    /// TURN: yields a relayed address (RFC 8656).
     Turn(Transport),
 }
 
-/// How a TURN server is reached.
+/// Transport to a TURN server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
@@ -32,12 +32,12 @@ pub(super) enum Transport {
 const PORT: u16 = 3_478;
 const TLS_PORT: u16 = 5_349;
 
-/// The addresses of `server` that can be used. Others (`stuns:`, TURN over DTLS) are passed over.
+/// The supported URIs of `server`. Unsupported ones (`stuns:`, TURN over DTLS) are skipped.
 pub(super) fn addresses(server: &IceServer) -> impl Iterator<Item = ServerAddress> + '_ {
     server.urls.iter().filter_map(|url| {
         let parsed = parse(url);
         if parsed.is_none() {
-            tracing::debug!(url, "ICE server passed over");
+            tracing::debug!(url, "unsupported ICE server URI skipped");
         }
         parsed
     })
@@ -56,7 +56,7 @@ fn parse(url: &str) -> Option<ServerAddress> {
     };
     let default = if kind == Kind::Turn(Transport::Tls) { TLS_PORT } else { PORT };
     let (host, port) = match place.rsplit_once(':') {
-        // An IPv6 address is in brackets; what is behind its last colon is no port.
+        // The last colon of an IPv6 address in brackets does not separate a port.
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
         _ => (place, default),
     };
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_of_address_is_understood() {
+    fn each_form_of_uri_is_parsed() {
         let address = |host: &str, port, kind| Some((host.to_owned(), port, kind));
         for (url, expected) in [
             ("stun:stun.example.org", address("stun.example.org", 3478, Kind::Stun)),
