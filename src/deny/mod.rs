@@ -20,7 +20,7 @@ use crate::{
     deny::list::{Full, Key, List},
     error::{ApiError, Code},
     ids::{GuestName, Identity, RoomName},
-    livekit::api::LivekitApi,
+    livekit::api::{LivekitApi, LivekitError},
     store::sled::{Disk, DiskError},
     telemetry,
 };
@@ -121,7 +121,7 @@ impl DenyList {
             }
             match api.remove_participant(room, identity).await {
                 Ok(()) => return metrics::counter!(telemetry::TURNED_AWAY).increment(1),
-                Err(error) if error.code == Code::NotFound => return,
+                Err(LivekitError::NotFound(_)) => return,
                 Err(_) => tokio::time::sleep(wait).await,
             }
             wait *= 2;

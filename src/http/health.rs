@@ -1,34 +1,43 @@
-//! How the gateway is, for operators and their probes.
+//! Probes, health and metrics, for operators.
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use crate::{
-    error::{ApiError, Code},
-    http::{AppState, middleware::auth::Caller},
+    auth::AuthError,
+    http::{AppState, error::ApiError, middleware::auth::Caller},
 };
 
-/// A part of the pipeline and how it is.
-#[derive(Clone, Debug, Serialize)]
+/// A part of the pipeline.
+#[derive(Clone, Debug)]
 pub struct Part {
-    /// `livekit`, `transcriber`, `thinker`, `speaker`, `vad`
+    /// `livekit`, `vad`, `transcriber`, `thinker`, `speaker`: older names, kept for compatibility; see [`Part::role`].
     pub part: &'static str,
-    /// Who does it.
     pub provider: String,
-    /// Whether it works.
     pub ready: bool,
-    /// Why it does not, and what to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it is not ready, and what to do about it.
     pub message: Option<String>,
 }
 
-/// The process lives.
-pub async fn live() -> &'static str {
+impl Part {
+    /// What the part does, in the terms of the settings.
+    pub(crate) fn role(&self) -> &'static str {
+        match self.part {
+            "transcriber" => "stt",
+            "thinker" => "llm",
+            "speaker" => "tts",
+            other => other,
+        }
+    }
+}
+
+/// `GET /livez`
+pub(super) async fn live() -> &'static str {
     "ok"
 }
 
-/// The gateway takes new clients.
-pub async fn ready(app: web::Data<AppState>) -> HttpResponse {
+/// `GET /readyz`
+pub(super) async fn ready(app: web::Data<AppState>) -> HttpResponse {
     if app.is_draining() {
         HttpResponse::ServiceUnavailable().body("draining")
     } else {
@@ -41,33 +50,55 @@ struct Report<'a> {
     status: &'static str,
     version: &'static str,
     sessions: usize,
-    parts: &'a [Part],
+    parts: Vec<PartReport<'a>>,
 }
 
-/// The gateway and its parts.
-pub async fn report(app: web::Data<AppState>) -> HttpResponse {
-    let whole = app.parts.iter().all(|part| part.ready);
+#[derive(Serialize)]
+struct PartReport<'a> {
+    part: &'static str,
+    role: &'static str,
+    provider: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
+impl<'a> PartReport<'a> {
+    fn of(part: &'a Part) -> Self {
+        Self {
+            part: part.part,
+            role: part.role(),
+            provider: &part.provider,
+            ready: part.ready,
+            message: part.message.as_deref(),
+        }
+    }
+}
+
+/// `GET /health`
+pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
+    let all_ready = app.parts.iter().all(|part| part.ready);
     HttpResponse::Ok().json(Report {
-        status: match (app.is_draining(), whole) {
+        status: match (app.is_draining(), all_ready) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
         },
         version: env!("CARGO_PKG_VERSION"),
         sessions: app.registry.count(),
-        parts: &app.parts,
+        parts: app.parts.iter().map(PartReport::of).collect(),
     })
 }
 
-/// Metrics for Prometheus, on the main port: for whoever has an API key.
-pub async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
+/// `GET /metrics` of the main port, by API key.
+pub(super) async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
     if let Caller::User(_) = caller {
-        return Err(ApiError::new(Code::Forbidden, "metrics need an API key"));
+        return Err(AuthError::Forbidden("metrics need an API key").into());
     }
     Ok(metrics_for_operators(app).await)
 }
 
-/// Metrics for Prometheus, on a port that only operators reach.
-pub async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
+/// `GET /metrics` of the separate port, which only operators reach.
+pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
 }
