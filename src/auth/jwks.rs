@@ -203,7 +203,8 @@ impl Cache {
 
     /// Whether the cooldown is over.
     fn is_due(&self, now: Instant) -> bool {
-        let cooldown = if self.loaded_at.is_some() { self.cooldown } else { self.cooldown.min(FIRST_COOLDOWN) };
+        let cooldown =
+            if self.loaded_at.is_some() { self.cooldown } else { self.cooldown.min(FIRST_COOLDOWN) };
         self.fetched_at.is_none_or(|at| now >= at + cooldown)
     }
 

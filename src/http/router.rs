@@ -1,7 +1,7 @@
 //! Every route on one screen.
 
 use actix_web::{
-    FromRequest, Handler, HttpResponse, Resource, ResponseError, Responder, Route,
+    FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, Route,
     http::{
         Method,
         header::{ALLOW, HeaderValue},
@@ -139,9 +139,8 @@ where
 fn at<const N: usize>(path: &str, endpoints: [Endpoint; N]) -> Resource {
     let methods: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
     let allow = methods.join(", ");
-    let resource = endpoints
-        .into_iter()
-        .fold(web::resource(path), |resource, endpoint| resource.route(endpoint.route));
+    let resource =
+        endpoints.into_iter().fold(web::resource(path), |resource, endpoint| resource.route(endpoint.route));
     resource.default_service(web::to(move || std::future::ready(method_not_allowed(&allow))))
 }
 

@@ -82,10 +82,7 @@ pub(in crate::http) async fn configure_audio(
             message: "16-bit little-endian PCM, 16 kHz, mono",
             timestamp: clock::timestamp(clock::unix_ms()),
         })),
-        Some("lc3") => Err(ApiError::new(
-            Code::Unsupported,
-            "format: lc3 is not supported; send pcm",
-        )),
+        Some("lc3") => Err(ApiError::new(Code::Unsupported, "format: lc3 is not supported; send pcm")),
         Some(_) | None => Err(ApiError::invalid("format", "must be \"pcm\"")),
     }
 }

@@ -23,6 +23,9 @@ impl FromRequest for NotDraining {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let app = request.app_data::<web::Data<AppState>>();
-        ready(app.ok_or_else(|| ApiError::internal("the application has no state")).and_then(|app| Self::check(app)))
+        ready(
+            app.ok_or_else(|| ApiError::internal("the application has no state"))
+                .and_then(|app| Self::check(app)),
+        )
     }
 }

@@ -23,7 +23,8 @@ pub(super) async fn talk() -> HttpResponse {
 
 /// `GET /static/{file}`
 pub(super) async fn asset(file: web::Path<String>) -> Result<HttpResponse, ApiError> {
-    let (_, kind, content) = ASSETS.iter().find(|(name, ..)| *name == *file).ok_or_else(ApiError::not_found)?;
+    let (_, kind, content) =
+        ASSETS.iter().find(|(name, ..)| *name == *file).ok_or_else(ApiError::not_found)?;
     Ok(page(kind, content))
 }
 
