@@ -42,6 +42,7 @@ pub enum SpeechEvent {
 /// What ended an utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "UtteranceEndReason")]
 pub enum EndReason {
     /// The speaker fell silent for longer than the hang-over.
     Silence,
