@@ -41,7 +41,7 @@ export class ChannelClosed extends Error {
     this.isTokenEnded = code === TOKEN_ENDED;
     this.isSessionOver = code === 1000 || FINAL_REASONS.has(endReason) || refusal?.code === 'SESSION_NOT_FOUND';
     this.isFinal = this.isSuperseded || this.isSessionOver
-      || (!this.isTokenEnded && (refusal?.retryable === false || !RETRIED.has(code)));
+      || (!this.isTokenEnded && !(refusal?.retryable ?? RETRIED.has(code)));
     this.message = this.#describe(reason, refusal, endReason);
   }
 
@@ -161,11 +161,10 @@ export class Channel {
     return this.#connection?.isAttached ?? false;
   }
 
-  // Resolves with the first connection_ack. From then on the channel reconnects by itself, until onClosed or close().
+  // Attaches once. From then on the channel reconnects by itself, until onClosed or close().
   async open() {
-    const ack = await this.#attach();
+    await this.#attach();
     this.#stayAttached();
-    return ack;
   }
 
   // Dropped while there is no connection.
@@ -199,7 +198,7 @@ export class Channel {
     this.#tokenEndsAt = endsAt ?? null;
   }
 
-  async #attach() {
+  #attach() {
     const init = {
       type: 'connection_init', protocol: 'edge.v1', token: this.#token, capabilities: this.#capabilities,
       ...(this.#resume && {
@@ -218,11 +217,12 @@ export class Channel {
     let wait = FIRST_RETRY_MS;
     let attachedAt = performance.now();
     let tokenEnded = false;
+    let isFresh = false; // the token was renewed and has not attached yet
     for (;;) {
       const closed = await this.#connection.closed;
       clearTimeout(this.#renewal);
       if (signal.aborted) return;
-      if (closed.isFinal) return this.#events.onClosed(closed);
+      if (closed.isFinal || (closed.isTokenEnded && isFresh)) return this.#events.onClosed(closed);
       this.#events.onDisconnected();
       if (performance.now() - attachedAt >= STABLE_AFTER_MS) wait = FIRST_RETRY_MS;
       attachedAt = Infinity; // until it is attached again
@@ -236,6 +236,7 @@ export class Channel {
         try {
           this.#take(await this.#renewControlToken());
           tokenEnded = false;
+          isFresh = true;
         } catch (error) {
           if (signal.aborted) return;
           // Without an answer, or with a fault of the gateway's, it is tried again.
@@ -244,7 +245,13 @@ export class Channel {
         }
         if (signal.aborted) return;
       }
-      await this.#attach().then(() => { attachedAt = performance.now(); }, () => {});
+      try {
+        await this.#attach();
+        attachedAt = performance.now();
+        isFresh = false;
+      } catch {
+        // `closed` says why.
+      }
     }
   }
 

@@ -178,7 +178,7 @@ async function sendTyped() {
   if (!session) return;
   if (!session.say(text)) return transcript.note('Not sent: there is no connection at the moment.');
   transcript.typed(text);
-  $('line').value = '';
+  if ($('line').value.trim() === text) $('line').value = '';
 }
 
 $('start').onclick = talk;

@@ -43,12 +43,14 @@ function watchResources() {
       opened.contexts.push(this);
     }
   };
-  const getUserMedia = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-  navigator.mediaDevices.getUserMedia = async (wanted) => {
-    const stream = await getUserMedia(wanted);
-    opened.tracks.push(...stream.getTracks());
-    return stream;
-  };
+  const getUserMedia = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (getUserMedia) {
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+      const stream = await getUserMedia(wanted);
+      opened.tracks.push(...stream.getTracks());
+      return stream;
+    };
+  }
   const { setInterval, clearInterval } = globalThis;
   globalThis.setInterval = (...call) => {
     const id = setInterval(...call);
@@ -152,10 +154,16 @@ class TalkPage {
   }
 
   // Puts the test between the page and the gateway's control channel: `connections` has what the page sent on each,
-  // and can say something to it, and close, as the gateway would.
-  async interceptChannel() {
+  // and can say something to it, and close, as the gateway would. Those whose number is in `refused` get a close code at
+  // once.
+  async interceptChannel({ refused = {} } = {}) {
     this.connections = [];
     await this.tab.routeWebSocket(/\/v1\/ws/, (socket) => {
+      const code = refused[this.connections.length + 1];
+      if (code) {
+        this.connections.push({ sent: [], acks: [] });
+        return socket.close({ code });
+      }
       const server = socket.connectToServer();
       const connection = {
         sent: [],

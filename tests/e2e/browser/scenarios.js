@@ -40,7 +40,7 @@ exports.noMicrophone = async (page) => {
   return { ...shown, stillOpen: await page.stillOpen() };
 };
 
-// Types without having pressed anything, ends the session, and types in a second one.
+// Types without having pressed anything, ends the session, types in a second one, and leaves the page.
 exports.typing = async (page) => {
   await page.open();
   const hint = await page.text('#hint');
@@ -52,12 +52,15 @@ exports.typing = async (page) => {
   await page.status('Not connected');
   await page.type('Good evening.');
   await page.responses(2);
-  return {
+  const shown = {
     hint, hintBefore, hintAfter,
     typed: await page.texts('#conversation li.you'),
     answers: await page.texts('#conversation li.june'),
     notes: await page.texts('#conversation li.note'),
   };
+  await page.tab.goto('about:blank');
+  await page.gatewayIsIdle();
+  return shown;
 };
 
 // Works the button by keyboard and looks who has the focus while the page connects and after it.
@@ -170,9 +173,10 @@ exports.staysAway = async (page, { code }) => {
   };
 };
 
-// The control token has ended. `status` is what the gateway answers to the request for a new one.
-exports.tokenEnded = async (page, { status }) => {
-  await page.interceptChannel();
+// The control token has ended. `status` is what the gateway answers to the request for a new one; with `refused` it
+// does not take that one either.
+exports.tokenEnded = async (page, { status, refused }) => {
+  await page.interceptChannel({ refused: refused && { 2: 4401 } });
   const requests = [];
   await page.tab.route('**/control-token', async (route) => {
     requests.push(new URL(route.request().url()).pathname);
@@ -187,6 +191,9 @@ exports.tokenEnded = async (page, { status }) => {
   const session = await page.text('#session');
   if (status !== 200) {
     await page.tab.waitForSelector('#key:focus');
+  }
+  if (status !== 200 || refused) {
+    await page.status('Not connected');
     return { session, requests, connections: page.connections.length, button: await page.text('#start') };
   }
   const second = await page.connection(2);
