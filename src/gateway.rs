@@ -31,8 +31,7 @@ use crate::{
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
-        sessions::SessionStore,
-        sled::{Disk, DiskError, history::SledHistory},
+        sled::{Disk, DiskError, SledDenyList, SledHistory, SledSessions, gateway_secret},
     },
     telemetry,
     turn::endpointer::EndpointerConfig,
@@ -83,7 +82,7 @@ impl Gateway {
 
         let metrics = telemetry::start_metrics();
         let disk = Disk::open(&config.data_dir)?;
-        let records = SessionStore::new(disk.clone(), config.session.ttl)?;
+        let sessions = Arc::new(SledSessions::new(disk.clone(), config.session.ttl)?);
         let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
         let provider_config = config.providers.registry.clone();
         let providers =
@@ -93,14 +92,15 @@ impl Gateway {
 
         let speech_in_room = config.session.delivery == Delivery::Room;
         let issuer = config.livekit.as_ref().map(|livekit| TokenIssuer::new(livekit, speech_in_room));
-        let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
-        let deny = DenyList::open(disk.clone(), config.session.deny_ttl)?;
+        let control_secret = gateway_secret(&disk, "control", || rand::rng().random::<[u8; 32]>().to_vec())?;
+        let deny = DenyList::open(Arc::new(SledDenyList::new(disk.clone())?), config.session.deny_ttl).await;
+        let deny = deny.map_err(DiskError::from)?;
         let room_keys = issuer.clone().map(|issuer| RoomKeys { issuer, deny: deny.clone() });
         let users = Users::new(&config.auth)?;
         let authenticator = Authenticator::new(&config.auth, users, &control_secret, room_keys);
         let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
         if let Some(livekit) = &livekit {
-            deny.sweep(livekit);
+            deny.enforce_all(livekit);
         }
         let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
         let speech_rate_hz = providers.tts.ready().filter(|_| speech_in_room).map(|tts| tts.sample_rate_hz());
@@ -127,8 +127,10 @@ impl Gateway {
             llm: providers.llm.ready().cloned(),
             tts: providers.tts.ready().cloned(),
         });
+        let registry = SessionRegistry::new(sessions, services, handles);
+        registry.close_abandoned();
         let app = web::Data::new(AppState {
-            registry: SessionRegistry::new(records, services, handles),
+            registry,
             admission: Admission::new(authenticator.clone(), &config.connects),
             address_header: config.connects.address_header.clone(),
             authenticator,
@@ -189,7 +191,7 @@ impl Gateway {
             }
         }
         drop(self.media);
-        if let Err(error) = self.disk.sync() {
+        if let Err(error) = self.disk.sync().await {
             tracing::error!(%error, "the last writes are not durable");
         }
         tracing::info!("stopped");
