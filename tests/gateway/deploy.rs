@@ -15,7 +15,7 @@ fn repository(file: &str) -> String {
 fn settings() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
     let parts = fs::read_dir(folder).unwrap().map(|part| fs::read_to_string(part.unwrap().path()).unwrap());
-    parts.fold(repository("src/config.rs"), |all, part| all + &part)
+    parts.collect()
 }
 
 fn fly() -> Table {

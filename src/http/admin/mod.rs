@@ -73,6 +73,7 @@ struct SessionRow {
     end_reason: Option<EndReason>,
     created_at: String,
     /// A client is attached, or may come back within the grace.
+    #[serde(rename = "at_work")]
     live: bool,
 }
 

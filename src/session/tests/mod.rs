@@ -832,6 +832,16 @@ fn pre_roll_is_heard_before_the_room_and_does_not_take_its_place() {
     assert_eq!(rig.told(1)[0]["active"], "livekit");
 }
 
+#[test]
+fn the_acknowledgement_comes_before_what_an_attachment_ended() {
+    let mut rig = Rig::attached();
+    rig.channel_audio(&loud());
+    rig.attach(2, None);
+    let types = rig.told_types(2);
+    assert_eq!(types[0], "connection_ack");
+    assert!(types.contains(&"speech_ended".to_owned()), "{types:?}");
+}
+
 /// A binary frame.
 fn frame(seq: u32, codec: Codec, payload: &[u8], pre_roll: bool) -> UplinkFrame {
     UplinkFrame {
