@@ -400,3 +400,6 @@ fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {
         livekit_room: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! implementation on the embedded database; its disk work runs on threads of its own.
 
 pub(crate) mod deny_list;
-pub(crate) mod history;
+pub mod history;
+#[cfg(test)]
+pub(crate) mod memory;
 pub(crate) mod sessions;
 pub mod sled;
 #[cfg(test)]
