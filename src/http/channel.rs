@@ -57,7 +57,7 @@ async fn admit(app: &AppState, request: &HttpRequest, of_path: Profile) -> Resul
     }
     if profile == Profile::Mentra {
         let user = &grant.as_ref().ok_or_else(ApiError::missing_token)?.user;
-        if let Some(wait) = app.registry.is_crowded(user) {
+        if let Some(wait) = app.registry.takeover_wait(user) {
             // Such a client comes back after any close: it has to be kept from opening.
             return Err(ApiError::new(Code::RateLimited, "too many devices want this session").after(wait));
         }

@@ -11,6 +11,7 @@ mod pages;
 mod rooms;
 pub mod server;
 mod sessions;
+mod store_errors;
 
 use std::sync::{
     Arc,

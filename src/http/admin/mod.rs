@@ -86,9 +86,7 @@ pub async fn sessions(
     let limit = page.limit()?;
     let before = page.cursor.as_deref().map(str::parse).transpose();
     let before = before.map_err(|error| ApiError::invalid("cursor", error))?;
-    let reading = app.clone();
-    let records = web::block(move || reading.registry.newest(before, limit)).await;
-    let records = records.map_err(ApiError::internal)??;
+    let records = app.registry.newest(before, limit).await?;
     let last = records.last().filter(|_| records.len() == limit);
     let next_cursor = last.map(|record| record.session_id.to_string());
     let row = |record: SessionRecord| SessionRow {
@@ -121,7 +119,7 @@ pub async fn disconnect(
     _: Operator,
     id: web::Path<String>,
 ) -> Result<web::Json<Disconnected>, ApiError> {
-    let record = app.registry.get(parse_id(&id)?)?;
+    let record = app.registry.get(parse_id(&id)?).await?;
     let was_at_work = app.registry.live(record.session_id).is_some();
     // The user may not be in the room at the moment, but have a token.
     app.deny.deny(&record.room, &Identity::from(&record.user_id)).await?;
@@ -183,9 +181,9 @@ struct RoomRow {
 }
 
 impl RoomRow {
-    fn of(room: &proto::Room, app: &AppState) -> Result<Self, ApiError> {
+    async fn of(room: &proto::Room, app: &AppState) -> Result<Self, ApiError> {
         let session = match RoomName::parse(&room.name) {
-            Ok(name) => app.registry.of_room(&name)?,
+            Ok(name) => app.registry.of_room(&name).await?,
             Err(_) => None,
         };
         let created_ms =
@@ -217,7 +215,7 @@ pub async fn rooms(
     let rest = &rooms[start..];
     let page = &rest[..limit.min(rest.len())];
     let next_cursor = page.last().filter(|_| rest.len() > limit).map(|room| room.name.clone());
-    let rooms = page.iter().map(|room| RoomRow::of(room, &app)).collect::<Result<_, _>>()?;
+    let rooms = futures::future::try_join_all(page.iter().map(|room| RoomRow::of(room, &app))).await?;
     Ok(web::Json(RoomList { rooms, next_cursor }))
 }
 
@@ -283,7 +281,7 @@ pub async fn room_stats(
         *by_source.entry(track.source.clone()).or_default() += 1;
     }
     Ok(web::Json(RoomStats {
-        room: RoomRow::of(found, &app)?,
+        room: RoomRow::of(found, &app).await?,
         tracks: by_source,
         muted_tracks: tracks().filter(|track| track.muted).count(),
         everybody,

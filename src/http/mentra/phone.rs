@@ -46,7 +46,7 @@ pub async fn livekit_token(
     app: web::Data<AppState>,
     grant: Principal,
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
-    let record = active(&app, &grant)?;
+    let record = active(&app, &grant).await?;
     let info = app.authenticator.livekit_info(&record.user_id, &record.room)?;
     if let Some(session) = app.registry.live(record.session_id) {
         // One that is too busy to hear it is told by LiveKit when the phone is in the room.
@@ -98,7 +98,7 @@ pub async fn device_state(
     grant: Principal,
     body: web::Json<Map<String, Value>>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    pass_on(&app, &grant, "device_state", body.into_inner())
+    pass_on(&app, &grant, "device_state", body.into_inner()).await
 }
 
 /// `POST /api/client/goodbye`: passed on, too. The session has its grace, as after every close: the phone
@@ -113,20 +113,20 @@ pub async fn goodbye(
     } else {
         serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?
     };
-    pass_on(&app, &grant, "goodbye", said)
+    pass_on(&app, &grant, "goodbye", said).await
 }
 
 /// An answer that only says yes.
 #[derive(Debug, Serialize)]
 pub struct Nothing {}
 
-fn pass_on(
+async fn pass_on(
     app: &AppState,
     grant: &Principal,
     kind: &str,
     mut said: Map<String, Value>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    if let Some(record) = app.registry.newest_of(grant)? {
+    if let Some(record) = app.registry.newest_of(grant).await? {
         said.insert("type".into(), kind.into());
         app.consumers.said(record.session_id, &record.user_id, said);
     }
@@ -139,8 +139,8 @@ pub async fn min_version() -> web::Json<Value> {
 }
 
 /// The session that a phone's token is about.
-fn active(app: &AppState, grant: &Principal) -> Result<SessionRecord, ApiError> {
+async fn active(app: &AppState, grant: &Principal) -> Result<SessionRecord, ApiError> {
     // A phone that is told this opens its WebSocket again at once: `Retry-After` holds it back.
     let none = || ApiError::new(Code::NoActiveSession, "there is no session: open the WebSocket first");
-    app.registry.newest_of(grant)?.ok_or_else(none)
+    app.registry.newest_of(grant).await?.ok_or_else(none)
 }

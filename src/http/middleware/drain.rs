@@ -6,11 +6,12 @@ use crate::{
     http::AppState,
     ids::{Identity, RoomName},
     protocol::edge_v1::to_client::EndReason,
-    store::{sessions::LivekitRoom, sled::DiskError},
+    session::registry::RegistryError,
+    store::sessions::LivekitRoom,
 };
 
-/// A webhook came. Back at once: what is to be done at LiveKit is done aside.
-pub fn seen(app: &AppState, event: &proto::WebhookEvent) {
+/// A webhook came. Calls to LiveKit run in spawned tasks.
+pub async fn seen(app: &AppState, event: &proto::WebhookEvent) {
     let Some(livekit_room) = &event.room else { return };
     let Ok(room) = RoomName::parse(&livekit_room.name) else { return };
     let joined = match event.event.as_str() {
@@ -20,7 +21,7 @@ pub fn seen(app: &AppState, event: &proto::WebhookEvent) {
         "track_published" => return enforce(app, event, &room),
         _ => return,
     };
-    match session_of(app, &room, livekit_room) {
+    match session_of(app, &room, livekit_room).await {
         Ok(Some(EndReason::Logout | EndReason::Disconnected)) if joined => empty(app, room.clone()),
         Ok(Some(_) | None) => {}
         Err(error) => tracing::error!(%error, "a room's id is not recorded"),
@@ -31,14 +32,18 @@ pub fn seen(app: &AppState, event: &proto::WebhookEvent) {
 }
 
 /// Records the id that LiveKit has for a session's room; gives why that session is over, if it is.
-fn session_of(app: &AppState, room: &RoomName, seen: &proto::Room) -> Result<Option<EndReason>, DiskError> {
+async fn session_of(
+    app: &AppState,
+    room: &RoomName,
+    seen: &proto::Room,
+) -> Result<Option<EndReason>, RegistryError> {
     if seen.sid.is_empty() {
         return Ok(None);
     }
     let created_ms =
         if seen.creation_time_ms > 0 { seen.creation_time_ms } else { seen.creation_time * 1000 };
     let seen = LivekitRoom { sid: seen.sid.clone(), created_ms };
-    Ok(app.registry.room_is_there(room, &seen)?.and_then(|record| record.ended))
+    Ok(app.registry.room_created(room, seen).await?.and_then(|record| record.ended))
 }
 
 fn enforce(app: &AppState, event: &proto::WebhookEvent, room: &RoomName) {
@@ -46,7 +51,7 @@ fn enforce(app: &AppState, event: &proto::WebhookEvent, room: &RoomName) {
         && let Some(participant) = &event.participant
         && let Ok(identity) = Identity::parse(&participant.identity)
     {
-        app.deny.seen(livekit, room, &identity);
+        app.deny.enforce(livekit, room, &identity);
     }
 }
 

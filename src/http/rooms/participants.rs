@@ -105,7 +105,7 @@ async fn may_see(app: &AppState, request: &HttpRequest, room: &RoomName) -> Resu
     }
     match Caller::extract(request).await? {
         Caller::Anyone | Caller::Backend => Ok(()),
-        caller @ Caller::User(_) => match app.registry.of_room(room)? {
+        caller @ Caller::User(_) => match app.registry.of_room(room).await? {
             Some(record) if caller.may_use(&record).is_ok() => Ok(()),
             Some(_) | None => forbidden(),
         },

@@ -47,13 +47,9 @@ pub async fn of_session(
     if page.limit == 0 || page.limit > MAX_PAGE {
         return Err(ApiError::invalid("limit", format!("must be 1 to {MAX_PAGE}")));
     }
-    let record = app.registry.get_any(parse_id(&id)?)?;
+    let record = app.registry.get_any(parse_id(&id)?).await?;
     caller.may_use(&record)?;
-    let lines = app
-        .history
-        .of_session(&record.user_id, record.session_id, page.after, page.limit)
-        .await
-        .map_err(ApiError::internal)?;
+    let lines = app.history.of_session(&record.user_id, record.session_id, page.after, page.limit).await?;
     let next_after = (lines.len() == page.limit).then(|| lines.last().map(|line| line.seq)).flatten();
     Ok(web::Json(History { session_id: record.session_id, lines, next_after }))
 }

@@ -88,7 +88,7 @@ pub async fn create(
     if app.is_draining() {
         return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
-    let record = app.registry.create(&body.user_id)?;
+    let record = app.registry.create(&body.user_id).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &app, &request)))
 }
 
@@ -99,7 +99,7 @@ pub async fn show(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     Ok(web::Json(Session::of(record, &app, &request)))
 }
 
@@ -110,7 +110,7 @@ pub async fn renew(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     let session = Session::of(record, &app, &request);
     match session.denied_until {
         Some(until) => Err(NoToken::Denied { until }.into()),
@@ -133,7 +133,7 @@ pub async fn end(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Ended>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     app.registry.end(record.session_id, EndReason::Logout).await?;
     let room_deleted = match &app.livekit {
         Some(livekit) => livekit.delete_room(&record.room).await.is_ok(),
@@ -155,14 +155,14 @@ pub async fn participants(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Participants>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     let participants = app.rooms.present(&record.room).await?;
     Ok(web::Json(Participants { room_name: record.room, participants }))
 }
 
 /// The session a path names, if the caller may use it.
-pub(super) fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
-    let record = app.registry.get(parse_id(id)?)?;
+pub(super) async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
+    let record = app.registry.get(parse_id(id)?).await?;
     caller.may_use(&record)?;
     Ok(record)
 }

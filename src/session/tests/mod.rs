@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::{RoomKeys, users::Users},
     config::{AuthConfig, LivekitConfig},
-    deny::DenyList,
+    deny::tests::deny_list,
     error::Close,
     livekit::token::TokenIssuer,
     protocol::edge_v1::{
@@ -27,7 +27,6 @@ use crate::{
         vad::{Frame, SpeechDetector},
     },
     secret::Secret,
-    store::sled::Disk,
     turn::client_vad,
 };
 
@@ -52,7 +51,7 @@ impl SpeechDetector for LoudIsSpeech {
 /// Signs with LiveKit's keys, too. Shared: each has a store of its own behind its deny list.
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap().keep();
-    let deny = DenyList::open(Disk::open(&folder).unwrap(), Duration::from_secs(900)).unwrap();
+    let deny = deny_list(&folder);
     let livekit = LivekitConfig {
         url: "ws://livekit.example".into(),
         internal_url: "ws://livekit.example".into(),
