@@ -63,7 +63,7 @@ async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> 
     NotDraining::check(app)?;
     if profile == Profile::Mentra {
         let user = &principal.as_ref().ok_or_else(ApiError::missing_token)?.user;
-        if let Some(wait) = app.registry.is_crowded(user) {
+        if let Some(wait) = app.registry.takeover_wait(user) {
             // These clients reconnect after any close, so the upgrade itself has to be refused.
             return Err(ApiError::new(Code::RateLimited, "too many devices use this session").after(wait));
         }

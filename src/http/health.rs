@@ -9,26 +9,17 @@ use crate::{
 };
 
 /// A part of the pipeline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// `livekit`, `vad`, `transcriber`, `thinker`, `speaker`: older names, kept for compatibility; see [`Part::role`].
+    /// `livekit`, `vad`, `stt`, `llm`, `tts`
+    pub role: &'static str,
+    /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`.
     pub part: &'static str,
     pub provider: String,
     pub ready: bool,
     /// Why it is not ready, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-}
-
-impl Part {
-    /// What the part does, in the terms of the settings.
-    pub(crate) fn role(&self) -> &'static str {
-        match self.part {
-            "transcriber" => "stt",
-            "thinker" => "llm",
-            "speaker" => "tts",
-            other => other,
-        }
-    }
 }
 
 /// `GET /livez`
@@ -50,29 +41,7 @@ struct Report<'a> {
     status: &'static str,
     version: &'static str,
     sessions: usize,
-    parts: Vec<PartReport<'a>>,
-}
-
-#[derive(Serialize)]
-struct PartReport<'a> {
-    part: &'static str,
-    role: &'static str,
-    provider: &'a str,
-    ready: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-}
-
-impl<'a> PartReport<'a> {
-    fn of(part: &'a Part) -> Self {
-        Self {
-            part: part.part,
-            role: part.role(),
-            provider: &part.provider,
-            ready: part.ready,
-            message: part.message.as_deref(),
-        }
-    }
+    parts: &'a [Part],
 }
 
 /// `GET /health`
@@ -86,7 +55,7 @@ pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
         },
         version: env!("CARGO_PKG_VERSION"),
         sessions: app.registry.count(),
-        parts: app.parts.iter().map(PartReport::of).collect(),
+        parts: &app.parts,
     })
 }
 

@@ -14,6 +14,7 @@ mod router;
 pub mod server;
 mod sessions;
 mod state;
+mod store_errors;
 
 pub use self::health::Part;
 pub(crate) use self::{

@@ -43,9 +43,9 @@ struct RoomRow {
 }
 
 impl RoomRow {
-    fn of(room: &proto::Room, app: &AppState) -> Result<Self, ApiError> {
+    async fn of(room: &proto::Room, app: &AppState) -> Result<Self, ApiError> {
         let session = match RoomName::parse(&room.name) {
-            Ok(name) => app.registry.of_room(&name)?,
+            Ok(name) => app.registry.of_room(&name).await?,
             Err(_) => None,
         };
         let created_ms =
@@ -77,7 +77,7 @@ pub(in crate::http) async fn list(
     let rest = &rooms[start..];
     let page = &rest[..limit.min(rest.len())];
     let next_cursor = page.last().filter(|_| rest.len() > limit).map(|room| room.name.clone());
-    let rooms = page.iter().map(|room| RoomRow::of(room, &app)).collect::<Result<_, _>>()?;
+    let rooms = futures::future::try_join_all(page.iter().map(|room| RoomRow::of(room, &app))).await?;
     Ok(web::Json(RoomList { rooms, next_cursor }))
 }
 
@@ -142,7 +142,7 @@ pub(in crate::http) async fn stats(
         *by_source.entry(track.source.clone()).or_default() += 1;
     }
     Ok(web::Json(RoomStats {
-        room: RoomRow::of(found, &app)?,
+        room: RoomRow::of(found, &app).await?,
         tracks: by_source,
         muted_tracks: tracks().filter(|track| track.muted).count(),
         everybody,

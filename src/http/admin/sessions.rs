@@ -44,9 +44,7 @@ pub(in crate::http) async fn list(
     let limit = page.limit()?;
     let before = page.cursor.as_deref().map(str::parse).transpose();
     let before = before.map_err(|error| ApiError::invalid("cursor", error))?;
-    let reading = app.clone();
-    let records = web::block(move || reading.registry.newest(before, limit)).await;
-    let records = records.map_err(ApiError::internal)??;
+    let records = app.registry.newest(before, limit).await?;
     let last = records.last().filter(|_| records.len() == limit);
     let next_cursor = last.map(|record| record.session_id.to_string());
     let row = |record: SessionRecord| SessionRow {
@@ -79,7 +77,7 @@ pub(in crate::http) async fn disconnect(
     _: Operator,
     id: web::Path<String>,
 ) -> Result<web::Json<Disconnected>, ApiError> {
-    let record = app.registry.get(parse_id(&id)?)?;
+    let record = app.registry.get(parse_id(&id)?).await?;
     let was_at_work = app.registry.live(record.session_id).is_some();
     // Also if the user is not in the room at the moment: they may have a token.
     app.deny.deny(&record.room, &Identity::from(&record.user_id)).await?;

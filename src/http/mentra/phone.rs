@@ -45,7 +45,7 @@ pub(in crate::http) async fn livekit_token(
     app: web::Data<AppState>,
     principal: Principal,
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
-    let record = active(&app, &principal)?;
+    let record = active(&app, &principal).await?;
     let info = app.authenticator.livekit_info(&record.user_id, &record.room)?;
     if let Some(session) = app.registry.live(record.session_id) {
         // If the mailbox is full, the session learns it from LiveKit when the phone joins.
@@ -93,7 +93,7 @@ pub(in crate::http) async fn device_state(
     principal: Principal,
     body: web::Json<Map<String, Value>>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    pass_on(&app, &principal, "device_state", body.into_inner())
+    pass_on(&app, &principal, "device_state", body.into_inner()).await
 }
 
 /// `POST /api/client/goodbye`: passed on to the consumers. The session waits for its grace, as after every close:
@@ -108,20 +108,20 @@ pub(in crate::http) async fn goodbye(
     } else {
         serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?
     };
-    pass_on(&app, &principal, "goodbye", message)
+    pass_on(&app, &principal, "goodbye", message).await
 }
 
 /// A response without further fields.
 #[derive(Debug, Serialize)]
 pub(in crate::http) struct Nothing {}
 
-fn pass_on(
+async fn pass_on(
     app: &AppState,
     principal: &Principal,
     kind: &str,
     mut message: Map<String, Value>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    if let Some(record) = app.registry.newest_of(principal)? {
+    if let Some(record) = app.registry.newest_of(principal).await? {
         message.insert("type".into(), kind.into());
         app.consumers.said(record.session_id, &record.user_id, message);
     }
@@ -133,8 +133,8 @@ pub(in crate::http) async fn min_version() -> web::Json<Value> {
     web::Json(json!({"success": true, "data": {"required": "0.0.0", "recommended": "0.0.0"}}))
 }
 
-fn active(app: &AppState, principal: &Principal) -> Result<SessionRecord, ApiError> {
+async fn active(app: &AppState, principal: &Principal) -> Result<SessionRecord, ApiError> {
     // Phones open their WebSocket at once after this error; `Retry-After` delays that.
     let none = || ApiError::new(Code::NoActiveSession, "there is no session: open the WebSocket first");
-    app.registry.newest_of(principal)?.ok_or_else(none)
+    app.registry.newest_of(principal).await?.ok_or_else(none)
 }

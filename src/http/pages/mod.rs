@@ -9,11 +9,20 @@ use crate::{
 
 const TALK: &str = include_str!("../../../static/index.html");
 
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// Name, content type and content of the page's files.
 const ASSETS: &[(&str, &str, &str)] = &[
-    ("talk.js", "text/javascript; charset=utf-8", include_str!("../../../static/talk.js")),
-    ("talk.css", "text/css; charset=utf-8", include_str!("../../../static/talk.css")),
-    ("microphone.js", "text/javascript; charset=utf-8", include_str!("../../../static/microphone.js")),
+    ("talk.css", CSS, include_str!("../../../static/talk.css")),
+    ("talk.js", JAVASCRIPT, include_str!("../../../static/talk.js")),
+    ("api.js", JAVASCRIPT, include_str!("../../../static/api.js")),
+    ("capture-worklet.js", JAVASCRIPT, include_str!("../../../static/capture-worklet.js")),
+    ("channel.js", JAVASCRIPT, include_str!("../../../static/channel.js")),
+    ("microphone.js", JAVASCRIPT, include_str!("../../../static/microphone.js")),
+    ("player.js", JAVASCRIPT, include_str!("../../../static/player.js")),
+    ("session.js", JAVASCRIPT, include_str!("../../../static/session.js")),
+    ("transcript.js", JAVASCRIPT, include_str!("../../../static/transcript.js")),
 ];
 
 /// `GET /`
@@ -34,7 +43,7 @@ pub(super) async fn livekit_client(app: web::Data<AppState>) -> Result<HttpRespo
     let file = app.vendor_dir.join("livekit-client.umd.js");
     let script = web::block(move || std::fs::read(file)).await.map_err(ApiError::internal)?;
     let script = script.map_err(|_| ApiError::not_found())?;
-    Ok(HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(script))
+    Ok(HttpResponse::Ok().content_type(JAVASCRIPT).body(script))
 }
 
 /// `GET /api/asyncapi.json`: public.

@@ -24,7 +24,7 @@ pub(super) async fn viewer(
     }
     match Caller::extract(request).await? {
         Caller::Anyone | Caller::Backend => Ok(None),
-        caller @ Caller::User(_) => match app.registry.of_room(room)? {
+        caller @ Caller::User(_) => match app.registry.of_room(room).await? {
             Some(record) if caller.may_use(&record).is_ok() => Ok(Some(Identity::from(&record.user_id))),
             Some(_) | None => Err(other_room()),
         },

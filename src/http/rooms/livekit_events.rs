@@ -7,11 +7,12 @@ use crate::{
     http::AppState,
     ids::{Identity, RoomName},
     protocol::edge_v1::to_client::EndReason,
-    store::{sessions::LivekitRoom, sled::DiskError},
+    session::registry::RegistryError,
+    store::sessions::LivekitRoom,
 };
 
 /// Returns immediately; LiveKit calls run in spawned tasks.
-pub(super) fn apply(app: &AppState, event: &proto::WebhookEvent) {
+pub(super) async fn apply(app: &AppState, event: &proto::WebhookEvent) {
     let Some(livekit_room) = &event.room else { return };
     let Ok(room) = RoomName::parse(&livekit_room.name) else { return };
     let joined = match event.event.as_str() {
@@ -21,7 +22,7 @@ pub(super) fn apply(app: &AppState, event: &proto::WebhookEvent) {
         "track_published" => return enforce(app, event, &room),
         _ => return,
     };
-    match record_sid(app, &room, livekit_room) {
+    match record_sid(app, &room, livekit_room).await {
         Ok(Some(EndReason::Logout | EndReason::Disconnected)) if joined => delete(app, room.clone()),
         Ok(Some(_) | None) => {}
         Err(error) => tracing::error!(%error, "cannot record the LiveKit id of a room"),
@@ -32,14 +33,18 @@ pub(super) fn apply(app: &AppState, event: &proto::WebhookEvent) {
 }
 
 /// Records LiveKit's id of a session's room; returns why that session has ended, if it has.
-fn record_sid(app: &AppState, room: &RoomName, seen: &proto::Room) -> Result<Option<EndReason>, DiskError> {
+async fn record_sid(
+    app: &AppState,
+    room: &RoomName,
+    seen: &proto::Room,
+) -> Result<Option<EndReason>, RegistryError> {
     if seen.sid.is_empty() {
         return Ok(None);
     }
     let created_ms =
         if seen.creation_time_ms > 0 { seen.creation_time_ms } else { seen.creation_time * 1000 };
     let seen = LivekitRoom { sid: seen.sid.clone(), created_ms };
-    Ok(app.registry.room_is_there(room, &seen)?.and_then(|record| record.ended))
+    Ok(app.registry.room_created(room, seen).await?.and_then(|record| record.ended))
 }
 
 fn enforce(app: &AppState, event: &proto::WebhookEvent, room: &RoomName) {
@@ -47,7 +52,7 @@ fn enforce(app: &AppState, event: &proto::WebhookEvent, room: &RoomName) {
         && let Some(participant) = &event.participant
         && let Ok(identity) = Identity::parse(&participant.identity)
     {
-        app.deny.seen(livekit, room, &identity);
+        app.deny.enforce(livekit, room, &identity);
     }
 }
 

@@ -35,7 +35,7 @@ pub(in crate::http) async fn invite(
     id: web::Path<String>,
     body: web::Json<Invite>,
 ) -> Result<web::Json<Invitation>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     if body.session_id != record.session_id {
         return Err(ApiError::invalid("session_id", "is not the one in the path"));
     }

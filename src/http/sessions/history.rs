@@ -44,13 +44,9 @@ pub(in crate::http) async fn of_session(
     if query.limit == 0 || query.limit > MAX_PAGE {
         return Err(ApiError::invalid("limit", format!("must be 1 to {MAX_PAGE}")));
     }
-    let record = app.registry.get_any(parse_id(&id)?)?;
+    let record = app.registry.get_any(parse_id(&id)?).await?;
     caller.may_use(&record)?;
-    let lines = app
-        .history
-        .of_session(&record.user_id, record.session_id, query.after, query.limit)
-        .await
-        .map_err(ApiError::internal)?;
+    let lines = app.history.of_session(&record.user_id, record.session_id, query.after, query.limit).await?;
     let next_after = (lines.len() == query.limit).then(|| lines.last().map(|line| line.seq)).flatten();
     Ok(web::Json(History { session_id: record.session_id, lines, next_after }))
 }

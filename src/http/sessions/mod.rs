@@ -82,7 +82,7 @@ pub(super) async fn create(
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_act_for(&body.user_id)?;
-    let record = app.registry.create(&body.user_id)?;
+    let record = app.registry.create(&body.user_id).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &app, &request)))
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn show(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     Ok(web::Json(Session::of(record, &app, &request)))
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn end(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<EndedSession>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     app.registry.end(record.session_id, EndReason::Logout).await?;
     let room_deleted = match &app.livekit {
         Some(livekit) => livekit.delete_room(&record.room).await.is_ok(),
@@ -132,14 +132,14 @@ pub(super) async fn participants(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<SessionParticipants>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     let participants = app.rooms.present(&record.room).await?;
     Ok(web::Json(SessionParticipants { room_name: record.room, participants }))
 }
 
 /// The session of a path, if the caller may use it.
-fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
-    let record = app.registry.get(parse_id(id)?)?;
+async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
+    let record = app.registry.get(parse_id(id)?).await?;
     caller.may_use(&record)?;
     Ok(record)
 }

@@ -27,7 +27,7 @@ pub(in crate::http) async fn remove(
     path: web::Path<(String, String)>,
 ) -> Result<web::Json<Removed>, ApiError> {
     let (id, identity) = path.into_inner();
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     let identity = Identity::parse(&identity).map_err(|error| ApiError::invalid("identity", error))?;
     if identity == Identity::agent_of(&record.user_id) {
         return Err(ApiError::invalid("identity", "the gateway's own agent stays until the session ends"));
@@ -39,7 +39,7 @@ pub(in crate::http) async fn remove(
         Ok(()) => true,
         Err(LivekitError::NotFound(_)) => false,
         Err(error) => {
-            app.deny.seen(livekit, &record.room, &identity);
+            app.deny.enforce(livekit, &record.room, &identity);
             let message = "LiveKit cannot be reached: they may still be in the room, but get no new token";
             return Err(ApiError { message: message.into(), ..error.into() });
         }

@@ -43,7 +43,7 @@ pub(in crate::http) async fn control(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<ControlToken>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     Ok(web::Json(ControlToken::issue(&record, &app, &request)))
 }
 
@@ -54,7 +54,7 @@ pub(in crate::http) async fn renew(
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     let session = Session::of(record, &app, &request);
     match session.denied_until {
         Some(until) => Err(LivekitTokenError::Denied { until }.into()),
