@@ -34,8 +34,7 @@ use crate::{
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
-        sessions::SessionStore,
-        sled::{Disk, DiskError, history::SledHistory},
+        sled::{Disk, DiskError, SledDenyList, SledHistory, SledSessions, gateway_secret},
     },
     telemetry,
     turn::endpointer::EndpointerConfig,
@@ -74,7 +73,7 @@ impl Gateway {
             tracing::warn!("{note}");
         }
         let metrics = telemetry::start_metrics();
-        let stores = Stores::open(&config)?;
+        let stores = Stores::open(&config).await?;
         let providers = load_providers(&config).await?;
         let parts = parts::parts(&config, &providers);
         for message in parts.iter().filter_map(|part| part.message.as_deref()) {
@@ -87,7 +86,7 @@ impl Gateway {
             .zip(media.as_ref())
             .map(|(livekit, media)| Livekit::new(livekit, &config, &providers, &stores.deny, media));
         if let Some(livekit) = &livekit {
-            stores.deny.sweep(&livekit.api);
+            stores.deny.enforce_all(&livekit.api);
         }
         let authenticator = authenticator(&config, &stores, livekit.as_ref())?;
         let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
@@ -109,8 +108,10 @@ impl Gateway {
             tts: providers.tts.ready().cloned(),
         });
         let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
+        let registry = SessionRegistry::new(stores.sessions, services, handles);
+        registry.close_abandoned();
         let app = web::Data::new(AppState {
-            registry: SessionRegistry::new(stores.sessions, services, handles),
+            registry,
             admission: Admission::new(authenticator.clone(), &config.connects),
             address_header: config.connects.address_header.clone(),
             authenticator,
@@ -154,7 +155,7 @@ impl Gateway {
             }
         }
         drop(self.media);
-        if let Err(error) = self.disk.sync() {
+        if let Err(error) = self.disk.sync().await {
             tracing::error!(%error, "the last writes are not durable");
         }
         tracing::info!("stopped");
@@ -173,7 +174,7 @@ fn install_crypto_providers() {
 /// What is kept on disk.
 struct Stores {
     disk: Disk,
-    sessions: SessionStore,
+    sessions: Arc<SledSessions>,
     history: Arc<dyn HistoryStore>,
     deny: DenyList,
     /// Signs control tokens, where the settings have no secret for that.
@@ -181,14 +182,14 @@ struct Stores {
 }
 
 impl Stores {
-    fn open(config: &Config) -> Result<Self, DiskError> {
+    async fn open(config: &Config) -> Result<Self, DiskError> {
         let disk = Disk::open(&config.stores.data_dir)?;
-        let sessions = SessionStore::new(disk.clone(), config.session.ttl)?;
+        let deny_store = Arc::new(SledDenyList::new(disk.clone())?);
         Ok(Self {
+            sessions: Arc::new(SledSessions::new(disk.clone(), config.session.ttl)?),
             history: Arc::new(SledHistory::new(disk.clone())?),
-            deny: DenyList::open(disk.clone(), config.rooms.deny_ttl)?,
-            control_secret: sessions.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?,
-            sessions,
+            deny: DenyList::open(deny_store, config.rooms.deny_ttl).await?,
+            control_secret: gateway_secret(&disk, "control", || rand::rng().random::<[u8; 32]>().to_vec())?,
             disk,
         })
     }
