@@ -11,7 +11,9 @@ use crate::{
 /// A part of the pipeline and how it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// `livekit`, `transcriber`, `thinker`, `speaker`, `vad`
+    /// `livekit`, `vad`, `stt`, `llm`, `tts`
+    pub role: &'static str,
+    /// The older names of the roles: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`.
     pub part: &'static str,
     /// Who does it.
     pub provider: String,

@@ -16,7 +16,7 @@ pub(crate) use counting::word_errors;
 /// # Panics
 /// Where there are none: a test that needs them fails rather than pass unrun.
 pub(crate) fn models() -> PathBuf {
-    let cache = super::registry::cache_folder(|name| std::env::var(name).ok());
+    let cache = super::cache_folder(|name| std::env::var(name).ok());
     let folder = cache.expect("a home directory, or JUNE_CACHE").join("models");
     assert!(folder.is_dir(), "no models in {}: run scripts/setup models", folder.display());
     folder
