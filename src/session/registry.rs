@@ -121,6 +121,12 @@ impl SessionRegistry {
         self.find(id).await?.ok_or(RegistryError::NotFound)
     }
 
+    /// A token was issued for a session: it is not forgotten, though no client has attached yet.
+    pub async fn keep(&self, id: SessionId) -> Result<(), RegistryError> {
+        self.shared.store.change(id, SessionChange::Used).await?;
+        Ok(())
+    }
+
     /// The session of a room, ended or not.
     pub async fn of_room(&self, room: &RoomName) -> Result<Option<SessionRecord>, RegistryError> {
         Ok(self.shared.store.of_room(room).await?.map(|record| self.current(record)))

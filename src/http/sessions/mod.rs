@@ -111,6 +111,7 @@ pub async fn renew(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.registry.keep(record.session_id).await?;
     let session = Session::of(record, &app, &request);
     match session.denied_until {
         Some(until) => Err(NoToken::Denied { until }.into()),
