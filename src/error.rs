@@ -1,63 +1,66 @@
-//! All that a client ever sees of a failure: a [`Code`], and a sentence.
+//! The failures that clients see: error codes and close codes. docs/PROTOCOL.md lists every one.
 //!
-//! Over HTTP that is a problem document (RFC 9457), on the control channel a message of type
-//! `error` or `connection_error`. What happened in detail goes to the log and nowhere else.
-//! docs/PROTOCOL.md lists every code.
+//! An HTTP response and a `connection_error` are made from an [`ApiError`](crate::http::error::ApiError).
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use actix_web::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, in the words of the wire.
+/// For the modules that still return it; it belongs to HTTP.
+pub use crate::http::error::ApiError;
+
+/// An error code of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
-    /// No token came with the request.
+    /// The request has no token.
     MissingToken,
-    /// The token is not one of ours, or was altered.
+    /// The token has no valid signature, or lacks a claim.
     InvalidToken,
-    /// The token was good once.
+    /// The token has expired.
     ExpiredToken,
-    /// Whether the token is good cannot be said: its issuer's keys cannot be had.
+    /// The token cannot be verified: the identity provider's keys cannot be fetched.
     AuthUnavailable,
-    /// The token is good, but not for this.
+    /// The token is valid, but does not permit this.
     Forbidden,
-    /// A field or parameter is missing or has a value that makes no sense.
+    /// A field or parameter is missing or invalid.
     InvalidRequest,
-    /// There is no such session (any more).
+    /// The session does not exist, or has ended.
     SessionNotFound,
-    /// There is no such page or route.
+    /// The route or resource does not exist.
     NotFound,
-    /// The body or frame is larger than the limit.
+    /// The route does not support the method.
+    MethodNotAllowed,
+    /// The body or frame exceeds the limit.
     TooLarge,
-    /// The body is not of a type that is read here.
+    /// The body is not JSON.
     UnsupportedMediaType,
-    /// The message could not be read.
+    /// The message cannot be decoded.
     MalformedMessage,
-    /// The message is good but this gateway, or this profile, does not do that.
+    /// The message is valid, but this gateway or this profile does not support it.
     Unsupported,
-    /// The session is not in a state for that.
+    /// The session's state does not permit this.
     SessionError,
-    /// A MentraOS phone calls that has no session.
+    /// The user of a MentraOS phone has no session.
     NoActiveSession,
     /// Too many requests or messages.
     RateLimited,
-    /// LiveKit is out of reach, or not configured.
+    /// LiveKit cannot be reached, or is not configured.
     MediaUnavailable,
-    /// LiveKit has nobody who records.
+    /// LiveKit has no egress service.
     RecordingUnavailable,
-    /// Speech recognition, thinking or speaking is off or failed.
+    /// STT, LLM or TTS is off or failed.
     AiUnavailable,
-    /// The gateway is full, or going down: another try, or another machine, may work.
+    /// The gateway is full, or shuts down: retrying may work.
     Overloaded,
-    /// A fault of ours.
+    /// The gateway failed.
     InternalError,
 }
 
 impl Code {
-    /// The code as it is written on the wire.
+    /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MissingToken => "MISSING_TOKEN",
@@ -68,6 +71,7 @@ impl Code {
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::SessionNotFound => "SESSION_NOT_FOUND",
             Self::NotFound => "NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::TooLarge => "TOO_LARGE",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::MalformedMessage => "MALFORMED_MESSAGE",
@@ -83,13 +87,14 @@ impl Code {
         }
     }
 
-    /// The HTTP status of an answer with this code.
+    /// The status of an HTTP response with this code.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::MissingToken | Self::InvalidToken | Self::ExpiredToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::InvalidRequest | Self::MalformedMessage | Self::Unsupported => StatusCode::BAD_REQUEST,
             Self::SessionNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SessionError => StatusCode::CONFLICT,
@@ -104,7 +109,7 @@ impl Code {
         }
     }
 
-    /// Whether the same request may work later.
+    /// Whether the same request may succeed later.
     pub const fn retryable(self) -> bool {
         matches!(
             self,
@@ -119,9 +124,8 @@ impl Code {
         )
     }
 
-    /// How long to wait before another try where nothing says more, in seconds; none where a wait alone does
-    /// not help.
-    const fn shortest_wait_s(self) -> Option<u64> {
+    /// The `Retry-After` of a response, in seconds, unless the error has its own; none if waiting does not help.
+    pub(crate) const fn default_retry_after_s(self) -> Option<u64> {
         match self {
             Self::RateLimited | Self::Overloaded | Self::MediaUnavailable | Self::AuthUnavailable => Some(1),
             Self::NoActiveSession => Some(5),
@@ -132,6 +136,7 @@ impl Code {
             | Self::InvalidRequest
             | Self::SessionNotFound
             | Self::NotFound
+            | Self::MethodNotAllowed
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::MalformedMessage
@@ -143,7 +148,7 @@ impl Code {
         }
     }
 
-    /// How a control channel is closed that this keeps from being attached.
+    /// How a control channel is closed that cannot be attached because of this.
     pub const fn close(self) -> Close {
         match self {
             Self::MissingToken | Self::InvalidToken | Self::ExpiredToken => Close::Unauthorized,
@@ -154,6 +159,7 @@ impl Code {
             | Self::InvalidRequest
             | Self::SessionNotFound
             | Self::NotFound
+            | Self::MethodNotAllowed
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::MalformedMessage
@@ -173,117 +179,30 @@ impl fmt::Display for Code {
     }
 }
 
-/// A failure on its way to a client.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{code}: {message}")]
-pub struct ApiError {
-    /// For programs.
-    pub code: Code,
-    /// For people; never a secret, a path or another user's name.
-    pub message: String,
-    /// When another try makes sense, where that is known.
-    pub retry_after: Option<Duration>,
-}
-
-impl ApiError {
-    /// A failure with its sentence.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
-    }
-
-    /// The same, and when another try makes sense.
-    #[must_use]
-    pub fn after(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
-    }
-
-    /// Nobody said who they are.
-    pub fn missing_token() -> Self {
-        Self::new(Code::MissingToken, "send Authorization: Bearer …, or ?token=…")
-    }
-
-    /// A field of a request that makes no sense.
-    pub fn invalid(field: &str, problem: impl fmt::Display) -> Self {
-        Self::new(Code::InvalidRequest, format!("{field}: {problem}"))
-    }
-
-    /// A fault of ours: the cause is logged here, once, and the client learns only that it happened.
-    pub fn internal(cause: impl fmt::Display) -> Self {
-        tracing::error!(%cause, "request failed by a fault of ours");
-        Self::new(Code::InternalError, "something went wrong on our side")
-    }
-
-    /// The session that a client asked for is not there.
-    pub fn no_such_session() -> Self {
-        Self::new(Code::SessionNotFound, "there is no such session, or it has ended")
-    }
-}
-
-/// The body of an HTTP answer that reports a failure (RFC 9457 §3.1), with our code as an extension member.
-#[derive(Debug, Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'a str,
-    status: u16,
-    code: Code,
-    detail: &'a str,
-}
-
-impl ResponseError for ApiError {
-    fn status_code(&self) -> StatusCode {
-        self.code.status()
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let status = self.status_code();
-        let mut response = HttpResponse::build(status);
-        response.content_type("application/problem+json");
-        if status == StatusCode::UNAUTHORIZED {
-            response.insert_header(("WWW-Authenticate", "Bearer"));
-        }
-        if let Some(shortest) = self.code.shortest_wait_s() {
-            let wait =
-                self.retry_after.map_or(shortest, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
-            response.insert_header(("Retry-After", wait.to_string()));
-        }
-        response.body(
-            serde_json::to_string(&Problem {
-                kind: "about:blank",
-                title: status.canonical_reason().unwrap_or_default(),
-                status: status.as_u16(),
-                code: self.code,
-                detail: &self.message,
-            })
-            .expect("a problem document has only strings and numbers"),
-        )
-    }
-}
-
-/// Why the gateway closes a control channel (protocol.md §7.4).
+/// Why the gateway closes a control channel (docs/PROTOCOL.md, "Close codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Close {
-    /// The session is over by the client's own wish.
+    /// The client ended the session.
     Normal,
-    /// The client was silent for too long, or the gateway goes away.
+    /// The client was silent for too long.
     GoingAway,
-    /// The client broke the protocol too often.
+    /// The client violated the protocol too often.
     Policy,
-    /// A frame over the limit.
+    /// A frame exceeded the limit.
     TooBig,
-    /// A fault of ours.
+    /// The gateway failed.
     Internal,
     /// The gateway restarts.
     Restart,
-    /// The gateway is full, or two devices fight for one session.
+    /// The gateway is full, or several devices take one session from each other.
     Overloaded,
     /// A newer socket took the session.
     Superseded,
-    /// The token ended or was withdrawn.
+    /// The token has expired.
     Unauthorized,
-    /// The client floods.
+    /// The client sends too much.
     RateLimited,
-    /// The client does not take what it is sent.
+    /// The client does not read.
     SlowClient,
 }
 
@@ -308,22 +227,7 @@ impl Close {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::body::to_bytes;
-
     use super::*;
-
-    #[actix_web::test]
-    async fn a_failure_leaves_as_a_problem_document() {
-        let response = ApiError::invalid("user_id", "must not be empty").error_response();
-
-        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
-        let body = to_bytes(response.into_body()).await.unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(body["code"], "INVALID_REQUEST");
-        assert_eq!(body["detail"], "user_id: must not be empty");
-        assert_eq!(body["status"], 400);
-    }
 
     #[test]
     fn a_code_has_one_name_on_the_wire() {

@@ -14,9 +14,8 @@ use parking_lot::{Mutex, RwLock};
 use self::entries::{Entries, Full};
 use crate::{
     clock,
-    error::Code,
     ids::{GuestName, Identity, RoomName},
-    livekit::api::LivekitApi,
+    livekit::api::{LivekitApi, LivekitError},
     store::{
         StoreError,
         deny_list::{DenyEntry, DenyListStore},
@@ -144,7 +143,7 @@ impl DenyList {
             }
             match api.remove_participant(room, identity).await {
                 Ok(()) => return metrics::counter!(telemetry::TURNED_AWAY).increment(1),
-                Err(error) if error.code == Code::NotFound => return,
+                Err(LivekitError::NotFound(_)) => return,
                 Err(_) => tokio::time::sleep(backoff).await,
             }
             backoff *= 2;

@@ -1,10 +1,7 @@
-//! What clients are told when a store, the session registry or the deny list cannot do something.
+//! Failures of stores, the session registry and the deny list, as clients see them.
 
 use crate::{
-    deny::DenyError,
-    error::{ApiError, Code},
-    session::registry::RegistryError,
-    store::StoreError,
+    deny::DenyError, error::Code, http::error::ApiError, session::registry::RegistryError, store::StoreError,
 };
 
 impl From<StoreError> for ApiError {

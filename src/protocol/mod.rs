@@ -140,6 +140,6 @@ pub(crate) mod tests {
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
             assert_eq!(cells[2], code.status().as_u16().to_string(), "{code}");
         }
-        assert_eq!(rows.len(), 20);
+        assert_eq!(rows.len(), 21);
     }
 }

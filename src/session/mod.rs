@@ -53,8 +53,8 @@ pub use self::{
 };
 use crate::{
     audio::Pcm,
-    auth::{Authenticator, Principal},
-    error::{ApiError, Code},
+    auth::{AuthError, Authenticator, Principal},
+    error::Code,
     ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
     livekit::{agent::AgentState, room_token::RoomTokenVerifier},
     protocol::{
@@ -146,7 +146,7 @@ pub enum Input {
     /// A client sent audio without one.
     UplinkPcm(SocketId, Bytes),
     /// The answer to [`Effect::VerifyToken`]; with the `id` of the client's message.
-    TokenVerified(SocketId, Option<String>, Result<Principal, ApiError>),
+    TokenVerified(SocketId, Option<String>, Result<Principal, AuthError>),
     /// A client was given a LiveKit token over REST.
     LivekitTokenIssued,
     /// The user's microphone is in the room, as LiveKit says.

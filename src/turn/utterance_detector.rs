@@ -40,6 +40,7 @@ pub enum SpeechEvent {
 /// What ended an utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "UtteranceEndReason")]
 pub enum EndReason {
     /// The user was silent for `min_silence`.
     Silence,

@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::LivekitConfig,
     error::{ApiError, Code},
-    http::{AppState, middleware::drain},
+    http::{AppState, rooms::livekit_events},
     ids::{Identity, RoomName},
     livekit::api,
     room::roster::{Event, LeaveReason},
@@ -232,7 +232,7 @@ async fn take(app: &AppState, event: proto::WebhookEvent) -> Result<&'static str
     if let Some((room, identity)) = microphone(&event) {
         wake_agent(app, &room, &identity).await;
     }
-    drain::seen(app, &event).await;
+    livekit_events::apply(app, &event).await;
     let Some((room, happened)) = roster_event(&event) else { return Ok("ignored") };
     let late = event.created_at > 0 && clock::unix_s() as i64 - event.created_at > LATE_S;
     let mut taken = app.rooms.happened(&room, happened).await;

@@ -492,6 +492,7 @@ pub struct ParticipantsUpdate {
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "SessionEndReason")]
 pub enum EndReason {
     /// Its client did not come back in time.
     GraceExpired,
