@@ -8,7 +8,7 @@ use crate::{
     error::{ApiError, Code},
     http::{AppState, address, middleware::auth},
     protocol::{EDGE_V1, Profile, ToClient, edge_v1::from_client::ConnectionInit},
-    ws::connection::{self, Caller},
+    session::socket::{self, Caller},
 };
 
 /// Upgrades to a WebSocket that speaks `edge.v1`. Who may not is refused before the upgrade; who brings
@@ -39,7 +39,7 @@ async fn enter(
 ) -> Result<HttpResponse, actix_web::Error> {
     match admit(app, request, of_path).await {
         Ok(caller) => {
-            connection::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())
+            Ok(socket::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())?)
         }
         Err(error) => Ok(refuse(error)),
     }

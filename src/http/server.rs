@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, Request, body::BoxBody};
+use actix_http::HttpService;
 use actix_server::ServerHandle;
 use actix_service::{
     IntoServiceFactory, ServiceFactoryExt,
-    boxed::{self, BoxServiceFactory},
+    boxed,
     map_config,
 };
 use actix_web::{
@@ -24,7 +24,10 @@ use tokio::task::JoinHandle;
 
 use crate::{
     http::{AppState, middleware::log},
-    ws::{send_queue::Connection, upgrade},
+    ws::{
+        send_queue::Connection,
+        upgrade::{self, Routes},
+    },
 };
 
 /// A client that acknowledges nothing for this long is gone, whether or not it reads: its connection is
@@ -102,9 +105,6 @@ impl Server {
         }
     }
 }
-
-/// What answers requests.
-pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
 
 /// The routes, with what they work on.
 fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {

@@ -187,10 +187,10 @@ impl SessionActor {
             Effect::DropClips => self.services.clips.forget(self.session.info().id),
             Effect::Forward(message) => {
                 let info = self.session.info();
-                self.services.consumers.said(info.id, &info.user, message.into_object());
+                self.services.consumers.client_message(info.id, &info.user, message.into_object());
             }
             Effect::ForwardStream(message) => {
-                self.services.consumers.tell(&self.session.info().user, || serde_json::json!(message));
+                self.services.consumers.publish(&self.session.info().user, || serde_json::json!(message));
             }
             Effect::RefuseUntil(until) => self.registry.refuse_until(&self.session.info().user, until),
             Effect::Save(item, turn) => self.save(item, turn, ctx),
@@ -361,7 +361,7 @@ impl SessionActor {
         self.utterance = None;
         let id = self.session.info().id;
         self.services.clips.forget(id);
-        self.services.consumers.ended(id);
+        self.services.consumers.session_ended(id);
         self.registry.ended(id, reason, &ctx.address());
         // Items on their way to the disk get there without this actor: the store has them already.
         ctx.stop();

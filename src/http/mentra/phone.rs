@@ -128,7 +128,7 @@ fn pass_on(
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
     if let Some(record) = app.registry.newest_of(grant)? {
         said.insert("type".into(), kind.into());
-        app.consumers.said(record.session_id, &record.user_id, said);
+        app.consumers.client_message(record.session_id, &record.user_id, said);
     }
     Ok(Success::with(Nothing {}))
 }

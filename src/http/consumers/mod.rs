@@ -1,18 +1,18 @@
-//! The consumer port: what clients say, for backends (docs/MENTRA.md, "The consumer port").
+//! The consumer port: what clients send, for backends (docs/MENTRA.md, "The consumer port").
+
+mod socket;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
 use crate::{
-    consumers,
     error::{ApiError, Code},
     http::{AppState, middleware::auth::Operator},
     ids::UserId,
 };
 
-/// `?user=`
 #[derive(Debug, Deserialize)]
-pub struct Whose {
+pub struct ConsumerQuery {
     /// Whose sessions; everybody's where absent.
     user: Option<UserId>,
 }
@@ -23,10 +23,10 @@ pub async fn connect(
     _: Operator,
     request: HttpRequest,
     payload: web::Payload,
-    query: web::Query<Whose>,
+    query: web::Query<ConsumerQuery>,
 ) -> Result<HttpResponse, ApiError> {
     if app.is_draining() {
         return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
-    consumers::upgrade(&request, payload, query.user.as_ref(), &app.consumers, app.registry.clone())
+    socket::upgrade(&request, payload, query.into_inner().user, &app.consumers, &app.registry)
 }
