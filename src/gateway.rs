@@ -12,6 +12,7 @@ use std::{
 
 use actix::{Arbiter, ArbiterHandle};
 use actix_web::web;
+use futures::future::BoxFuture;
 use rand::Rng;
 use tokio::runtime::{Handle, Runtime};
 
@@ -21,13 +22,14 @@ use crate::{
     consumers::Consumers,
     deny::DenyList,
     http::{self, AppState, Part, Webhooks, server::Server},
+    ids::{Identity, RoomName},
     livekit::{
         agent::Agents, api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier, token::TokenIssuer,
     },
     protocol::edge_v1::to_client::Delivery,
     providers::registry::{Availability, Providers},
     response::clip_store::Clips,
-    room::Rooms,
+    room::{RoomService, Rooms, Unreachable, roster::Participant},
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
@@ -110,7 +112,10 @@ impl Gateway {
             }
             _ => None,
         };
-        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone(), deny.clone());
+        let room_service = livekit
+            .clone()
+            .map(|api| -> Arc<dyn RoomService> { Arc::new(LivekitRooms { api, deny: deny.clone() }) });
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, room_service);
         let room_tokens =
             config.livekit.as_ref().map(|livekit| RoomTokenVerifier::new(livekit, deny.clone()));
         let parts = parts(&config, &providers);
@@ -193,6 +198,24 @@ impl Gateway {
             tracing::error!(%error, "the last writes are not durable");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Who is in rooms, by LiveKit's API, and who is denied them.
+struct LivekitRooms {
+    api: Arc<LivekitApi>,
+    deny: DenyList,
+}
+
+impl RoomService for LivekitRooms {
+    fn participants(&self, room: RoomName) -> BoxFuture<'static, Result<Vec<Participant>, Unreachable>> {
+        let api = self.api.clone();
+        // The API logs the cause.
+        Box::pin(async move { api.participants(&room).await.map_err(|_| Unreachable) })
+    }
+
+    fn enforce(&self, room: &RoomName, identity: &Identity) {
+        self.deny.seen(&self.api, room, identity);
     }
 }
 

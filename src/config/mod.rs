@@ -132,7 +132,7 @@ pub struct ConfigError(pub Vec<String>);
 
 /// The development key pair of seed 001, for a LiveKit server on the same machine.
 const DEV_KEY: &str = "devkey";
-const DEV_SECRET: &str = "devsecret-devsecret-devsecret-32";
+const DEV_SECRET: &str = "secret";
 const DEV_LIVEKIT_URL: &str = "ws://127.0.0.1:7880";
 
 /// Items of earlier conversations that a session remembers.

@@ -8,11 +8,7 @@ use std::{
 
 use actix_http::HttpService;
 use actix_server::ServerHandle;
-use actix_service::{
-    IntoServiceFactory, ServiceFactoryExt,
-    boxed,
-    map_config,
-};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, map_config};
 use actix_web::{
     App,
     dev::{AppConfig, ServiceResponse},

@@ -1,4 +1,4 @@
-//! LiveKit's server API: called only for what a token cannot do (design §3).
+//! LiveKit's server API, called only for what a token cannot do (docs/ARCHITECTURE.md).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     room::roster::{LeaveReason, Participant, Track},
 };
 
-/// How long a call may take. A person waits for most of them.
+/// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The server API of one LiveKit.
@@ -66,7 +66,7 @@ impl LivekitApi {
         }
     }
 
-    /// Removes a participant from a room. A LiveKit that knows how (Cloud) takes their tokens back, too.
+    /// Removes a participant from a room. LiveKit Cloud also revokes their tokens.
     pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
         let options = RemoveParticipantOptions { revoke_token_ts: clock::unix_ms() as i64 };
         let removed =
@@ -81,7 +81,7 @@ impl LivekitApi {
     }
 }
 
-/// A participant as LiveKit describes it; none for those who are hidden or whose name is none.
+/// None for a hidden participant, or one whose identity is not valid.
 pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
     if info.permission.as_ref().is_some_and(|permission| permission.hidden) {
         return None;
@@ -97,7 +97,7 @@ pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
     })
 }
 
-/// Why a participant left, in fewer words than LiveKit has for it.
+/// Why a participant left.
 pub fn leave_reason(info: &proto::ParticipantInfo) -> LeaveReason {
     use proto::DisconnectReason as Livekit;
     match info.disconnect_reason() {
@@ -119,7 +119,6 @@ pub fn leave_reason(info: &proto::ParticipantInfo) -> LeaveReason {
     }
 }
 
-/// A track as LiveKit describes it.
 pub fn track(info: &proto::TrackInfo) -> Track {
     Track {
         sid: info.sid.clone(),
@@ -129,8 +128,8 @@ pub fn track(info: &proto::TrackInfo) -> Track {
     }
 }
 
-/// What LiveKit itself answered; none where it did not.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one kind is told apart")]
+/// The error that LiveKit answered with; none where it did not answer.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one kind of it matters")]
 pub fn answered(error: &ServiceError) -> Option<&ServerErrorCode> {
     match error {
         ServiceError::Twirp(ServerError::Twirp(code)) => Some(code),

@@ -1,8 +1,7 @@
 //! Recordings of rooms, made by LiveKit's egress service (docs.livekit.io, "Egress API").
 //!
-//! That service records in a process of its own, told by LiveKit; where it keeps files (a folder, S3 and
-//! its like) stands in its own configuration, so that the gateway needs no storage credentials. From us
-//! it gets the path.
+//! That service records in a process of its own, started by LiveKit. Where it stores files (a folder, S3) is part
+//! of its own configuration, so the gateway needs no storage credentials. The gateway chooses the path.
 
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use crate::{
     livekit::api::{answered, unreachable},
 };
 
-/// How long a call may take. LiveKit itself waits up to 24 s for an egress service to take a job.
+/// How long a call may take. LiveKit waits up to 24 s for an egress service to accept a job.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks LiveKit for recordings.
+/// The egress API of one LiveKit.
 pub struct Egress {
     egress: EgressClient,
     /// The beginning of every path, `recordings/`.
@@ -73,7 +72,7 @@ impl Egress {
         Self { egress, file_prefix }
     }
 
-    /// Starts to record everybody in a room: as OGG, or with their pictures as MP4.
+    /// Starts to record everybody in a room: audio as OGG, or audio and video as MP4.
     pub async fn start(&self, room: &RoomName, audio_only: bool) -> Result<Recording, ApiError> {
         let (file_type, end) = if audio_only {
             (proto::EncodedFileType::Ogg, "ogg")
@@ -86,8 +85,7 @@ impl Egress {
             filepath: path,
             ..proto::EncodedFileOutput::default()
         };
-        // A LiveKit without Redis has no way to an egress service, and says so here at once; a start would
-        // find it out by waiting.
+        // A LiveKit without Redis cannot reach an egress service: a list fails at once, a start only after a wait.
         self.list(Some(room)).await?;
         let options = RoomCompositeOptions { audio_only, ..RoomCompositeOptions::default() };
         let started = self
@@ -111,7 +109,7 @@ impl Egress {
     }
 }
 
-/// A room's name as a part of a file's: it must not climb out of its folder.
+/// A room's name as a part of a file name, without path separators.
 fn file_name(room: &RoomName) -> String {
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     room.as_str().chars().map(plain).collect()
@@ -140,7 +138,7 @@ fn recording(info: &proto::EgressInfo) -> Recording {
     }
 }
 
-/// What LiveKit's refusal means to an operator.
+/// What LiveKit's error means to an operator.
 fn refused(error: &ServiceError) -> ApiError {
     let Some(ServerErrorCode { code, msg, .. }) = answered(error) else {
         return unreachable(error);
@@ -151,10 +149,10 @@ fn refused(error: &ServiceError) -> ApiError {
             ApiError::new(Code::NotFound, "LiveKit knows no such recording, or no such room")
         }
         ServerErrorCode::INVALID_ARGUMENT => ApiError::new(Code::InvalidRequest, format!("LiveKit: {msg}")),
-        // A recording that is over cannot be stopped.
+        // A recording that has ended cannot be stopped.
         ServerErrorCode::FAILED_PRECONDITION => ApiError::new(Code::SessionError, format!("LiveKit: {msg}")),
-        // `internal`: no Redis, and so no way to an egress service. `unavailable`, `resource_exhausted`:
-        // none that listens, or none that has capacity.
+        // `internal`: no Redis, and so no egress service. `unavailable`, `resource_exhausted`: none that runs, or
+        // none with capacity.
         ServerErrorCode::INTERNAL
         | ServerErrorCode::UNAVAILABLE
         | ServerErrorCode::DEADLINE_EXCEEDED
@@ -172,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_name_does_not_climb_out_of_the_folder() {
+    fn a_file_name_has_no_path_separators() {
         let name = |room: &str| file_name(&RoomName::parse(room).unwrap());
         assert_eq!(name("room-john_doe-abc123"), "room-john_doe-abc123");
         assert_eq!(name("../../etc/passwd"), "______etc_passwd");

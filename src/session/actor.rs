@@ -210,7 +210,7 @@ impl SessionActor {
             Effect::WatchRoom(room) => self.watch(&room),
             Effect::UnwatchRoom(room) => {
                 if let Some(socket) = self.session.socket() {
-                    self.services.rooms.unwatch(&room, socket);
+                    self.services.rooms.unsubscribe(&room, socket);
                 }
             }
             Effect::Ended(reason) => self.ended(reason, ctx),
@@ -352,7 +352,13 @@ impl SessionActor {
     fn watch(&self, room: &RoomName) {
         let attached = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == attached) {
-            self.services.rooms.watch(room, handle.id, handle.send_queue(), SubscriberKind::Channel, None);
+            self.services.rooms.subscribe(
+                room,
+                handle.id,
+                handle.send_queue(),
+                SubscriberKind::Channel,
+                None,
+            );
         }
     }
 
@@ -497,7 +503,7 @@ impl StreamHandler<FromAgent> for SessionActor {
         match event {
             AgentEvent::Audio(source, samples) => self.step(Input::RoomAudio(source, samples), ctx),
             AgentEvent::SourceGone(source) => self.step(Input::SourceGone(source), ctx),
-            AgentEvent::Observed(event) => self.services.rooms.seen(&self.session.info().room, event),
+            AgentEvent::Observed(event) => self.services.rooms.observed(&self.session.info().room, event),
             AgentEvent::State(state) => self.step(Input::AgentState(state), ctx),
         }
     }

@@ -27,7 +27,6 @@ mod recognition;
 pub mod registry;
 mod response;
 pub mod resume_buffer;
-pub(crate) mod socket;
 pub mod subscriptions;
 pub mod takeover_limiter;
 #[cfg(test)]

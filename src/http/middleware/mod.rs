@@ -1,5 +1,4 @@
-//! What every request passes: authentication, the drain at shutdown, the request log.
+//! What every request passes: authentication and the request log.
 
 pub mod auth;
-pub mod drain;
 pub mod log;

@@ -59,7 +59,7 @@ pub async fn list(
     query: web::Query<Query>,
 ) -> Result<web::Json<Vec<Participant>>, ApiError> {
     may_see(&app, &request, &query.room).await?;
-    Ok(web::Json(app.rooms.present(&query.room).await?))
+    Ok(web::Json(app.rooms.participants(&query.room).await?))
 }
 
 /// `GET /api/livekit/participants/stream?room=`: everybody, and then every change.
@@ -80,7 +80,7 @@ pub async fn stream(
     let id = app.registry.next_socket();
     // The queue is empty: there is room.
     let _ = send_queue.send(RETRY);
-    app.rooms.watch(&room, id, &send_queue, SubscriberKind::Stream, resume);
+    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, resume);
     metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -99,7 +99,7 @@ fn position(id: &str) -> Option<(u64, u64)> {
 /// A room may be seen by whoever could join it, by the owner of its session, and by a backend.
 async fn may_see(app: &AppState, request: &HttpRequest, room: &RoomName) -> Result<(), ApiError> {
     let forbidden = || Err(ApiError::new(Code::Forbidden, "the token is not for this room"));
-    let pass = auth::token(request).and_then(|token| app.room_tokens.as_ref()?.read(&token));
+    let pass = auth::token(request).and_then(|token| app.room_tokens.as_ref()?.verify(&token));
     if let Some(pass) = pass {
         return if pass.room == *room { Ok(()) } else { forbidden() };
     }
@@ -131,7 +131,7 @@ impl Stream for Events {
 impl Drop for Events {
     fn drop(&mut self) {
         metrics::gauge!(telemetry::EVENT_STREAMS).decrement(1);
-        self.rooms.unwatch(&self.room, self.id);
+        self.rooms.unsubscribe(&self.room, self.id);
     }
 }
 

@@ -156,7 +156,7 @@ pub async fn participants(
     id: web::Path<String>,
 ) -> Result<web::Json<Participants>, ApiError> {
     let record = session(&app, &caller, &id)?;
-    let participants = app.rooms.present(&record.room).await?;
+    let participants = app.rooms.participants(&record.room).await?;
     Ok(web::Json(Participants { room_name: record.room, participants }))
 }
 

@@ -1,14 +1,16 @@
 //! The control channel's way in, for both profiles. The path and the subprotocol say which it is;
 //! nothing is guessed from what a client says.
 
+mod socket;
+
 use actix_web::{HttpRequest, HttpResponse, ResponseError, http::header::AUTHORIZATION, web};
 
+use self::socket::Caller;
 use crate::{
     auth::Principal,
     error::{ApiError, Code},
     http::{AppState, address, middleware::auth},
     protocol::{EDGE_V1, Profile, ToClient, edge_v1::from_client::ConnectionInit},
-    session::socket::{self, Caller},
 };
 
 /// Upgrades to a WebSocket that speaks `edge.v1`. Who may not is refused before the upgrade; who brings

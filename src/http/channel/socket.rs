@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use actix::{Addr, prelude::SendError};
+use actix::{Recipient, prelude::SendError};
 use actix_http::ws::HandshakeError;
 use actix_web::{HttpRequest, HttpResponse, web::Payload};
 use bytes::Bytes;
+use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     auth::{Principal, admission::Admission},
@@ -19,9 +20,7 @@ use crate::{
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit},
     },
     session::{
-        SocketId,
-        actor::SessionActor,
-        messages::{Attach, Attachment, FromSocket, SocketEvent, SocketHandle, TokenEnd},
+        messages::{self, Attachment, FromSocket, SocketEvent, SocketHandle, TokenEnd},
         registry::SessionRegistry,
     },
     telemetry,
@@ -44,7 +43,7 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTACH_ATTEMPTS: usize = 3;
 
 /// The client that asks for an upgrade.
-pub(crate) struct Caller {
+pub(super) struct Caller {
     pub profile: Profile,
     /// Who it is; none where it authenticates by `connection_init`.
     pub principal: Option<Principal>,
@@ -55,15 +54,26 @@ pub(crate) struct Caller {
 }
 
 /// Answers an upgrade.
-pub(crate) fn upgrade(
+pub(super) fn upgrade(
     request: &HttpRequest,
     payload: Payload,
     caller: Caller,
     registry: SessionRegistry,
     admission: Admission,
 ) -> Result<HttpResponse, HandshakeError> {
-    let profile = caller.profile;
-    let socket = |send_queue| Socket::new(caller, registry, admission, send_queue);
+    let Caller { profile, principal, init, base_url } = caller;
+    let socket = |send_queue: SendQueue| Socket {
+        handle: SocketHandle::new(registry.next_socket(), send_queue, base_url),
+        profile,
+        is_authenticated: principal.is_some(),
+        init,
+        attach: Box::new(move |socket, init| {
+            attach(principal.clone(), registry.clone(), admission.clone(), socket, profile, init)
+                .boxed_local()
+        }),
+        session: None,
+        rate_limit: MessageRateLimiter::default(),
+    };
     let (mut response, body) =
         connection::accept(request, payload, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
     Ok(response.streaming(body))
@@ -71,39 +81,25 @@ pub(crate) fn upgrade(
 
 type Context<'a> = EndpointContext<'a, Socket>;
 
+/// Authenticates a client, and attaches its socket to its session.
+type Attach = Box<
+    dyn Fn(SocketHandle, ConnectionInit) -> LocalBoxFuture<'static, Result<Recipient<FromSocket>, ApiError>>,
+>;
+
 /// The endpoint of one client.
 struct Socket {
-    id: SocketId,
+    handle: SocketHandle,
     profile: Profile,
-    /// None until `connection_init`, where the request had no token.
-    principal: Option<Principal>,
+    /// The upgrade brought a token; else `connection_init` has to.
+    is_authenticated: bool,
     init: ConnectionInit,
-    base_url: String,
-    registry: SessionRegistry,
-    admission: Admission,
-    send_queue: SendQueue,
+    attach: Attach,
     /// None until it is attached: in `edge.v1` by `connection_init`, in `mentra` at once.
-    session: Option<Addr<SessionActor>>,
+    session: Option<Recipient<FromSocket>>,
     rate_limit: MessageRateLimiter,
 }
 
 impl Socket {
-    fn new(caller: Caller, registry: SessionRegistry, admission: Admission, send_queue: SendQueue) -> Self {
-        let Caller { profile, principal, init, base_url } = caller;
-        Self {
-            id: registry.next_socket(),
-            profile,
-            principal,
-            init,
-            base_url,
-            registry,
-            admission,
-            send_queue,
-            session: None,
-            rate_limit: MessageRateLimiter::default(),
-        }
-    }
-
     fn message(&mut self, text: &str, ctx: &mut Context<'_>) {
         let ClientMessage { id, message } = match self.profile.decode(text) {
             Ok(message) => message,
@@ -113,7 +109,7 @@ impl Socket {
         if let FromClient::Ping(ping) = &message {
             // Ahead of everything queued: some clients reconnect after 5 s without a pong.
             let pong = ToClient::Pong { t: ping.t.clone() };
-            let _ = self.send_queue.send_first(frame::text(&pong.encode(None)));
+            let _ = self.handle.send_queue().send_first(frame::text(&pong.encode(None)));
             return Endpoint::alive(self);
         }
         match (&self.session, message) {
@@ -139,7 +135,7 @@ impl Socket {
             Verdict::Close => {
                 warn();
                 let close = self.profile.close(Close::RateLimited);
-                self.send_queue.finish_with(frame::close(close, Code::RateLimited.as_str()));
+                self.handle.send_queue().finish_with(frame::close(close, Code::RateLimited.as_str()));
             }
         }
     }
@@ -150,17 +146,7 @@ impl Socket {
             let message = format!("this channel speaks {EDGE_V1}");
             return self.refuse(ApiError::new(Code::Unsupported, message));
         }
-        let (principal, admission, registry, profile) =
-            (self.principal.clone(), self.admission.clone(), self.registry.clone(), self.profile);
-        let socket = SocketHandle::new(self.id, self.send_queue.clone(), self.base_url.clone());
-        let attached = async move {
-            let principal = match (principal, &init.token) {
-                (Some(principal), _) => principal,
-                (None, Some(token)) => admission.by_token(token.expose()).await?,
-                (None, None) => return Err(ApiError::missing_token()),
-            };
-            attach(registry, principal, socket, profile, init).await
-        };
+        let attached = (self.attach)(self.handle.clone(), init);
         ctx.wait(attached, |socket, attached| match attached {
             Ok(session) => socket.session = Some(session),
             Err(error) => socket.refuse(error),
@@ -174,7 +160,7 @@ impl Socket {
             Profile::EdgeV1 => ToClient::refusal(error).encode(None),
             Profile::Mentra => self.profile.refusal(code, error.message),
         });
-        self.send_queue.finish_with(frame::close(self.profile.close(code.close()), code.as_str()));
+        self.handle.send_queue().finish_with(frame::close(self.profile.close(code.close()), code.as_str()));
     }
 
     /// Reports an error of one message without the session.
@@ -187,12 +173,12 @@ impl Socket {
 
     fn reply(&self, text: &str) {
         // Lost if the queue is full: the session aborts the connection of a client that does not read.
-        let _ = self.send_queue.send(frame::text(text));
+        let _ = self.handle.send_queue().send(frame::text(text));
     }
 
     fn forward(&self, event: SocketEvent) {
         let Some(session) = &self.session else { return };
-        if session.try_send(FromSocket { id: self.id, event }).is_err() {
+        if session.try_send(FromSocket { id: self.handle.id, event }).is_err() {
             metrics::counter!(telemetry::FLOODED_MESSAGES).increment(1);
             self.reply_error(Code::RateLimited, "the session is busy: a message was dropped".into(), None);
         }
@@ -202,7 +188,7 @@ impl Socket {
     /// frame is read until it has taken this one, and the client waits for TCP.
     fn forward_audio(&self, event: SocketEvent, ctx: &mut Context<'_>) {
         let Some(session) = &self.session else { return };
-        if let Err(SendError::Full(audio)) = session.try_send(FromSocket { id: self.id, event }) {
+        if let Err(SendError::Full(audio)) = session.try_send(FromSocket { id: self.handle.id, event }) {
             let session = session.clone();
             // A session that ends meanwhile closes the connection itself.
             ctx.wait(async move { session.send(audio).await }, |_, _| ());
@@ -212,20 +198,25 @@ impl Socket {
 
 /// Finds the client's session and attaches to it.
 async fn attach(
+    principal: Option<Principal>,
     registry: SessionRegistry,
-    principal: Principal,
+    admission: Admission,
     socket: SocketHandle,
     profile: Profile,
     init: ConnectionInit,
-) -> Result<Addr<SessionActor>, ApiError> {
+) -> Result<Recipient<FromSocket>, ApiError> {
+    let principal = match (principal, &init.token) {
+        (Some(principal), _) => principal,
+        (None, Some(token)) => admission.by_token(token.expose()).await?,
+        (None, None) => return Err(ApiError::missing_token()),
+    };
     for _ in 0..ATTACH_ATTEMPTS {
         let record = registry.attachable(&principal, init.resume.as_ref())?;
         let session = registry.actor(&record)?;
         let token = TokenEnd::of(&principal, clock::now(), clock::unix_s());
         let attachment = Attachment { profile, init: init.clone(), token };
-        let attach = Attach { socket: socket.clone(), attachment };
-        if session.send(attach).await.is_ok() {
-            return Ok(session);
+        if session.send(messages::Attach { socket: socket.clone(), attachment }).await.is_ok() {
+            return Ok(session.recipient());
         }
         // The session ended between finding it and reaching it.
     }
@@ -241,7 +232,7 @@ impl Endpoint for Socket {
         ctx.after(INIT_TIMEOUT, |socket| {
             if socket.session.is_none() {
                 let message = format!("no connection_init within {} s", INIT_TIMEOUT.as_secs());
-                let code = if socket.principal.is_some() { Code::SessionError } else { Code::MissingToken };
+                let code = if socket.is_authenticated { Code::SessionError } else { Code::MissingToken };
                 socket.refuse(ApiError::new(code, message));
             }
         });
@@ -277,14 +268,14 @@ impl Endpoint for Socket {
     fn alive(&mut self) {
         if let Some(session) = &self.session {
             // Dropped if the mailbox is full: queued messages already prove liveness.
-            let _ = session.try_send(FromSocket { id: self.id, event: SocketEvent::Alive });
+            let _ = session.try_send(FromSocket { id: self.handle.id, event: SocketEvent::Alive });
         }
     }
 
     fn stopped(&mut self) {
         metrics::gauge!(telemetry::SOCKETS).decrement(1);
         if let Some(session) = &self.session {
-            let closed = FromSocket { id: self.id, event: SocketEvent::Closed };
+            let closed = FromSocket { id: self.handle.id, event: SocketEvent::Closed };
             if let Err(error) = session.try_send(closed) {
                 // The session must learn of it: where its mailbox is full, this message waits.
                 let session = session.clone();
@@ -295,3 +286,6 @@ impl Endpoint for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
