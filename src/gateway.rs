@@ -17,15 +17,16 @@ use rand::Rng;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::{
-    auth::{Authenticator, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
+    auth::{
+        Authenticator, RoomKeys, admission::Admission, jwks::JwksError, room_token::RoomTokenVerifier,
+        users::Users,
+    },
     config::Config,
     consumers::Consumers,
     deny::DenyList,
     http::{self, AppState, Part, Webhooks, server::Server},
     ids::{Identity, RoomName},
-    livekit::{
-        agent::Agents, api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier, token::TokenIssuer,
-    },
+    livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     protocol::edge_v1::to_client::Delivery,
     providers::registry::{Availability, Providers},
     response::clip_store::Clips,

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod jwks;
 pub mod rate;
+pub(crate) mod room_token;
 pub mod users;
 
 use std::{

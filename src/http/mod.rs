@@ -26,11 +26,11 @@ use actix_web::{
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{Authenticator, admission::Admission},
+    auth::{Authenticator, admission::Admission, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
     error::{ApiError, Code},
-    livekit::{api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier},
+    livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
     session::registry::SessionRegistry,

@@ -3,6 +3,5 @@
 pub mod agent;
 pub mod api;
 pub mod egress;
-pub mod room_token;
 pub mod token;
 pub(crate) mod webhook;

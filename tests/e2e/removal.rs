@@ -1,4 +1,4 @@
-//! Somebody is removed from a real LiveKit's room and stays out; what operators see of it.
+//! Removal from rooms of a real LiveKit: of a participant, of everybody with the session; what operators see.
 
 use june_edge::client::SessionInfo;
 use june_edge::protocol::{ToClient, edge_v1::to_client::EndReason};
@@ -23,7 +23,7 @@ async fn guest(june: &June, session: &SessionInfo, name: &str) -> (String, Strin
     (text("access_token"), text("identity"))
 }
 
-/// Who is in a session's room, by the gateway.
+/// The identities in a session's room, by the gateway.
 async fn present(june: &June, session: &SessionInfo) -> Vec<String> {
     let url = format!("{}/api/sessions/{}/participants", june.url(), session.session_id);
     let (_, listed) = ask(june.http.get(url)).await;
@@ -58,7 +58,7 @@ async fn disconnected(events: &mut UnboundedReceiver<RoomEvent>) -> DisconnectRe
 }
 
 #[actix_web::test]
-async fn a_guest_who_was_removed_does_not_come_back_by_the_token_they_have() {
+async fn a_guest_who_was_removed_cannot_stay_by_the_token_they_have() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ async fn a_guest_who_was_removed_does_not_come_back_by_the_token_they_have() {
 }
 
 #[actix_web::test]
-async fn where_livekits_webhooks_are_lost_our_agent_sees_who_comes_back() {
+async fn without_webhooks_our_agent_reports_a_removed_participant_who_joins_again() {
     let nobody_listens_here = free_port();
     let livekit = LivekitServer::start(nobody_listens_here).await;
     let data = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ async fn a_session_that_is_deleted_ends_its_room_for_everybody_and_for_good() {
 }
 
 #[actix_web::test]
-async fn operators_see_rooms_and_are_told_that_nobody_records() {
+async fn operators_see_rooms_and_get_503_without_an_egress_service() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();
@@ -185,7 +185,7 @@ async fn operators_see_rooms_and_are_told_that_nobody_records() {
     assert_eq!((status, &answer["removed"]), (200, &json!(["ann"])), "{answer}");
     let back = Room::connect(&info.url, &info.token, RoomOptions::default()).await;
     if let Ok((_room, mut events)) = back {
-        // LiveKit made the room again; the gateway has it emptied.
+        // LiveKit made the room again; the gateway deletes it again.
         soon(async {
             while let Some(event) = events.recv().await {
                 if matches!(event, RoomEvent::Disconnected { .. }) {

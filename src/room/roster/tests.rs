@@ -322,7 +322,7 @@ impl Truth {
 }
 
 /// Somebody who watches from some time on, and now and then misses an update.
-struct Watcher {
+struct Subscriber {
     from: usize,
     misses: BTreeSet<usize>,
     /// The version it has; none before its first snapshot.
@@ -330,7 +330,7 @@ struct Watcher {
     view: BTreeMap<String, Participant>,
 }
 
-impl Watcher {
+impl Subscriber {
     fn snapshot(&mut self, roster: &Roster) {
         self.view = roster.snapshot().into_iter().map(|p| (p.sid.clone(), p.clone())).collect();
         self.version = Some(roster.version());
@@ -365,24 +365,24 @@ impl Watcher {
     }
 }
 
-fn faces(participants: &BTreeMap<String, Participant>) -> Vec<Participant> {
-    let face = |them: &Participant| Participant { version: 0, ..them.clone() };
-    participants.values().map(face).collect()
+fn comparable(participants: &BTreeMap<String, Participant>) -> Vec<Participant> {
+    let without_version = |them: &Participant| Participant { version: 0, ..them.clone() };
+    participants.values().map(without_version).collect()
 }
 
 proptest! {
-    /// Webhooks are lost, late and repeated; lists are made at any time and arrive later; watchers
+    /// Webhooks are lost, late and repeated; lists are made at any time and arrive later; subscribers
     /// come at any time and miss anything. After one list in peace each of them has LiveKit's truth.
     #[test]
     fn every_subscriber_whenever_it_came_and_whatever_it_missed_ends_with_livekits_roster(
         acts in proptest::collection::vec(any_act(), 0..60),
-        watchers in proptest::collection::vec((0..60usize, proptest::collection::btree_set(0..60usize, 0..30)), 1..4),
+        subscribers in proptest::collection::vec((0..60usize, proptest::collection::btree_set(0..60usize, 0..30)), 1..4),
     ) {
         let mut now = clock::now();
         let (mut truth, mut roster, mut recent) = (Truth::default(), Roster::default(), ReplayBuffer::new(8, usize::MAX));
-        let mut watchers: Vec<Watcher> = watchers
+        let mut subscribers: Vec<Subscriber> = subscribers
             .into_iter()
-            .map(|(from, misses)| Watcher { from, misses, version: None, view: BTreeMap::new() })
+            .map(|(from, misses)| Subscriber { from, misses, version: None, view: BTreeMap::new() })
             .collect();
         let mut times = Vec::new();
         let mut under_way: Vec<(usize, Event)> = Vec::new();
@@ -407,40 +407,40 @@ proptest! {
             for (_, event) in due {
                 roster.handle(event, now);
             }
-            step(n, &mut roster, &mut recent, &mut watchers);
+            step(n, &mut roster, &mut recent, &mut subscribers);
         }
 
         now += SETTLE_TIME;
         let participants = truth.present.values().cloned().collect();
         roster.handle(Event::Listed { asked_at: now, participants }, now);
-        step(usize::MAX, &mut roster, &mut recent, &mut watchers);
+        step(usize::MAX, &mut roster, &mut recent, &mut subscribers);
 
         let roster: BTreeMap<_, _> =
             roster.snapshot().into_iter().map(|p| (p.sid.clone(), p.clone())).collect();
         for them in truth.present.values_mut() {
             them.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
         }
-        prop_assert_eq!(faces(&roster), faces(&truth.present));
-        for watcher in watchers {
-            prop_assert_eq!(faces(&watcher.view), faces(&roster));
+        prop_assert_eq!(comparable(&roster), comparable(&truth.present));
+        for subscriber in subscribers {
+            prop_assert_eq!(comparable(&subscriber.view), comparable(&roster));
         }
     }
 }
 
-/// Makes a version and tells the watchers that are there and do not miss it.
-fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, watchers: &mut [Watcher]) {
+/// Makes a version and tells the subscribers that are there and do not miss it.
+fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, subscribers: &mut [Subscriber]) {
     let before = roster.version();
     if let Some(diff) = roster.flush() {
         recent.push(roster.version(), diff, 1);
     }
-    for watcher in watchers.iter_mut().filter(|watcher| watcher.from <= n && !watcher.misses.contains(&n)) {
-        match watcher.version {
+    for subscriber in subscribers.iter_mut().filter(|subscriber| subscriber.from <= n && !subscriber.misses.contains(&n)) {
+        match subscriber.version {
             Some(version) if version == roster.version() => {}
             Some(version) if version == before => {
-                watcher.apply(recent.after(before, roster.version()).unwrap()[0]);
-                watcher.version = Some(roster.version());
+                subscriber.apply(recent.after(before, roster.version()).unwrap()[0]);
+                subscriber.version = Some(roster.version());
             }
-            Some(_) | None => watcher.catch_up(roster, recent),
+            Some(_) | None => subscriber.catch_up(roster, recent),
         }
     }
 }
