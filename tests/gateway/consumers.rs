@@ -49,7 +49,10 @@ async fn a_consumer_of_one_user_gets_messages_transcripts_and_presence_of_that_u
     );
     phone.say(&json!({"type": "local_transcription", "text": "Good", "isFinal": false})).await;
     let transcript = backend.next_of("data_stream").await;
-    assert_eq!((&transcript["userId"], &transcript["streamType"]), (&json!(ANN), &json!("transcription:en-US")));
+    assert_eq!(
+        (&transcript["userId"], &transcript["streamType"]),
+        (&json!(ANN), &json!("transcription:en-US"))
+    );
     assert_eq!(transcript["data"]["text"], "Good");
     phone.close().await;
     assert_eq!(backend.next_of("session_state").await["connected"], false);

@@ -1,5 +1,5 @@
-//! The control channel's way in, for both profiles. The path and the subprotocol say which it is;
-//! nothing is guessed from what a client says.
+//! Upgrades of the control channel, for both profiles. The path and the subprotocol select the profile; nothing is
+//! guessed from messages.
 
 mod socket;
 
@@ -13,27 +13,26 @@ use crate::{
     protocol::{EDGE_V1, Profile, ToClient, edge_v1::from_client::ConnectionInit},
 };
 
-/// Upgrades to a WebSocket that speaks `edge.v1`. Who may not is refused before the upgrade; who brings
-/// no token may bring it in the first message.
+/// Upgrades to `edge.v1`. A client whose token is not accepted gets an HTTP error; one without a token sends it in
+/// `connection_init`.
 pub async fn connect(
     app: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
-    enter(&app, &request, payload, Profile::EdgeV1).await
+    upgrade(&app, &request, payload, Profile::EdgeV1).await
 }
 
-/// Upgrades a MentraOS client; one that offers `edge.v1` here gets that. These clients have to bring their token
-/// with the request.
+/// Upgrades a MentraOS client; one that offers `edge.v1` here gets that. The request must have a token.
 pub async fn connect_mentra(
     app: web::Data<AppState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
-    enter(&app, &request, payload, Profile::Mentra).await
+    upgrade(&app, &request, payload, Profile::Mentra).await
 }
 
-async fn enter(
+async fn upgrade(
     app: &AppState,
     request: &HttpRequest,
     payload: web::Payload,
@@ -48,7 +47,7 @@ async fn enter(
 }
 
 async fn admit(app: &AppState, request: &HttpRequest, of_path: Profile) -> Result<Caller, ApiError> {
-    let grant = by_request(app, request).await?;
+    let principal = principal(app, request).await?;
     let profile = match offered(request) {
         Some(offered) if offered.split(',').any(|name| name.trim() == EDGE_V1) => Profile::EdgeV1,
         Some(_) => return Err(ApiError::new(Code::Unsupported, format!("this channel speaks {EDGE_V1}"))),
@@ -58,17 +57,17 @@ async fn admit(app: &AppState, request: &HttpRequest, of_path: Profile) -> Resul
         return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
     if profile == Profile::Mentra {
-        let user = &grant.as_ref().ok_or_else(ApiError::missing_token)?.user;
+        let user = &principal.as_ref().ok_or_else(ApiError::missing_token)?.user;
         if let Some(wait) = app.registry.is_crowded(user) {
-            // Such a client comes back after any close: it has to be kept from opening.
+            // Such a client reconnects after any close code: it must be refused before the upgrade.
             return Err(ApiError::new(Code::RateLimited, "too many devices want this session").after(wait));
         }
     }
     let mut init = ConnectionInit::default();
-    if !wants_livekit(request) {
+    if !requests_livekit(request) {
         init.capabilities.media.retain(|media| media != "livekit");
     }
-    Ok(Caller { profile, principal: grant, init, base_url: app.base_url(request) })
+    Ok(Caller { profile, principal, init, base_url: app.base_url(request) })
 }
 
 /// The subprotocols that a client offers.
@@ -77,13 +76,13 @@ fn offered(request: &HttpRequest) -> Option<&str> {
 }
 
 /// MentraOS clients ask for LiveKit by `?livekit=true`, or by a header of that name.
-fn wants_livekit(request: &HttpRequest) -> bool {
+fn requests_livekit(request: &HttpRequest) -> bool {
     let by_header = request.headers().get("livekit").is_some_and(|value| value.as_bytes() == b"true");
     by_header || request.query_string().split('&').any(|pair| pair == "livekit=true")
 }
 
-/// Whom the request itself proves to come from; none where it does not try to.
-async fn by_request(app: &AppState, request: &HttpRequest) -> Result<Option<Principal>, ApiError> {
+/// Who the request is from; none where it has no token.
+async fn principal(app: &AppState, request: &HttpRequest) -> Result<Option<Principal>, ApiError> {
     if let Some(address) = address::of(request, app.address_header.as_ref()) {
         app.admission.knock(address)?;
     }
@@ -94,7 +93,7 @@ async fn by_request(app: &AppState, request: &HttpRequest) -> Result<Option<Prin
     }
 }
 
-/// A refusal in the channel's own words (protocol.md §7.2).
+/// An HTTP error whose body is the `connection_error` of the channel (docs/PROTOCOL.md).
 fn refuse(error: ApiError) -> HttpResponse {
     let mut response = error.error_response().map_into_boxed_body();
     response.headers_mut().insert(

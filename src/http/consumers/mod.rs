@@ -28,5 +28,5 @@ pub async fn connect(
     if app.is_draining() {
         return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
     }
-    socket::upgrade(&request, payload, query.into_inner().user, &app.consumers, &app.registry)
+    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry)
 }

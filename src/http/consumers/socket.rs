@@ -60,13 +60,13 @@ enum FromConsumer {
 pub(super) fn upgrade(
     request: &HttpRequest,
     payload: Payload,
-    user: Option<UserId>,
+    user: Option<&UserId>,
     consumers: &Consumers,
     registry: &SessionRegistry,
 ) -> Result<HttpResponse, ApiError> {
     let endpoint = |send_queue: SendQueue| ConsumerSocket {
-        id: consumers.attach(user.clone(), send_queue.clone()),
-        user: user.clone(),
+        id: consumers.attach(user.cloned(), send_queue.clone()),
+        user: user.cloned(),
         consumers: consumers.clone(),
         registry: registry.clone(),
         send_queue,
@@ -74,7 +74,7 @@ pub(super) fn upgrade(
     let (mut response, body) =
         connection::accept(request, payload, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)
             .map_err(|error| ApiError::invalid("upgrade", error))?;
-    let states = consumers.sessions(user.as_ref()).into_iter();
+    let states = consumers.sessions(user).into_iter();
     Ok(response.streaming(StatesFirst { sessions: states, consumers: consumers.clone(), body }))
 }
 

@@ -433,7 +433,9 @@ fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, subscrib
     if let Some(diff) = roster.flush() {
         recent.push(roster.version(), diff, 1);
     }
-    for subscriber in subscribers.iter_mut().filter(|subscriber| subscriber.from <= n && !subscriber.misses.contains(&n)) {
+    for subscriber in
+        subscribers.iter_mut().filter(|subscriber| subscriber.from <= n && !subscriber.misses.contains(&n))
+    {
         match subscriber.version {
             Some(version) if version == roster.version() => {}
             Some(version) if version == before => {

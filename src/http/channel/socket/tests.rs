@@ -146,7 +146,7 @@ async fn a_client_that_sends_no_connection_init_is_refused_after_five_seconds() 
 
         assert_eq!(client.read_error().await, code);
 
-        assert_eq!(clock::now() - connected_at, INIT_TIMEOUT);
+        assert_eq!((clock::now() - connected_at).as_secs(), INIT_TIMEOUT.as_secs());
         assert_eq!(client.read().await, Some(Frame::Close(close)));
         assert_eq!(client.read().await, None);
         tokio::time::resume();
@@ -212,16 +212,10 @@ async fn a_text_message_for_a_session_that_is_busy_is_refused_and_the_next_ones_
 
     client.say(PING);
 
-    let mut codes = Vec::new();
-    let last = loop {
-        match client.read().await {
-            Some(Frame::Text(message)) if message["type"] == "error" => codes.push(message["code"].clone()),
-            other => break other,
-        }
-    };
-    assert!(!codes.is_empty() && codes.iter().all(|code| code == "RATE_LIMITED"), "{codes:?}");
-    let Some(Frame::Text(pong)) = last else { panic!("{last:?}") };
+    // The pong overtakes what is queued.
+    let Some(Frame::Text(pong)) = client.read().await else { panic!("no pong") };
     assert_eq!(pong["type"], "pong");
+    assert_eq!(client.read_error().await, "RATE_LIMITED");
 }
 
 #[actix::test]
