@@ -19,18 +19,21 @@ use rand::Rng;
 
 use self::media_runtime::MediaRuntime;
 use crate::{
-    auth::{Authenticator, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
+    auth::{
+        Authenticator, RoomKeys, admission::Admission, jwks::JwksError, room_token::RoomTokenVerifier,
+        users::Users,
+    },
     config::{Config, LivekitConfig},
     consumers::Consumers,
     deny::DenyList,
     http::{self, AppState, Webhooks, server::Server},
     livekit::{
-        agent::Agents, api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier, token::TokenIssuer,
+        agent::Agents, api::LivekitApi, egress::Egress, room_service::LivekitRooms, token::TokenIssuer,
     },
     protocol::edge_v1::to_client::Delivery,
     providers::registry::{Availability, Providers},
     response::clip_store::Clips,
-    room::Rooms,
+    room::{RoomService, Rooms},
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
@@ -94,7 +97,10 @@ impl Gateway {
 
         let api = livekit.as_ref().map(|livekit| livekit.api.clone());
         let room_tokens = livekit.as_ref().map(|livekit| livekit.room_tokens.clone());
-        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, api.clone(), stores.deny.clone());
+        let room_service = api
+            .clone()
+            .map(|api| -> Arc<dyn RoomService> { Arc::new(LivekitRooms::new(api, stores.deny.clone())) });
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, room_service);
         let (consumers, clips) = (Consumers::default(), Clips::default());
         let services = Arc::new(Services {
             config: Arc::new(session_config(&config, &providers, authenticator.clone(), room_tokens.clone())),

@@ -1,4 +1,4 @@
-//! A microphone that comes as data packets: what MentraOS phones do, whose SDK cannot publish their
+//! A microphone in LiveKit data packets: MentraOS phones send it so, since their SDK cannot publish the
 //! glasses' PCM as a track. Pure.
 //!
 //! ```text
@@ -6,9 +6,8 @@
 //!   even length   PCM16LE, 16 kHz, mono …
 //! ```
 //!
-//! The packets are lossy and come in bursts (four within 5 ms, then nothing for 300): they wait in a
-//! queue of [`MAX_SAMPLES`] and leave it in runs of 20 ms at the pace of the microphone, or at twice that while
-//! there is a backlog.
+//! The packets are lossy and arrive in bursts (four within 5 ms, then none for 300 ms): they wait in a queue of
+//! [`MAX_SAMPLES`] and leave it in chunks of 20 ms in real time, or at twice that rate while there is a backlog.
 
 use std::{
     collections::VecDeque,
@@ -17,34 +16,33 @@ use std::{
 
 use crate::{audio::SAMPLE_RATE_HZ, telemetry};
 
-/// Samples of a run: 20 ms.
-const RUN: usize = SAMPLE_RATE_HZ as usize / 50;
-const RUN_TIME: Duration = Duration::from_millis(20);
+/// Samples of a chunk: 20 ms.
+const CHUNK_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 50;
+const CHUNK_TIME: Duration = Duration::from_millis(20);
 
-/// The most that waits: a second. Beyond it the oldest is dropped.
+/// Samples that may wait: a second. Beyond that the oldest are dropped.
 pub const MAX_SAMPLES: usize = SAMPLE_RATE_HZ as usize;
 
-/// More than a burst's worth is a backlog: 400 ms.
-const BACKLOG: usize = SAMPLE_RATE_HZ as usize * 2 / 5;
+/// More than one burst is a backlog: 400 ms.
+const BACKLOG_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 2 / 5;
 
-/// A packet that is this little behind was overtaken; one that is further behind begins a new count.
-const REORDERED: u8 = 16;
+/// A packet that is at most this far behind was reordered; one that is further behind begins a new count.
+const MAX_REORDERED: u8 = 16;
 
-/// After a pause as long as this a sender may count from the beginning.
-const PAUSE: Duration = Duration::from_secs(1);
+/// After a pause of this length a sender may restart its count.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// The packets of one sender.
+/// The data packets of one sender.
 #[derive(Debug, Default)]
-pub struct Packets {
-    /// The last sequence number, and when it came.
+pub struct DataPacketBuffer {
+    /// The last sequence number, and when it arrived.
     last: Option<(u8, Instant)>,
     queue: VecDeque<i16>,
-    /// When the next run leaves.
+    /// When the next chunk leaves.
     next_at: Option<Instant>,
 }
 
-impl Packets {
-    /// Takes a packet.
+impl DataPacketBuffer {
     pub fn push(&mut self, packet: &[u8], now: Instant) {
         let pcm = match packet {
             [] => return,
@@ -71,28 +69,28 @@ impl Packets {
         }
     }
 
-    /// When [`due`](Self::due) has a run.
+    /// When [`due`](Self::due) has a chunk.
     pub fn deadline(&self) -> Option<Instant> {
         self.next_at
     }
 
-    /// The run that is due.
+    /// The chunk that is due.
     pub fn due(&mut self, now: Instant) -> Option<Vec<i16>> {
         let at = self.next_at.filter(|at| now >= *at)?;
-        let run: Vec<i16> = self.queue.drain(..RUN.min(self.queue.len())).collect();
-        let pace = if self.queue.len() > BACKLOG { RUN_TIME / 2 } else { RUN_TIME };
-        // One that is woken late catches up, but not with what it slept through.
-        self.next_at =
-            (!self.queue.is_empty()).then_some((at + pace).max(now.checked_sub(PAUSE).unwrap_or(at)));
-        Some(run)
+        let chunk: Vec<i16> = self.queue.drain(..CHUNK_SAMPLES.min(self.queue.len())).collect();
+        let interval = if self.queue.len() > BACKLOG_SAMPLES { CHUNK_TIME / 2 } else { CHUNK_TIME };
+        // After a late wake-up it catches up with a second at most.
+        self.next_at = (!self.queue.is_empty())
+            .then_some((at + interval).max(now.checked_sub(RESTART_PAUSE).unwrap_or(at)));
+        Some(chunk)
     }
 
-    /// Whether a packet is not one that came before or was overtaken; counts those that are missing.
+    /// Whether a packet is neither repeated nor reordered; counts those that are missing.
     fn is_new(&mut self, seq: u8, now: Instant) -> bool {
         if let Some((last, at)) = self.last {
             let ahead = seq.wrapping_sub(last);
-            let is_behind = ahead == 0 || ahead > u8::MAX - REORDERED;
-            if is_behind && now < at + PAUSE {
+            let is_behind = ahead == 0 || ahead > u8::MAX - MAX_REORDERED;
+            if is_behind && now < at + RESTART_PAUSE {
                 return false;
             }
             if (2..=u8::MAX / 2).contains(&ahead) {
@@ -117,19 +115,19 @@ mod tests {
         [&[seq][..], &pcm].concat()
     }
 
-    /// Everything that leaves until nothing waits, and when it was over.
-    fn drain(packets: &mut Packets) -> (Vec<i16>, Vec<Instant>) {
-        let (mut sound, mut times) = (Vec::new(), Vec::new());
+    /// All samples until the queue is empty, and when each chunk left.
+    fn drain(packets: &mut DataPacketBuffer) -> (Vec<i16>, Vec<Instant>) {
+        let (mut samples, mut times) = (Vec::new(), Vec::new());
         while let Some(at) = packets.deadline() {
-            sound.extend(packets.due(at).unwrap());
+            samples.extend(packets.due(at).unwrap());
             times.push(at);
         }
-        (sound, times)
+        (samples, times)
     }
 
     #[test]
-    fn the_first_byte_of_an_odd_packet_is_no_sound() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+    fn the_first_byte_of_an_odd_packet_is_a_sequence_number() {
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         packets.push(&[7, 1, 0, 2, 0], now);
         packets.push(&[3, 0, 4, 0], now);
         packets.push(&[8], now);
@@ -138,39 +136,39 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_leaves_at_the_pace_of_a_microphone() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+    fn a_burst_leaves_in_real_time() {
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         for seq in 1..=4 {
             packets.push(&packet(seq, 1_600, i16::from(seq)), now);
         }
-        let (sound, times) = drain(&mut packets);
-        assert_eq!(sound.len(), 6_400);
-        assert!(sound.is_sorted());
-        assert_eq!((times.len(), times[0], times[19]), (20, now, now + 19 * RUN_TIME));
+        let (samples, times) = drain(&mut packets);
+        assert_eq!(samples.len(), 6_400);
+        assert!(samples.is_sorted());
+        assert_eq!((times.len(), times[0], times[19]), (20, now, now + 19 * CHUNK_TIME));
     }
 
     #[test]
     fn a_backlog_is_caught_up_with() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         packets.push(&packet(1, MAX_SAMPLES, 1), now);
         let (_, times) = drain(&mut packets);
-        assert_eq!(times[1], now + RUN_TIME / 2);
+        assert_eq!(times[1], now + CHUNK_TIME / 2);
         assert!(*times.last().unwrap() < now + Duration::from_millis(800));
     }
 
     #[test]
-    fn more_than_a_second_does_not_wait_and_the_oldest_goes() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+    fn at_most_a_second_waits_and_the_oldest_is_dropped() {
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         packets.push(&packet(1, MAX_SAMPLES, 1), now);
         packets.push(&packet(2, 1_600, 2), now);
-        let (sound, _) = drain(&mut packets);
-        assert_eq!(sound.len(), MAX_SAMPLES);
-        assert_eq!(sound.iter().filter(|sample| **sample == 2).count(), 1_600);
+        let (samples, _) = drain(&mut packets);
+        assert_eq!(samples.len(), MAX_SAMPLES);
+        assert_eq!(samples.iter().filter(|sample| **sample == 2).count(), 1_600);
     }
 
     #[test]
-    fn a_packet_that_came_before_or_was_overtaken_is_dropped() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+    fn a_repeated_or_reordered_packet_is_dropped() {
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         for (seq, value) in [(254, 1), (0, 2), (255, 9), (0, 9), (1, 3)] {
             packets.push(&packet(seq, 1, value), now);
         }
@@ -178,12 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_begins_to_count_again_is_heard() {
-        let (mut packets, now) = (Packets::default(), clock::now());
+    fn a_sender_that_restarts_its_count_is_accepted() {
+        let (mut packets, now) = (DataPacketBuffer::default(), clock::now());
         packets.push(&packet(200, 1, 1), now);
         packets.push(&packet(1, 1, 2), now);
         packets.push(&packet(2, 1, 3), now);
-        packets.push(&packet(1, 1, 4), now + PAUSE);
+        packets.push(&packet(1, 1, 4), now + RESTART_PAUSE);
         assert_eq!(drain(&mut packets).0, [1, 2, 3, 4]);
     }
 
@@ -192,13 +190,13 @@ mod tests {
         fn no_packets_make_more_than_a_second_wait(
             arrivals in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..2_000), 0..50u64), 0..60),
         ) {
-            let (mut packets, mut now) = (Packets::default(), clock::now());
+            let (mut packets, mut now) = (DataPacketBuffer::default(), clock::now());
             for (packet, wait_ms) in arrivals {
                 packets.push(&packet, now);
                 prop_assert!(packets.queue.len() <= MAX_SAMPLES);
                 now += Duration::from_millis(wait_ms);
-                while let Some(run) = packets.due(now) {
-                    prop_assert!((1..=RUN).contains(&run.len()));
+                while let Some(chunk) = packets.due(now) {
+                    prop_assert!((1..=CHUNK_SAMPLES).contains(&chunk.len()));
                 }
                 prop_assert_eq!(packets.deadline().is_some(), !packets.queue.is_empty());
             }

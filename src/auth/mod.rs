@@ -11,6 +11,7 @@ mod error;
 mod gateway_tokens;
 pub mod jwks;
 mod rate;
+pub(crate) mod room_token;
 pub mod users;
 
 use std::{

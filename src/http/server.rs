@@ -6,13 +6,9 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, Request, body::BoxBody};
+use actix_http::HttpService;
 use actix_server::ServerHandle;
-use actix_service::{
-    IntoServiceFactory, ServiceFactoryExt,
-    boxed::{self, BoxServiceFactory},
-    map_config,
-};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, map_config};
 use actix_web::{
     App,
     dev::{AppConfig, ServiceResponse},
@@ -24,7 +20,10 @@ use tokio::task::JoinHandle;
 
 use crate::{
     http::{AppState, middleware::log},
-    ws::{send_queue::Connection, upgrade},
+    ws::{
+        send_queue::Connection,
+        upgrade::{self, Routes},
+    },
 };
 
 /// The system closes a connection whose peer acknowledges nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
@@ -101,8 +100,7 @@ impl Server {
     }
 }
 
-pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
-
+/// The routes, with what they work on.
 fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {
     let app = App::new().app_data(app).wrap(from_fn(log::requests)).configure(routes);
     boxed::factory(

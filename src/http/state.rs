@@ -12,11 +12,11 @@ use actix_web::{HttpRequest, http::header::HeaderName};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{Authenticator, admission::Admission},
+    auth::{Authenticator, admission::Admission, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
     http::{Part, Webhooks, error::ApiError},
-    livekit::{api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier},
+    livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
     session::registry::SessionRegistry,

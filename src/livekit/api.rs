@@ -15,7 +15,7 @@ use crate::{
     room::roster::{LeaveReason, Participant, Track},
 };
 
-/// How long a call may take. A person waits for most of them.
+/// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call failed.
@@ -100,7 +100,7 @@ impl LivekitApi {
     }
 }
 
-/// A participant as LiveKit describes it; none for those who are hidden or whose name is none.
+/// None for a hidden participant, or one whose identity is not valid.
 pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
     if info.permission.as_ref().is_some_and(|permission| permission.hidden) {
         return None;
@@ -116,7 +116,7 @@ pub fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
     })
 }
 
-/// Why a participant left, in fewer words than LiveKit has for it.
+/// Why a participant left.
 pub fn leave_reason(info: &proto::ParticipantInfo) -> LeaveReason {
     use proto::DisconnectReason as Livekit;
     match info.disconnect_reason() {
@@ -138,7 +138,6 @@ pub fn leave_reason(info: &proto::ParticipantInfo) -> LeaveReason {
     }
 }
 
-/// A track as LiveKit describes it.
 pub fn track(info: &proto::TrackInfo) -> Track {
     Track {
         sid: info.sid.clone(),
@@ -148,8 +147,8 @@ pub fn track(info: &proto::TrackInfo) -> Track {
     }
 }
 
-/// What LiveKit itself answered; none where it did not.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one kind is told apart")]
+/// The error that LiveKit answered with; none where it did not answer.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the API's error is open-ended; one kind of it matters")]
 pub fn answered(error: &ServiceError) -> Option<&ServerErrorCode> {
     match error {
         ServiceError::Twirp(ServerError::Twirp(code)) => Some(code),

@@ -19,10 +19,10 @@ use crate::{
     livekit::api::{LivekitError, answered, unreachable},
 };
 
-/// How long a call may take. LiveKit itself waits up to 24 s for an egress service to take a job.
+/// How long a call may take. LiveKit waits up to 24 s for an egress service to accept a job.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks LiveKit for recordings.
+/// The egress API of one LiveKit.
 pub struct Egress {
     egress: EgressClient,
     /// The beginning of every path, `recordings/`.
@@ -109,7 +109,7 @@ impl Egress {
     }
 }
 
-/// A room's name as a part of a file's: it must not climb out of its folder.
+/// A room's name as a part of a file name, without path separators.
 fn file_name(room: &RoomName) -> String {
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     room.as_str().chars().map(plain).collect()
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_name_does_not_climb_out_of_the_folder() {
+    fn a_file_name_has_no_path_separators() {
         let name = |room: &str| file_name(&RoomName::parse(room).unwrap());
         assert_eq!(name("room-john_doe-abc123"), "room-john_doe-abc123");
         assert_eq!(name("../../etc/passwd"), "______etc_passwd");

@@ -1,7 +1,8 @@
-//! LiveKit: API calls, tokens, recordings (egress), and the media agent that joins rooms.
+//! LiveKit: API calls, tokens, webhooks, recordings (egress), and the media agent that joins rooms.
 
 pub mod agent;
 pub mod api;
 pub mod egress;
-pub mod room_token;
+pub(crate) mod room_service;
 pub mod token;
+pub(crate) mod webhook;

@@ -1,14 +1,14 @@
-//! LiveKit tokens: signed here, with no call to LiveKit (seed 000, seed 004).
+//! LiveKit tokens, signed here without a call to LiveKit (docs/REST.md).
 //!
 //! | for | identity | lifetime | may |
 //! |---|---|---|---|
 //! | a user's client | the user | 300 s | publish its microphone and data |
-//! | a user's client that hears the answer in the room | the user | 300 s | subscribe, too |
-//! | our agent | `cloud-agent:<user>` | 600 s | subscribe; publish only where speech is delivered in the room |
+//! | a user's client, where responses are published in the room | the user | 300 s | also subscribe |
+//! | our agent | `cloud-agent:<user>` | 600 s | subscribe; publish only where responses are published in the room |
 //! | a guest | `guest:<name>-<random>` | 600 s | publish its microphone, subscribe |
 //!
-//! None carries roomAdmin, roomRecord, roomList or roomCreate, and each is for one room. Every token
-//! is fresh: its `jti` (RFC 7519 §4.1.7) is never the same.
+//! None has roomAdmin, roomRecord, roomList or roomCreate, and each is for one room. No two have the same
+//! `jti` (RFC 7519 §4.1.7).
 
 use std::time::Duration;
 
@@ -24,26 +24,26 @@ use crate::{
     protocol::edge_v1::to_client::{LivekitInfo, LivekitRole},
 };
 
-/// Lifetime of a client's token (seed 004).
+/// Lifetime of a client's token.
 pub const CLIENT_TTL: Duration = Duration::from_secs(300);
 
-/// Lifetime of the agent's token (seed 004).
+/// Lifetime of the agent's token.
 pub const AGENT_TTL: Duration = Duration::from_secs(600);
 
-/// Lifetime of a guest's token: long enough to be handed on and used.
+/// Lifetime of a guest's token: long enough to be passed on and used.
 pub const GUEST_TTL: Duration = Duration::from_secs(600);
 
 /// The name the microphone's track has (seed 004).
 pub const MICROPHONE_TRACK: &str = "mic";
 
-/// What a LiveKit token says (livekit.io, "Access tokens"); the part of it that we use.
+/// The claims of a LiveKit token that the gateway uses (livekit.io, "Access tokens").
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
     /// The API key.
     pub iss: String,
     /// The participant's identity.
     pub sub: String,
-    /// What others see.
+    /// The display name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// `agent` for ours; absent for people.
@@ -53,7 +53,7 @@ pub struct Claims {
     pub nbf: u64,
     /// Not after, in seconds since the Unix epoch.
     pub exp: u64,
-    /// Makes the token unlike every other.
+    /// Unique.
     pub jti: Uuid,
     /// What it allows.
     pub video: VideoGrants,
@@ -74,7 +74,7 @@ pub struct TokenIssuer {
     api_key: String,
     key: EncodingKey,
     url: String,
-    /// Speech is delivered in the room: our agent publishes, the client subscribes.
+    /// Responses are published in the room: our agent publishes, the client subscribes.
     speech_in_room: bool,
 }
 
@@ -114,7 +114,7 @@ impl TokenIssuer {
         self.sign(Identity::agent_of(user).as_str(), "", "agent", AGENT_TTL, grants)
     }
 
-    /// For a guest who visits the room.
+    /// For a guest in the room.
     pub fn guest(&self, identity: &Identity, name: &GuestName, room: &RoomName) -> Token {
         let grants = VideoGrants {
             can_publish: Some(true),
@@ -126,7 +126,7 @@ impl TokenIssuer {
         self.sign(identity.as_str(), name.as_str(), "", GUEST_TTL, grants)
     }
 
-    /// What a client needs to join, as it stands in `connection_ack` and `livekit_info`.
+    /// What a client needs to join, as in `connection_ack` and `livekit_info`.
     pub fn client_info(&self, user: &UserId, room: &RoomName) -> LivekitInfo {
         let token = self.client(user, room);
         LivekitInfo {
@@ -164,7 +164,7 @@ impl TokenIssuer {
     }
 }
 
-/// The grant to be in one room, and nothing else yet.
+/// The grant to join one room.
 fn join(room: &RoomName) -> VideoGrants {
     VideoGrants { room_join: true, room: room.to_string(), ..VideoGrants::default() }
 }
@@ -193,9 +193,9 @@ mod tests {
     }
 
     proptest! {
-        /// LiveKit's own verifier accepts every token, and none of them opens more than one room's door.
+        /// LiveKit's own verifier accepts every token, and none is for more than one room.
         #[test]
-        fn no_token_carries_more_than_its_room(user in "[a-z@. ]{1,20}[a-z]", kind in 0..3u8, speech_in_room: bool) {
+        fn no_token_grants_more_than_its_room(user in "[a-z@. ]{1,20}[a-z]", kind in 0..3u8, speech_in_room: bool) {
             let issuer = issuer(speech_in_room);
             let user = UserId::parse(&user).unwrap();
             let (token, ttl) = match kind {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_publishes_and_an_agent_listens() {
+    fn a_client_publishes_and_an_agent_subscribes() {
         let user = UserId::parse("john").unwrap();
         let verifier = TokenVerifier::with_api_key("devkey", "secret");
         let client = verifier.verify(&issuer(false).client(&user, &room()).jwt).unwrap();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn where_speech_is_delivered_in_the_room_the_agent_speaks_and_the_client_hears() {
+    fn where_responses_are_published_in_the_room_the_agent_publishes_and_the_client_subscribes() {
         let user = UserId::parse("john").unwrap();
         let verifier = TokenVerifier::with_api_key("devkey", "secret");
         let client = verifier.verify(&issuer(true).client(&user, &room()).jwt).unwrap();

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     audio::{
-        data_packet_buffer::Packets,
+        data_packet_buffer::DataPacketBuffer,
         reorder_buffer::MAX_HELD_BYTES,
         uplink_decoder::{MAX_BACKFILL_SAMPLES, UplinkDecoder},
     },
@@ -299,7 +299,7 @@ fn no_bytes_make_the_decoders_of_sound_fail_or_grow() {
     fuzz(prop::collection::vec((step(), 0..1_500u64), 1..40), |steps| {
         let (result, held) = most_held(|| {
             let (mut uplink, mut packets, mut now) =
-                (UplinkDecoder::default(), Packets::default(), clock::now());
+                (UplinkDecoder::default(), DataPacketBuffer::default(), clock::now());
             for (step, wait_ms) in steps {
                 now += Duration::from_millis(wait_ms);
                 match step {

@@ -1,26 +1,20 @@
-//! What watchers of a room are sent, encoded once for all of them.
+//! Updates of a room, encoded once for all subscribers.
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
     ids::RoomName,
-    room::roster::{Diff, Participant},
+    room::{
+        roster::{Diff, Participant},
+        subscribers::SubscriberKind,
+    },
     ws::frame,
 };
 
-/// How a watcher is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscriberKind {
-    /// A control channel: WebSocket frames.
-    Channel,
-    /// An event stream (WHATWG HTML §9.2, server-sent events).
-    Stream,
-}
-
 /// `participants:update` without its `type`; also the data of an event stream's events.
 #[derive(Serialize)]
-pub struct Update<'a> {
+pub(super) struct Update<'a> {
     pub room: &'a RoomName,
     pub epoch: u64,
     pub version: u64,
@@ -30,13 +24,13 @@ pub struct Update<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Content<'a> {
+pub(super) enum Content<'a> {
     Snapshot(Vec<&'a Participant>),
     Diff(&'a Diff),
 }
 
-/// An update's JSON, from which each face is made when it is first needed.
-pub struct Encoded {
+/// An update's JSON, from which the bytes for each kind of subscriber are made when they are first needed.
+pub(super) struct Encoded {
     json: String,
     event: &'static str,
     id: (u64, u64),
@@ -45,7 +39,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    pub fn new(update: &Update<'_>) -> Self {
+    pub(super) fn new(update: &Update<'_>) -> Self {
         let event = match update.content {
             Content::Snapshot(_) => "snapshot",
             Content::Diff(_) => "diff",
@@ -59,10 +53,10 @@ impl Encoded {
         }
     }
 
-    /// The bytes for a watcher of this kind, shared by all of them.
-    pub fn bytes(&mut self, face: SubscriberKind) -> Bytes {
+    /// The bytes for subscribers of this kind, shared by all of them.
+    pub(super) fn bytes(&mut self, kind: SubscriberKind) -> Bytes {
         let Self { json, event, id: (epoch, version), .. } = self;
-        match face {
+        match kind {
             SubscriberKind::Channel => self
                 .channel
                 .get_or_insert_with(|| {
@@ -86,7 +80,7 @@ mod tests {
     use crate::protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate};
 
     #[test]
-    fn a_channel_and_a_stream_are_told_the_same() {
+    fn a_channel_and_a_stream_receive_the_same_update() {
         let room = RoomName::parse("room-a").unwrap();
         let diff = Diff::default();
         let update = Update { room: &room, epoch: 7, version: 3, content: Content::Diff(&diff) };

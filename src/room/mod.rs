@@ -1,6 +1,6 @@
-//! Rooms: who is in them, pushed to whoever watches.
+//! Rooms: who is in them, pushed to subscribers.
 //!
-//! A watcher gets everybody first, under a version; then what changed, version by version:
+//! A subscriber gets a snapshot of everybody under a version, and then what changed, version by version:
 //!
 //! ```text
 //!   version 3  snapshot  [ann, bob]
@@ -10,39 +10,70 @@
 //! `epoch` changes when the gateway forgot the room in between; then only a snapshot counts.
 //!
 //! ```text
-//!   webhook ─────────────┐                      ┌─▶ control channels
-//!   agent's sight ───────┼─▶ RoomActor ─ bytes ─┤
-//!   LiveKit's list ◀─────┘   (Roster, Reconciler)└─▶ event streams
+//!   webhooks ─────────────┐                              ┌─▶ control channels
+//!   agent's observations ─┼─▶ RoomActor ─ encoded once ──┤
+//!   LiveKit's list ◀──────┘   (Room: Roster, Reconciler, └─▶ event streams
+//!                              Subscribers)
 //! ```
+//! Everything but the actor is pure. This module knows neither LiveKit's API nor the deny list: both are behind
+//! [`RoomService`].
 
-pub mod actor;
+mod actor;
 mod encode;
-pub mod reconciler;
-pub mod replay_buffer;
+mod machine;
+mod reconciler;
+mod replay_buffer;
 pub mod roster;
+mod subscribers;
 
 use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, ArbiterHandle, Handler, MailboxError, Message, dev::ToEnvelope};
 use dashmap::{DashMap, Entry};
+use futures::future::BoxFuture;
 
 use crate::{
-    deny::DenyList,
-    error::{ApiError, Code},
     ids::{Identity, RoomName},
-    livekit::api::LivekitApi,
     room::{
-        actor::{EndStreams, Happened, Present, RoomActor, Seen, Unwatch, Watch},
+        actor::{EndStreams, Observed, Query, RoomActor, Subscribe, Unsubscribe, Webhook},
         roster::{Event, Participant},
     },
     ws::send_queue::SendQueue,
 };
 
-pub use encode::SubscriberKind;
+pub(crate) use subscribers::{Position, SubscriberId, SubscriberKind};
 
-/// How long a webhook waits for a room with a full mailbox. LiveKit tries again later, and keeps the
+/// How long a webhook waits for a room with a full mailbox. LiveKit sends it again later, and keeps the
 /// events behind it in order.
 const MAILBOX_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What rooms need of LiveKit.
+pub(crate) trait RoomService: Send + Sync + 'static {
+    /// Everybody in a room; nobody where there is no such room.
+    fn participants(&self, room: RoomName) -> BoxFuture<'static, Result<Vec<Participant>, Unreachable>>;
+
+    /// Removes a participant from the room if they are denied it. Returns immediately; LiveKit is called in a
+    /// spawned task.
+    fn enforce(&self, room: &RoomName, identity: &Identity);
+}
+
+/// LiveKit does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("LiveKit cannot be reached; sessions and tokens still work")]
+pub(crate) struct Unreachable;
+
+/// Why a room did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RoomError {
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// Its mailbox stays full.
+    #[error("the room is too busy; try again")]
+    Busy,
+    /// It stopped twice while it was asked.
+    #[error("the room is ending; try again")]
+    Stopped,
+}
 
 /// Finds a room's actor, or starts it. Cheap to clone.
 #[derive(Clone)]
@@ -53,100 +84,91 @@ pub struct Rooms {
 struct Shared {
     rooms: DashMap<RoomName, Addr<RoomActor>>,
     arbiters: Vec<ArbiterHandle>,
-    /// How often a watched room is listed where all is well.
+    /// The interval of lists while they correct nothing.
     reconcile: Duration,
-    api: Option<Arc<LivekitApi>>,
-    /// Who may not be in which room.
-    deny: DenyList,
+    /// None where the gateway has no LiveKit.
+    service: Option<Arc<dyn RoomService>>,
 }
 
 impl Rooms {
-    /// Rooms whose actors run on these arbiters, listed so often while they are watched.
-    pub fn new(
+    /// Rooms whose actors run on these arbiters, listed once per `reconcile` while they have subscribers.
+    pub(crate) fn new(
         arbiters: Vec<ArbiterHandle>,
         reconcile: Duration,
-        api: Option<Arc<LivekitApi>>,
-        deny: DenyList,
+        service: Option<Arc<dyn RoomService>>,
     ) -> Self {
-        assert!(!arbiters.is_empty(), "actors need somewhere to run");
-        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, api, deny }) }
+        assert!(!arbiters.is_empty(), "actors need an arbiter");
+        Self { shared: Arc::new(Shared { rooms: DashMap::new(), arbiters, reconcile, service }) }
     }
 
-    /// Somebody is in a room, by LiveKit's own list or our agent's eyes: out with them, if they may not
-    /// be there. Webhooks tell the same sooner, where they arrive.
+    /// A list or our agent reports a participant. Webhooks report them sooner, where they arrive.
     fn enforce(&self, room: &RoomName, identity: &Identity) {
-        if let Some(api) = &self.shared.api {
-            self.shared.deny.enforce(api, room, identity);
+        if let Some(service) = &self.shared.service {
+            service.enforce(room, identity);
         }
     }
 
-    /// Sends who is in `room` to `queue`, from now on. `id` tells the watcher apart; one that has a
-    /// version of an epoch goes on from there.
-    pub fn watch(
+    /// Sends the room's updates to `queue` from now on; where `resume` is still known, only those after it.
+    pub(crate) fn subscribe(
         &self,
         room: &RoomName,
-        id: u64,
+        id: SubscriberId,
         queue: &SendQueue,
-        face: SubscriberKind,
-        resume: Option<(u64, u64)>,
+        kind: SubscriberKind,
+        resume: Option<Position>,
     ) {
-        let watch = || Watch { id, queue: queue.clone(), face, resume };
-        // A room that ends at this moment has a successor. None is ever full for a new address of it
-        // (actix keeps a place for each): those who wait are as many as there are connections.
-        let _ = self.actor(room).try_send(watch()).or_else(|_| self.actor(room).try_send(watch()));
+        let subscribe = || Subscribe { id, queue: queue.clone(), kind, resume };
+        // A room that stops at this moment has a successor. Its mailbox is never full for a new address (actix
+        // reserves one place for each): there are as many messages as connections at most.
+        let _ = self.actor(room).try_send(subscribe()).or_else(|_| self.actor(room).try_send(subscribe()));
     }
 
-    /// No longer.
-    pub fn unwatch(&self, room: &RoomName, id: u64) {
+    pub(crate) fn unsubscribe(&self, room: &RoomName, id: SubscriberId) {
         if let Some(actor) = self.shared.rooms.get(room) {
-            // A room that is too busy finds out by itself when the watcher's connection ends.
-            let _ = actor.try_send(Unwatch { id });
+            // Lost if the mailbox is full: the room notices later that the connection is over.
+            let _ = actor.try_send(Unsubscribe(id));
         }
     }
 
-    /// Something happened in a room; an error where it could not be taken, so that LiveKit tries again.
-    pub async fn happened(&self, room: &RoomName, event: Event) -> Result<(), ApiError> {
-        let taken = tokio::time::timeout(MAILBOX_TIMEOUT, self.ask(room, || Happened(event.clone()))).await;
-        taken.unwrap_or_else(|_| Err(ApiError::new(Code::Overloaded, "the room is too busy; try again")))
+    /// Applies a webhook; `late` where it was delayed. An error makes LiveKit send it again.
+    pub(crate) async fn webhook(&self, room: &RoomName, event: Event, late: bool) -> Result<(), RoomError> {
+        let webhook = || Webhook { event: event.clone(), late };
+        let applied = tokio::time::timeout(MAILBOX_TIMEOUT, self.ask(room, webhook)).await;
+        applied.unwrap_or(Err(RoomError::Busy))
     }
 
-    /// Our agent saw something in a room.
-    pub fn seen(&self, room: &RoomName, event: Event) {
+    /// Applies an observation of our agent.
+    pub(crate) fn observed(&self, room: &RoomName, event: Event) {
         if let Event::ObservedByAgent { identity, there: true, .. } = &event
             && let Ok(identity) = Identity::parse(identity)
         {
             self.enforce(room, &identity);
         }
-        // Without anybody who wants to know there is no actor.
+        // No actor is started for it: without subscribers, nobody needs to know.
         if let Some(actor) = self.shared.rooms.get(room) {
-            // A room that is too busy hears of it by webhook.
-            let _ = actor.try_send(Seen(event));
+            // Lost if the mailbox is full: webhooks report the same.
+            let _ = actor.try_send(Observed(event));
         }
     }
 
-    /// Who is in a room.
-    pub async fn present(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
-        self.ask(room, || Present).await?
+    /// Who is in a room: from memory if that is recent, else from LiveKit.
+    pub(crate) async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, RoomError> {
+        Ok(self.ask(room, || Query).await??)
     }
 
-    /// Ends every event stream.
-    pub async fn shut_down(&self) {
+    /// Ends all event streams.
+    pub(crate) async fn shut_down(&self) {
         let actors: Vec<_> = self.shared.rooms.iter().map(|entry| entry.value().clone()).collect();
         futures::future::join_all(actors.iter().map(|actor| actor.send(EndStreams))).await;
     }
 
-    /// How many rooms are in memory.
-    pub fn count(&self) -> usize {
-        self.shared.rooms.len()
-    }
-
-    /// The room's actor ends: forgets it, unless a newer one took its place.
+    /// Forgets a room whose actor stops, unless a newer one took its place.
     fn forget(&self, room: &RoomName, actor: &Addr<RoomActor>) {
         self.shared.rooms.remove_if(room, |_, known| known == actor);
     }
 
-    /// Tells the room's actor, and once more its successor where it ends at this moment.
-    async fn ask<M>(&self, room: &RoomName, message: impl Fn() -> M) -> Result<M::Result, ApiError>
+    /// Sends to the room's actor, and to its successor where it stops at this moment.
+    async fn ask<M>(&self, room: &RoomName, message: impl Fn() -> M) -> Result<M::Result, RoomError>
     where
         M: Message<Result: Send> + Send + 'static,
         RoomActor: Handler<M>,
@@ -156,7 +178,7 @@ impl Rooms {
             Err(MailboxError::Closed) => self.actor(room).send(message()).await,
             answer => answer,
         };
-        answer.map_err(|_| ApiError::new(Code::Overloaded, "the room is ending; try again"))
+        answer.map_err(|_| RoomError::Stopped)
     }
 
     fn actor(&self, room: &RoomName) -> Addr<RoomActor> {
@@ -164,17 +186,17 @@ impl Rooms {
             return actor.clone();
         }
         let start = |at: usize| {
-            let (name, rooms, reconcile, api) =
-                (room.clone(), self.clone(), self.shared.reconcile, self.shared.api.clone());
+            let (name, rooms, reconcile, service) =
+                (room.clone(), self.clone(), self.shared.reconcile, self.shared.service.clone());
             let arbiter = &self.shared.arbiters[at % self.shared.arbiters.len()];
-            RoomActor::start_in_arbiter(arbiter, move |_| RoomActor::new(name, reconcile, rooms, api))
+            RoomActor::start_in_arbiter(arbiter, move |_| RoomActor::new(name, reconcile, rooms, service))
         };
         let at = self.shared.rooms.len();
         match self.shared.rooms.entry(room.clone()) {
             Entry::Occupied(known) if known.get().connected() => known.get().clone(),
-            Entry::Occupied(mut dead) => {
-                dead.insert(start(at));
-                dead.get().clone()
+            Entry::Occupied(mut stopped) => {
+                stopped.insert(start(at));
+                stopped.get().clone()
             }
             Entry::Vacant(vacant) => vacant.insert(start(at)).clone(),
         }

@@ -1,11 +1,10 @@
-//! When LiveKit is asked who is in a room: as rarely as can be, and as often as must be.
+//! When to ask LiveKit who is in a room.
 //!
-//! Webhooks are lossy, and the loss is silent: LiveKit drops what waited for 30 s, or behind 200 others
-//! of the room. So somebody who watches is worth a list where nothing is known yet, where something is
-//! doubtful, and now and then; more often while lists keep finding faults, as they do where webhooks do
-//! not arrive at all.
+//! Webhooks can be lost without notice: LiveKit drops those that waited for 30 s, or behind 200 others of the
+//! room. So a room with subscribers is listed when nothing is known of it yet, when something is suspect, and
+//! at an interval; more often while lists keep correcting the roster, as they do where no webhook arrives.
 //!
-//! Pure: told what was asked and what came of it, it says when to ask next.
+//! Pure: it is told of each request and its result, and says when the next one is due.
 
 use std::time::{Duration, Instant};
 
@@ -14,80 +13,83 @@ use crate::room::roster::{Roster, SETTLE_TIME};
 /// The shortest time between two lists of a room.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How soon after a list that found faults the next one is asked for; doubles from there.
-const FAULT_DELAY: Duration = Duration::from_secs(2);
+/// The interval after a list that corrected the roster; it doubles from there.
+const CORRECTED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The longest wait after lists that failed.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Decides when a room is listed.
 #[derive(Debug)]
-pub struct Reconciler {
-    /// How often where all is well.
+pub(super) struct Reconciler {
+    /// The interval while lists correct nothing.
     period: Duration,
-    /// How soon after the last list the next routine one is due.
+    /// The interval from the last list to the next routine one, before `spread`.
     interval: Duration,
-    /// When the last list was asked for; the room's beginning at first.
+    /// Varies the interval, so that the rooms of a gateway are not listed all at once: 0.75 to 1.25.
+    spread: f64,
+    /// When the last list was asked for; at first, when the room began.
     last: Instant,
-    /// None was asked for yet.
-    fresh: bool,
-    under_way: bool,
+    /// No list was asked for yet.
+    is_new: bool,
+    is_under_way: bool,
     failures: u32,
 }
 
 impl Reconciler {
-    /// One that lists a watched room once in a `period` where all is well.
-    pub fn new(period: Duration, now: Instant) -> Self {
-        Self { period, interval: period, last: now, fresh: true, under_way: false, failures: 0 }
+    /// Lists once per `period` while lists correct nothing.
+    pub(super) fn new(period: Duration, now: Instant) -> Self {
+        Self {
+            period,
+            interval: period,
+            spread: 1.0,
+            last: now,
+            is_new: true,
+            is_under_way: false,
+            failures: 0,
+        }
     }
 
-    /// Whether an answer is awaited.
-    pub fn is_under_way(&self) -> bool {
-        self.under_way
+    /// Whether a result is awaited.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.is_under_way
     }
 
-    /// When a room that is watched is to be listed.
-    pub fn deadline(&self, roster: &Roster) -> Option<Instant> {
-        if self.under_way {
+    /// When a room with subscribers is to be listed.
+    pub(super) fn deadline(&self, roster: &Roster) -> Option<Instant> {
+        if self.is_under_way {
             return None;
         }
-        let not_before = if self.fresh { self.last } else { self.last + self.pause() };
+        let not_before = if self.is_new { self.last } else { self.last + self.min_wait() };
         let unknown = (!roster.is_complete()).then_some(self.last);
-        // A list can only decide about what has settled.
-        let doubtful = roster.doubtful_since().map(|since| since + SETTLE_TIME);
-        let routine = Some(self.last + self.interval);
-        [unknown, doubtful, routine].into_iter().flatten().min().map(|due| due.max(not_before))
+        // A list resolves only what has settled.
+        let suspect = roster.suspect_since().map(|since| since + SETTLE_TIME);
+        let routine = Some(self.last + self.interval.mul_f64(self.spread));
+        [unknown, suspect, routine].into_iter().flatten().min().map(|due| due.max(not_before))
     }
 
-    /// LiveKit is being asked; `chance` (0 to 1) spreads the next time by a half, so that the rooms of a
-    /// gateway don't ask all at once.
-    pub fn asked(&mut self, now: Instant, chance: f64) {
-        self.under_way = true;
-        self.fresh = false;
+    /// A list was asked for; `chance` (0 to 1) spreads the next routine one.
+    pub(super) fn asked(&mut self, now: Instant, chance: f64) {
+        self.is_under_way = true;
+        self.is_new = false;
         self.last = now;
-        self.interval = self.interval.min(self.period).mul_f64(0.75 + chance / 2.0);
+        self.spread = 0.75 + chance / 2.0;
     }
 
-    /// LiveKit answered, and so much of what was believed was wrong.
-    pub fn answered(&mut self, corrections: u64) {
-        self.under_way = false;
+    /// LiveKit answered, and the list corrected this many errors of the roster.
+    pub(super) fn answered(&mut self, corrections: u64) {
+        self.is_under_way = false;
         self.failures = 0;
-        self.interval = if corrections > 0 {
-            FAULT_DELAY.min(self.period)
-        } else if self.interval < self.period / 2 {
-            self.interval * 2
-        } else {
-            self.period
-        };
+        let interval = if corrections > 0 { CORRECTED_INTERVAL } else { self.interval * 2 };
+        self.interval = interval.min(self.period);
     }
 
     /// LiveKit did not answer.
-    pub fn failed(&mut self) {
-        self.under_way = false;
+    pub(super) fn failed(&mut self) {
+        self.is_under_way = false;
         self.failures += 1;
     }
 
-    fn pause(&self) -> Duration {
+    fn min_wait(&self) -> Duration {
         MIN_INTERVAL.saturating_mul(1 << self.failures.min(16)).min(MAX_BACKOFF)
     }
 }
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_is_not_known_is_listed_at_once_and_then_rarely() {
+    fn an_unknown_room_is_listed_at_once_and_then_once_per_period() {
         let now = clock::now();
         let mut reconciler = Reconciler::new(PERIOD, now);
         assert_eq!(reconciler.deadline(&Roster::default()), Some(now));
@@ -119,7 +121,20 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_settled_as_soon_as_a_list_can_decide_it() {
+    fn routine_lists_of_many_rooms_are_spread() {
+        let now = clock::now();
+        let mut next = Vec::new();
+        for chance in [0.0, 1.0] {
+            let mut reconciler = Reconciler::new(PERIOD, now);
+            reconciler.asked(now, chance);
+            reconciler.answered(0);
+            next.push(reconciler.deadline(&known(now)).unwrap() - now);
+        }
+        assert_eq!(next, [PERIOD.mul_f64(0.75), PERIOD.mul_f64(1.25)]);
+    }
+
+    #[test]
+    fn what_is_suspect_is_listed_as_soon_as_it_has_settled() {
         let now = clock::now();
         let mut reconciler = Reconciler::new(PERIOD, now);
         reconciler.asked(now, 0.5);
@@ -132,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_bring_the_next_list_nearer_until_there_are_none() {
+    fn corrections_shorten_the_interval_until_there_are_none() {
         let now = clock::now();
         let mut reconciler = Reconciler::new(PERIOD, now);
         let mut waits = Vec::new();

@@ -1,28 +1,28 @@
-//! The last diffs of a room, so that a stream that was cut goes on where it was.
+//! The last diffs of a room, so that an event stream that reconnects continues where it was.
 
 use std::collections::VecDeque;
 
-/// Diffs of consecutive versions, the newest ones.
+/// The newest diffs, of consecutive versions.
 #[derive(Debug)]
-pub struct ReplayBuffer<T> {
+pub(super) struct ReplayBuffer<T> {
+    /// The version that each leads to, and its size.
     ring: VecDeque<(u64, T, usize)>,
-    most: usize,
-    most_bytes: usize,
+    max_diffs: usize,
+    max_bytes: usize,
     bytes: usize,
 }
 
 impl<T> ReplayBuffer<T> {
-    /// Keeps at most so many, of at most so many bytes together.
-    pub fn new(most: usize, most_bytes: usize) -> Self {
-        Self { ring: VecDeque::new(), most, most_bytes, bytes: 0 }
+    pub(super) fn new(max_diffs: usize, max_bytes: usize) -> Self {
+        Self { ring: VecDeque::new(), max_diffs, max_bytes, bytes: 0 }
     }
 
-    /// Keeps the diff that led to this version, which follows the one before.
-    pub fn push(&mut self, version: u64, diff: T, bytes: usize) {
+    /// Adds the diff that leads to `version`, the successor of the last one.
+    pub(super) fn push(&mut self, version: u64, diff: T, bytes: usize) {
         debug_assert!(self.ring.back().is_none_or(|(last, ..)| last + 1 == version), "no version is skipped");
         self.ring.push_back((version, diff, bytes));
         self.bytes += bytes;
-        while self.ring.len() > self.most || self.bytes > self.most_bytes {
+        while self.ring.len() > self.max_diffs || self.bytes > self.max_bytes {
             match self.ring.pop_front() {
                 Some((_, _, bytes)) => self.bytes -= bytes,
                 None => return,
@@ -30,9 +30,9 @@ impl<T> ReplayBuffer<T> {
         }
     }
 
-    /// What leads from `version` to `current`; none where some of it is gone, or where there never was
-    /// such a version.
-    pub fn after(&self, version: u64, current: u64) -> Option<Vec<&T>> {
+    /// The diffs that lead from `version` to `current`; none where some of them were dropped, or where there never
+    /// was such a version.
+    pub(super) fn after(&self, version: u64, current: u64) -> Option<Vec<&T>> {
         let oldest = self.ring.front().map_or(current + 1, |(version, ..)| *version);
         if version > current || version + 1 < oldest {
             return None;
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_given_once_and_without_a_gap() {
+    fn missed_diffs_are_given_once_and_without_a_gap() {
         let recent = filled(5);
         assert_eq!(recent.after(3, 5), Some(vec![&4, &5]));
         assert_eq!(recent.after(5, 5), Some(vec![]));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_diff_takes_the_room_of_many() {
+    fn a_large_diff_replaces_many() {
         let mut recent = filled(3);
         recent.push(4, 4, 85);
         assert_eq!(recent.after(2, 4), Some(vec![&3, &4]));

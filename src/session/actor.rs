@@ -194,10 +194,10 @@ impl SessionActor {
             Effect::DropClips => self.services.clips.forget(self.session.info().id),
             Effect::Forward(message) => {
                 let info = self.session.info();
-                self.services.consumers.said(info.id, &info.user, message.into_object());
+                self.services.consumers.client_message(info.id, &info.user, message.into_object());
             }
             Effect::ForwardStream(message) => {
-                self.services.consumers.tell(&self.session.info().user, || serde_json::json!(message));
+                self.services.consumers.publish(&self.session.info().user, || serde_json::json!(message));
             }
             Effect::RefuseUntil(until) => self.owner.refuse_takeovers(&self.session.info().user, until),
             Effect::Save(item, turn) => self.save(item, turn, ctx),
@@ -217,7 +217,7 @@ impl SessionActor {
             Effect::WatchRoom(room) => self.watch(&room),
             Effect::UnwatchRoom(room) => {
                 if let Some(socket) = self.session.socket() {
-                    self.services.rooms.unwatch(&room, socket);
+                    self.services.rooms.unsubscribe(&room, socket);
                 }
             }
             Effect::Ended(reason) => self.ended(reason, ctx),
@@ -360,7 +360,13 @@ impl SessionActor {
     fn watch(&self, room: &RoomName) {
         let attached = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == attached) {
-            self.services.rooms.watch(room, handle.id, handle.send_queue(), SubscriberKind::Channel, None);
+            self.services.rooms.subscribe(
+                room,
+                handle.id,
+                handle.send_queue(),
+                SubscriberKind::Channel,
+                None,
+            );
         }
     }
 
@@ -369,7 +375,7 @@ impl SessionActor {
         self.utterance = None;
         let id = self.session.info().id;
         self.services.clips.forget(id);
-        self.services.consumers.ended(id);
+        self.services.consumers.session_ended(id);
         self.owner.ended(id, reason, &ctx.address());
         // Items on their way to the disk get there without this actor: the store has them already.
         ctx.stop();
@@ -505,7 +511,7 @@ impl StreamHandler<FromAgent> for SessionActor {
         match event {
             AgentEvent::Audio(source, samples) => self.step(Input::RoomAudio(source, samples), ctx),
             AgentEvent::SourceGone(source) => self.step(Input::SourceGone(source), ctx),
-            AgentEvent::Observed(event) => self.services.rooms.seen(&self.session.info().room, event),
+            AgentEvent::Observed(event) => self.services.rooms.observed(&self.session.info().room, event),
             AgentEvent::State(state) => self.step(Input::AgentState(state), ctx),
         }
     }

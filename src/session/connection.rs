@@ -414,7 +414,7 @@ pub(super) enum Due {
 
 /// The room that a subscription's LiveKit token is for.
 fn room_of_token(of: &ParticipantsOf, config: &SessionConfig) -> Option<RoomName> {
-    let token = config.room_tokens.as_ref()?.read(of.token.as_ref()?.expose())?;
+    let token = config.room_tokens.as_ref()?.verify(of.token.as_ref()?.expose())?;
     Some(token.room)
 }
 

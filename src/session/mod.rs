@@ -53,10 +53,10 @@ pub use self::{
 };
 use crate::{
     audio::Pcm,
-    auth::{AuthError, Authenticator, Principal},
+    auth::{AuthError, Authenticator, Principal, room_token::RoomTokenVerifier},
     error::Code,
     ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
-    livekit::{agent::AgentState, room_token::RoomTokenVerifier},
+    livekit::agent::AgentState,
     protocol::{
         ClientMessage, DecodeError, EDGE_V1, FromClient, Profile, ToClient,
         edge_v1::{

@@ -1,45 +1,42 @@
-//! A WebSocket message that comes in pieces (RFC 6455 §5.4), put together within the limit.
+//! Reassembles fragmented WebSocket messages (RFC 6455 §5.4), within the size limit.
 
 use actix_http::ws::Item;
 use bytes::{Bytes, BytesMut};
 
 use crate::protocol::MAX_TEXT_BYTES;
 
-/// The pieces so far.
 #[derive(Debug, Default)]
-pub struct Fragments {
-    /// Whether it is text; none while no message is open.
+pub(super) struct Fragments {
+    /// Whether it is text, and its fragments so far; none while no message is open.
     open: Option<(bool, BytesMut)>,
 }
 
-/// A message whose last piece came.
+/// A message whose last fragment arrived.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Whole {
-    /// Text, if it is UTF-8.
+pub(super) enum Whole {
+    /// Declared as text; not checked to be UTF-8.
     Text(Bytes),
-    /// Bytes.
     Binary(Bytes),
-    /// More than is taken; the rest of it is passed over.
+    /// Over the limit; the rest of it is discarded.
     TooLarge,
 }
 
 impl Fragments {
-    /// Takes a piece.
-    pub fn take(&mut self, item: Item) -> Option<Whole> {
-        let (piece, last) = match item {
-            Item::FirstText(piece) => {
+    pub(super) fn take(&mut self, item: Item) -> Option<Whole> {
+        let (fragment, last) = match item {
+            Item::FirstText(fragment) => {
                 self.open = Some((true, BytesMut::new()));
-                (piece, false)
+                (fragment, false)
             }
-            Item::FirstBinary(piece) => {
+            Item::FirstBinary(fragment) => {
                 self.open = Some((false, BytesMut::new()));
-                (piece, false)
+                (fragment, false)
             }
-            Item::Continue(piece) => (piece, false),
-            Item::Last(piece) => (piece, true),
+            Item::Continue(fragment) => (fragment, false),
+            Item::Last(fragment) => (fragment, true),
         };
         let (_, message) = self.open.as_mut()?;
-        message.extend_from_slice(&piece);
+        message.extend_from_slice(&fragment);
         if message.len() > MAX_TEXT_BYTES {
             self.open = None;
             return Some(Whole::TooLarge);
@@ -58,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_become_a_message() {
+    fn fragments_become_a_message() {
         let mut fragments = Fragments::default();
         assert_eq!(fragments.take(Item::FirstText("ab".into())), None);
         assert_eq!(fragments.take(Item::Continue("c".into())), None);
@@ -69,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_without_end_fill_no_memory() {
+    fn endless_fragments_fill_no_memory() {
         let mut fragments = Fragments::default();
         fragments.take(Item::FirstText(vec![b'x'; MAX_TEXT_BYTES].into()));
         assert_eq!(fragments.take(Item::Continue("x".into())), Some(Whole::TooLarge));

@@ -1,28 +1,24 @@
-//! WebSocket frames (RFC 6455 §5) as bytes: outgoing ones are encoded once and shared, incoming ones
-//! are measured before anybody buffers them.
+//! WebSocket frames (RFC 6455 §5) as bytes: outgoing ones are encoded once and shared, the length of
+//! incoming ones is checked before they are buffered.
 
 use actix_http::ws::{CloseCode, CloseReason, OpCode, Parser};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{error::Close, protocol::MAX_BINARY_BYTES};
 
-/// A text frame.
-pub fn text(text: &str) -> Bytes {
+pub(crate) fn text(text: &str) -> Bytes {
     frame(text.as_bytes(), OpCode::Text)
 }
 
-/// A binary frame.
-pub fn binary(payload: &[u8]) -> Bytes {
+pub(crate) fn binary(payload: &[u8]) -> Bytes {
     frame(payload, OpCode::Binary)
 }
 
-/// A ping.
-pub fn ping() -> Bytes {
+pub(crate) fn ping() -> Bytes {
     frame(b"", OpCode::Ping)
 }
 
-/// A close frame.
-pub fn close(close: Close, reason: &str) -> Bytes {
+pub(crate) fn close(close: Close, reason: &str) -> Bytes {
     let mut bytes = BytesMut::new();
     let reason = CloseReason { code: CloseCode::from(close.code()), description: Some(reason.into()) };
     Parser::write_close(&mut bytes, Some(reason), false);
@@ -35,24 +31,24 @@ fn frame(payload: &[u8], opcode: OpCode) -> Bytes {
     bytes.freeze()
 }
 
-/// Keeps frames over the limit out of the WebSocket decoder, which buffers a frame as a whole however
-/// long it says it is: their bytes are let through to nowhere as they arrive.
+/// Keeps frames over the limit out of the WebSocket decoder, which buffers a whole frame whatever length its
+/// header declares. Their bytes are discarded as they arrive.
 #[derive(Debug, Default)]
-pub struct SizeGuard {
-    /// The bytes of a header that has not arrived as a whole.
+pub(super) struct SizeGuard {
+    /// The bytes of an incomplete header.
     header: BytesMut,
-    /// What is left of the frame that is passing.
+    /// Bytes left of the current frame.
     left: u64,
     /// Whether that frame is dropped.
     dropping: bool,
 }
 
-/// What was kept out.
+/// What was discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oversized {
-    /// A whole message: the stream goes on without it.
+pub(super) enum Oversized {
+    /// A whole message: the next one can be read.
     Message,
-    /// A fragment of one: what follows would make no sense without it.
+    /// A fragment: the rest of its message is useless.
     Fragment,
 }
 
@@ -60,8 +56,8 @@ pub enum Oversized {
 const MAX_HEADER_BYTES: usize = 14;
 
 impl SizeGuard {
-    /// Takes bytes as they arrive, puts those of acceptable frames into `out`, and says what it kept out.
-    pub fn pass(&mut self, mut bytes: Bytes, out: &mut BytesMut) -> Option<Oversized> {
+    /// Copies the bytes of acceptable frames to `out`, and reports a frame that is discarded.
+    pub(super) fn pass(&mut self, mut bytes: Bytes, out: &mut BytesMut) -> Option<Oversized> {
         let mut oversized = None;
         while !bytes.is_empty() {
             if self.left > 0 {

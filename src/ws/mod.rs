@@ -1,8 +1,8 @@
 //! WebSockets: the upgrade, the connection, its bounded send queue, and its message rate limit.
 
-pub mod connection;
-pub mod fragments;
-pub mod frame;
-pub mod rate_limit;
-pub mod send_queue;
-pub mod upgrade;
+pub(crate) mod connection;
+mod fragments;
+pub(crate) mod frame;
+pub(crate) mod rate_limit;
+pub(crate) mod send_queue;
+pub(crate) mod upgrade;

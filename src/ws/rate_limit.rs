@@ -1,27 +1,27 @@
 //! How many text messages a client may send. Pure.
 //!
-//! In a second [`LIMIT`] are taken. Those beyond it are dropped, and the client is told once a second; one
-//! that goes on for [`STRIKES`] seconds, or sends ten times the limit in one, is closed.
+//! In a second [`MESSAGES_PER_SECOND`] are accepted. Those beyond it are dropped, and the client is warned once a
+//! second; one that is over the limit for more than [`MAX_STRIKES`] seconds in a row, or sends ten times the limit
+//! in one, is closed.
 
 use std::time::{Duration, Instant};
 
-/// Text messages that are taken in a second.
-pub const LIMIT: u32 = 100;
+/// Text messages that are accepted in a second.
+pub(crate) const MESSAGES_PER_SECOND: u32 = 100;
 
 /// Seconds in a row in which a client may be over the limit.
-pub const STRIKES: u32 = 3;
+const MAX_STRIKES: u32 = 3;
 
-/// This many in a second are no mistake of a client's.
-const ABUSE_LIMIT: u32 = 10 * LIMIT;
+/// Messages in one second after which a client is closed at once.
+const ABUSE_LIMIT: u32 = 10 * MESSAGES_PER_SECOND;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The messages of one client.
+/// Counts the messages of one client.
 #[derive(Debug, Default)]
-pub struct MessageRateLimiter {
-    /// When this second began.
-    began: Option<Instant>,
-    /// Messages in it.
+pub(crate) struct MessageRateLimiter {
+    second_began: Option<Instant>,
+    /// Messages in that second.
     count: u32,
     /// Seconds over the limit, without one under it in between.
     strikes: u32,
@@ -29,40 +29,37 @@ pub struct MessageRateLimiter {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is taken.
-    Take,
-    /// It is dropped.
+pub(crate) enum Verdict {
+    Accept,
     Drop,
-    /// It is dropped, and the client is told.
-    Tell,
-    /// The client is closed.
+    /// Drop it, and tell the client.
+    Warn,
+    /// Close the connection.
     Close,
 }
 
 impl MessageRateLimiter {
-    /// A message came.
-    pub fn message(&mut self, now: Instant) -> Verdict {
-        let since = self.began.map(|began| now.saturating_duration_since(began));
+    pub(crate) fn message(&mut self, now: Instant) -> Verdict {
+        let since = self.second_began.map(|began| now.saturating_duration_since(began));
         if since.is_none_or(|since| since >= SECOND) {
-            let calm = self.count <= LIMIT || since.is_none_or(|since| since >= 2 * SECOND);
+            let calm = self.count <= MESSAGES_PER_SECOND || since.is_none_or(|since| since >= 2 * SECOND);
             if calm {
                 self.strikes = 0;
             }
-            self.began = Some(now);
+            self.second_began = Some(now);
             self.count = 0;
         }
         self.count += 1;
-        if self.count <= LIMIT {
-            return Verdict::Take;
+        if self.count <= MESSAGES_PER_SECOND {
+            return Verdict::Accept;
         }
-        if self.count == LIMIT + 1 {
+        if self.count == MESSAGES_PER_SECOND + 1 {
             self.strikes += 1;
         }
-        if self.strikes > STRIKES || self.count > ABUSE_LIMIT {
+        if self.strikes > MAX_STRIKES || self.count > ABUSE_LIMIT {
             Verdict::Close
-        } else if self.count == LIMIT + 1 {
-            Verdict::Tell
+        } else if self.count == MESSAGES_PER_SECOND + 1 {
+            Verdict::Warn
         } else {
             Verdict::Drop
         }
@@ -75,47 +72,47 @@ mod tests {
     use crate::clock;
 
     /// What becomes of so many messages at once.
-    fn send(flood: &mut MessageRateLimiter, count: u32, now: Instant) -> Vec<Verdict> {
-        let mut verdicts: Vec<_> = (0..count).map(|_| flood.message(now)).collect();
+    fn send(limiter: &mut MessageRateLimiter, count: u32, now: Instant) -> Vec<Verdict> {
+        let mut verdicts: Vec<_> = (0..count).map(|_| limiter.message(now)).collect();
         verdicts.dedup();
         verdicts
     }
 
     #[test]
-    fn a_hundred_a_second_are_taken_and_who_sends_more_is_told_once() {
-        let (mut flood, now) = (MessageRateLimiter::default(), clock::now());
-        assert_eq!(send(&mut flood, LIMIT, now), [Verdict::Take]);
-        assert_eq!(send(&mut flood, 50, now), [Verdict::Tell, Verdict::Drop]);
-        assert_eq!(send(&mut flood, LIMIT, now + SECOND), [Verdict::Take]);
+    fn a_hundred_a_second_are_accepted_and_a_client_that_sends_more_is_warned_once() {
+        let (mut limiter, now) = (MessageRateLimiter::default(), clock::now());
+        assert_eq!(send(&mut limiter, MESSAGES_PER_SECOND, now), [Verdict::Accept]);
+        assert_eq!(send(&mut limiter, 50, now), [Verdict::Warn, Verdict::Drop]);
+        assert_eq!(send(&mut limiter, MESSAGES_PER_SECOND, now + SECOND), [Verdict::Accept]);
     }
 
     #[test]
-    fn who_goes_on_is_closed() {
-        let (mut flood, mut now) = (MessageRateLimiter::default(), clock::now());
-        for _ in 0..STRIKES {
-            assert_eq!(send(&mut flood, 150, now), [Verdict::Take, Verdict::Tell, Verdict::Drop]);
+    fn a_client_that_stays_over_the_limit_is_closed() {
+        let (mut limiter, mut now) = (MessageRateLimiter::default(), clock::now());
+        for _ in 0..MAX_STRIKES {
+            assert_eq!(send(&mut limiter, 150, now), [Verdict::Accept, Verdict::Warn, Verdict::Drop]);
             now += SECOND;
         }
-        assert_eq!(send(&mut flood, 150, now), [Verdict::Take, Verdict::Close]);
+        assert_eq!(send(&mut limiter, 150, now), [Verdict::Accept, Verdict::Close]);
     }
 
     #[test]
-    fn a_calm_second_is_a_new_beginning() {
-        let (mut flood, mut now) = (MessageRateLimiter::default(), clock::now());
+    fn a_second_under_the_limit_clears_the_strikes() {
+        let (mut limiter, mut now) = (MessageRateLimiter::default(), clock::now());
         for second in 0..20 {
-            let count = if second % 3 == 2 { LIMIT } else { 150 };
-            assert!(!send(&mut flood, count, now).contains(&Verdict::Close), "{second}");
+            let count = if second % 3 == 2 { MESSAGES_PER_SECOND } else { 150 };
+            assert!(!send(&mut limiter, count, now).contains(&Verdict::Close), "{second}");
             now += SECOND;
         }
         for _ in 0..20 {
             now += 2 * SECOND;
-            assert!(!send(&mut flood, 150, now).contains(&Verdict::Close));
+            assert!(!send(&mut limiter, 150, now).contains(&Verdict::Close));
         }
     }
 
     #[test]
-    fn far_too_many_at_once_are_no_mistake() {
+    fn ten_times_the_limit_in_a_second_closes_at_once() {
         let verdicts = send(&mut MessageRateLimiter::default(), ABUSE_LIMIT + 1, clock::now());
-        assert_eq!(verdicts, [Verdict::Take, Verdict::Tell, Verdict::Drop, Verdict::Close]);
+        assert_eq!(verdicts, [Verdict::Accept, Verdict::Warn, Verdict::Drop, Verdict::Close]);
     }
 }

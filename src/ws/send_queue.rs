@@ -1,12 +1,12 @@
-//! A bounded way of encoded bytes into one connection: a WebSocket or an event stream.
+//! The bounded queue of encoded bytes of one connection: a WebSocket or an event stream.
 //!
-//! Whoever has something to say holds an [`SendQueue`]; the connection's response body is the
-//! [`SendQueueStream`]. What is queued is counted in bytes and freed when the connection takes it, so a
-//! client that does not read costs at most [`SendQueue`]'s limit. Frames are encoded once and shared:
-//! a room with a thousand listeners queues a thousand reference counts, not a thousand copies.
+//! Senders hold a [`SendQueue`]; the connection's response body is the [`SendQueueStream`]. Queued bytes are
+//! counted and freed when the connection takes them, so a client that does not read costs at most the queue's
+//! limit. Frames are encoded once and shared: an update to a thousand subscribers queues a thousand reference
+//! counts, not a thousand copies.
 //!
-//! When the limit is reached, [`SendQueue::send`] says so and its caller decides: a session lets its
-//! client go (it can resume), a room sends a fresh snapshot later.
+//! When the limit is reached, [`SendQueue::send`] fails with [`SendError::Full`] and its caller decides: a
+//! session aborts the connection (its client can resume), a room sends a snapshot later.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use socket2::{SockRef, Socket};
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SendError {
     /// The client does not read fast enough: the limit is reached.
-    #[error("the client does not take what it is sent")]
+    #[error("the client does not read what it is sent")]
     Full,
     /// The connection is over.
     #[error("the connection is over")]
@@ -40,7 +40,7 @@ pub struct SendQueue {
     shared: Arc<Shared>,
 }
 
-/// The reading end: what the connection sends. Dropping it closes the outlet.
+/// The reading end: what the connection sends. Dropping it closes the queue.
 pub struct SendQueueStream {
     shared: Arc<Shared>,
 }
@@ -48,13 +48,13 @@ pub struct SendQueueStream {
 struct Shared {
     state: Mutex<State>,
     limit: usize,
-    /// The connection itself, to end it although its client takes nothing any more.
+    /// To end the connection although its client does not read.
     connection: Option<Connection>,
 }
 
-/// The way to end a TCP connection whose client does not read: actix keeps the socket, and has none.
+/// Ends a TCP connection whose client does not read. actix owns the socket and offers no way to shut it down.
 ///
-/// It holds no second descriptor, of which a process has only so many, but the number of the first and
+/// Holds no second descriptor, since a process has a limited number of them, but the number of the first and
 /// the kernel's own name for the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
@@ -64,24 +64,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The connection of a socket.
+    /// The handle of this socket.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let number = socket.as_fd().as_raw_fd();
         let cookie = SockRef::from(socket).cookie()?;
         Ok(Self { number, cookie })
     }
 
-    /// Ends it in both directions, if it is still there.
+    /// Shuts both directions down, if the socket is still open.
     #[expect(unsafe_code, reason = "there is no safe way to look at a descriptor that may be closed")]
     fn end(self) {
         // SAFETY: the number is only duplicated, which fails where it is closed. Where it is another
-        // file's by now, the duplicate is that file's; its cookie tells, and it is let go untouched.
+        // file's by now, the duplicate has another cookie, and it is closed without any other call.
         let borrowed = unsafe { BorrowedFd::borrow_raw(self.number) };
         let Ok(duplicate) = borrowed.try_clone_to_owned().map(Socket::from) else {
             return;
         };
         if duplicate.cookie().is_ok_and(|cookie| cookie == self.cookie) {
-            // The peer may be gone already: then there is nothing to shut down, which is as well.
+            // Fails where the peer has closed the connection already.
             let _ = duplicate.shutdown(Shutdown::Both);
         }
     }
@@ -90,15 +90,15 @@ impl Connection {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Bytes>,
-    /// What is in the queue, in bytes.
+    /// Bytes in the queue.
     queued: usize,
-    /// Nothing is taken any more; the stream ends when the queue is empty.
+    /// Nothing more is accepted; the stream ends when the queue is empty.
     finished: bool,
     waker: Option<Waker>,
 }
 
 impl SendQueue {
-    /// An outlet that queues at most `limit` bytes, or one message that is larger.
+    /// A queue of at most `limit` bytes, or of one message that is larger.
     pub fn new(limit: usize, connection: Option<Connection>) -> (Self, SendQueueStream) {
         let shared = Arc::new(Shared { state: Mutex::default(), limit, connection });
         (Self { shared: shared.clone() }, SendQueueStream { shared })
@@ -114,7 +114,13 @@ impl SendQueue {
         self.queue(bytes, VecDeque::push_front)
     }
 
-    /// Ends the connection once everything that is queued was sent.
+    /// Queues a last frame, where there is space for it, and ends the connection once everything is sent.
+    pub fn finish_with(&self, last: Bytes) {
+        let _ = self.send(last);
+        self.finish();
+    }
+
+    /// Ends the connection once everything that is queued is sent.
     pub fn finish(&self) {
         let waker = {
             let mut state = self.shared.state.lock();
@@ -124,8 +130,8 @@ impl SendQueue {
         wake(waker);
     }
 
-    /// Drops what is queued, and ends the connection once this was sent. A client that takes nothing more
-    /// never sees it: [`abort`](Self::cut) ends its connection all the same.
+    /// Drops what is queued, and ends the connection once `last` is sent. That never happens where the client
+    /// does not read: then [`abort`](Self::abort) ends the connection.
     pub fn abort_with(&self, last: Bytes) {
         {
             let mut state = self.shared.state.lock();
@@ -152,7 +158,7 @@ impl SendQueue {
         }
     }
 
-    /// Whether bytes would be taken.
+    /// Whether the connection still accepts bytes.
     pub fn is_open(&self) -> bool {
         !self.shared.state.lock().finished
     }
@@ -163,7 +169,7 @@ impl SendQueue {
             if state.finished {
                 return Err(SendError::Closed);
             }
-            // What is larger than the limit goes when nothing else waits: else it would never go.
+            // A message larger than the limit is accepted by an empty queue: otherwise it could never be sent.
             if !state.queue.is_empty() && state.queued + bytes.len() > self.shared.limit {
                 return Err(SendError::Full);
             }
@@ -176,7 +182,7 @@ impl SendQueue {
     }
 }
 
-/// Wakes the connection, outside of the lock that it will take.
+/// Wakes the connection, outside of the lock that its poll takes.
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -222,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_queued_is_counted_and_freed_when_it_is_taken() {
+    fn queued_bytes_are_counted_and_freed_when_they_are_sent() {
         let (queue, mut stream) = SendQueue::new(10, None);
         assert_eq!(queue.send("12345678".into()), Ok(()));
         assert_eq!(queue.send("123".into()), Err(SendError::Full));
@@ -231,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_limit_goes_alone() {
+    fn a_message_larger_than_the_limit_is_queued_alone() {
         let (queue, mut stream) = SendQueue::new(10, None);
         assert_eq!(queue.send("123456789012".into()), Ok(()));
         assert_eq!(queue.send("1".into()), Err(SendError::Full));
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_outlet_sends_what_it_has_and_takes_no_more() {
+    fn a_finished_queue_sends_what_it_holds_and_accepts_no_more() {
         let (queue, mut stream) = SendQueue::new(10, None);
         queue.send("bye".into()).unwrap();
         queue.finish();
@@ -258,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_cut_gets_the_reason_instead_of_what_was_queued() {
+    fn an_aborted_client_gets_the_reason_instead_of_what_was_queued() {
         let (queue, mut stream) = SendQueue::new(10, None);
         queue.send("12345678".into()).unwrap();
         queue.abort_with("too slow".into());
@@ -269,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_gone_closes_its_outlet() {
+    fn a_dropped_connection_closes_its_queue() {
         let (queue, stream) = SendQueue::new(10, None);
         drop(stream);
         assert_eq!(queue.send("x".into()), Err(SendError::Closed));

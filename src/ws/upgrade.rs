@@ -1,10 +1,10 @@
 //! Connections that become WebSockets, past actix-http's dispatcher.
 //!
-//! The dispatcher is made for requests: for each connection it keeps 16 KiB of buffers, and what it sends is copied
-//! through one of them. A control channel is silent most of the time, and is told what thousands of others are told,
-//! in the same bytes. So a connection that asks for an upgrade leaves the dispatcher, which has a door for this. The
-//! routes answer it like any request; then what they answer with is written from where it lies, and what comes is read
-//! when it comes, into a buffer that the thread's connections share. An idle connection has no buffer.
+//! The dispatcher keeps 16 KiB of buffers for each connection, and copies what it sends through one of them. A
+//! control channel is idle most of the time, and is often sent the same bytes as thousands of others. So a
+//! connection that asks for an upgrade leaves the dispatcher, which has a hook for this (docs/decisions/0008). The
+//! routes answer the request as usual; then the body of the response is written without copying, and what the client
+//! sends is read into a buffer that all connections of a thread share. An idle connection has no buffer.
 
 use std::{
     cell::RefCell,
@@ -25,7 +25,11 @@ use actix_http::{
     error::PayloadError,
     h1::{Codec, Message},
 };
-use actix_service::{Service, ServiceFactory, boxed::BoxService, fn_factory};
+use actix_service::{
+    Service, ServiceFactory,
+    boxed::{BoxService, BoxServiceFactory},
+    fn_factory,
+};
 use actix_web::{
     dev::ServiceResponse,
     http::StatusCode,
@@ -34,26 +38,27 @@ use actix_web::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{FutureExt, Stream, future::LocalBoxFuture};
 
-use crate::http::server::Routes;
+/// What answers requests.
+pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
 
-/// How many bytes may wait for a client that reads slowly, before the rest waits where it comes from.
+/// Bytes that may wait for a client that reads slowly. Beyond that the body is not polled.
 const MAX_WAITING_BYTES: usize = 32 * 1024;
 
-/// How many pieces one system call sends.
+/// How many buffers one system call sends.
 const MAX_PIECES: usize = 16;
 
-/// What a thread reads at once.
+/// The size of a thread's read buffer.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How long a client may take to read the last words before its connection is dropped.
+/// How long a client may take to close after the last byte was sent, before its connection is dropped.
 const CLOSE_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-/// The door for upgrades, to these routes.
-pub fn factory(
+/// The service that actix-http passes upgrades to.
+pub(crate) fn factory(
     routes: Routes,
 ) -> impl ServiceFactory<
     (Request, Framed<TcpStream, Codec>),
@@ -66,8 +71,8 @@ pub fn factory(
     fn_factory(move || routes.new_service(()).map(|routes| Ok(Upgrades { routes: routes? })))
 }
 
-/// Takes requests for an upgrade with their connections.
-pub struct Upgrades {
+/// Answers requests for an upgrade, and then drives their connections.
+pub(crate) struct Upgrades {
     routes: BoxService<Request, ServiceResponse<BoxBody>, actix_web::Error>,
 }
 
@@ -83,7 +88,7 @@ impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
     fn call(&self, (mut request, framed): (Request, Framed<TcpStream, Codec>)) -> Self::Future {
         let connection = framed.into_parts();
         let io = Rc::new(connection.io);
-        // A copy, since the buffer behind it is large.
+        // Copied, since the buffer behind it is large.
         let incoming = Incoming { io: io.clone(), early: Bytes::copy_from_slice(&connection.read_buf) };
         *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
         let answer = self.routes.call(request);
@@ -106,7 +111,7 @@ impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
 /// What the client sends.
 struct Incoming {
     io: Rc<TcpStream>,
-    /// What came together with the request.
+    /// What arrived together with the request.
     early: Bytes,
 }
 
@@ -118,7 +123,7 @@ impl Stream for Incoming {
             return Poll::Ready(Some(Ok(mem::take(&mut self.early))));
         }
         loop {
-            // A connection that breaks is over, like one that is closed.
+            // A broken connection ends like a closed one.
             let Ok(()) = ready!(self.io.poll_read_ready(cx)) else {
                 return Poll::Ready(None);
             };
@@ -134,7 +139,7 @@ impl Stream for Incoming {
     }
 }
 
-/// Sends an answer, behind what is still to be sent of earlier ones.
+/// Sends a response, after what is still unsent of earlier ones.
 async fn send(
     io: &Rc<TcpStream>,
     codec: Codec,
@@ -144,11 +149,11 @@ async fn send(
     Outgoing::new(io.clone(), codec, before, response)?.await
 }
 
-/// Sends an answer, for as long as its body goes on.
+/// Sends a response until its body ends.
 struct Outgoing {
     io: Rc<TcpStream>,
     body: BoxBody,
-    /// Frames the body of an answer that is no upgrade.
+    /// Frames the body of a response that is not an upgrade.
     codec: Option<Box<Codec>>,
     waiting: VecDeque<Bytes>,
     /// The bytes of `waiting`.
@@ -166,7 +171,7 @@ impl Outgoing {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (mut response, body) = response.into_parts();
         if !upgraded {
-            // There is no way back into the dispatcher.
+            // The connection cannot return to the dispatcher.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         let size = body.size();
@@ -182,7 +187,7 @@ impl Outgoing {
         })
     }
 
-    /// Puts a piece of the body behind what waits, or its end.
+    /// Queues a part of the body, or its end.
     fn push(&mut self, piece: Option<Bytes>) -> io::Result<()> {
         self.over = piece.is_none();
         let bytes = match &mut self.codec {
@@ -200,7 +205,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// So much of what waits is the system's now.
+    /// The system accepted this many bytes.
     fn sent(&mut self, mut written: usize) {
         self.length -= written;
         while let Some(first) = self.waiting.front_mut() {
@@ -211,7 +216,7 @@ impl Outgoing {
             written -= first.len();
             self.waiting.pop_front();
         }
-        // What a slow client let grow.
+        // It grew while the client was slow.
         self.waiting.shrink_to(4);
     }
 
@@ -257,8 +262,8 @@ impl Future for Outgoing {
     }
 }
 
-/// Lets the client read the last words: a connection that is dropped while there is something to read is reset, and
-/// what was sent last is lost with it.
+/// Waits until the client has closed: a connection that is dropped with unread data is reset, and what was sent last
+/// is lost.
 async fn linger(io: &TcpStream) {
     if socket2::SockRef::from(io).shutdown(Shutdown::Write).is_err() {
         return;
@@ -273,6 +278,6 @@ async fn linger(io: &TcpStream) {
             }
         }
     };
-    // One that goes on sending is dropped.
+    // A client that keeps sending is dropped.
     let _ = timeout(CLOSE_LINGER_TIMEOUT, read_out).await;
 }

@@ -1,4 +1,4 @@
-//! LiveKit is not there, and comes.
+//! LiveKit is not running at first.
 
 use june_edge::protocol::{
     ToClient,

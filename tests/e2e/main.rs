@@ -13,6 +13,7 @@ mod client_vad;
 mod conformance;
 mod conversation;
 mod crash;
+mod dev_pair;
 mod endurance;
 mod livekit_away;
 mod mentra;

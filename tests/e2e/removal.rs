@@ -1,8 +1,10 @@
-//! Somebody is removed from a real LiveKit's room and stays out; what operators see of it.
+//! Removal from rooms of a real LiveKit: of a participant, of everybody with the session; what operators see.
 
 use june_edge::client::SessionInfo;
+use june_edge::protocol::{ToClient, edge_v1::to_client::EndReason};
 use livekit::{DisconnectReason, Room, RoomEvent, RoomOptions};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::support::{June, LivekitServer, Publisher, free_port, soon, until};
 
@@ -21,7 +23,7 @@ async fn guest(june: &June, session: &SessionInfo, name: &str) -> (String, Strin
     (text("access_token"), text("identity"))
 }
 
-/// Who is in a session's room, by the gateway.
+/// The identities in a session's room, by the gateway.
 async fn present(june: &June, session: &SessionInfo) -> Vec<String> {
     let url = format!("{}/api/sessions/{}/participants", june.url(), session.session_id);
     let (_, listed) = ask(june.http.get(url)).await;
@@ -35,7 +37,16 @@ async fn until_present(june: &June, session: &SessionInfo, wanted: &[&str]) {
 
 /// Joins, and waits until LiveKit ends it.
 async fn join_until_disconnected(url: &str, token: &str) -> DisconnectReason {
-    let (_room, mut events) = soon(Room::connect(url, token, RoomOptions::default())).await.unwrap();
+    let (_room, mut events) = join(url, token).await;
+    disconnected(&mut events).await
+}
+
+async fn join(url: &str, token: &str) -> (Room, UnboundedReceiver<RoomEvent>) {
+    soon(Room::connect(url, token, RoomOptions::default())).await.unwrap()
+}
+
+/// Waits until LiveKit ends a connection.
+async fn disconnected(events: &mut UnboundedReceiver<RoomEvent>) -> DisconnectReason {
     soon(async {
         loop {
             if let RoomEvent::Disconnected { reason } = events.recv().await.unwrap() {
@@ -47,7 +58,7 @@ async fn join_until_disconnected(url: &str, token: &str) -> DisconnectReason {
 }
 
 #[actix_web::test]
-async fn a_guest_who_was_removed_does_not_come_back_by_the_token_they_have() {
+async fn a_guest_who_was_removed_cannot_stay_by_the_token_they_have() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();
@@ -75,7 +86,7 @@ async fn a_guest_who_was_removed_does_not_come_back_by_the_token_they_have() {
 }
 
 #[actix_web::test]
-async fn where_livekits_webhooks_are_lost_our_agent_sees_who_comes_back() {
+async fn without_webhooks_our_agent_reports_a_removed_participant_who_joins_again() {
     let nobody_listens_here = free_port();
     let livekit = LivekitServer::start(nobody_listens_here).await;
     let data = tempfile::tempdir().unwrap();
@@ -93,7 +104,52 @@ async fn where_livekits_webhooks_are_lost_our_agent_sees_who_comes_back() {
 }
 
 #[actix_web::test]
-async fn operators_see_rooms_and_are_told_that_nobody_records() {
+async fn a_session_that_is_deleted_ends_its_room_for_everybody_and_for_good() {
+    let port = free_port();
+    let livekit = LivekitServer::start(port).await;
+    let data = tempfile::tempdir().unwrap();
+    let june = June::start(&livekit, data.path(), port).await;
+    let mut glasses = june.glasses("ann").await;
+    glasses.agent().await;
+    let info = glasses.ack.livekit.clone().unwrap();
+    let (bobs_token, bob) = guest(&june, &glasses.session, "Bob").await;
+    let (eves_token, eve) = guest(&june, &glasses.session, "Eve").await;
+    let (_anns_room, mut anns_events) = join(&info.url, &info.token).await;
+    let (_bobs_room, mut bobs_events) = join(&info.url, &bobs_token).await;
+    let _eve = Publisher::join(&info.url, &eves_token, "mic").await;
+    let mut everybody = vec!["ann".to_owned(), bob, eve];
+    everybody.sort();
+    until(async || {
+        let mut there = present(&june, &glasses.session).await;
+        there.sort();
+        (there == everybody).then_some(())
+    })
+    .await;
+
+    let url = format!("{}/api/sessions/{}", june.url(), glasses.session.session_id);
+    let (status, ended) = ask(june.http.delete(&url)).await;
+
+    assert_eq!((status, &ended["room_deleted"]), (200, &json!(true)), "{ended}");
+    assert_eq!(disconnected(&mut anns_events).await, DisconnectReason::RoomDeleted);
+    assert_eq!(disconnected(&mut bobs_events).await, DisconnectReason::RoomDeleted);
+    let reason = glasses
+        .wait_for_message(|message| match message {
+            ToClient::SessionEnd { reason, .. } => Some(*reason),
+            _ => None,
+        })
+        .await;
+    assert_eq!(reason, EndReason::Logout);
+    until(async || livekit.room_names().await.is_empty().then_some(())).await;
+    let (status, problem) = ask(june.http.get(&url)).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("SESSION_NOT_FOUND")), "{problem}");
+
+    // Their tokens are good for minutes, and LiveKit makes the room again for them.
+    assert_eq!(join_until_disconnected(&info.url, &info.token).await, DisconnectReason::RoomDeleted);
+    until(async || livekit.room_names().await.is_empty().then_some(())).await;
+}
+
+#[actix_web::test]
+async fn operators_see_rooms_and_get_503_without_an_egress_service() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();
@@ -129,7 +185,7 @@ async fn operators_see_rooms_and_are_told_that_nobody_records() {
     assert_eq!((status, &answer["removed"]), (200, &json!(["ann"])), "{answer}");
     let back = Room::connect(&info.url, &info.token, RoomOptions::default()).await;
     if let Ok((_room, mut events)) = back {
-        // LiveKit made the room again; the gateway has it emptied.
+        // LiveKit made the room again; the gateway deletes it again.
         soon(async {
             while let Some(event) = events.recv().await {
                 if matches!(event, RoomEvent::Disconnected { .. }) {

@@ -1,4 +1,4 @@
-//! The consumer port: what clients say, for backends, and what backends have to say to clients.
+//! The consumer port: messages of clients for backends, and of backends for clients.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{
 const ANN: &str = "ann@example.org";
 
 #[actix_web::test]
-async fn a_backend_that_comes_later_is_shown_who_is_there_and_the_last_word_on_batteries_and_place() {
+async fn a_consumer_that_attaches_later_gets_the_sessions_with_their_last_battery_and_location() {
     let gateway = TestGateway::with(SETTINGS).await;
     let mut earlier = Phone::consumer(&gateway, "").await;
     let mut phone = Phone::attach(&gateway, ANN).await;
@@ -34,7 +34,7 @@ async fn a_backend_that_comes_later_is_shown_who_is_there_and_the_last_word_on_b
 }
 
 #[actix_web::test]
-async fn a_backend_is_told_what_was_said_who_came_and_who_went() {
+async fn a_consumer_of_one_user_gets_messages_transcripts_and_presence_of_that_user_only() {
     let gateway = TestGateway::with(SETTINGS).await;
     let mut backend = Phone::consumer(&gateway, &format!("?user={ANN}")).await;
     let mut bob = Phone::attach(&gateway, "bob@example.org").await;
@@ -48,9 +48,12 @@ async fn a_backend_is_told_what_was_said_who_came_and_who_went() {
         (&json!(ANN), &json!(true), &json!(false))
     );
     phone.say(&json!({"type": "local_transcription", "text": "Good", "isFinal": false})).await;
-    let heard = backend.next_of("data_stream").await;
-    assert_eq!((&heard["userId"], &heard["streamType"]), (&json!(ANN), &json!("transcription:en-US")));
-    assert_eq!(heard["data"]["text"], "Good");
+    let transcript = backend.next_of("data_stream").await;
+    assert_eq!(
+        (&transcript["userId"], &transcript["streamType"]),
+        (&json!(ANN), &json!("transcription:en-US"))
+    );
+    assert_eq!(transcript["data"]["text"], "Good");
     phone.close().await;
     assert_eq!(backend.next_of("session_state").await["connected"], false);
     let path = format!("/api/sessions/{}", came["sessionId"].as_str().unwrap());
@@ -59,7 +62,7 @@ async fn a_backend_is_told_what_was_said_who_came_and_who_went() {
 }
 
 #[actix_web::test]
-async fn a_backend_speaks_to_a_client_of_either_profile_and_is_told_what_became_of_it() {
+async fn a_consumer_sends_to_clients_of_both_profiles_and_gets_the_result() {
     let gateway = TestGateway::with(SETTINGS).await;
     let mut backend = Phone::consumer(&gateway, "").await;
     let mut phone = Phone::attach(&gateway, ANN).await;
@@ -83,7 +86,7 @@ async fn a_backend_speaks_to_a_client_of_either_profile_and_is_told_what_became_
 }
 
 #[actix_web::test]
-async fn what_a_backend_may_not_say_is_refused_with_a_code() {
+async fn what_a_consumer_may_not_send_is_refused_with_a_code() {
     let gateway = TestGateway::with(SETTINGS).await;
     let away = gateway.session("bob").await.session_id;
     let mut phone = Phone::attach(&gateway, ANN).await;
@@ -114,7 +117,7 @@ async fn what_a_backend_may_not_say_is_refused_with_a_code() {
 }
 
 #[actix_web::test]
-async fn the_port_is_for_those_with_an_api_key() {
+async fn the_consumer_port_needs_an_api_key() {
     let gateway =
         TestGateway::with(&[SETTINGS, &[("API_KEYS", "backend"), ("HOST", "127.0.0.1")]].concat()).await;
     let users = format!("Bearer {}", crate::phone::core_token(ANN));
@@ -127,7 +130,7 @@ async fn the_port_is_for_those_with_an_api_key() {
 }
 
 #[actix_web::test]
-async fn a_gateway_that_goes_down_tells_its_consumers_to_come_back() {
+async fn a_gateway_that_stops_closes_its_consumers_with_1012() {
     let gateway = TestGateway::start().await;
     let mut backend = Phone::consumer(&gateway, "").await;
 

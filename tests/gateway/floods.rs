@@ -1,4 +1,4 @@
-//! Clients that send too much, and clients that read too little.
+//! Clients that send too much, and clients that do not read.
 
 use june_edge::protocol::MAX_BINARY_BYTES;
 use serde_json::json;
@@ -6,11 +6,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{raw::Raw, support::TestGateway};
 
-/// Far more messages than a second may bring, and more answers than a connection and a queue have room for.
+/// More messages than the limit of a second, and more replies than a connection and a queue hold.
 const FLOOD: usize = 10_000;
 
 #[actix_web::test]
-async fn a_client_that_floods_is_told_and_then_closed() {
+async fn a_client_that_floods_is_warned_and_then_closed() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
     let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, None).await;
@@ -29,11 +29,11 @@ async fn a_client_that_floods_is_told_and_then_closed() {
 }
 
 #[actix_web::test]
-async fn a_client_that_does_not_read_is_cut_with_a_code_of_its_own_and_resumes() {
+async fn a_client_that_does_not_read_is_closed_with_4408_and_resumes() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
     let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, None).await;
-    let wish = raw.wait_for("microphone_state_change").await;
+    let control = raw.wait_for("microphone_state_change").await;
 
     // Each of these is answered, and no answer is read.
     let unreadable = vec![0; MAX_BINARY_BYTES / 1024];
@@ -43,7 +43,7 @@ async fn a_client_that_does_not_read_is_cut_with_a_code_of_its_own_and_resumes()
 
     assert_eq!(raw.closed().await.0, 4408);
     let resume = json!({
-        "sessionId": ack["sessionId"], "resumeToken": ack["resumeToken"], "lastServerSeq": wish["seq"],
+        "sessionId": ack["sessionId"], "resumeToken": ack["resumeToken"], "lastServerSeq": control["seq"],
     });
     let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, Some(resume)).await;
     assert_eq!(ack["resumed"], true);

@@ -1,6 +1,6 @@
-//! LiveKit's server API as its protocol is written down (Twirp over HTTP, protobuf bodies, errors as
-//! JSON), with an egress service behind it: that one needs a browser and cannot run beside the tests.
-//! What does not need it is tried with the real server, in tests/e2e.
+//! A fake of LiveKit's server API (Twirp over HTTP, protobuf bodies, errors as JSON) with an egress service: the
+//! real one needs a browser and cannot run beside the tests. What needs no egress is tested with the real server,
+//! in tests/e2e.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::support::{LIVEKIT_SECRET, soon};
 
-/// A request that arrived.
+/// A request.
 #[derive(Debug)]
 pub struct Call {
-    /// `Egress/StopEgress`; of a client that joins, the path.
+    /// For example `Egress/StopEgress`; the path for a client that joins.
     pub method: String,
     /// The token that came with it.
     pub token: String,
@@ -24,7 +24,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// What the token allows, if it is one of this LiveKit's.
+    /// The claims of the token, which must be one of this LiveKit's.
     pub fn claims(&self) -> Claims {
         TokenVerifier::with_api_key("devkey", LIVEKIT_SECRET).verify(&self.token).unwrap()
     }
@@ -47,7 +47,7 @@ struct State {
     recordings: Mutex<Vec<proto::EgressInfo>>,
     rooms: Mutex<Vec<proto::Room>>,
     participants: Mutex<Vec<proto::ParticipantInfo>>,
-    /// What every call is answered with: status, code, message.
+    /// The error that every call gets: status, code, message.
     refusal: Mutex<Option<(u16, &'static str, &'static str)>>,
 }
 
@@ -79,7 +79,7 @@ impl Livekit {
         Self { url, calls, server: handle, state }
     }
 
-    /// The next call of this method; those before it are passed over.
+    /// The next call of this method; those before it are dropped.
     pub async fn call(&mut self, method: &str) -> Call {
         soon(async {
             loop {
@@ -92,7 +92,7 @@ impl Livekit {
         .await
     }
 
-    /// The next time that this participant wants to join a room.
+    /// The next attempt of this participant to join a room.
     pub async fn join(&mut self, identity: &str) -> Call {
         soon(async {
             loop {
@@ -105,7 +105,7 @@ impl Livekit {
         .await
     }
 
-    /// Whether nothing was asked of it.
+    /// Whether it got no request.
     pub fn is_untouched(&mut self) -> bool {
         self.calls.try_recv().is_err()
     }
@@ -134,7 +134,7 @@ fn token(request: &HttpRequest) -> String {
     header.unwrap_or_default().trim_start_matches("Bearer ").to_owned()
 }
 
-/// A client that wants to join: it is written down, and finds nobody.
+/// A client that joins: it is recorded, and gets 404.
 async fn join(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
     let call =
         Call { method: request.path().to_owned(), token: token(&request), body: web::Bytes::default() };
@@ -154,7 +154,7 @@ async fn twirp(
         Some((status, code, message)) => refusal(status, code, message),
         None => state.answer(&call),
     };
-    // A test may have heard all that it wanted to.
+    // Fails where the test has dropped the receiver.
     let _ = state.calls.send(call);
     answer
 }

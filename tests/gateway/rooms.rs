@@ -1,4 +1,4 @@
-//! Who is in a room, as LiveKit's webhooks tell it, pushed to control channels and event streams.
+//! Who is in a room, as LiveKit's webhooks report it, pushed to control channels and event streams.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{EncodingKey, Header};
@@ -105,7 +105,7 @@ async fn update(glasses: &mut Glasses) -> (ParticipantsUpdate, Value) {
 }
 
 #[actix_web::test]
-async fn a_watcher_gets_everybody_first_and_then_what_changes() {
+async fn a_subscriber_gets_a_snapshot_first_and_then_what_changes() {
     let gateway = TestGateway::start().await;
     let mut glasses = gateway.glasses("ann").await;
     let room = glasses.session.room_name.to_string();
@@ -132,7 +132,7 @@ async fn a_watcher_gets_everybody_first_and_then_what_changes() {
 }
 
 #[actix_web::test]
-async fn a_webhook_that_comes_twice_counts_once() {
+async fn a_repeated_webhook_is_applied_once() {
     let gateway = TestGateway::start().await;
     let mut glasses = gateway.glasses("ann").await;
     let room = glasses.session.room_name.to_string();
@@ -147,7 +147,7 @@ async fn a_webhook_that_comes_twice_counts_once() {
 }
 
 #[actix_web::test]
-async fn a_client_that_comes_back_watches_on_from_a_fresh_snapshot() {
+async fn a_client_that_reconnects_gets_a_new_snapshot() {
     let gateway = TestGateway::start().await;
     let mut before = gateway.glasses("ann").await;
     let room = before.session.room_name.to_string();
@@ -175,7 +175,7 @@ async fn a_webhook_that_livekit_did_not_sign_is_refused() {
 }
 
 #[actix_web::test]
-async fn an_event_stream_begins_with_everybody_and_goes_on_where_it_was_cut() {
+async fn an_event_stream_begins_with_a_snapshot_and_resumes_where_it_broke() {
     let gateway = TestGateway::start().await;
     webhook(&gateway, "/api/livekit/webhook", &event("participant_joined", "EV_1", "room-a", "PA_1")).await;
     let token = livekit_token("room-a");
@@ -219,7 +219,7 @@ async fn a_gateway_that_stops_ends_its_event_streams() {
 }
 
 #[actix_web::test]
-async fn a_stream_that_does_not_read_delays_nobody_and_ends_with_everybody() {
+async fn a_stream_that_does_not_read_delays_nobody_and_gets_a_snapshot_later() {
     let gateway = TestGateway::start().await;
     let token = livekit_token("room-a");
     let mut slow = Stream::open(&gateway, "room-a", &token, None).await;
@@ -262,7 +262,7 @@ async fn a_stream_that_does_not_read_delays_nobody_and_ends_with_everybody() {
 }
 
 #[actix_web::test]
-async fn a_room_is_seen_by_its_members_its_sessions_owner_and_a_backend() {
+async fn participants_are_listed_for_members_the_owner_of_the_session_and_a_backend() {
     let gateway = TestGateway::with(&[("API_KEYS", "backend")]).await;
     let body = json!({"user_id": "ann"});
     let create =
@@ -294,7 +294,7 @@ async fn a_room_is_seen_by_its_members_its_sessions_owner_and_a_backend() {
 }
 
 #[actix_web::test]
-async fn who_is_in_a_room_is_answered_from_memory_and_without_livekit_not_at_all() {
+async fn a_recent_roster_is_answered_from_memory_and_an_unknown_room_needs_livekit() {
     let gateway = TestGateway::start().await;
     let began = json!({"event": "room_started", "id": "EV_0", "room": {"name": "room-a", "sid": "RM_1"}});
     webhook(&gateway, "/api/livekit/webhook", &began).await;
@@ -307,7 +307,7 @@ async fn who_is_in_a_room_is_answered_from_memory_and_without_livekit_not_at_all
 }
 
 #[actix_web::test]
-async fn glasses_watch_another_room_only_with_a_livekit_token_for_it() {
+async fn a_client_subscribes_to_another_room_only_with_a_livekit_token_for_it() {
     let gateway = TestGateway::start().await;
     let mut glasses = gateway.glasses("ann").await;
     for token in [None, Some(livekit_token("room-c")), Some("nonsense".into())] {
@@ -329,7 +329,7 @@ async fn glasses_watch_another_room_only_with_a_livekit_token_for_it() {
 }
 
 #[actix_web::test]
-async fn a_webhook_that_is_too_large_is_told_so() {
+async fn a_webhook_that_is_too_large_gets_413() {
     let gateway = TestGateway::start().await;
     let mut joined = event("participant_joined", "EV_1", "room-a", "PA_1");
     joined["participant"]["metadata"] = Value::from("x".repeat(300_000));
@@ -341,7 +341,7 @@ async fn a_webhook_that_is_too_large_is_told_so() {
 }
 
 #[actix_web::test]
-async fn a_flood_of_webhooks_that_are_not_livekits_is_slowed_down_and_livekits_own_are_taken() {
+async fn a_flood_of_unsigned_webhooks_is_limited_and_livekits_own_are_accepted() {
     let gateway = TestGateway::start().await;
     let forged = event("participant_joined", "EV_1", "room-a", "PA_1");
     let mut codes = Vec::new();

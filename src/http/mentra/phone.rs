@@ -123,7 +123,7 @@ async fn pass_on(
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
     if let Some(record) = app.registry.newest_of(principal).await? {
         message.insert("type".into(), kind.into());
-        app.consumers.said(record.session_id, &record.user_id, message);
+        app.consumers.client_message(record.session_id, &record.user_id, message);
     }
     Ok(Success::with(Nothing {}))
 }

@@ -18,7 +18,7 @@ pub(super) async fn viewer(
     request: &HttpRequest,
     room: &RoomName,
 ) -> Result<Option<Identity>, ApiError> {
-    let livekit_token = auth::token(request).and_then(|token| app.room_tokens.as_ref()?.read(&token));
+    let livekit_token = auth::token(request).and_then(|token| app.room_tokens.as_ref()?.verify(&token));
     if let Some(token) = livekit_token {
         return if token.room == *room { Ok(Some(token.identity)) } else { Err(other_room()) };
     }

@@ -21,5 +21,5 @@ pub(in crate::http) async fn list(
     query: web::Query<ParticipantsQuery>,
 ) -> Result<web::Json<Vec<Participant>>, ApiError> {
     access::viewer(&app, &request, &query.room).await?;
-    Ok(web::Json(app.rooms.present(&query.room).await?))
+    Ok(web::Json(app.rooms.participants(&query.room).await?))
 }

@@ -63,7 +63,7 @@ pub(in crate::http) async fn open(
     let id = app.registry.next_socket();
     // Cannot fail: the queue is empty.
     let _ = send_queue.send(RETRY);
-    app.rooms.watch(&room, id, &send_queue, SubscriberKind::Stream, resume);
+    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, resume);
     metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -98,7 +98,7 @@ impl Stream for Events {
 impl Drop for Events {
     fn drop(&mut self) {
         metrics::gauge!(telemetry::EVENT_STREAMS).decrement(1);
-        self.rooms.unwatch(&self.room, self.id);
+        self.rooms.unsubscribe(&self.room, self.id);
     }
 }
 

@@ -133,7 +133,7 @@ pub(super) async fn participants(
     id: web::Path<String>,
 ) -> Result<web::Json<SessionParticipants>, ApiError> {
     let record = session(&app, &caller, &id).await?;
-    let participants = app.rooms.present(&record.room).await?;
+    let participants = app.rooms.participants(&record.room).await?;
     Ok(web::Json(SessionParticipants { room_name: record.room, participants }))
 }
 

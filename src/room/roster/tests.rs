@@ -33,8 +33,8 @@ fn published(sid: &str, track_sid: &str) -> Event {
     Event::TrackPublished { sid: sid.into(), track: track(track_sid, false) }
 }
 
-/// A roster that was told these, all at once.
-fn told(events: impl IntoIterator<Item = Event>, now: Instant) -> Roster {
+/// A roster after these events, all at once.
+fn roster_after(events: impl IntoIterator<Item = Event>, now: Instant) -> Roster {
     let mut roster = Roster::default();
     for event in events {
         roster.handle(event, now);
@@ -50,7 +50,7 @@ fn sids(roster: &Roster) -> Vec<&str> {
 #[test]
 fn a_reconnect_is_a_new_participant_though_the_old_one_leaves_later() {
     let now = clock::now();
-    let mut roster = told([joined("PA_1"), joined("PA_2")], now);
+    let mut roster = roster_after([joined("PA_1"), joined("PA_2")], now);
 
     roster.handle(left("PA_1"), now);
 
@@ -62,7 +62,7 @@ fn a_reconnect_is_a_new_participant_though_the_old_one_leaves_later() {
 #[test]
 fn an_event_that_comes_twice_changes_nothing() {
     let now = clock::now();
-    let mut roster = told([joined("PA_1")], now);
+    let mut roster = roster_after([joined("PA_1")], now);
     roster.handle(joined("PA_1"), now);
     assert_eq!(roster.flush(), None);
 
@@ -74,16 +74,16 @@ fn an_event_that_comes_twice_changes_nothing() {
 }
 
 #[test]
-fn a_join_that_arrives_after_the_leave_brings_nobody_back() {
-    let roster = told([left("PA_1"), joined("PA_1"), published("PA_1", "TR_1")], clock::now());
-    assert!(roster.is_empty());
-    assert_eq!(roster.doubtful_since(), None);
+fn a_join_that_arrives_after_the_leave_adds_nobody() {
+    let roster = roster_after([left("PA_1"), joined("PA_1"), published("PA_1", "TR_1")], clock::now());
+    assert!(roster.snapshot().is_empty());
+    assert_eq!(roster.suspect_since(), None);
 }
 
 #[test]
 fn what_comes_and_goes_between_two_versions_is_no_change() {
     let now = clock::now();
-    let mut roster = told([joined("PA_1")], now);
+    let mut roster = roster_after([joined("PA_1")], now);
     for event in [joined("PA_2"), published("PA_1", "TR_1"), left("PA_2")] {
         roster.handle(event, now);
     }
@@ -93,35 +93,35 @@ fn what_comes_and_goes_between_two_versions_is_no_change() {
 }
 
 #[test]
-fn a_track_of_somebody_unknown_waits_until_they_are_introduced() {
+fn a_track_of_an_unknown_sid_waits_until_the_participant_is_known() {
     // A webhook about a track does not say whether its participant is hidden.
     let now = clock::now();
-    let mut roster = told([published("PA_1", "TR_1")], now);
-    assert!(roster.is_empty());
-    assert_eq!(roster.doubtful_since(), Some(now));
+    let mut roster = roster_after([published("PA_1", "TR_1")], now);
+    assert!(roster.snapshot().is_empty());
+    assert_eq!(roster.suspect_since(), Some(now));
 
     roster.handle(joined("PA_1"), now);
 
     assert_eq!(roster.flush().unwrap().joined[0].tracks, [track("TR_1", false)]);
-    assert_eq!(roster.doubtful_since(), None);
+    assert_eq!(roster.suspect_since(), None);
 }
 
 #[test]
-fn a_track_that_ended_is_not_brought_back_by_its_late_beginning() {
+fn a_late_publish_does_not_bring_back_a_track_that_ended() {
     let now = clock::now();
     let ended = Event::TrackUnpublished { sid: "PA_1".into(), track_sid: "TR_1".into() };
     for events in [
         [joined("PA_1"), ended.clone(), published("PA_1", "TR_1")],
         [ended, published("PA_1", "TR_1"), joined("PA_1")],
     ] {
-        assert_eq!(told(events, now).snapshot()[0].tracks, []);
+        assert_eq!(roster_after(events, now).snapshot()[0].tracks, []);
     }
 }
 
 #[test]
-fn a_list_sets_right_what_the_events_got_wrong() {
+fn a_list_corrects_the_errors_of_events() {
     let then = clock::now();
-    let mut roster = told([Event::Began, joined("PA_1"), joined("PA_2")], then);
+    let mut roster = roster_after([Event::Began, joined("PA_1"), joined("PA_2")], then);
     let mut changed = participant("PA_2");
     changed.tracks = vec![track("TR_1", true)];
     let asked_at = then + SETTLE_TIME;
@@ -137,7 +137,7 @@ fn a_list_sets_right_what_the_events_got_wrong() {
 }
 
 #[test]
-fn the_first_list_of_a_room_that_was_not_known_corrects_nothing() {
+fn the_first_list_of_an_unknown_room_corrects_nothing() {
     let now = clock::now();
     let mut roster = Roster::default();
     let listed = Event::Listed { asked_at: now, participants: vec![participant("PA_1")] };
@@ -149,7 +149,8 @@ fn the_first_list_of_a_room_that_was_not_known_corrects_nothing() {
 fn a_list_that_was_asked_for_before_an_event_does_not_undo_it() {
     let asked_at = clock::now();
     let later = asked_at + Duration::from_millis(10);
-    let mut roster = told([Event::Listed { asked_at, participants: vec![participant("PA_1")] }], asked_at);
+    let mut roster =
+        roster_after([Event::Listed { asked_at, participants: vec![participant("PA_1")] }], asked_at);
     roster.handle(left("PA_1"), later);
     roster.handle(joined("PA_2"), later);
     roster.handle(published("PA_2", "TR_1"), later);
@@ -160,17 +161,17 @@ fn a_list_that_was_asked_for_before_an_event_does_not_undo_it() {
 
     assert_eq!(roster.flush(), None);
     assert_eq!(sids(&roster), ["PA_2"]);
-    assert_eq!(roster.doubtful_since(), Some(later), "and the next list decides");
+    assert_eq!(roster.suspect_since(), Some(later), "and the next list decides");
 }
 
 #[test]
-fn somebody_whom_one_list_lacked_is_brought_back_by_the_next() {
+fn a_participant_whom_one_list_lacked_is_added_by_the_next() {
     // LiveKit keeps its list by identity: a reconnect can take the new entry away with the old one.
     let then = clock::now();
-    let mut roster = told([joined("PA_1")], then);
+    let mut roster = roster_after([joined("PA_1")], then);
     let (first, second) = (then + SETTLE_TIME, then + 2 * SETTLE_TIME);
     roster.handle(Event::Listed { asked_at: first, participants: vec![] }, first);
-    assert!(roster.is_empty());
+    assert!(roster.snapshot().is_empty());
 
     roster.handle(Event::Listed { asked_at: second, participants: vec![participant("PA_1")] }, second);
 
@@ -181,7 +182,7 @@ fn somebody_whom_one_list_lacked_is_brought_back_by_the_next() {
 fn a_join_that_a_list_overtook_changes_nothing() {
     let now = clock::now();
     let newer = Participant { name: "John".into(), version: 5, ..participant("PA_1") };
-    let mut roster = told([Event::Listed { asked_at: now, participants: vec![newer.clone()] }], now);
+    let mut roster = roster_after([Event::Listed { asked_at: now, participants: vec![newer.clone()] }], now);
 
     roster.handle(joined("PA_1"), now);
 
@@ -190,10 +191,10 @@ fn a_join_that_a_list_overtook_changes_nothing() {
 }
 
 #[test]
-fn the_end_of_an_earlier_room_of_the_same_name_takes_nobody_out_of_the_new_one() {
+fn the_end_of_an_earlier_room_of_the_same_name_removes_nobody_from_the_new_one() {
     let now = clock::now();
     let second = Event::Joined { participant: participant("PA_2"), room_sid: "RM_2".into() };
-    let mut roster = told([joined("PA_1"), second], now);
+    let mut roster = roster_after([joined("PA_1"), second], now);
 
     roster.handle(Event::Finished { room_sid: "RM_1".into() }, now);
 
@@ -202,9 +203,9 @@ fn the_end_of_an_earlier_room_of_the_same_name_takes_nobody_out_of_the_new_one()
 }
 
 #[test]
-fn what_our_agent_sees_is_a_reason_to_ask_and_not_the_last_word() {
+fn an_observation_of_our_agent_is_a_reason_to_list_and_not_final() {
     let now = clock::now();
-    let mut roster = told([joined("PA_1")], now);
+    let mut roster = roster_after([joined("PA_1")], now);
     for sid in ["PA_1", "PA_2"] {
         roster.handle(
             Event::ObservedByAgent { sid: sid.into(), identity: "ann".into(), there: sid != "PA_1" },
@@ -212,12 +213,12 @@ fn what_our_agent_sees_is_a_reason_to_ask_and_not_the_last_word() {
         );
     }
     assert_eq!(sids(&roster), ["PA_1"], "an agent that reconnects sees everybody go");
-    assert_eq!(roster.doubtful_since(), Some(now));
+    assert_eq!(roster.suspect_since(), Some(now));
 
     roster.handle(left("PA_1"), now);
     roster.handle(joined("PA_2"), now);
 
-    assert_eq!(roster.doubtful_since(), None, "the webhooks said the same");
+    assert_eq!(roster.suspect_since(), None, "the webhooks said the same");
 }
 
 // --- Everything at once -----------------------------------------------------------------------
@@ -321,7 +322,7 @@ impl Truth {
 }
 
 /// Somebody who watches from some time on, and now and then misses an update.
-struct Watcher {
+struct Subscriber {
     from: usize,
     misses: BTreeSet<usize>,
     /// The version it has; none before its first snapshot.
@@ -329,7 +330,7 @@ struct Watcher {
     view: BTreeMap<String, Participant>,
 }
 
-impl Watcher {
+impl Subscriber {
     fn snapshot(&mut self, roster: &Roster) {
         self.view = roster.snapshot().into_iter().map(|p| (p.sid.clone(), p.clone())).collect();
         self.version = Some(roster.version());
@@ -364,24 +365,24 @@ impl Watcher {
     }
 }
 
-fn faces(participants: &BTreeMap<String, Participant>) -> Vec<Participant> {
-    let face = |them: &Participant| Participant { version: 0, ..them.clone() };
-    participants.values().map(face).collect()
+fn comparable(participants: &BTreeMap<String, Participant>) -> Vec<Participant> {
+    let without_version = |them: &Participant| Participant { version: 0, ..them.clone() };
+    participants.values().map(without_version).collect()
 }
 
 proptest! {
-    /// Webhooks are lost, late and repeated; lists are made at any time and arrive later; watchers
+    /// Webhooks are lost, late and repeated; lists are made at any time and arrive later; subscribers
     /// come at any time and miss anything. After one list in peace each of them has LiveKit's truth.
     #[test]
-    fn every_watcher_whenever_it_came_and_whatever_it_missed_ends_with_livekits_roster(
+    fn every_subscriber_whenever_it_came_and_whatever_it_missed_ends_with_livekits_roster(
         acts in proptest::collection::vec(any_act(), 0..60),
-        watchers in proptest::collection::vec((0..60usize, proptest::collection::btree_set(0..60usize, 0..30)), 1..4),
+        subscribers in proptest::collection::vec((0..60usize, proptest::collection::btree_set(0..60usize, 0..30)), 1..4),
     ) {
         let mut now = clock::now();
         let (mut truth, mut roster, mut recent) = (Truth::default(), Roster::default(), ReplayBuffer::new(8, usize::MAX));
-        let mut watchers: Vec<Watcher> = watchers
+        let mut subscribers: Vec<Subscriber> = subscribers
             .into_iter()
-            .map(|(from, misses)| Watcher { from, misses, version: None, view: BTreeMap::new() })
+            .map(|(from, misses)| Subscriber { from, misses, version: None, view: BTreeMap::new() })
             .collect();
         let mut times = Vec::new();
         let mut under_way: Vec<(usize, Event)> = Vec::new();
@@ -406,40 +407,42 @@ proptest! {
             for (_, event) in due {
                 roster.handle(event, now);
             }
-            step(n, &mut roster, &mut recent, &mut watchers);
+            step(n, &mut roster, &mut recent, &mut subscribers);
         }
 
         now += SETTLE_TIME;
         let participants = truth.present.values().cloned().collect();
         roster.handle(Event::Listed { asked_at: now, participants }, now);
-        step(usize::MAX, &mut roster, &mut recent, &mut watchers);
+        step(usize::MAX, &mut roster, &mut recent, &mut subscribers);
 
         let roster: BTreeMap<_, _> =
             roster.snapshot().into_iter().map(|p| (p.sid.clone(), p.clone())).collect();
         for them in truth.present.values_mut() {
             them.tracks.sort_by(|a, b| a.sid.cmp(&b.sid));
         }
-        prop_assert_eq!(faces(&roster), faces(&truth.present));
-        for watcher in watchers {
-            prop_assert_eq!(faces(&watcher.view), faces(&roster));
+        prop_assert_eq!(comparable(&roster), comparable(&truth.present));
+        for subscriber in subscribers {
+            prop_assert_eq!(comparable(&subscriber.view), comparable(&roster));
         }
     }
 }
 
-/// Makes a version and tells the watchers that are there and do not miss it.
-fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, watchers: &mut [Watcher]) {
+/// Makes a version and tells the subscribers that are there and do not miss it.
+fn step(n: usize, roster: &mut Roster, recent: &mut ReplayBuffer<Diff>, subscribers: &mut [Subscriber]) {
     let before = roster.version();
     if let Some(diff) = roster.flush() {
         recent.push(roster.version(), diff, 1);
     }
-    for watcher in watchers.iter_mut().filter(|watcher| watcher.from <= n && !watcher.misses.contains(&n)) {
-        match watcher.version {
+    for subscriber in
+        subscribers.iter_mut().filter(|subscriber| subscriber.from <= n && !subscriber.misses.contains(&n))
+    {
+        match subscriber.version {
             Some(version) if version == roster.version() => {}
             Some(version) if version == before => {
-                watcher.apply(recent.after(before, roster.version()).unwrap()[0]);
-                watcher.version = Some(roster.version());
+                subscriber.apply(recent.after(before, roster.version()).unwrap()[0]);
+                subscriber.version = Some(roster.version());
             }
-            Some(_) | None => watcher.catch_up(roster, recent),
+            Some(_) | None => subscriber.catch_up(roster, recent),
         }
     }
 }

@@ -5,7 +5,6 @@ use actix::Arbiter;
 use super::*;
 use crate::{
     consumers::Consumers,
-    deny::tests::deny_list,
     response::clip_store::Clips,
     room::Rooms,
     session::{SessionConfig, tests::config},
@@ -19,7 +18,7 @@ use crate::{
 fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
     let folder: PathBuf = tempfile::tempdir().unwrap().keep();
     let arbiters = vec![Arbiter::current()];
-    let rooms = Rooms::new(arbiters.clone(), Duration::from_secs(30), None, deny_list(&folder.join("deny")));
+    let rooms = Rooms::new(arbiters.clone(), Duration::from_secs(30), None);
     let services = Services {
         config: Arc::new(SessionConfig { memory: 0, ..config() }),
         agents: None,

@@ -13,8 +13,12 @@ use super::{Everybody, Face, Process, free_port, tool, until};
 pub const KEY: &str = "devkey";
 pub const SECRET: &str = "devsecret-devsecret-devsecret-32";
 
+/// The secret of `livekit-server --dev`, whose key is [`KEY`], too.
+const DEV_SECRET: &str = "secret";
+
 pub struct LivekitServer {
     port: u16,
+    secret: &'static str,
     config: TempDir,
     process: Option<Process>,
 }
@@ -23,6 +27,13 @@ impl LivekitServer {
     /// A server that is at work, and whose webhooks go to a gateway on this port.
     pub async fn start(gateway_port: u16) -> Self {
         let mut server = Self::prepare(gateway_port);
+        server.run().await;
+        server
+    }
+
+    /// `livekit-server --dev` with ports of its own: its keys are LiveKit's development pair.
+    pub async fn dev(gateway_port: u16) -> Self {
+        let mut server = Self { secret: DEV_SECRET, ..Self::prepare(gateway_port) };
         server.run().await;
         server
     }
@@ -40,19 +51,25 @@ impl LivekitServer {
         let (port, tcp) = (free_port(), free_port());
         let config = tempfile::tempdir().unwrap();
         let yaml = format!(
-            "port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\n\
+            "port: {port}\nbind_addresses: [127.0.0.1]\n\
              rtc: {{node_ip: {address}, use_external_ip: false, enable_loopback_candidate: true, udp_port: {udp}, tcp_port: {tcp}{extra}}}\n\
              webhook: {{api_key: {KEY}, urls: ['http://127.0.0.1:{gateway_port}/api/livekit/webhook']}}\n\
              logging: {{level: warn}}\n"
         );
         std::fs::write(config.path().join("livekit.yaml"), yaml).unwrap();
-        Self { port, config, process: None }
+        Self { port, secret: SECRET, config, process: None }
     }
 
     /// Starts it, and waits until it answers.
     pub async fn run(&mut self) {
         let mut command = Command::new(tool("LIVEKIT_SERVER"));
         command.arg("--config").arg(self.config.path().join("livekit.yaml"));
+        if self.secret == DEV_SECRET {
+            // It brings its own keys.
+            command.arg("--dev");
+        } else {
+            command.arg("--keys").arg(format!("{KEY}: {}", self.secret));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(Process::start(&mut command));
         let url = format!("http://127.0.0.1:{}", self.port);
@@ -62,7 +79,11 @@ impl LivekitServer {
     /// A token that joins a room, publishes and hears.
     pub fn token(&self, room: &str, identity: &str) -> String {
         let grants = VideoGrants { room_join: true, room: room.into(), ..VideoGrants::default() };
-        AccessToken::with_api_key(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt().unwrap()
+        AccessToken::with_api_key(KEY, self.secret)
+            .with_identity(identity)
+            .with_grants(grants)
+            .to_jwt()
+            .unwrap()
     }
 
     /// Everybody in a room whom others can see, by LiveKit's own list.
@@ -81,13 +102,19 @@ impl LivekitServer {
             .collect()
     }
 
+    /// The names of all rooms.
+    pub async fn room_names(&self) -> Vec<String> {
+        let rooms = self.rooms().list_rooms(Vec::new()).await.unwrap();
+        rooms.into_iter().map(|room| room.name).collect()
+    }
+
     /// Removes somebody from a room.
     pub async fn remove(&self, room: &str, identity: &str) {
         self.rooms().remove_participant(room, identity).await.unwrap();
     }
 
     fn rooms(&self) -> RoomClient {
-        RoomClient::with_api_key(&self.url(), KEY, SECRET)
+        RoomClient::with_api_key(&self.url(), KEY, self.secret)
     }
 
     pub fn url(&self) -> String {

@@ -112,14 +112,22 @@ impl June {
     }
 
     pub async fn with(livekit: &LivekitServer, data: &Path, port: u16, settings: &[(&str, &str)]) -> Self {
+        let url = livekit.url();
+        let keys = [
+            ("LIVEKIT_URL", url.as_str()),
+            ("LIVEKIT_API_KEY", livekit::KEY),
+            ("LIVEKIT_API_SECRET", SECRET),
+        ];
+        Self::without_keys(data, port, &[&keys[..], settings].concat()).await
+    }
+
+    /// A gateway that is told of no LiveKit unless by these settings.
+    pub async fn without_keys(data: &Path, port: u16, settings: &[(&str, &str)]) -> Self {
         // Two crypto providers are linked; the clients in this process need one to be chosen.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut all = vec![
             ("PORT".to_owned(), port.to_string()),
             ("DATA_DIR".into(), data.display().to_string()),
-            ("LIVEKIT_URL".into(), livekit.url()),
-            ("LIVEKIT_API_KEY".into(), livekit::KEY.into()),
-            ("LIVEKIT_API_SECRET".into(), SECRET.into()),
             ("LIVEKIT_REJOIN_BACKOFF_MS".into(), "200".into()),
             ("LLM".into(), "echo".into()),
         ];
@@ -184,6 +192,11 @@ impl June {
 
 fn launch(settings: &[(String, String)]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_june"));
+    for name in
+        ["LIVEKIT_URL", "LIVEKIT_WS_URL", "LIVEKIT_INTERNAL_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"]
+    {
+        command.env_remove(name);
+    }
     command.arg("serve").envs(settings.iter().cloned()).stdin(Stdio::null());
     Process::start(&mut command)
 }

@@ -1,10 +1,11 @@
 //! The consumer port: clients' messages, for backends (docs/MENTRA.md, "The consumer port").
 
+mod socket;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
 use crate::{
-    consumers,
     http::{
         AppState,
         error::ApiError,
@@ -28,5 +29,5 @@ pub(super) async fn connect(
     query: web::Query<ConsumerQuery>,
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
-    consumers::upgrade(&request, payload, query.user.as_ref(), &app.consumers, app.registry.clone())
+    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry)
 }

@@ -1,5 +1,5 @@
-//! A LiveKit token for a room is proof enough that its holder may know who is in it: joining would tell
-//! them the same. Somebody who was removed could not join, and so sees nothing.
+//! LiveKit tokens as credentials for a room: whoever may join a room may also know who is in it. A token of a
+//! participant who was removed is not accepted.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use livekit_api::access_token::VideoGrants;
@@ -11,7 +11,7 @@ use crate::{
     ids::{Identity, RoomName},
 };
 
-/// Reads LiveKit tokens that were signed with our API secret, by whomever.
+/// Verifies LiveKit tokens that were signed with the API secret, by the gateway or by another backend.
 #[derive(Clone)]
 pub struct RoomTokenVerifier {
     api_key: String,
@@ -22,9 +22,9 @@ pub struct RoomTokenVerifier {
 /// What a LiveKit token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomToken {
-    /// The room it lets its holder join.
+    /// The room that its holder may join.
     pub room: RoomName,
-    /// Who they are there.
+    /// Who the holder is in it.
     pub identity: Identity,
 }
 
@@ -35,7 +35,7 @@ struct Claims {
 }
 
 impl RoomTokenVerifier {
-    /// Tokens of this LiveKit, but for those who are kept out.
+    /// Verifies tokens of this LiveKit; those of denied participants are not accepted.
     pub fn new(livekit: &LivekitConfig, deny: DenyList) -> Self {
         Self {
             api_key: livekit.api_key.clone(),
@@ -44,9 +44,9 @@ impl RoomTokenVerifier {
         }
     }
 
-    /// What a token proves; nothing where it is not one of LiveKit's, has ended, is for no room, or for one
-    /// that its holder was removed from.
-    pub fn read(&self, token: &str) -> Option<RoomToken> {
+    /// What a token proves. None where it is not signed with the API secret, has expired, is for no room, or its
+    /// holder is denied the room.
+    pub fn verify(&self, token: &str) -> Option<RoomToken> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[&self.api_key]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::{clock, deny::tests::deny_list, secret::Secret};
 
-    fn passes(folder: &Path) -> RoomTokenVerifier {
+    fn verifier(folder: &Path) -> RoomTokenVerifier {
         let livekit = LivekitConfig {
             url: "ws://livekit".into(),
             internal_url: "ws://livekit".into(),
@@ -86,9 +86,9 @@ mod tests {
         jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
     }
 
-    fn read(secret: &str, claims: &Value) -> Option<RoomToken> {
+    fn verify(secret: &str, claims: &Value) -> Option<RoomToken> {
         let folder = tempfile::tempdir().unwrap();
-        passes(folder.path()).read(&sign(secret, claims))
+        verifier(folder.path()).verify(&sign(secret, claims))
     }
 
     fn claims(video: &Value) -> Value {
@@ -96,32 +96,32 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_joins_a_room_opens_that_room() {
-        let pass = read("secret", &claims(&json!({"room": "room-a", "roomJoin": true}))).unwrap();
-        assert_eq!((pass.room.as_str(), pass.identity.as_str()), ("room-a", "ann"));
+    fn a_token_that_joins_a_room_is_accepted_for_that_room() {
+        let token = verify("secret", &claims(&json!({"room": "room-a", "roomJoin": true}))).unwrap();
+        assert_eq!((token.room.as_str(), token.identity.as_str()), ("room-a", "ann"));
     }
 
     #[actix_web::test]
-    async fn a_token_of_somebody_who_was_removed_opens_nothing() {
+    async fn a_token_of_a_participant_who_was_removed_is_not_accepted() {
         let folder = tempfile::tempdir().unwrap();
-        let passes = passes(folder.path());
-        let token = sign("secret", &claims(&json!({"room": "room-a", "roomJoin": true})));
-        let pass = passes.read(&token).unwrap();
+        let verifier = verifier(folder.path());
+        let jwt = sign("secret", &claims(&json!({"room": "room-a", "roomJoin": true})));
+        let token = verifier.verify(&jwt).unwrap();
 
-        passes.deny.deny(&pass.room, &pass.identity).await.unwrap();
+        verifier.deny.deny(&token.room, &token.identity).await.unwrap();
 
-        assert_eq!(passes.read(&token), None);
+        assert_eq!(verifier.verify(&jwt), None);
     }
 
     #[test]
-    fn a_token_that_joins_none_or_has_ended_or_is_anothers_opens_nothing() {
+    fn a_token_that_joins_no_room_or_has_expired_or_is_anothers_is_not_accepted() {
         let room_a = claims(&json!({"room": "room-a", "roomJoin": true}));
         let with = |field: &str, value: Value| {
             let mut claims = room_a.clone();
             claims[field] = value;
             claims
         };
-        assert_eq!(read("other", &room_a), None);
+        assert_eq!(verify("other", &room_a), None);
         for claims in [
             with("exp", json!(clock::unix_s() - 60)),
             with("nbf", json!(clock::unix_s() + 60)),
@@ -129,7 +129,7 @@ mod tests {
             with("video", json!({"room": "room-a"})),
             with("video", json!({"roomJoin": true})),
         ] {
-            assert_eq!(read("secret", &claims), None, "{claims}");
+            assert_eq!(verify("secret", &claims), None, "{claims}");
         }
     }
 }

@@ -1,16 +1,13 @@
-//! Backends that want to know what clients say, and have something to say to them: the way out for
-//! everything that is not the gateway's own business (protocol.md §5, §7.3).
+//! The hub that publishes what clients send to consumers: backends on the consumer port (docs/MENTRA.md).
 //!
 //! ```text
-//!   session ─ said, transcribed, came, went ─▶ Consumers ─▶ each consumer's bounded queue
-//!   consumer's socket ─ Deliver ─▶ session ─▶ its client
+//!   session ─ client messages, transcripts, presence ─▶ Consumers ─▶ each consumer's bounded queue
 //! ```
 //!
-//! A consumer has all sessions, or those of one user. What is known of a session (its battery, its
-//! place, its glasses) is shown to a consumer that comes later. One that does not read loses messages,
-//! and is told how many; nobody waits for it.
-
-mod socket;
+//! A consumer receives the messages of all sessions, or of one user's. The last battery, location and glasses
+//! messages of a session are retained for consumers that attach later. A consumer that does not read loses
+//! messages, and is told how many; no session waits for it. What consumers send goes to sessions directly
+//! (http/consumers), so the hub does not depend on sessions.
 
 use std::sync::{
     Arc,
@@ -31,15 +28,16 @@ use crate::{
     ws::{frame, send_queue::SendQueue},
 };
 
-pub use socket::upgrade;
-
 /// What may be queued for a consumer, in bytes.
-const QUEUE_BYTES: usize = 1024 * 1024;
+pub(crate) const QUEUE_BYTES: usize = 1024 * 1024;
 
-/// The largest message that is kept to be shown later, in bytes of JSON. A battery takes a hundred.
-const LARGEST_KNOWN: usize = 2048;
+/// Larger messages are not retained, in bytes of JSON. A battery message has about 100.
+const MAX_RETAINED_BYTES: usize = 2048;
 
-/// The consumers, and what they are shown. Cheap to clone.
+/// Tells consumers apart.
+pub(crate) type ConsumerId = u64;
+
+/// The attached consumers, and the retained state of sessions. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Consumers {
     shared: Arc<Shared>,
@@ -48,30 +46,29 @@ pub struct Consumers {
 #[derive(Default)]
 struct Shared {
     attached: RwLock<Vec<Arc<Consumer>>>,
-    /// How many there are, so that nothing is encoded for nobody.
+    /// How many there are: without any, nothing is encoded.
     count: AtomicUsize,
     sessions: DashMap<SessionId, Presence>,
     next: AtomicU64,
 }
 
-/// One consumer.
 struct Consumer {
-    id: u64,
-    /// Whose sessions it wants; none for everybody's.
+    id: ConsumerId,
+    /// Whose sessions it receives; none for all sessions.
     user: Option<UserId>,
     send_queue: SendQueue,
-    /// Messages that it had no room for and was not told of yet.
+    /// Messages lost since it was last told.
     dropped: AtomicU64,
 }
 
-/// `session_state`: a session at work, as far as consumers are concerned.
+/// `session_state`: a live session as consumers see it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Presence {
     session_id: SessionId,
     user_id: UserId,
     profile: Profile,
-    /// Whether a client is there.
+    /// Whether a client is attached.
     connected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     glasses_battery: Option<Value>,
@@ -97,8 +94,8 @@ impl Presence {
         }
     }
 
-    /// Where the last message of a type is kept, if it is.
-    fn known(&mut self, kind: &str) -> Option<&mut Option<Value>> {
+    /// Where the last message of this type is retained; none where it is not.
+    fn retained(&mut self, kind: &str) -> Option<&mut Option<Value>> {
         match kind {
             "glasses_battery_update" => Some(&mut self.glasses_battery),
             "phone_battery_update" => Some(&mut self.phone_battery),
@@ -117,7 +114,7 @@ impl Presence {
 }
 
 impl Consumers {
-    /// A client came to a session, or left it.
+    /// A client attached to a session, or left it.
     pub fn presence(&self, session: SessionId, user: &UserId, profile: Profile, connected: bool) {
         let state = {
             let mut known = self
@@ -127,71 +124,69 @@ impl Consumers {
                 .or_insert_with(|| Presence::new(session, user.clone(), profile));
             known.profile = profile;
             known.connected = connected;
-            self.is_wanted().then(|| known.frame(false))
+            self.has_consumers().then(|| known.frame(false))
         };
         if let Some(state) = state {
             self.send(user, &state);
         }
     }
 
-    /// A session is over.
-    pub fn ended(&self, session: SessionId) {
+    pub fn session_ended(&self, session: SessionId) {
         if let Some((_, mut known)) = self.shared.sessions.remove(&session) {
             known.connected = false;
-            if self.is_wanted() {
+            if self.has_consumers() {
                 self.send(&known.user_id, &known.frame(true));
             }
         }
     }
 
-    /// A client said something that is not the gateway's business. Who said it is what the gateway
-    /// knows, whatever the message says.
-    pub fn said(&self, session: SessionId, user: &UserId, mut message: Map<String, Value>) {
+    /// Publishes a client's message that the gateway does not handle itself. `sessionId` and `userId` are the
+    /// gateway's, whatever the message contains.
+    pub fn client_message(&self, session: SessionId, user: &UserId, mut message: Map<String, Value>) {
         let kind = message.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         message.insert("sessionId".into(), json!(session));
         message.insert("userId".into(), json!(user));
         if let Some(mut known) = self.shared.sessions.get_mut(&session)
-            && let Some(place) = known.known(&kind)
+            && let Some(retained) = known.retained(&kind)
         {
             let value = Value::Object(message.clone());
-            if value.to_string().len() <= LARGEST_KNOWN {
-                *place = Some(value);
+            if value.to_string().len() <= MAX_RETAINED_BYTES {
+                *retained = Some(value);
             }
         }
-        if self.is_wanted() {
+        if self.has_consumers() {
             self.send(user, &frame::text(&Value::Object(message).to_string()));
         }
     }
 
-    /// Something that the gateway tells: its own JSON, with the user added.
-    pub fn tell(&self, user: &UserId, message: impl FnOnce() -> Value) {
-        if self.is_wanted() {
+    /// Publishes a message of the gateway's own, with `userId` added.
+    pub fn publish(&self, user: &UserId, message: impl FnOnce() -> Value) {
+        if self.has_consumers() {
             let mut message = message();
             message["userId"] = json!(user);
             self.send(user, &frame::text(&message.to_string()));
         }
     }
 
-    /// The gateway goes down: its consumers are to come back.
+    /// Closes all connections; consumers should reconnect.
     pub fn shut_down(&self) {
         for consumer in self.shared.attached.read().iter() {
-            let _ = consumer.send_queue.send(frame::close(Close::Restart, "the gateway restarts"));
-            consumer.send_queue.finish();
+            consumer.send_queue.finish_with(frame::close(Close::Restart, "the gateway restarts"));
         }
     }
 
     /// The sessions of a user, or all of them.
-    fn sessions(&self, user: Option<&UserId>) -> Vec<SessionId> {
+    pub(crate) fn sessions(&self, user: Option<&UserId>) -> Vec<SessionId> {
         let wanted = |state: &Presence| user.is_none_or(|user| state.user_id == *user);
         self.shared.sessions.iter().filter(|entry| wanted(entry)).map(|entry| *entry.key()).collect()
     }
 
-    /// A session as it is now.
-    fn state(&self, session: SessionId) -> Option<Bytes> {
+    /// The `session_state` of a session as it is now, encoded.
+    pub(crate) fn state(&self, session: SessionId) -> Option<Bytes> {
         self.shared.sessions.get(&session).map(|state| state.frame(false))
     }
 
-    fn attach(&self, user: Option<UserId>, send_queue: SendQueue) -> u64 {
+    pub(crate) fn attach(&self, user: Option<UserId>, send_queue: SendQueue) -> ConsumerId {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let consumer = Consumer { id, user, send_queue, dropped: AtomicU64::new(0) };
         self.shared.attached.write().push(Arc::new(consumer));
@@ -200,13 +195,13 @@ impl Consumers {
         id
     }
 
-    fn detach(&self, id: u64) {
+    pub(crate) fn detach(&self, id: ConsumerId) {
         self.shared.attached.write().retain(|consumer| consumer.id != id);
         self.shared.count.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!(telemetry::CONSUMERS).decrement(1);
     }
 
-    fn is_wanted(&self) -> bool {
+    fn has_consumers(&self) -> bool {
         self.shared.count.load(Ordering::Relaxed) > 0
     }
 
@@ -268,44 +263,44 @@ mod tests {
     }
 
     #[test]
-    fn who_said_something_is_what_the_gateway_knows() {
+    fn the_sender_of_a_message_is_the_one_the_gateway_knows() {
         let consumers = Consumers::default();
         let (send_queue, mut stream) = SendQueue::new(QUEUE_BYTES, None);
         consumers.attach(None, send_queue);
 
-        consumers.said(SESSION, &ann(), object(&json!({"type": "button_press", "userId": "bob"})));
+        consumers.client_message(SESSION, &ann(), object(&json!({"type": "button_press", "userId": "bob"})));
 
-        let said = waiting(&mut stream);
-        assert_eq!(said, [json!({"type": "button_press", "userId": "ann", "sessionId": SESSION})]);
+        let received = waiting(&mut stream);
+        assert_eq!(received, [json!({"type": "button_press", "userId": "ann", "sessionId": SESSION})]);
     }
 
     #[test]
-    fn a_consumer_of_one_user_hears_nothing_of_others() {
+    fn a_consumer_of_one_user_receives_nothing_of_others() {
         let consumers = Consumers::default();
         let (send_queue, mut stream) = SendQueue::new(QUEUE_BYTES, None);
         let id = consumers.attach(Some(UserId::parse("bob").unwrap()), send_queue);
 
         consumers.presence(SESSION, &ann(), Profile::Mentra, true);
-        consumers.said(SESSION, &ann(), object(&json!({"type": "button_press"})));
+        consumers.client_message(SESSION, &ann(), object(&json!({"type": "button_press"})));
 
         assert_eq!(waiting(&mut stream), [] as [Value; 0]);
         assert_eq!(consumers.sessions(Some(&UserId::parse("bob").unwrap())), []);
         assert_eq!(consumers.sessions(None), [SESSION]);
         consumers.detach(id);
-        assert!(!consumers.is_wanted());
+        assert!(!consumers.has_consumers());
     }
 
     #[test]
-    fn the_last_word_on_battery_place_and_glasses_is_kept_if_it_is_small() {
+    fn the_last_battery_location_and_glasses_messages_are_retained_if_they_are_small() {
         let consumers = Consumers::default();
         consumers.presence(SESSION, &ann(), Profile::Mentra, true);
         for message in [
             json!({"type": "glasses_battery_update", "level": 80}),
             json!({"type": "glasses_battery_update", "level": 79}),
-            json!({"type": "location_update", "lat": 1, "padding": "x".repeat(LARGEST_KNOWN)}),
+            json!({"type": "location_update", "lat": 1, "padding": "x".repeat(MAX_RETAINED_BYTES)}),
             json!({"type": "button_press"}),
         ] {
-            consumers.said(SESSION, &ann(), object(&message));
+            consumers.client_message(SESSION, &ann(), object(&message));
         }
 
         let state = consumers.state(SESSION).unwrap();
@@ -313,7 +308,7 @@ mod tests {
         assert_eq!(state["glassesBattery"]["level"], 79);
         assert_eq!(state.get("location"), None);
         assert_eq!((&state["connected"], &state["profile"]), (&json!(true), &json!("mentra")));
-        consumers.ended(SESSION);
+        consumers.session_ended(SESSION);
         assert_eq!(consumers.state(SESSION), None);
     }
 
@@ -324,10 +319,10 @@ mod tests {
         consumers.attach(None, send_queue);
 
         for n in 0..10 {
-            consumers.tell(&ann(), || json!({"type": "n", "n": n, "padding": "x".repeat(50)}));
+            consumers.publish(&ann(), || json!({"type": "n", "n": n, "padding": "x".repeat(50)}));
         }
         let before = waiting(&mut stream);
-        consumers.tell(&ann(), || json!({"type": "last"}));
+        consumers.publish(&ann(), || json!({"type": "last"}));
         let after = waiting(&mut stream);
 
         assert_eq!(before.len(), 2);

@@ -1,5 +1,7 @@
 //! Upgrades to the control channel, for both profiles. The path and the subprotocol select the profile.
 
+mod socket;
+
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::BoxBody,
@@ -7,6 +9,7 @@ use actix_web::{
     web,
 };
 
+use self::socket::Caller;
 use crate::{
     auth::Principal,
     error::Code,
@@ -16,7 +19,6 @@ use crate::{
         middleware::{auth, drain::NotDraining},
     },
     protocol::{EDGE_V1, Profile, ToClient, edge_v1::from_client::ConnectionInit},
-    ws::connection::{self, Caller},
 };
 
 /// `GET /v1/ws`: `edge.v1`. A bad token is refused before the upgrade; without one, it is expected in the first
@@ -47,7 +49,7 @@ async fn upgrade(
 ) -> Result<HttpResponse, actix_web::Error> {
     match admit(app, request, path_profile).await {
         Ok(caller) => {
-            connection::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())
+            Ok(socket::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())?)
         }
         Err(error) => Ok(refuse(error)),
     }
