@@ -92,6 +92,8 @@ pub struct Authenticator {
     /// Hashes of the API keys: equally long, so that comparing them tells nothing.
     api_keys: Vec<[u8; 32]>,
     livekit: Option<RoomKeys>,
+    /// Lifetime of a control token.
+    control_ttl: Duration,
 }
 
 /// What opens LiveKit rooms, and for whom it does not.
@@ -154,7 +156,13 @@ impl Authenticator {
             users: users.map(Arc::new),
             api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
             livekit,
+            control_ttl: auth.control_ttl.unwrap_or(CONTROL_TTL),
         }
+    }
+
+    /// Lifetime of a control token.
+    pub fn control_ttl(&self) -> Duration {
+        self.control_ttl
     }
 
     /// Whether anybody may use the REST API: no API keys are configured.
@@ -201,7 +209,7 @@ impl Authenticator {
             sid: session,
             room: Some(room.clone()),
             scope: CONTROL_SCOPE.into(),
-            exp: now + CONTROL_TTL.as_secs(),
+            exp: now + self.control_ttl.as_secs(),
             iat: now,
             jti: Uuid::new_v4(),
         };

@@ -1,3 +1,4 @@
 //! The subcommands of `june`.
 
 pub mod talk;
+mod wav;

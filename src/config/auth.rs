@@ -24,6 +24,8 @@ pub struct AuthConfig {
     pub may_lack_exp: bool,
     /// Signs control tokens (`CONTROL_TOKEN_SECRET`); where absent one is made and kept in the data folder.
     pub control_secret: Option<Secret>,
+    /// Lifetime of control tokens; none for one hour. There is no setting for it: tests shorten it.
+    pub control_ttl: Option<Duration>,
 }
 
 /// An identity provider's public keys.
@@ -70,6 +72,7 @@ impl Reader<'_> {
             audience: self.text("AUTH_JWT_AUDIENCE"),
             may_lack_exp: self.flag("MENTRA_COMPAT_NO_EXP"),
             control_secret: self.secret("CONTROL_TOKEN_SECRET"),
+            control_ttl: None,
         }
     }
 

@@ -99,5 +99,5 @@ fn refuse(error: ApiError) -> HttpResponse {
         actix_web::http::header::CONTENT_TYPE,
         actix_web::http::header::HeaderValue::from_static("application/json"),
     );
-    response.set_body(actix_web::body::BoxBody::new(ToClient::refusal(error).encode(None)))
+    response.set_body(actix_web::body::BoxBody::new(ToClient::from(error).encode(None)))
 }

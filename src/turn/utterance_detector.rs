@@ -9,9 +9,6 @@
 //! A session owns one [`UtteranceDetector`] for as long as its microphone is the same one. What comes out
 //! goes to the transcriber (audio) and to the turn machine (beginnings and ends).
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::endpointer::{Endpointer, EndpointerConfig};
 use crate::audio::Pcm;
 use crate::audio::pcm::Framer;
@@ -40,8 +37,7 @@ pub enum SpeechEvent {
 }
 
 /// What ended an utterance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// The speaker fell silent for longer than the hang-over.
     Silence,

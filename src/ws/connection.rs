@@ -303,7 +303,7 @@ impl Socket {
     fn refuse(&self, error: ApiError) {
         let code = error.code;
         self.tell(&match self.profile {
-            Profile::EdgeV1 => ToClient::refusal(error).encode(None),
+            Profile::EdgeV1 => ToClient::from(error).encode(None),
             Profile::Mentra => self.profile.refusal(code, error.message),
         });
         let _ = self.send_queue.send(frame::close(self.profile.close(code.close()), code.as_str()));

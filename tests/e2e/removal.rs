@@ -1,6 +1,6 @@
 //! Somebody is removed from a real LiveKit's room and stays out; what operators see of it.
 
-use june_edge::client::SessionInfo;
+use june_client::SessionInfo;
 use livekit::{DisconnectReason, Room, RoomEvent, RoomOptions};
 use serde_json::{Value, json};
 

@@ -130,7 +130,7 @@ async fn a_session_that_is_disconnected_is_over_for_everybody() {
     assert_eq!(glasses.closed().await, (1000, "an operator disconnected the session".into()));
     livekit.call("RoomService/RemoveParticipant").await;
     assert_eq!(gateway.get(&format!("/api/sessions/{id}")).await.0, 404);
-    let again = june_edge::client::Channel::open(
+    let again = june_client::Channel::open(
         &glasses.session.control_url,
         &glasses.session.control_token,
         Default::default(),
@@ -209,7 +209,7 @@ async fn livekits_refusals_to_record_are_told_apart() {
 #[actix_web::test]
 async fn operators_need_an_api_key() {
     let gateway = TestGateway::with(&[("API_KEYS", "backend"), ("HOST", "127.0.0.1")]).await;
-    let backend = june_edge::client::Gateway::new(&gateway.url, crate::support::key("backend"));
+    let backend = june_client::Gateway::new(&gateway.url, crate::support::key("backend"));
     let ann = backend.create_session(&crate::support::user_id("ann")).await.unwrap();
     let url = format!("{}/api/admin/sessions", gateway.url);
 

@@ -4,12 +4,10 @@ use std::{io::Write, time::Duration};
 
 use aws_lc_rs::hmac;
 use futures::{SinkExt, StreamExt};
-use june_edge::{
-    client::{Channel, ClientError},
-    protocol::{
-        ToClient,
-        edge_v1::from_client::{ConnectionInit, Resume},
-    },
+use june_client::{Channel, ClientError};
+use june_edge::protocol::{
+    ToClient,
+    edge_v1::from_client::{ConnectionInit, Resume},
 };
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};

@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header};
-use june_edge::{
-    client::{Channel, ClientError, Event},
-    protocol::{
-        MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
-        edge_v1::{
-            from_client::ConnectionInit,
-            to_client::{MediaReason, MediaSource},
-        },
+use june_client::{Channel, ClientError, Event};
+use june_edge::protocol::{
+    MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
+    edge_v1::{
+        from_client::ConnectionInit,
+        to_client::{MediaReason, MediaSource},
     },
 };
 use serde_json::json;
@@ -24,7 +22,7 @@ fn users_token(secret: &str, expires_in: i64) -> String {
 
 /// The code that an upgrade is refused with.
 async fn refusal(gateway: &TestGateway, token: &str) -> String {
-    match Channel::open_silent(&gateway.ws_url(), token).await {
+    match Channel::open_unattached(&gateway.ws_url(), token).await {
         Err(ClientError::Refused { code, .. }) => code,
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("was let in"),
@@ -134,7 +132,7 @@ async fn with_livekit_out_of_reach_the_channel_says_so_and_goes_on() {
         })
         .await;
 
-    glasses.channel.writer().sound(&[1; 320], 0).await.unwrap();
+    glasses.channel.writer().send_audio(&[1; 320], 0).await.unwrap();
     glasses
         .wait_for(|message| match message {
             ToClient::MediaState { active: MediaSource::Ws, .. } => Some(()),
@@ -153,7 +151,7 @@ async fn what_cannot_be_read_is_answered_and_the_session_lives() {
     glasses.say(r#"{"type":"say"}"#).await;
     assert_eq!(glasses.error().await, "MALFORMED_MESSAGE");
     for frame in [vec![], vec![0; 3], vec![0; 40]] {
-        glasses.channel.writer().raw(Err(Bytes::from(frame))).await.unwrap();
+        glasses.channel.writer().send_raw(Err(Bytes::from(frame))).await.unwrap();
         assert_eq!(glasses.error().await, "MALFORMED_MESSAGE");
     }
     glasses.ping().await;
@@ -167,7 +165,7 @@ async fn frames_over_the_limit_are_answered_and_the_session_lives() {
     let text = format!(r#"{{"type":"say","text":"{}"}}"#, "x".repeat(MAX_TEXT_BYTES));
     glasses.say(&text).await;
     assert_eq!(glasses.error().await, "TOO_LARGE");
-    glasses.channel.writer().raw(Err(Bytes::from(vec![0xE1; 4 * MAX_BINARY_BYTES]))).await.unwrap();
+    glasses.channel.writer().send_raw(Err(Bytes::from(vec![0xE1; 4 * MAX_BINARY_BYTES]))).await.unwrap();
     assert_eq!(glasses.error().await, "TOO_LARGE");
     glasses.ping().await;
 }
@@ -187,9 +185,9 @@ async fn a_codec_that_is_not_decoded_is_refused_by_name() {
 async fn a_client_that_says_something_else_first_is_told_what_is_missing() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
-    let mut channel = Channel::open_silent(&session.control_url, &session.control_token).await.unwrap();
+    let mut channel = Channel::open_unattached(&session.control_url, &session.control_token).await.unwrap();
 
-    channel.writer().raw(Ok(r#"{"type":"say","text":"Hello"}"#.into())).await.unwrap();
+    channel.writer().send_raw(Ok(r#"{"type":"say","text":"Hello"}"#.into())).await.unwrap();
 
     let Event::Message(_, ToClient::Error { message, .. }) = soon(channel.next()).await else {
         panic!("no error")

@@ -1,6 +1,6 @@
 //! Who may do what, and what becomes of requests that make no sense: the same on every route.
 
-use june_edge::client::{Gateway as Api, SessionInfo};
+use june_client::{Gateway as Api, SessionInfo};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 

@@ -1,9 +1,7 @@
 //! Somebody is removed from a room, and kept out.
 
-use june_edge::{
-    client::SessionInfo,
-    protocol::{ToClient, edge_v1::from_client::ConnectionInit},
-};
+use june_client::SessionInfo;
+use june_edge::protocol::{ToClient, edge_v1::from_client::ConnectionInit};
 use livekit_protocol as proto;
 use serde_json::{Value, json};
 

@@ -1,13 +1,11 @@
 //! A session outlives its socket.
 
-use june_edge::{
-    client::ClientError,
-    protocol::{
-        ToClient,
-        edge_v1::{
-            from_client::{ConnectionInit, Resume},
-            to_client::{EndReason, MediaReason, MediaSource},
-        },
+use june_client::ClientError;
+use june_edge::protocol::{
+    ToClient,
+    edge_v1::{
+        from_client::{ConnectionInit, Resume},
+        to_client::{EndReason, MediaReason, MediaSource},
     },
 };
 
@@ -154,12 +152,12 @@ async fn another_client_counts_its_frames_from_the_beginning() {
     let gateway = TestGateway::start().await;
     let mut first = gateway.glasses("ann").await;
     for _ in 0..5 {
-        first.channel.writer().sound(&[1; 320], 0).await.unwrap();
+        first.channel.writer().send_audio(&[1; 320], 0).await.unwrap();
     }
     heard(&mut first).await;
 
     let mut second = Glasses::attach(first.session, ConnectionInit::default()).await.unwrap();
-    second.channel.writer().sound(&[1; 320], 0).await.unwrap();
+    second.channel.writer().send_audio(&[1; 320], 0).await.unwrap();
 
     heard(&mut second).await;
 }

@@ -96,7 +96,8 @@ async fn update(glasses: &mut Glasses) -> (ParticipantsUpdate, Value) {
     glasses
         .wait_for(|message| match message {
             ToClient::ParticipantsUpdate(update) => {
-                let content = update.snapshot.as_ref().or(update.diff.as_ref()).unwrap();
+                let content = update.snapshot.as_ref().map(|snapshot| json!(snapshot));
+                let content = content.or_else(|| update.diff.as_ref().map(|diff| json!(diff))).unwrap();
                 Some((update.clone(), content.clone()))
             }
             _ => None,

@@ -2,7 +2,7 @@
 //! token ask nothing of it.
 
 use jsonwebtoken::{EncodingKey, Header};
-use june_edge::client::{Channel, ClientError, Gateway as Api};
+use june_client::{Channel, ClientError, Gateway as Api};
 use livekit_api::access_token::TokenVerifier;
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ async fn with_keys_configured_nobody_gets_in_without_one() {
     let others = gateway.http.post(format!("{}/api/sessions", gateway.url)).json(&json!({"user_id": "bob"}));
     assert_eq!(answer(others.bearer_auth(users_token("ann"))).await.0, 403);
 
-    let as_user = Channel::open_silent(&gateway.ws_url(), "backend").await;
+    let as_user = Channel::open_unattached(&gateway.ws_url(), "backend").await;
     assert!(as_user.is_err(), "an API key is nobody's voice");
 }
 

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, time::Duration};
 
+use june_client::{Channel, ClientError, Event, Gateway as Api, SessionInfo};
 use june_edge::{
-    client::{Channel, ClientError, Event, Gateway as Api, SessionInfo},
     config::Config,
     gateway::{Gateway, StartError},
     ids::UserId,
@@ -136,7 +136,7 @@ impl Glasses {
 
     /// Sends a text frame as it is.
     pub async fn say(&mut self, text: &str) {
-        self.channel.writer().raw(Ok(text.to_owned())).await.unwrap();
+        self.channel.writer().send_raw(Ok(text.to_owned())).await.unwrap();
     }
 
     /// The next message that `pick` takes; those before it are passed over.
@@ -149,7 +149,7 @@ impl Glasses {
                             return picked;
                         }
                     }
-                    Event::Sound(_) => {}
+                    Event::Audio(_) => {}
                     Event::Closed { code, reason } => panic!("the channel closed: {code} {reason}"),
                 }
             }

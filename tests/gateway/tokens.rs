@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use jsonwebtoken::{DecodingKey, Validation};
+use june_client::SessionInfo;
 use june_edge::{
-    client::SessionInfo,
     livekit::token::{AGENT_TTL, CLIENT_TTL, Claims, GUEST_TTL},
     protocol::{ToClient, edge_v1::from_client::ConnectionInit},
 };

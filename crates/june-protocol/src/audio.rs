@@ -10,7 +10,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::DecodeError;
+use crate::DecodeError;
+
+/// Sample rate of microphone audio where a client does not say otherwise: 16 kHz, mono.
+pub const SAMPLE_RATE_HZ: u32 = 16_000;
 
 /// Length of both headers in bytes.
 pub const HEADER_BYTES: usize = 16;
@@ -18,15 +21,15 @@ const UP: u8 = 0xE1;
 const DOWN: u8 = 0xE2;
 const VERSION: u8 = 1;
 
-/// How samples are packed.
+/// The encoding of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Signed 16 bit little-endian.
     Pcm16le,
-    /// LC3 frames: named by the protocol, not decoded by this gateway.
+    /// LC3 frames. The gateway does not decode them.
     Lc3,
-    /// One Opus packet a frame (RFC 6716).
+    /// One Opus packet per frame (RFC 6716).
     Opus,
 }
 
@@ -52,17 +55,17 @@ impl Codec {
 /// A frame of microphone audio, client to gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UplinkFrame {
-    /// How the payload is packed.
+    /// The encoding of the payload.
     pub codec: Codec,
-    /// Captured before the client's VAD opened.
+    /// Captured before the client's VAD detected speech.
     pub pre_roll: bool,
-    /// Captured while the channel was away, and sent afterwards.
+    /// Captured while the channel was disconnected, and sent afterwards.
     pub backfill: bool,
-    /// The last frame before the microphone goes off.
+    /// The last frame before the microphone is turned off.
     pub end: bool,
-    /// Counts frames, per session, over reconnects.
+    /// Counts the frames of a session, across reconnects.
     pub seq: u32,
-    /// When the first sample was captured, in milliseconds by the client's own clock.
+    /// The capture time of the first sample, in milliseconds of the client's clock.
     pub capture_ms: u64,
     /// The samples.
     pub payload: Bytes,
@@ -73,7 +76,7 @@ const FLAG_BACKFILL: u8 = 2;
 const FLAG_END: u8 = 4;
 
 impl UplinkFrame {
-    /// Reads a binary frame.
+    /// Decodes a binary frame.
     pub fn decode(mut frame: Bytes) -> Result<Self, DecodeError> {
         if frame.len() < HEADER_BYTES {
             return Err(DecodeError::Header("shorter than its 16-byte header"));
@@ -99,7 +102,7 @@ impl UplinkFrame {
         })
     }
 
-    /// Writes a binary frame; what a client does.
+    /// Encodes a binary frame.
     pub fn encode(&self) -> Bytes {
         let flags = u8::from(self.pre_roll) * FLAG_PRE_ROLL
             + u8::from(self.backfill) * FLAG_BACKFILL
@@ -113,23 +116,23 @@ impl UplinkFrame {
     }
 }
 
-/// A frame of the spoken answer, gateway to client.
+/// A frame of the spoken response, gateway to client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownlinkFrame {
-    /// How the payload is packed.
+    /// The encoding of the payload.
     pub codec: Codec,
     /// The last frame of this generation.
     pub end: bool,
-    /// Which answer it belongs to: a client drops frames of an older one at once.
+    /// The response that it belongs to. A client drops frames of older responses.
     pub generation: u32,
     /// Samples since `speech_begin`.
     pub position: u64,
-    /// 20 ms of samples; less in the last frame.
+    /// 20 ms of samples; fewer in the last frame.
     pub payload: Bytes,
 }
 
 impl DownlinkFrame {
-    /// Writes a binary frame of PCM samples.
+    /// Encodes a binary frame of PCM samples.
     pub fn encode_pcm(generation: u32, position: u64, end: bool, samples: &[i16]) -> Bytes {
         let mut frame = BytesMut::with_capacity(HEADER_BYTES + samples.len() * 2);
         frame.put_slice(&[DOWN, VERSION, Codec::Pcm16le.number(), u8::from(end) * FLAG_END]);
@@ -141,7 +144,7 @@ impl DownlinkFrame {
         frame.freeze()
     }
 
-    /// Reads a binary frame; what a client does.
+    /// Decodes a binary frame.
     pub fn decode(mut frame: Bytes) -> Result<Self, DecodeError> {
         if frame.len() < HEADER_BYTES {
             return Err(DecodeError::Header("shorter than its 16-byte header"));
@@ -161,7 +164,7 @@ impl DownlinkFrame {
         })
     }
 
-    /// The payload as samples, where it is PCM.
+    /// The payload as samples; the codec must be PCM.
     pub fn samples(&self) -> Vec<i16> {
         self.payload.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
     }

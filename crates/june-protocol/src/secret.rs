@@ -1,22 +1,22 @@
-//! A value that must not be printed.
+//! Values that must not be logged.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A key, password or token on its way from the settings, or from a client, to where it is used. `Debug` leaves it out.
+/// A key, password or token. `Debug` omits the value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a value.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The value itself.
+    /// The value.
     pub fn expose(&self) -> &str {
         &self.0
     }

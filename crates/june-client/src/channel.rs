@@ -1,4 +1,4 @@
-//! The control channel, from the client's side.
+//! One connection of the control channel.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -6,6 +6,12 @@ use bytes::Bytes;
 use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
+};
+use june_protocol::{
+    Code, EDGE_V1, FromClient, ToClient,
+    audio::{Codec, DownlinkFrame, UplinkFrame},
+    from_client::ConnectionInit,
+    to_client::ConnectionAck,
 };
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -22,38 +28,27 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{
-    client::{ClientError, root_cause},
-    error::Code,
-    protocol::{
-        EDGE_V1, FromClient, ToClient,
-        edge_v1::{
-            audio::{Codec, DownlinkFrame, UplinkFrame},
-            from_client::ConnectionInit,
-            to_client::ConnectionAck,
-        },
-    },
-};
+use crate::{ClientError, root_cause};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// What comes from the gateway.
+/// What arrives from the gateway.
 #[derive(Debug)]
 pub enum Event {
-    /// A message, and its number where it has one.
+    /// A message, and its `seq` if it has one.
     Message(Option<u64>, ToClient),
-    /// A frame of the spoken answer.
-    Sound(DownlinkFrame),
-    /// The channel is over.
+    /// A frame of the spoken response.
+    Audio(DownlinkFrame),
+    /// The channel closed.
     Closed {
-        /// The close code (RFC 6455 §7.4); 1006 where the connection broke.
+        /// The close code (RFC 6455 §7.4); 1006 if the connection broke.
         code: u16,
-        /// The reason that came with it.
+        /// The reason of the close frame.
         reason: String,
     },
 }
 
-/// An attached control channel. Reading is by [`next`](Channel::next), which also answers pings.
+/// An open control channel. [`next`](Channel::next) reads from it, and answers pings.
 pub struct Channel {
     reader: Reader,
     writer: Writer,
@@ -62,7 +57,7 @@ pub struct Channel {
 /// The reading half.
 pub struct Reader {
     stream: SplitStream<Socket>,
-    /// The highest number that arrived.
+    /// The highest `seq` received.
     last_seq: u64,
 }
 
@@ -73,58 +68,65 @@ pub struct Writer {
 }
 
 impl Channel {
-    /// Opens a channel and attaches to the session; gives the gateway's acknowledgement.
+    /// Opens a channel and attaches to the session of the token. Returns the gateway's acknowledgement.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] by the gateway, [`ClientError::Unreachable`] without a response,
+    /// [`ClientError::Closed`] if the channel closed before the acknowledgement.
     pub async fn open(
         url: &str,
         token: &str,
         init: ConnectionInit,
     ) -> Result<(Self, ConnectionAck), ClientError> {
-        let mut channel = Self::open_silent(url, token).await?;
+        let mut channel = Self::open_unattached(url, token).await?;
         let init = ConnectionInit { protocol: Some(EDGE_V1.into()), ..init };
-        channel.say(&FromClient::ConnectionInit(Box::new(init))).await?;
+        channel.send(&FromClient::ConnectionInit(Box::new(init))).await?;
         loop {
             match channel.next().await {
                 Event::Message(_, ToClient::ConnectionAck(ack)) => return Ok((channel, *ack)),
                 Event::Message(_, refusal @ ToClient::ConnectionError { .. }) => {
                     return Err(refused(refusal, None));
                 }
-                Event::Message(..) | Event::Sound(_) => {}
+                Event::Message(..) | Event::Audio(_) => {}
                 Event::Closed { code, reason } => return Err(ClientError::Closed { code, reason }),
             }
         }
     }
 
-    /// Opens a channel and says nothing on it yet.
-    pub async fn open_silent(url: &str, token: &str) -> Result<Self, ClientError> {
+    /// Opens a channel without sending `connection_init`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_unattached(url: &str, token: &str) -> Result<Self, ClientError> {
         let mut request =
             url.into_client_request().map_err(|error| ClientError::Protocol(error.to_string()))?;
         let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
         request.headers_mut().insert(AUTHORIZATION, bearer);
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(EDGE_V1));
-        // A TLS handshake's state is larger than a caller's future should be.
+        // Boxed: the state of a TLS handshake is large.
         let (socket, _) = Box::pin(connect_async(request)).await.map_err(refusal)?;
         let (sink, stream) = socket.split();
         Ok(Self { reader: Reader { stream, last_seq: 0 }, writer: Writer { sink, audio_seq: 0 } })
     }
 
-    /// The next event. After [`Event::Closed`] there is nothing more.
+    /// Returns the next event. No event follows [`Event::Closed`].
     pub async fn next(&mut self) -> Event {
         loop {
             match self.reader.next().await {
                 Some(event) => return event,
-                // tungstenite has queued the pong; it leaves with the next flush.
+                // tungstenite queued a pong, which the flush sends.
                 None => drop(self.writer.flush().await),
             }
         }
     }
 
-    /// Both halves, for somebody who reads and writes at the same time.
+    /// Both halves, for reading and writing at the same time.
     pub fn halves(&mut self) -> (&mut Reader, &mut Writer) {
         (&mut self.reader, &mut self.writer)
     }
 
-    /// The highest number that arrived: what to resume from.
+    /// The highest `seq` received, to resume from.
     pub fn last_seq(&self) -> u64 {
         self.reader.last_seq
     }
@@ -134,14 +136,17 @@ impl Channel {
         &mut self.writer
     }
 
-    /// Says something.
-    pub async fn say(&mut self, message: &FromClient) -> Result<(), ClientError> {
-        self.writer.say(message).await
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] if the connection broke.
+    pub async fn send(&mut self, message: &FromClient) -> Result<(), ClientError> {
+        self.writer.send(message).await
     }
 }
 
 impl Reader {
-    /// The next frame: an event, or none where it was only a sign of life. It can be dropped at any time.
+    /// Waits for the next frame; none if it carries no event, such as a ping. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         let frame = match self.stream.next().await {
             Some(Ok(frame)) => frame,
@@ -155,14 +160,14 @@ impl Reader {
                     Some(Event::Message(seq, message))
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a message this client does not know");
+                    tracing::debug!(%error, "unknown message");
                     None
                 }
             },
             Message::Binary(frame) => match DownlinkFrame::decode(frame) {
-                Ok(sound) => Some(Event::Sound(sound)),
+                Ok(frame) => Some(Event::Audio(frame)),
                 Err(error) => {
-                    tracing::debug!(%error, "a frame this client does not know");
+                    tracing::debug!(%error, "invalid audio frame");
                     None
                 }
             },
@@ -178,28 +183,34 @@ impl Reader {
 }
 
 impl Writer {
-    /// Resolves when the connection takes another message. It can be dropped at any time.
-    pub async fn ready(&mut self) -> Result<(), ClientError> {
+    /// Waits until the connection accepts another message. Cancel-safe.
+    pub(crate) async fn ready(&mut self) -> Result<(), ClientError> {
         poll_fn(|cx| self.sink.poll_ready_unpin(cx)).await.map_err(|error| broken(&error))
     }
 
-    /// Gives a message to a connection that is [`ready`](Self::ready).
-    pub fn queue(&mut self, message: Message) -> Result<(), ClientError> {
+    /// Queues a message on a connection that is [`ready`](Self::ready).
+    pub(crate) fn queue(&mut self, message: Message) -> Result<(), ClientError> {
         self.sink.start_send_unpin(message).map_err(|error| broken(&error))
     }
 
-    /// Resolves when everything was given to the system. It can be dropped at any time.
-    pub async fn flush(&mut self) -> Result<(), ClientError> {
+    /// Waits until all messages are written to the socket. Cancel-safe.
+    pub(crate) async fn flush(&mut self) -> Result<(), ClientError> {
         poll_fn(|cx| self.sink.poll_flush_unpin(cx)).await.map_err(|error| broken(&error))
     }
 
-    /// Says something.
-    pub async fn say(&mut self, message: &FromClient) -> Result<(), ClientError> {
-        self.send(Message::text(message.encode())).await
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] if the connection broke.
+    pub async fn send(&mut self, message: &FromClient) -> Result<(), ClientError> {
+        self.send_frame(Message::text(message.encode())).await
     }
 
-    /// Sends 16 kHz mono samples of the microphone.
-    pub async fn sound(&mut self, samples: &[i16], capture_ms: u64) -> Result<(), ClientError> {
+    /// Sends 16 kHz mono samples of the microphone, captured at `capture_ms` of the client's clock.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_audio(&mut self, samples: &[i16], capture_ms: u64) -> Result<(), ClientError> {
         self.audio_seq += 1;
         let frame = UplinkFrame {
             codec: Codec::Pcm16le,
@@ -210,29 +221,35 @@ impl Writer {
             capture_ms,
             payload: samples.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
         };
-        self.send(Message::Binary(frame.encode())).await
+        self.send_frame(Message::Binary(frame.encode())).await
     }
 
-    /// Sends any bytes: a test's way to misbehave.
-    pub async fn raw(&mut self, frame: Result<String, Bytes>) -> Result<(), ClientError> {
-        self.send(match frame {
+    /// Sends a text or binary frame as it is, for tests.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_raw(&mut self, frame: Result<String, Bytes>) -> Result<(), ClientError> {
+        self.send_frame(match frame {
             Ok(text) => Message::text(text),
             Err(bytes) => Message::Binary(bytes),
         })
         .await
     }
 
-    /// Closes the channel as a client does that will come back.
+    /// Closes the channel. The session waits for the client to reconnect.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
     pub async fn close(&mut self) -> Result<(), ClientError> {
-        self.send(Message::Close(None)).await
+        self.send_frame(Message::Close(None)).await
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), ClientError> {
+    async fn send_frame(&mut self, message: Message) -> Result<(), ClientError> {
         self.sink.send(message).await.map_err(|error| broken(&error))
     }
 }
 
-/// Reads a message and its number.
+/// Decodes a message and its `seq`.
 fn decode(text: &str) -> Result<(Option<u64>, ToClient), serde_json::Error> {
     #[derive(Deserialize)]
     struct Numbered {
@@ -242,13 +259,13 @@ fn decode(text: &str) -> Result<(Option<u64>, ToClient), serde_json::Error> {
     Ok((seq, serde_json::from_str(text)?))
 }
 
-/// A connection that takes nothing any more.
+/// The error of a connection that broke.
 fn broken(error: &Error) -> ClientError {
     ClientError::Closed { code: 1006, reason: root_cause(error) }
 }
 
-/// Why the upgrade did not happen, in the gateway's words where it has some.
-#[expect(clippy::wildcard_enum_match_arm, reason = "one way to fail has words of the gateway's in it")]
+/// The error of a failed upgrade; the gateway's own error if it sent one.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only an HTTP response carries an error of the gateway")]
 fn refusal(error: Error) -> ClientError {
     match error {
         Error::Http(response) => {
@@ -268,11 +285,11 @@ fn refusal(error: Error) -> ClientError {
     }
 }
 
-/// How long to wait where the gateway does not say.
+/// How long to wait if the gateway does not say.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A `connection_error`.
-#[expect(clippy::wildcard_enum_match_arm, reason = "it is called with one")]
+/// The error of a `connection_error`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "called with a `connection_error` only")]
 fn refused(message: ToClient, after: Option<Duration>) -> ClientError {
     match message {
         ToClient::ConnectionError { code, message, retryable, retry_after_ms, .. } => ClientError::Refused {

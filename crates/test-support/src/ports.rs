@@ -1,9 +1,9 @@
-//! Free ports for servers started by tests; shared with the gateway's tests.
+//! Free ports for servers that tests start.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Returns a port that is free for TCP and UDP. It is below the range of ephemeral ports (from 32768 on Linux, 49152
+/// Returns a port that is free for TCP and UDP. The port is below the range of ephemeral ports (from 32768 on Linux, 49152
 /// elsewhere), so that no outgoing connection takes it before the server binds it.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 20_000;

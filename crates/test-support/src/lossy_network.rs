@@ -1,5 +1,5 @@
 //! A network emulator with packet loss and latency: a UDP proxy in front of a livekit-server, which signals the proxy's
-//! address as its own. Shared with the gateway's benchmark of losses.
+//! address as its own.
 //!
 //! ```text
 //!   client ──▶ 127.0.0.2:port ──▶ 127.0.0.1:port   no loss
@@ -21,10 +21,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 /// Address of the proxy.
-pub const ADDRESS: &str = "127.0.0.2";
+pub const PROXY_ADDRESS: &str = "127.0.0.2";
 
 /// A model of packet loss.
-#[allow(dead_code, reason = "each user of this module needs only some of the variants")]
 #[derive(Clone, Copy, Debug)]
 pub enum Loss {
     /// No loss.
@@ -74,32 +73,41 @@ impl State {
 
 /// The network emulator; see the module documentation. It runs until the runtime ends.
 #[derive(Clone)]
-pub struct Line {
+pub struct LossyNetwork {
     state: Arc<Mutex<State>>,
     /// One-way latency.
     latency: Duration,
 }
 
-impl Line {
+impl LossyNetwork {
     /// Starts a proxy for the server at this UDP port. `latency` is one-way; `seed` is for the random losses.
+    ///
+    /// # Panics
+    /// If the port is not free on [`PROXY_ADDRESS`].
     pub async fn start(port: u16, latency: Duration, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
         let state = State { loss: Loss::None, rng, bad: false, sent: 0, lost: 0 };
-        let line = Self { state: Arc::new(Mutex::new(state)), latency };
-        let front = Arc::new(UdpSocket::bind((ADDRESS, port)).await.unwrap());
-        tokio::spawn(line.clone().forward(front, SocketAddr::from(([127, 0, 0, 1], port))));
-        line
+        let network = Self { state: Arc::new(Mutex::new(state)), latency };
+        let front = Arc::new(UdpSocket::bind((PROXY_ADDRESS, port)).await.expect("the proxy works"));
+        tokio::spawn(network.clone().forward(front, SocketAddr::from(([127, 0, 0, 1], port))));
+        network
     }
 
     /// Sets the loss model and resets the counters.
+    ///
+    /// # Panics
+    /// If the proxy panicked.
     pub fn lose(&self, loss: Loss) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock().expect("the proxy works");
         (state.loss, state.sent, state.lost) = (loss, 0, 0);
     }
 
     /// Loss since the last call of [`Self::lose`], in percent of media packets.
+    ///
+    /// # Panics
+    /// If no media packets were forwarded.
     pub fn lost_percent(&self) -> f64 {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock().expect("the proxy works");
         assert!(state.sent > 0, "no media packets were forwarded");
         100.0 * f64::from(state.lost) / f64::from(state.sent)
     }
@@ -108,11 +116,11 @@ impl Line {
         let mut clients: HashMap<SocketAddr, UnboundedSender<(Instant, Vec<u8>)>> = HashMap::new();
         let mut packet = [0; 2048];
         loop {
-            let (length, client) = front.recv_from(&mut packet).await.unwrap();
+            let (length, client) = front.recv_from(&mut packet).await.expect("the proxy works");
             let delay_queue = match clients.entry(client) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
-                    let back = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap());
+                    let back = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.expect("the proxy works"));
                     tokio::spawn(self.clone().answer(back.clone(), front.clone(), client));
                     new.insert(delay_queue(back, server))
                 }
@@ -127,7 +135,7 @@ impl Line {
         while let Ok(length) = back.recv(&mut packet).await {
             // RTP and RTCP (RFC 7983 §7). STUN and DTLS are not lost.
             let is_media = (128..=191).contains(&packet[0]);
-            if !(is_media && self.state.lock().unwrap().loses()) {
+            if !(is_media && self.state.lock().expect("the proxy works").loses()) {
                 let _ = delay_queue.send((Instant::now() + self.latency, packet[..length].to_vec()));
             }
         }

@@ -1,4 +1,4 @@
-//! What glasses and phones say on the control channel.
+//! Messages from a client to the gateway.
 
 use std::borrow::Cow;
 
@@ -7,66 +7,67 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    DecodeError,
+    audio::{Codec, SAMPLE_RATE_HZ},
     ids::{DeviceId, RoomName, SessionId},
-    protocol::{DecodeError, edge_v1::audio::Codec},
     secret::Secret,
 };
 
 /// A message and the client's own id for it, which the answer echoes as `replyTo`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientMessage {
-    /// The client's request id, if it gave one.
+    /// The client's request id.
     pub id: Option<String>,
-    /// What it said.
+    /// The message.
     pub message: FromClient,
 }
 
 /// One message from a client, by its `type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromClient {
-    /// `connection_init`: the first message; says who calls and what to resume.
+    /// `connection_init`: the first message; identifies the client and what to resume.
     ConnectionInit(Box<ConnectionInit>),
-    /// `ping`: answered with `pong` ahead of everything queued.
+    /// `ping`: answered with `pong`, ahead of queued messages.
     Ping(Ping),
-    /// `pong`: a sign of life.
+    /// `pong`: the answer to a ping.
     Pong,
-    /// `renew_token`: asks for a fresh control token, or brings a fresh token of the client's own.
+    /// `renew_token`: requests a new control token, or carries a new token of the user's own.
     RenewToken(RenewToken),
-    /// `VAD`: the client's own voice detection opened or closed.
+    /// `VAD`: the client's own voice activity detection changed.
     Vad(Vad),
-    /// `microphone_state_ack`: the client did as `microphone_state_change` asked.
+    /// `microphone_state_ack`: the client applied a `microphone_state_change`.
     MicrophoneStateAck(MicrophoneStateAck),
-    /// `livekit_init`: asks for a fresh token.
+    /// `livekit_init`: requests a new LiveKit token.
     LivekitInit(LivekitInit),
-    /// `audio_config`: how binary frames up are packed from now on.
+    /// `audio_config`: the format of the binary frames that follow.
     AudioConfig(AudioConfig),
-    /// `phone_subscription_update`: the whole set of streams the client wants.
+    /// `phone_subscription_update`: replaces the set of subscribed streams.
     Subscriptions(Subscriptions),
-    /// `local_transcription`: the client transcribed by itself.
+    /// `local_transcription`: a transcript made by the client.
     LocalTranscription(LocalTranscription),
-    /// `glasses_connection_state`: the glasses behind a phone came or went.
+    /// `glasses_connection_state`: the glasses connected to or disconnected from the phone.
     GlassesConnectionState(GlassesConnectionState),
-    /// `resume_ack`: everything up to this sequence number arrived.
+    /// `resume_ack`: acknowledges messages up to a sequence number.
     ResumeAck(ResumeAck),
-    /// `goodbye`: end the session now, without grace.
+    /// `goodbye`: ends the session, without the grace period.
     Goodbye,
-    /// `playhead`: how much of the spoken answer was played.
+    /// `playhead`: how much of the spoken response was played.
     Playhead(Playhead),
-    /// `interrupt`: stop answering.
+    /// `interrupt`: stops the response.
     Interrupt(Interrupt),
     /// `say`: a typed turn.
     Say(Say),
-    /// `subscribe:participants`: push who is in a room.
+    /// `subscribe:participants`: subscribes to the participants of a room.
     SubscribeParticipants(ParticipantsOf),
-    /// `unsubscribe:participants`: stop pushing.
+    /// `unsubscribe:participants`: ends the subscription.
     UnsubscribeParticipants(ParticipantsOf),
-    /// `audio_play_response`: what became of an `audio_play_request`.
+    /// `audio_play_response`: the result of an `audio_play_request`.
     AudioPlayResponse(AudioPlayResponse),
-    /// A type this gateway has no use for itself: it is passed on to whom it concerns.
+    /// A type that the gateway does not handle itself. It is forwarded to consumers.
     Other {
-        /// Its `type`.
+        /// The `type`.
         kind: String,
-        /// All of it.
+        /// The whole object.
         body: Map<String, Value>,
     },
 }
@@ -75,31 +76,31 @@ pub enum FromClient {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConnectionInit {
-    /// The protocol the client speaks; `edge.v1`.
+    /// The protocol; `edge.v1`.
     pub protocol: Option<String>,
-    /// Who calls, for clients that can set neither a header nor the address; MentraOS' clients say
+    /// The token, for clients that can set neither a header nor the URL. MentraOS clients send it as
     /// `coreToken`.
     #[serde(alias = "coreToken", skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
-    /// Which of the user's devices this is.
+    /// The device's id, unique per user.
     pub device_id: Option<DeviceId>,
-    /// What the client can do.
+    /// The client's capabilities.
     pub capabilities: Capabilities,
-    /// Streams the client wants; where absent, the transcription of the session's language.
+    /// The subscribed streams. Defaults to the transcription in the session's language.
     pub subscriptions: Option<Vec<String>>,
-    /// Continue an earlier connection.
+    /// Resumes an earlier connection.
     pub resume: Option<Resume>,
 }
 
-/// What a client can do.
+/// A client's capabilities.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Capabilities {
-    /// Ways to bring its microphone: `livekit`, `ws`.
+    /// How its microphone can reach the gateway: `livekit`, `ws`.
     pub media: Vec<String>,
-    /// Codecs it can send on the WebSocket.
+    /// Codecs that it can send on the WebSocket.
     pub codecs: Vec<String>,
-    /// Whether it detects speech by itself and sends `VAD`.
+    /// Whether it detects speech itself and sends `VAD`.
     pub vad: bool,
 }
 
@@ -110,24 +111,24 @@ impl Default for Capabilities {
 }
 
 impl Capabilities {
-    /// Whether the client may bring its microphone over LiveKit, and so needs a token.
+    /// Whether the client can publish its microphone to LiveKit, and needs a token for that.
     pub fn wants_livekit(&self) -> bool {
         self.media.iter().any(|media| media == "livekit")
     }
 }
 
-/// Where to continue.
+/// The connection to resume.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resume {
-    /// The session of the last `connection_ack`.
+    /// `sessionId` of the last `connection_ack`.
     pub session_id: SessionId,
-    /// The secret of the last `connection_ack`.
+    /// `resumeToken` of the last `connection_ack`.
     pub resume_token: String,
-    /// The highest `seq` that arrived.
+    /// The highest `seq` received.
     #[serde(default)]
     pub last_server_seq: u64,
-    /// The highest sequence number of a binary frame that was sent.
+    /// The highest sequence number of the binary frames sent.
     #[serde(default)]
     pub last_audio_seq: u32,
 }
@@ -136,7 +137,7 @@ pub struct Resume {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Ping {
-    /// Anything; comes back in the `pong`.
+    /// Any number; echoed in the `pong`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub t: Option<serde_json::Number>,
 }
@@ -145,8 +146,8 @@ pub struct Ping {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RenewToken {
-    /// A fresh token of the same user, where the channel was opened with one of theirs; where absent, a
-    /// control token is issued.
+    /// A new token of the same user, where the channel was opened with a token of the user's own. Without it
+    /// the gateway issues a control token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
 }
@@ -155,11 +156,11 @@ pub struct RenewToken {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Vad {
-    /// True when speech began. Old clients send the words "true" and "false".
-    #[serde(deserialize_with = "bool_or_word")]
-    #[schemars(schema_with = "bool_or_word_schema")]
+    /// True when speech begins. Old clients send the strings "true" and "false".
+    #[serde(deserialize_with = "bool_or_string")]
+    #[schemars(schema_with = "bool_or_string_schema")]
     pub status: bool,
-    /// The sequence number of the first binary frame that belongs to it.
+    /// The sequence number of the first binary frame of the speech.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_seq: Option<u32>,
 }
@@ -168,23 +169,23 @@ pub struct Vad {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MicrophoneStateAck {
-    /// The `version` of the `microphone_state_change` that is answered.
+    /// `version` of the `microphone_state_change`.
     pub version: u64,
-    /// Whether the microphone is on now.
+    /// Whether the microphone is on.
     pub is_microphone_enabled: bool,
-    /// Why it could not be done.
+    /// Why the change failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What a token from `livekit_init` is for.
+/// What a LiveKit token is requested for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LivekitMode {
     /// To publish the microphone.
     #[default]
     Publish,
-    /// To hear the answer in the room (only where speech is delivered there).
+    /// To hear the response in the room, where speech is delivered there.
     Subscribe,
 }
 
@@ -192,7 +193,7 @@ pub enum LivekitMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct LivekitInit {
-    /// What the token is for.
+    /// What the token is requested for.
     pub mode: LivekitMode,
 }
 
@@ -200,18 +201,18 @@ pub struct LivekitInit {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioConfig {
-    /// How samples are packed.
+    /// The encoding of samples.
     pub codec: Codec,
-    /// In Hz.
+    /// Sample rate in Hz.
     #[serde(default = "default_rate")]
     pub sample_rate: u32,
-    /// 1 or 2, interleaved.
+    /// Number of interleaved channels: 1 or 2.
     #[serde(default = "default_channels")]
     pub channels: u8,
 }
 
 fn default_rate() -> u32 {
-    crate::audio::SAMPLE_RATE_HZ
+    SAMPLE_RATE_HZ
 }
 
 fn default_channels() -> u8 {
@@ -219,7 +220,7 @@ fn default_channels() -> u8 {
 }
 
 impl Default for AudioConfig {
-    /// What binary frames are where the client says nothing: PCM, 16 kHz, mono.
+    /// The format of binary frames before any `audio_config`: PCM, 16 kHz, mono.
     fn default() -> Self {
         Self { codec: Codec::Pcm16le, sample_rate: default_rate(), channels: default_channels() }
     }
@@ -228,7 +229,7 @@ impl Default for AudioConfig {
 /// `phone_subscription_update`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Subscriptions {
-    /// The whole set; replaces the one before.
+    /// The whole set; replaces the previous one.
     pub subscriptions: Vec<String>,
 }
 
@@ -238,12 +239,12 @@ pub struct Subscriptions {
 pub struct LocalTranscription {
     /// The utterance so far.
     pub text: String,
-    /// Whether it will not change any more.
+    /// Whether the text is final.
     pub is_final: bool,
-    /// Which engine of the client's it was.
+    /// The client's STT engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// The language it was heard in, `en-US`.
+    /// The language, `en-US`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcribe_language: Option<String>,
 }
@@ -252,14 +253,14 @@ pub struct LocalTranscription {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioPlayResponse {
-    /// The `requestId` of the `audio_play_request`.
+    /// `requestId` of the `audio_play_request`.
     pub request_id: String,
     /// Whether it was played.
     pub success: bool,
-    /// Why it was not.
+    /// Why it was not played.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// For how long it was played, in milliseconds.
+    /// How long it was played, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
 }
@@ -268,12 +269,12 @@ pub struct AudioPlayResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GlassesConnectionState {
-    /// Which glasses.
+    /// The model of the glasses.
     #[serde(default)]
     pub model_name: String,
     /// `CONNECTED`, `DISCONNECTED` or `RECONNECTED`.
     pub status: String,
-    /// Their Wi-Fi, in the client's words.
+    /// The state of their Wi-Fi, in the client's format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wifi: Option<Value>,
 }
@@ -282,7 +283,7 @@ pub struct GlassesConnectionState {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumeAck {
-    /// Everything up to here arrived.
+    /// All messages up to this `seq` arrived.
     pub last_server_seq: u64,
 }
 
@@ -290,9 +291,9 @@ pub struct ResumeAck {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Playhead {
-    /// Which answer.
+    /// The response's generation.
     pub generation: u32,
-    /// How much of it was played, in milliseconds since `speech_begin`.
+    /// How much of it was played, in milliseconds.
     pub played_ms: u64,
 }
 
@@ -300,7 +301,7 @@ pub struct Playhead {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Interrupt {
-    /// Which answer; where absent, the current one.
+    /// The response's generation. Defaults to the current one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
 }
@@ -308,33 +309,31 @@ pub struct Interrupt {
 /// `say`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Say {
-    /// What the user typed.
+    /// The typed text.
     pub text: String,
 }
 
 /// `subscribe:participants`, `unsubscribe:participants`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct ParticipantsOf {
-    /// Whose participants; where absent, the session's own room.
+    /// The room. Defaults to the session's own room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
-    /// A LiveKit token for the room, where it is not the session's own.
+    /// A LiveKit token for the room, where it is not the session's own room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
 }
 
 impl ClientMessage {
-    /// Reads a text frame of `edge.v1`.
+    /// Decodes a text frame of `edge.v1`.
     pub fn decode(text: &str) -> Result<Self, DecodeError> {
         Self::decode_known(text, |_| true)
     }
 
-    /// Reads a text frame; types that are not known in its protocol are [`FromClient::Other`].
-    pub(in crate::protocol) fn decode_known(
-        text: &str,
-        known: impl Fn(&str) -> bool,
-    ) -> Result<Self, DecodeError> {
-        /// What every message has; parsed first, so that an unknown type is no error.
+    /// Decodes a text frame of a profile that has only the types for which `known` is true. Other types
+    /// become [`FromClient::Other`].
+    pub fn decode_known(text: &str, known: impl Fn(&str) -> bool) -> Result<Self, DecodeError> {
+        /// The fields of every message; parsed first, so that an unknown type is no error.
         #[derive(Deserialize)]
         struct Head<'a> {
             #[serde(rename = "type", borrow, default)]
@@ -377,7 +376,7 @@ impl ClientMessage {
 }
 
 impl FromClient {
-    /// Writes the message as a text frame; what a client does.
+    /// Encodes the message as a text frame.
     pub fn encode(&self) -> String {
         match self {
             Self::ConnectionInit(body) => tagged("connection_init", body),
@@ -405,7 +404,7 @@ impl FromClient {
 }
 
 impl FromClient {
-    /// The message as an object, to be passed on.
+    /// The message as a JSON object, to be forwarded.
     pub fn into_object(self) -> Map<String, Value> {
         if let Self::Other { body, .. } = self {
             return body;
@@ -418,11 +417,11 @@ fn tagged_already(body: &Map<String, Value>) -> String {
     serde_json::to_string(body).expect("an object that was JSON is JSON")
 }
 
-pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
     serde_json::from_str(text).map_err(|error| DecodeError::Json(error.to_string()))
 }
 
-/// A body with its `type` in front. `()` is a message without fields.
+/// A body with its `type`. `()` is a message without fields.
 fn tagged(kind: &str, body: &impl Serialize) -> String {
     #[derive(Serialize)]
     struct Tagged<'a, T> {
@@ -434,25 +433,25 @@ fn tagged(kind: &str, body: &impl Serialize) -> String {
     serde_json::to_string(&Tagged { kind, body }).expect("messages have only JSON fields")
 }
 
-/// Reads `true`, `false`, `"true"` or `"false"`: early clients sent the words.
-fn bool_or_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// Accepts `true`, `false`, `"true"` and `"false"`: early clients sent strings.
+fn bool_or_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
         Bool(bool),
-        Word(String),
+        Text(String),
     }
     match Either::deserialize(deserializer)? {
         Either::Bool(value) => Ok(value),
-        Either::Word(word) if word.eq_ignore_ascii_case("true") => Ok(true),
-        Either::Word(word) if word.eq_ignore_ascii_case("false") => Ok(false),
-        Either::Word(word) => {
+        Either::Text(word) if word.eq_ignore_ascii_case("true") => Ok(true),
+        Either::Text(word) if word.eq_ignore_ascii_case("false") => Ok(false),
+        Either::Text(word) => {
             Err(serde::de::Error::custom(format!("status: expected a boolean, got \"{word}\"")))
         }
     }
 }
 
-fn bool_or_word_schema(_: &mut SchemaGenerator) -> Schema {
+fn bool_or_string_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": [true, false, "true", "false"] })
 }
 
@@ -464,31 +463,31 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_kept_and_is_no_error() {
-        let said = ClientMessage::decode(r#"{"type":"button_press","buttonId":"left","id":7}"#).unwrap();
-        assert_eq!(said.id.as_deref(), Some("7"));
-        let FromClient::Other { kind, body } = said.message else { panic!("{said:?}") };
+        let decoded = ClientMessage::decode(r#"{"type":"button_press","buttonId":"left","id":7}"#).unwrap();
+        assert_eq!(decoded.id.as_deref(), Some("7"));
+        let FromClient::Other { kind, body } = decoded.message else { panic!("{decoded:?}") };
         assert_eq!((kind.as_str(), &body["buttonId"]), ("button_press", &Value::from("left")));
     }
 
     #[test]
-    fn vad_takes_booleans_and_words() {
+    fn vad_accepts_booleans_and_strings() {
         for (text, status) in [("true", true), ("false", false), ("\"true\"", true), ("\"FALSE\"", false)] {
-            let said = ClientMessage::decode(&format!(r#"{{"type":"VAD","status":{text}}}"#)).unwrap();
-            assert_eq!(said.message, FromClient::Vad(Vad { status, audio_seq: None }));
+            let decoded = ClientMessage::decode(&format!(r#"{{"type":"VAD","status":{text}}}"#)).unwrap();
+            assert_eq!(decoded.message, FromClient::Vad(Vad { status, audio_seq: None }));
         }
         assert!(ClientMessage::decode(r#"{"type":"VAD","status":"perhaps"}"#).is_err());
     }
 
     #[test]
-    fn an_init_without_fields_is_a_client_that_can_do_both() {
-        let said = ClientMessage::decode(r#"{"type":"connection_init"}"#).unwrap();
-        let FromClient::ConnectionInit(init) = said.message else { panic!("{said:?}") };
+    fn an_init_without_fields_offers_livekit_and_ws() {
+        let decoded = ClientMessage::decode(r#"{"type":"connection_init"}"#).unwrap();
+        let FromClient::ConnectionInit(init) = decoded.message else { panic!("{decoded:?}") };
         assert_eq!(init.capabilities.media, ["livekit", "ws"]);
         assert_eq!(init.resume, None);
     }
 
     #[test]
-    fn what_is_not_a_message_says_why() {
+    fn a_text_that_is_not_a_message_is_an_error_with_a_reason() {
         assert!(matches!(ClientMessage::decode("{"), Err(DecodeError::Json(_))));
         assert!(matches!(ClientMessage::decode("[]"), Err(DecodeError::Json(_))));
         assert_eq!(ClientMessage::decode("{}"), Err(DecodeError::NoType));

@@ -1,60 +1,59 @@
-//! What the gateway says on the control channel.
+//! Messages from the gateway to a client.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock,
-    error::{ApiError, Code},
+    audio::Codec,
+    code::Code,
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
-    protocol::edge_v1::audio::Codec,
-    room::roster,
     secret::Secret,
-    turn::utterance_detector,
 };
 
-/// One message to a client. Times are milliseconds of the session unless a field says otherwise;
-/// `timestamp` is a calendar time (RFC 3339).
+pub use crate::participants::ParticipantsUpdate;
+
+/// One message to a client. Times are milliseconds since the session began unless a field says otherwise;
+/// `timestamp` is the time of sending (RFC 3339).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToClient {
     /// The session is attached.
     ConnectionAck(Box<ConnectionAck>),
-    /// The session could not be attached; the channel closes.
+    /// The session could not be attached. The channel closes.
     ConnectionError {
-        /// Why.
+        /// The error code.
         code: Code,
-        /// For people.
+        /// A description for people.
         message: String,
-        /// When.
+        /// The time of sending.
         timestamp: String,
-        /// Whether another try may work.
+        /// Whether a retry may succeed.
         retryable: bool,
-        /// How long to wait before it, where that is known.
+        /// How long to wait before a retry, where that is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
-    /// The token ended while the channel was up: log in again.
+    /// The token expired while the channel was open. The client needs a new one.
     AuthError {
-        /// For people.
+        /// A description for people.
         message: String,
     },
-    /// A fresh control token, by which the channel goes on; for the next connection, too. Comes on request
-    /// and, unasked, before the last one ends.
+    /// A new control token. It extends this channel and opens the next one. Sent on request, and unasked before
+    /// the current one expires.
     ControlToken {
         /// The token.
         control_token: Secret,
-        /// When it ends, in seconds since the Unix epoch.
+        /// When it expires, in seconds since the Unix epoch.
         expires_at: u64,
     },
-    /// The client's own token ends soon: send a fresh one in a `renew_token`.
+    /// The user's own token expires soon: send a new one by `renew_token`.
     TokenExpiring {
-        /// When it ends, in seconds since the Unix epoch.
+        /// When it expires, in seconds since the Unix epoch.
         expires_at: u64,
     },
-    /// The client's own fresh token was accepted.
+    /// The user's own new token was accepted.
     TokenRenewed {
-        /// When it ends, in seconds since the Unix epoch; absent where it never does.
+        /// When it expires, in seconds since the Unix epoch; absent where it never does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_at: Option<u64>,
         /// The `id` of the `renew_token`.
@@ -63,156 +62,156 @@ pub enum ToClient {
     },
     /// The answer to `ping`.
     Pong {
-        /// What the `ping` carried.
+        /// `t` of the `ping`.
         #[serde(skip_serializing_if = "Option::is_none")]
         t: Option<serde_json::Number>,
     },
-    /// What the gateway wants of the microphone: the desired state, sent again until it is observed.
+    /// The desired state of the microphone. Sent again until the client reports it.
     MicrophoneStateChange {
         /// On or off.
         is_microphone_enabled: bool,
-        /// What the sound is wanted for; empty means off.
+        /// What the audio is used for; empty means off.
         required_data: Vec<MicrophoneData>,
-        /// Send all sound, not only what the client's VAD lets through.
+        /// Send all audio, not only speech detected by the client's VAD.
         bypass_vad: bool,
-        /// Whose microphone.
+        /// The session.
         session_id: SessionId,
-        /// When.
+        /// The time of sending.
         timestamp: String,
-        /// Counts changes; echoed by `microphone_state_ack`.
+        /// Counts changes; echoed in `microphone_state_ack`.
         version: u64,
     },
-    /// How to join the LiveKit room; comes with a token that was signed for this message.
+    /// How to join the LiveKit room, with a new token.
     LivekitInfo(LivekitInfo),
-    /// Where the gateway takes the user's voice from.
+    /// The source of the user's audio.
     MediaState {
-        /// The source that is heard at the moment.
+        /// The active source.
         active: MediaSource,
-        /// Why it is that one.
+        /// Why it is active.
         reason: MediaReason,
-        /// How long ago sound last came, if it ever did.
+        /// The time since the last audio, if there was any.
         #[serde(skip_serializing_if = "Option::is_none")]
         last_audio_age_ms: Option<u64>,
     },
-    /// Data of a stream the client subscribed to.
+    /// Data of a subscribed stream.
     DataStream {
         /// The session.
         session_id: SessionId,
-        /// The subscription, in the client's own words.
+        /// The subscription, as the client wrote it.
         stream_type: String,
-        /// What came.
+        /// The data.
         data: StreamData,
-        /// When.
+        /// The time of sending.
         timestamp: String,
     },
-    /// Whether speech recognition works.
+    /// The state of speech recognition.
     SttState {
-        /// How it is.
+        /// The state.
         state: PartState,
-        /// Which engine.
+        /// The STT provider.
         provider: String,
-        /// What is wrong, for people.
+        /// What is wrong, as a description for people.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// The gate opened: somebody speaks.
+    /// An utterance began.
     SpeechStarted {
-        /// The utterance that began.
+        /// The utterance.
         utterance_id: UtteranceId,
-        /// When its first sample was heard.
+        /// The time of its first sample.
         at: u64,
-        /// Where it is heard.
+        /// The source of its audio.
         source: MediaSource,
     },
-    /// The gate closed.
+    /// An utterance ended.
     SpeechEnded {
-        /// The utterance that ended.
+        /// The utterance.
         utterance_id: UtteranceId,
-        /// When the gate decided so.
+        /// The time at which its end was detected.
         at: u64,
-        /// Where it was heard.
+        /// The source of its audio.
         source: MediaSource,
         /// Why it ended.
-        reason: utterance_detector::EndReason,
+        reason: SpeechEndReason,
     },
-    /// The answer to what was said is being made.
+    /// A turn began: the response is being generated.
     TurnStarted {
         /// The turn.
         turn_id: TurnId,
-        /// Grows with each answer; audio frames carry it.
+        /// Increases with each response; audio frames carry it.
         generation: u32,
-        /// What is answered; empty for a typed turn.
+        /// The utterances that are answered; empty for a typed turn.
         utterance_ids: Vec<UtteranceId>,
     },
-    /// More of the answer's text; appends.
+    /// More of the response's text, to be appended.
     AnswerDelta {
         /// The turn.
         turn_id: TurnId,
-        /// The piece.
+        /// The text to append.
         text: String,
     },
-    /// The whole of the answer's text.
+    /// The whole text of the response.
     AnswerDone {
         /// The turn.
         turn_id: TurnId,
-        /// All of it.
+        /// The whole text.
         text: String,
         /// How it ended.
         finish: Finish,
     },
-    /// The answer is going to be heard; binary frames of this generation follow.
+    /// The spoken response begins. With `delivery` `ws`, binary frames of this generation follow.
     SpeechBegin {
         /// The turn.
         turn_id: TurnId,
         /// The generation of its frames.
         generation: u32,
-        /// How they are packed.
+        /// Their encoding.
         codec: Codec,
-        /// In Hz.
+        /// Sample rate in Hz.
         sample_rate: u32,
         /// Always 1.
         channels: u8,
-        /// Where the sound comes from.
+        /// Where the audio is delivered.
         delivery: Delivery,
     },
     /// All frames of this generation have been sent.
     SpeechFinish {
         /// The turn.
         turn_id: TurnId,
-        /// The generation that is over.
+        /// The generation of its frames.
         generation: u32,
         /// How it ended.
         finish: Finish,
     },
-    /// Stop playing at once (barge-in).
+    /// Stop playback at once: the user interrupted.
     AudioStopRequest {
-        /// Who asks; the gateway itself.
+        /// The app that requests it: the gateway itself.
         app_id: String,
     },
-    /// How long the turn took, from the end of speech.
+    /// Latencies of the turn, from the end of speech.
     TurnMetrics(TurnMetrics),
-    /// The turn is on disk.
+    /// The turn is stored durably.
     TurnSaved {
         /// The turn.
         turn_id: TurnId,
-        /// Its place in the history.
+        /// Its position in the history.
         history_seq: u64,
     },
-    /// Who is in a room: first everybody, then what changed.
+    /// The participants of a room: first a snapshot, then changes.
     #[serde(rename = "participants:update")]
     ParticipantsUpdate(ParticipantsUpdate),
-    /// The session is over; the channel closes.
+    /// The session ended. The channel closes.
     SessionEnd {
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// Something was wrong with one message; the session goes on.
+    /// One message was rejected. The session continues.
     Error {
-        /// What.
+        /// The error code.
         code: Code,
-        /// For people.
+        /// A description for people.
         message: String,
-        /// Whether the same message may work later.
+        /// Whether the same message may succeed later.
         retryable: bool,
         /// The `id` of the message.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,28 +225,28 @@ pub enum ToClient {
 pub struct ConnectionAck {
     /// The session.
     pub session_id: SessionId,
-    /// When.
+    /// The time of sending.
     pub timestamp: String,
-    /// How to join the room; absent where the client brings no LiveKit or the gateway has none.
+    /// How to join the room; absent where the client or the gateway does not use LiveKit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub livekit: Option<LivekitInfo>,
-    /// The session as MentraOS clients know it.
+    /// The session in the format of MentraOS clients.
     pub user_session: UserSession,
     /// `edge.v1`.
     pub protocol: String,
-    /// Counts attachments of the session; a stale socket is fenced by it.
+    /// Counts the connections of the session.
     pub epoch: u64,
-    /// Whether an earlier connection goes on, with everything that was missed following.
+    /// Whether an earlier connection was resumed. Missed messages follow.
     pub resumed: bool,
-    /// The secret that resumes this session.
+    /// The secret for resuming this session.
     pub resume_token: String,
-    /// How long the session waits for its client to come back.
+    /// How long the session waits for a disconnected client.
     pub grace_ms: u64,
-    /// How often the gateway pings.
+    /// The interval of the gateway's pings.
     pub heartbeat_ms: u64,
-    /// Ways to bring the microphone.
+    /// How the microphone can reach the gateway.
     pub media: MediaOffer,
-    /// What binary frames up are expected to be.
+    /// The expected format of binary frames from the client.
     pub audio: AudioFormat,
 }
 
@@ -255,9 +254,9 @@ pub struct ConnectionAck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserSession {
-    /// Whose session.
+    /// The user.
     pub user_id: UserId,
-    /// When it began.
+    /// When the session began (RFC 3339).
     pub start_time: String,
     /// Always empty: the gateway runs no apps.
     pub active_app_sessions: Vec<String>,
@@ -265,34 +264,34 @@ pub struct UserSession {
     pub loading_apps: Vec<String>,
     /// Always empty.
     pub app_subscriptions: serde_json::Map<String, serde_json::Value>,
-    /// The gateway always listens.
+    /// Always true.
     pub requires_audio: bool,
-    /// The languages that are transcribed.
+    /// The transcribed languages.
     pub minimum_transcription_languages: Vec<String>,
     /// Whether speech recognition works.
     pub is_transcribing: bool,
 }
 
-/// Ways to bring the microphone.
+/// How the microphone can reach the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MediaOffer {
-    /// The one that is heard at the moment.
+    /// The active source.
     pub active: MediaSource,
-    /// All that would work.
+    /// All sources that the gateway accepts.
     pub offered: Vec<MediaSource>,
 }
 
-/// What binary frames are.
+/// The format of binary frames.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AudioFormat {
-    /// How samples are packed.
+    /// The encoding of samples.
     pub codec: Codec,
-    /// In Hz.
+    /// Sample rate in Hz.
     pub sample_rate: u32,
-    /// The length of a frame that suits the gateway best, in milliseconds.
+    /// The preferred length of a frame, in milliseconds.
     pub frame_ms: u32,
-    /// The number of the last frame that arrived: a client that comes back goes on behind it.
+    /// The number of the last frame received. A client that resumes continues after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<u32>,
 }
@@ -301,24 +300,24 @@ pub struct AudioFormat {
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LivekitInfo {
-    /// The server.
+    /// The URL of the LiveKit server.
     pub url: String,
     /// The room.
     pub room_name: RoomName,
-    /// A fresh token.
+    /// A new token.
     pub token: String,
-    /// Who the token makes the client.
+    /// The identity that the token grants.
     pub identity: Identity,
-    /// When the token ends, in seconds since the Unix epoch.
+    /// When the token expires, in seconds since the Unix epoch.
     pub expires_at: u64,
-    /// The name the microphone's track must have.
+    /// The required name of the microphone's track.
     pub track_name: String,
     /// What the token allows.
     pub role: LivekitRole,
 }
 
 impl std::fmt::Debug for LivekitInfo {
-    /// Leaves the token out: it must not reach a log.
+    /// Omits the token: it must not be logged.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LivekitInfo")
             .field("room_name", &self.room_name)
@@ -331,13 +330,13 @@ impl std::fmt::Debug for LivekitInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LivekitRole {
-    /// To publish the microphone, and data.
+    /// Publishing the microphone and data.
     Publish,
-    /// To subscribe, too.
+    /// Subscribing, too.
     Subscribe,
 }
 
-/// Where a voice comes from.
+/// A source of the user's audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaSource {
@@ -347,58 +346,57 @@ pub enum MediaSource {
     Data,
     /// Binary frames on the control channel.
     Ws,
-    /// Nowhere at the moment.
+    /// No source is active.
     None,
 }
 
-/// Why the active source is the one it is.
+/// Why the active source changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MediaReason {
-    /// Sound began to come from it.
+    /// Audio began to arrive from it.
     Audio,
-    /// The other one fell silent.
+    /// The other source fell silent.
     Failover,
-    /// No sound comes from anywhere.
+    /// No source delivers audio.
     Silent,
-    /// The gateway's own participant joined the room.
+    /// The gateway's participant joined the room.
     AgentJoined,
-    /// LiveKit cannot be reached; the gateway keeps trying, the WebSocket takes sound meanwhile.
+    /// LiveKit cannot be reached. The gateway retries, and accepts audio on the WebSocket meanwhile.
     LivekitUnreachable,
-    /// Another participant took the gateway's identity in the room; it does not fight for it.
+    /// Another participant took the gateway's identity in the room. The gateway does not reconnect.
     DuplicateIdentity,
-    /// The room should bring sound and brings none; it is expected on the control channel.
+    /// The room delivers no audio. It is expected on the control channel.
     LivekitSilent,
-    /// There was no microphone in the room for long: the gateway's participant left, and comes back with
-    /// the microphone.
+    /// The room had no microphone for long. The gateway's participant left, and returns with the microphone.
     AgentIdle,
     /// This gateway has no LiveKit.
     LivekitOff,
 }
 
-/// What the sound is wanted for.
+/// What audio is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MicrophoneData {
     /// The samples.
     Pcm,
-    /// Words, made by the client.
+    /// Transcripts made by the client.
     Transcription,
     /// Either.
     PcmOrTranscription,
 }
 
-/// How a part of the pipeline is.
+/// The state of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PartState {
-    /// At work.
+    /// Working.
     Ready,
-    /// Not yet.
+    /// Starting.
     Starting,
-    /// At work, but worse than it should be.
+    /// Working with reduced quality.
     Degraded,
-    /// Not at work.
+    /// Not working.
     Failed,
 }
 
@@ -406,38 +404,38 @@ pub enum PartState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum StreamData {
-    /// What was said.
+    /// A transcript.
     Transcription {
-        /// Stays the same from the first interim to the final.
+        /// The utterance; the same from the first interim to the final transcript.
         utterance_id: UtteranceId,
-        /// The whole utterance so far; replaces the one before.
+        /// The whole utterance so far; replaces the previous transcript.
         text: String,
-        /// Whether it is the last. Exactly one an utterance is.
+        /// Whether it is final. Each utterance has exactly one final transcript.
         is_final: bool,
-        /// When it began.
+        /// The start of the utterance.
         start_time: u64,
-        /// How far it goes.
+        /// The end of the transcribed audio.
         end_time: u64,
         /// The language, `en-US`.
         transcribe_language: String,
-        /// Which engine.
+        /// The STT provider.
         provider: String,
     },
 }
 
-/// How an answer ended.
+/// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
-    /// It was complete.
+    /// It is complete.
     Stop,
-    /// The user spoke, typed or pressed a button.
+    /// The user interrupted it by speaking, by typing or by a button.
     Interrupted,
-    /// It could not be made.
+    /// It failed.
     Error,
 }
 
-/// Where the spoken answer is heard.
+/// Where the spoken response is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Delivery {
@@ -448,18 +446,18 @@ pub enum Delivery {
     Room,
 }
 
-/// `turn_metrics`: offsets in milliseconds from the end of speech (of the typed line).
+/// `turn_metrics`: offsets in milliseconds from the end of speech, or from the typed message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnMetrics {
     /// The turn.
     pub turn_id: TurnId,
-    /// When speech ended, in milliseconds of the session: what the others count from.
+    /// When speech ended, in milliseconds since the session began. The other values count from here.
     pub speech_end_ms: u64,
     /// The final transcript.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_ms: Option<u64>,
-    /// The first piece of the answer's text.
+    /// The first token of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u64>,
     /// The first audio frame sent.
@@ -470,43 +468,38 @@ pub struct TurnMetrics {
     pub first_played_ms: Option<u64>,
 }
 
-/// `participants:update`
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct ParticipantsUpdate {
-    /// Whose participants.
-    pub room: RoomName,
-    /// Changes when the gateway forgot the room in between: then only a snapshot counts.
-    pub epoch: u64,
-    /// Grows by one with each change.
-    pub version: u64,
-    /// Everybody.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<roster::Participant>>")]
-    pub snapshot: Option<serde_json::Value>,
-    /// What changed since `version - 1`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<roster::Diff>")]
-    pub diff: Option<serde_json::Value>,
+/// Why an utterance ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeechEndReason {
+    /// The speaker was silent for longer than the endpointing delay.
+    Silence,
+    /// The client's own voice activity detection ended it.
+    ClientVad,
+    /// It reached the maximum length. The next utterance begins at the next sample.
+    Limit,
+    /// Audio stopped arriving.
+    Muted,
 }
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// Its client did not come back in time.
+    /// The client did not reconnect in time.
     GraceExpired,
-    /// A newer socket took it.
+    /// A newer connection took it over.
     Superseded,
-    /// The user, or somebody on their behalf, ended it.
+    /// It was ended by the user, or by a backend on their behalf.
     Logout,
-    /// An operator disconnected it.
+    /// An operator ended it.
     Disconnected,
-    /// The gateway goes down.
+    /// The gateway shuts down.
     Shutdown,
 }
 
 impl EndReason {
-    /// Whether somebody wanted the end: its tokens open nothing any more.
+    /// Whether the end was intended. The session's tokens are invalid then.
     pub const fn is_for_good(self) -> bool {
         match self {
             Self::Logout | Self::Disconnected => true,
@@ -521,20 +514,9 @@ impl ToClient {
         Self::Error { code, message: message.into(), retryable: code.retryable(), reply_to }
     }
 
-    /// A `connection_error`.
-    pub fn refusal(error: ApiError) -> Self {
-        Self::ConnectionError {
-            code: error.code,
-            message: error.message,
-            timestamp: clock::timestamp(clock::unix_ms()),
-            retryable: error.code.retryable(),
-            retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
-        }
-    }
-
-    /// Whether the message has a place in the session's sequence: it gets a `seq`, and a client that
-    /// was away gets it on its return. Answers to the moment (`pong`), messages with a token in them,
-    /// those that end a channel and those with a version of their own (`participants:update`) do not.
+    /// Whether the message gets a `seq`, and is sent again to a client that resumes. Direct answers (`pong`),
+    /// messages that carry a token, those that end a channel and those with a version of their own
+    /// (`participants:update`) do not.
     pub const fn is_sequenced(&self) -> bool {
         match self {
             Self::ConnectionAck(_)
@@ -565,7 +547,7 @@ impl ToClient {
         }
     }
 
-    /// Writes the message as a text frame, with its sequence number if it has one.
+    /// Encodes the message as a text frame, with its sequence number if it has one.
     pub fn encode(&self, seq: Option<u64>) -> String {
         let json = serde_json::to_string(self).expect("messages have only JSON fields");
         match seq {

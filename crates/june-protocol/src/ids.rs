@@ -1,7 +1,6 @@
-//! Names of things, parsed once at the edge and then trusted.
+//! Ids, parsed once at the edge and then trusted.
 //!
-//! A value of one of these types is always short, printable and safe to put into a log line, a
-//! file name or a header.
+//! A value of one of these types is short and printable, and safe in a log line or a header.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
@@ -11,10 +10,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// What was wrong with a name.
+/// Why a text is not a valid id.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdError {
-    /// Nothing but white space.
+    /// Empty, or only white space.
     #[error("must not be empty")]
     Empty,
     /// More bytes than the limit.
@@ -37,7 +36,7 @@ pub enum IdError {
     NotAUuid,
 }
 
-/// Reads a name that is free text within limits: not empty, at most `limit` bytes, no control characters.
+/// Parses free text within limits: not empty, at most `limit` bytes, no control characters.
 fn name(text: &str, limit: usize) -> Result<Arc<str>, IdError> {
     let text = text.trim();
     if text.is_empty() {
@@ -52,7 +51,7 @@ fn name(text: &str, limit: usize) -> Result<Arc<str>, IdError> {
     Ok(text.into())
 }
 
-/// A shared string newtype whose values were checked by [`name`].
+/// A shared string newtype whose values are checked by [`name`].
 macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident, $limit:expr) => {
         $(#[$doc])*
@@ -61,12 +60,12 @@ macro_rules! name_type {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Checks and keeps a name.
+            /// Parses an id.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 name(text, $limit).map(Self)
             }
 
-            /// The name itself.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -120,7 +119,7 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// A user, as their identity provider names them: often an e-mail address.
+    /// A user, by the id of their identity provider: often an e-mail address.
     UserId, 256
 }
 name_type! {
@@ -128,16 +127,16 @@ name_type! {
     RoomName, 256
 }
 name_type! {
-    /// A LiveKit participant's identity: who, over reconnects.
+    /// A LiveKit participant's identity, the same across reconnects.
     Identity, 256
 }
 name_type! {
-    /// One of a user's devices; `default` where a client names none.
+    /// One of a user's devices; `default` if the client gives no id.
     DeviceId, 128
 }
 
 impl Identity {
-    /// The gateway's own participant in a user's room (design §3).
+    /// The identity of the gateway's participant in a user's room.
     pub fn agent_of(user: &UserId) -> Self {
         let identity = format!("cloud-agent:{user}");
         Self(if identity.len() <= 256 {
@@ -148,31 +147,31 @@ impl Identity {
     }
 }
 
-/// How a guest wants to be called: 1 to 64 characters, none of them a control character.
+/// A guest's display name: 1 to 64 characters, none of them a control character.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct GuestName(String);
 
 impl GuestName {
-    /// The most characters.
-    const MAX_BYTES: usize = 64;
+    /// In characters, not bytes.
+    const MAX_CHARACTERS: usize = 64;
 
-    /// Checks and keeps a name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        if text.trim().chars().count() > Self::MAX_BYTES {
-            return Err(IdError::TooManyCharacters { limit: Self::MAX_BYTES });
+        if text.trim().chars().count() > Self::MAX_CHARACTERS {
+            return Err(IdError::TooManyCharacters { limit: Self::MAX_CHARACTERS });
         }
         // A character has at most four bytes.
-        name(text, 4 * Self::MAX_BYTES).map(|name| Self(name.to_string()))
+        name(text, 4 * Self::MAX_CHARACTERS).map(|name| Self(name.to_string()))
     }
 
-    /// The name itself.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part of a guest's identity that comes from the name: small letters, digits and hyphens; a
-    /// short hash where nothing of that is left or it is long.
+    /// The part of a guest's identity that is derived from the name: lower-case letters, digits and hyphens; a
+    /// short hash if that is empty or too long.
     fn slug(&self) -> String {
         const MAX_SLUG: usize = 32;
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
@@ -192,13 +191,13 @@ impl TryFrom<String> for GuestName {
 }
 
 impl Identity {
-    /// A guest: `guest:<name>-<suffix>`. The suffix tells two of the same name apart, because LiveKit
-    /// disconnects the first of two who join with one identity.
+    /// A guest's identity: `guest:<name>-<suffix>`. The suffix keeps guests of the same name apart, because
+    /// LiveKit disconnects a participant when another joins with the same identity.
     pub fn guest(name: &GuestName, suffix: &str) -> Self {
         Self(format!("guest:{}-{suffix}", name.slug()).into())
     }
 
-    /// Whether this is a guest of that name.
+    /// Whether this is the identity of a guest of that name.
     pub fn is_guest_called(&self, name: &GuestName) -> bool {
         let called = self.0.strip_prefix("guest:").and_then(|rest| rest.rsplit_once('-'));
         called.is_some_and(|(slug, _)| slug == name.slug())
@@ -206,16 +205,16 @@ impl Identity {
 }
 
 impl From<&UserId> for Identity {
-    /// A user's own client is named as the user is (design §3).
+    /// The identity of a user's own client is the user's id.
     fn from(user: &UserId) -> Self {
         Self(user.0.clone())
     }
 }
 
 impl RoomName {
-    /// A fresh room for `user`: `room-<user>-<suffix>`. The user part is reduced to letters, digits,
-    /// `_` and `-`; an e-mail address or a long name is replaced by a short hash, because room names
-    /// leak into logs, dashboards and invitations (design §3).
+    /// A new room name for `user`: `room-<user>-<suffix>`. The user part is reduced to letters, digits, `_` and
+    /// `-`. An e-mail address or a long id is replaced by a short hash, because room names appear in logs,
+    /// dashboards and invitations.
     pub fn for_user(user: &UserId, suffix: &str) -> Self {
         const MAX_USER_PART: usize = 32;
         let plain: String =
@@ -227,25 +226,25 @@ impl RoomName {
 }
 
 impl DeviceId {
-    /// The device of a client that names none.
+    /// The id of a device whose client gives none.
     pub fn unnamed() -> Self {
         Self("default".into())
     }
 }
 
-/// Six random letters and digits that tell names apart (seed 000: `room-john_doe-abc123`).
+/// Six random letters and digits for unique names, as in `room-john_doe-abc123`.
 pub fn suffix() -> String {
     const LENGTH: usize = 6;
     let chars = rand::rng().sample_iter(Alphanumeric).take(LENGTH);
     chars.map(|c| char::from(c).to_ascii_lowercase()).collect()
 }
 
-/// The first ten hexadecimal digits of the text's SHA-256: stable, and says nothing to a reader.
+/// The first ten hexadecimal digits of the text's SHA-256.
 fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One session: a user's presence on the gateway, its room and its conversation.
+/// A session: a user's connection to the gateway, with its room and its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(Uuid);
@@ -256,12 +255,12 @@ impl SessionId {
         Self(Uuid::now_v7())
     }
 
-    /// The id with this value; for tests that want to name one.
+    /// The id with this value, for tests.
     pub const fn from_u128(value: u128) -> Self {
         Self(Uuid::from_u128(value))
     }
 
-    /// The sixteen bytes, in the order in which ids sort.
+    /// The 16 bytes, in sort order.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -303,7 +302,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// A number that only a session hands out, in order.
+/// A number that a session assigns, in order.
 macro_rules! counter_type {
     ($(#[$doc:meta])* $type:ident, $prefix:literal) => {
         $(#[$doc])*
@@ -311,7 +310,7 @@ macro_rules! counter_type {
         pub struct $type(pub u64);
 
         impl $type {
-            /// The next one.
+            /// The next number.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -358,11 +357,11 @@ macro_rules! counter_type {
 }
 
 counter_type! {
-    /// One utterance of a session: from where the gate opens to where it closes.
+    /// An utterance of a session.
     UtteranceId, "utt"
 }
 counter_type! {
-    /// One turn of a session: what the user said and the answer to it.
+    /// A turn of a session: the user's utterances and the response to them.
     TurnId, "turn"
 }
 
@@ -371,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_name_carries_a_plain_user_and_hides_an_address() {
+    fn a_room_name_contains_a_plain_user_id_and_hides_an_e_mail_address() {
         let plain = RoomName::for_user(&UserId::parse("john_doe").unwrap(), "abc123");
         let address = RoomName::for_user(&UserId::parse("john@example.org").unwrap(), "abc123");
 
@@ -381,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_nothing_but_signs_or_of_great_length_is_hashed() {
+    fn a_user_id_without_letters_or_of_great_length_is_hashed() {
         for user in ["…", &"x".repeat(64)] {
             let room = RoomName::for_user(&UserId::parse(user).unwrap(), "abc123");
             assert_eq!(room.as_str().len(), "room-".len() + 10 + "-abc123".len(), "{room}");
@@ -389,14 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn names_with_control_characters_or_without_content_are_refused() {
+    fn ids_that_are_empty_too_long_or_have_control_characters_are_rejected() {
         assert_eq!(UserId::parse("a\nb"), Err(IdError::Control));
         assert_eq!(UserId::parse("  "), Err(IdError::Empty));
         assert_eq!(UserId::parse(&"x".repeat(257)), Err(IdError::TooLong { limit: 256 }));
     }
 
     #[test]
-    fn a_guest_is_told_apart_by_name_and_suffix() {
+    fn a_guest_is_identified_by_name_and_suffix() {
         let identity =
             |name: &str| Identity::guest(&GuestName::parse(name).unwrap(), "abc123").as_str().to_owned();
         assert_eq!(identity(" Bob  B. (phone)"), "guest:bob-b-phone-abc123");

@@ -1,86 +1,35 @@
-//! The other side: what a pair of glasses does. `june talk` and the tests are made of it.
-//!
-//! [`Gateway`] asks for a session over REST. A [`Device`] holds it, over as many connections as it takes:
-//! it does the whole of `edge.v1`, and is what a program for glasses begins with.
-//!
-//! ```text
-//!   Device ── link: when to connect, resume, ping     ┐
-//!        ├─── voice: sound up, kept for a cut         ├ pure
-//!        ├─── player: sound down                      ┘
-//!        ├─── Channel: one connection
-//!        └─── room, microphone: the LiveKit room
-//! ```
-
-pub mod channel;
-pub mod device;
-pub mod microphone;
-pub mod player;
-pub mod reconnect_policy;
-pub mod resend_buffer;
-pub mod room;
+//! The gateway's REST API.
 
 use std::time::Duration;
 
+use june_protocol::{
+    Secret,
+    ids::{RoomName, SessionId, UserId},
+};
 use serde::Deserialize;
 
-use crate::{
-    ids::{RoomName, SessionId, UserId},
-    secret::Secret,
-};
+use crate::{ClientError, root_cause};
 
-pub use channel::{Channel, Event};
-pub use device::{Device, DeviceEvent};
-
-/// Why something did not work, from a client's point of view.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The gateway could not be reached.
-    #[error("the gateway cannot be reached: {0}")]
-    Unreachable(String),
-    /// The gateway refused.
-    #[error("the gateway refused: {code}: {message}")]
-    Refused {
-        /// Its code.
-        code: String,
-        /// Its sentence.
-        message: String,
-        /// When to try again; none where that would be of no use.
-        retry_after: Option<Duration>,
-    },
-    /// The gateway said something that makes no sense.
-    #[error("not understood: {0}")]
-    Protocol(String),
-    /// The channel is closed.
-    #[error("the channel is closed: {code} {reason}")]
-    Closed {
-        /// The close code (RFC 6455 §7.4).
-        code: u16,
-        /// The reason that came with it.
-        reason: String,
-    },
-    /// The LiveKit room.
-    #[error("LiveKit: {0}")]
-    Livekit(String),
-}
-
-/// A session as `POST /api/sessions` gives it.
+/// A session, as `POST /api/sessions` returns it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SessionInfo {
-    /// Its id.
+    /// The session's id.
     pub session_id: SessionId,
-    /// Its LiveKit room.
+    /// The session's LiveKit room.
     pub room_name: RoomName,
-    /// To join the room.
+    /// The LiveKit token to join the room with.
     pub access_token: Option<String>,
-    /// Where the room is.
+    /// The URL of the LiveKit server.
     pub livekit_url: Option<String>,
-    /// Where the control channel is.
+    /// The URL of the control channel.
     pub control_url: String,
-    /// To open it.
+    /// The token that opens the control channel.
     pub control_token: String,
+    /// When the control token expires, in seconds since the Unix epoch.
+    pub control_token_expires_at: Option<u64>,
 }
 
-/// A gateway's REST API.
+/// The REST API of a gateway.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     base: String,
@@ -89,12 +38,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway at this address (`http://host:port`), with an API key where it wants one.
+    /// The gateway at `base` (`http://host:port`), with an API key where it requires one.
     pub fn new(base: &str, key: Option<Secret>) -> Self {
         Self { base: base.trim_end_matches('/').to_owned(), key, http: reqwest::Client::new() }
     }
 
-    /// Asks for a session.
+    /// Creates a session for `user`, or returns the one that they have.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the gateway's error code, [`ClientError::Unreachable`] without a response.
     pub async fn create_session(&self, user: &UserId) -> Result<SessionInfo, ClientError> {
         let request = self
             .http
@@ -103,7 +55,10 @@ impl Gateway {
         self.call(request).await
     }
 
-    /// What was said in a session: every line, oldest first, as JSON.
+    /// The history of a session, oldest first, as JSON (docs/REST.md).
+    ///
+    /// # Errors
+    /// As [`create_session`](Self::create_session).
     pub async fn history(&self, session: SessionId) -> Result<Vec<serde_json::Value>, ClientError> {
         #[derive(Deserialize)]
         struct Page {
@@ -144,13 +99,4 @@ impl Gateway {
         let Problem { code, detail } = serde_json::from_slice(&body).map_err(unreadable)?;
         Err(ClientError::Refused { code, message: detail, retry_after })
     }
-}
-
-/// The innermost cause: the outer ones only repeat that there was an error.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
