@@ -192,7 +192,7 @@ async fn a_client_that_says_something_else_first_is_told_what_is_missing() {
     let Event::Message(_, ToClient::Error { message, .. }) = soon(channel.next()).await else {
         panic!("no error")
     };
-    assert_eq!(message, "say connection_init first");
+    assert_eq!(message, "send connection_init first");
 }
 
 #[actix_web::test]

@@ -24,6 +24,7 @@ mod process;
 mod raw;
 mod refusals;
 mod removal;
+mod renewal;
 mod rest_page;
 mod resume;
 mod rooms;

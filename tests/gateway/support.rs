@@ -36,13 +36,20 @@ impl TestGateway {
 
     /// With settings by the names of their variables.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        Self::on(tempfile::tempdir().unwrap(), settings).await
+        Self::configured(settings, |_| ()).await
     }
 
-    async fn on(data: TempDir, settings: &[(&str, &str)]) -> Self {
+    /// With settings, and a configuration that has what no setting has.
+    pub async fn configured(settings: &[(&str, &str)], configure: impl Fn(&mut Config)) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), settings, configure).await
+    }
+
+    async fn on(data: TempDir, settings: &[(&str, &str)], configure: impl Fn(&mut Config)) -> Self {
         let gateway = soon(async {
             loop {
-                match Gateway::start(config(data.path(), settings)).await {
+                let mut config = config(data.path(), settings);
+                configure(&mut config);
+                match Gateway::start(config).await {
                     // The one before is still letting go of its data.
                     Err(StartError::Disk(DiskError::Locked { .. })) => tokio::task::yield_now().await,
                     started => return started.unwrap(),
@@ -57,7 +64,7 @@ impl TestGateway {
     /// Stops it, and starts another one on the same data.
     pub async fn restart(self, settings: &[(&str, &str)]) -> Self {
         self.gateway.stop().await;
-        Self::on(self.data, settings).await
+        Self::on(self.data, settings, |_| ()).await
     }
 
     pub async fn session(&self, user: &str) -> SessionInfo {

@@ -1,7 +1,6 @@
 //! The parts, each a process of its own that ends with the test.
 
 mod livekit;
-mod proxy;
 mod publisher;
 mod watcher;
 
@@ -25,11 +24,10 @@ use june_edge::{
 
 pub use self::{
     livekit::{LivekitServer, SECRET},
-    proxy::Proxy,
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
 };
-pub use test_support::{Clip, clip, clips, free_port, word_errors, words};
+pub use test_support::{Clip, Proxy, clip, clips, free_port, word_errors, words};
 
 /// What should happen soon, on a machine that is busy with other things as well.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {

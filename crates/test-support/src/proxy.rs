@@ -1,4 +1,4 @@
-//! A TCP proxy in this process, between a client and a gateway, that can be told to fail.
+//! A TCP proxy whose connections can be cut.
 
 use std::{
     net::SocketAddr,
@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// It forwards everything, until it is told otherwise.
+/// Forwards TCP connections to a port of this machine.
 pub struct Proxy {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -23,10 +23,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of a port of this machine.
+    /// Starts a proxy in front of `port`.
+    ///
+    /// # Panics
+    /// If no port is free.
     pub async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
         let connections = Arc::<Mutex<Vec<JoinHandle<()>>>>::default();
         let accepted = Arc::<AtomicUsize>::default();
         let (all, count) = (connections.clone(), accepted.clone());
@@ -34,34 +37,40 @@ impl Proxy {
             while let Ok((mut client, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
                 let forwarding = tokio::spawn(async move {
-                    // A gateway that is not there is a connection that ends.
+                    // If nothing listens, the client's connection ends.
                     if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
                         let _ = client.set_nodelay(true);
                         let _ = server.set_nodelay(true);
                         let _ = copy_bidirectional(&mut client, &mut server).await;
                     }
                 });
-                all.lock().unwrap().push(forwarding);
+                all.lock().expect("no connection panicked").push(forwarding);
             }
         });
         Self { address, connections, accepted, accepting }
     }
 
-    /// The same place, by way of the proxy.
+    /// `url` with the address of the proxy.
+    ///
+    /// # Panics
+    /// If it is no URL.
     pub fn instead_of(&self, url: &str) -> String {
-        let (scheme, rest) = url.split_once("://").unwrap();
+        let (scheme, rest) = url.split_once("://").expect("a URL");
         let path = rest.find('/').map_or("", |at| &rest[at..]);
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// Cuts every connection. What is on its way, in either direction, is lost.
+    /// Cuts all connections. Data in flight is lost in both directions.
+    ///
+    /// # Panics
+    /// If the proxy panicked.
     pub fn cut(&self) {
-        for connection in self.connections.lock().unwrap().drain(..) {
+        for connection in self.connections.lock().expect("no connection panicked").drain(..) {
             connection.abort();
         }
     }
 
-    /// How many connections there have been.
+    /// The number of connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
