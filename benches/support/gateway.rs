@@ -1,4 +1,4 @@
-//! A gateway in a process of its own, without LiveKit and without models.
+//! A gateway process without LiveKit and without models.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What LiveKit would sign with.
+/// The LiveKit API secret.
 pub const SECRET: &str = "bench-secret-bench-secret-bench-32";
 
 pub struct Gateway {
@@ -24,9 +24,9 @@ impl Gateway {
         command.env("PORT", port.to_string()).env("DATA_DIR", data.path());
         command.env("LIVEKIT_URL", "ws://127.0.0.1:9").env("LIVEKIT_API_KEY", "devkey");
         command.env("LIVEKIT_API_SECRET", SECRET).env("THINKER", "parrot").env("RUST_LOG", "off");
-        // There is no LiveKit to ask, and nobody is to be told that it is not there.
+        // There is no LiveKit: suppress the reconciliation and its errors.
         command.env("ROSTER_RECONCILE_MS", "3600000").env("JUNE_MODELS", "/nowhere");
-        // The clients answer no pings.
+        // The clients do not answer pings.
         command.env("SESSION_HEARTBEAT_MS", "3600000").env("SESSION_DEAD_AFTER_MS", "3600000");
         let process = command.spawn().unwrap();
         let gateway = Self { process, port, _data: data };

@@ -6,7 +6,7 @@
 pub mod asyncapi;
 #[cfg(test)]
 mod fuzz;
-pub mod mentra;
+pub(crate) mod mentra;
 
 use serde::{Deserialize, Serialize};
 

@@ -49,6 +49,8 @@
 //! **TLS.** rustls needs a process-wide crypto provider if the program links more than one:
 //! `rustls::crypto::aws_lc_rs::default_provider().install_default()`.
 
+#![warn(missing_docs)]
+
 mod channel;
 mod clock;
 mod device;

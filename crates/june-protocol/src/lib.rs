@@ -20,6 +20,8 @@
 //! # Ok::<(), june_protocol::DecodeError>(())
 //! ```
 
+#![warn(missing_docs)]
+
 pub mod audio;
 mod code;
 pub mod from_client;

@@ -26,6 +26,8 @@
 //! Path of a sent frame: [`NativeAudioSource`](audio_source::native::NativeAudioSource) → `audio::pacer` →
 //! `driver::source` → `audio::sender` (encoding, audio level) → `peer` (SRTP) → socket.
 
+#![warn(missing_docs)]
+
 use thiserror::Error;
 
 mod audio;
