@@ -1,5 +1,4 @@
-//! Cases that gateways of this kind got wrong, by their numbers in the protocol's design. Those that need
-//! models or a LiveKit are in tests/e2e/conformance.rs.
+//! Takeover of a session by a newer connection, and its grace period.
 
 use june_edge::protocol::{
     ToClient,
@@ -13,7 +12,7 @@ use crate::{
 };
 
 #[actix_web::test]
-async fn case_3_an_old_socket_that_closes_after_the_new_one_came_ends_nothing() {
+async fn an_old_socket_that_closes_after_a_takeover_does_not_end_the_session() {
     // Were the old socket's end taken for the session's, it would be over in a millisecond.
     let gateway = TestGateway::with(&[("SESSION_GRACE_MS", "1")]).await;
     let session = gateway.session("ann").await;
@@ -37,7 +36,7 @@ async fn case_3_an_old_socket_that_closes_after_the_new_one_came_ends_nothing() 
 }
 
 #[actix_web::test]
-async fn case_4_a_client_that_returns_within_the_grace_resumes_however_its_channel_closed() {
+async fn a_client_that_returns_within_the_grace_resumes_however_its_channel_closed() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
     let (mut channel, first) = Raw::attach(&gateway, &session.control_token, None).await;
@@ -56,7 +55,7 @@ async fn case_4_a_client_that_returns_within_the_grace_resumes_however_its_chann
 }
 
 #[actix_web::test]
-async fn case_4_after_the_grace_there_is_a_new_session() {
+async fn after_the_grace_there_is_a_new_session() {
     let gateway = TestGateway::with(&[("SESSION_GRACE_MS", "1")]).await;
     let mut before = gateway.glasses("ann").await;
     let resume = Resume {

@@ -6,13 +6,13 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::{
+    auth::refusals::routes,
     livekit::Livekit,
-    refusals::routes,
     support::{TestGateway, soon},
 };
 
-const PAGE: &str = include_str!("../../docs/REST.md");
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../../docs/REST.md");
+const README: &str = include_str!("../../../README.md");
 
 /// A route's part of the page.
 struct Section {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     livekit::Livekit,
-    rooms::{event, webhook},
+    rooms::updates::{event, webhook},
     support::{Glasses, TestGateway, soon},
 };
 

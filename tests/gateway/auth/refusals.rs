@@ -10,7 +10,7 @@ const UNKNOWN: &str = "018f0000-0000-7000-8000-000000000000";
 
 /// Every route, as src/http/mod.rs has it.
 pub fn routes() -> Vec<(Method, &'static str)> {
-    let source = include_str!("../../src/http/mod.rs");
+    let source = include_str!("../../../src/http/mod.rs");
     let table = source.split("pub fn routes(").nth(1).unwrap().split("\n}").next().unwrap();
     let flat = table.replace('\n', " ");
     let flat: &'static str = Box::leak(flat.into_boxed_str());

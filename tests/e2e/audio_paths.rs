@@ -1,5 +1,5 @@
-//! Cases that gateways of this kind got wrong, by their numbers in the protocol's design. Those that need
-//! neither models nor a LiveKit are in tests/gateway/conformance.rs.
+//! Paths of the user's audio: buffered while all STT workers are busy, in data packets, and over the control channel
+//! after the agent lost its identity in the room.
 
 use june_edge::protocol::{
     ToClient,
@@ -9,7 +9,7 @@ use june_edge::protocol::{
 use crate::support::{June, LivekitServer, Publisher, clip, free_port, word_errors};
 
 #[actix_web::test]
-async fn case_7_of_sound_that_comes_before_the_transcriber_has_time_the_first_word_is_there() {
+async fn audio_that_arrives_while_all_stt_workers_are_busy_is_transcribed_from_its_first_word() {
     let port = free_port();
     let livekit = LivekitServer::prepare(port);
     let data = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ async fn case_7_of_sound_that_comes_before_the_transcriber_has_time_the_first_wo
 }
 
 #[actix_web::test]
-async fn case_10_a_microphone_in_data_packets_is_heard_and_nobody_elses_packets_are() {
+async fn a_microphone_in_data_packets_is_transcribed_and_packets_of_others_are_ignored() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ async fn case_10_a_microphone_in_data_packets_is_heard_and_nobody_elses_packets_
 }
 
 #[actix_web::test]
-async fn case_11_an_agent_whose_identity_is_taken_stays_away_and_the_control_channel_takes_its_place() {
+async fn an_agent_whose_identity_is_taken_does_not_rejoin_and_the_control_channel_replaces_it() {
     let port = free_port();
     let livekit = LivekitServer::start(port).await;
     let data = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use futures::SinkExt;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{refusals::routes, support::soon};
+use crate::{auth::refusals::routes, support::soon};
 
 fn june(command: &str, settings: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_june"))

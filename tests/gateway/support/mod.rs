@@ -1,4 +1,9 @@
-//! A gateway of one's own, and clients for it.
+//! A gateway in this process, and clients for it.
+
+pub mod issuer;
+pub mod livekit;
+pub mod phone;
+pub mod raw;
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! MentraOS' devices on `/glasses-ws`: the conformance cases of protocol.md §7.8 that are theirs.
+//! MentraOS devices on `/glasses-ws` (docs/MENTRA.md).
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ fn types(messages: &[Value]) -> Vec<&str> {
     messages.iter().map(|message| message["type"].as_str().unwrap()).collect()
 }
 
-/// Conformance 1; that its samples arrive whole is heard in tests/e2e.
+/// tests/e2e checks that its samples arrive complete.
 #[actix_web::test]
 async fn a_phone_of_the_first_generation_is_acknowledged_twice_and_asked_for_its_microphone_each_time() {
     let gateway = gateway().await;
@@ -56,7 +56,6 @@ async fn a_phone_of_the_first_generation_is_acknowledged_twice_and_asked_for_its
     assert!(types(&after).iter().all(|kind| *kind == "microphone_state_change"), "{after:?}");
 }
 
-/// Conformance 2.
 #[actix_web::test]
 async fn a_token_in_the_query_is_taken_and_is_in_no_log() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -150,7 +149,7 @@ async fn a_phone_that_asks_for_livekit_is_told_how_to_join_and_no_more() {
     assert_ne!(info["token"], ack["livekit"]["token"]);
 }
 
-/// Conformance 5. The queue is a real one: the phone does not read, and its system keeps little.
+/// The phone does not read, and its receive buffer is small, so that the queue fills up.
 #[actix_web::test]
 async fn a_ping_is_answered_ahead_of_ten_thousand_messages_that_wait() {
     const WAITING: usize = 10_000;
@@ -179,7 +178,6 @@ async fn a_ping_is_answered_ahead_of_ten_thousand_messages_that_wait() {
     }
 }
 
-/// Conformance 8.
 #[actix_web::test]
 async fn a_phone_that_comes_back_and_wants_nothing_for_a_moment_keeps_its_streams_and_its_microphone() {
     let gateway = gateway().await;
@@ -209,7 +207,6 @@ async fn a_phone_that_comes_back_and_wants_nothing_for_a_moment_keeps_its_stream
     }
 }
 
-/// Conformance 9.
 #[actix_web::test]
 async fn the_microphone_is_asked_for_again_after_each_reconnect_and_when_the_glasses_come() {
     let gateway = gateway().await;
@@ -225,7 +222,6 @@ async fn the_microphone_is_asked_for_again_after_each_reconnect_and_when_the_gla
     assert_eq!(phone.next_of("microphone_state_change").await["requiredData"], json!(["pcm"]));
 }
 
-/// Conformance 13.
 #[actix_web::test]
 async fn phones_of_one_user_that_take_the_session_from_each_other_are_held_back() {
     let gateway = gateway().await;
@@ -250,7 +246,6 @@ async fn phones_of_one_user_that_take_the_session_from_each_other_are_held_back(
     phone.until_pong().await;
 }
 
-/// Conformance 14.
 #[actix_web::test]
 async fn a_type_that_nobody_knows_is_passed_on_and_seventy_kilobytes_are_refused() {
     let gateway = gateway().await;

@@ -1,0 +1,5 @@
+//! Who may do what, by which token or key.
+
+mod channel_tokens;
+mod livekit_tokens;
+pub mod refusals;

@@ -1,0 +1,4 @@
+//! Rooms: their participants, as subscribers see them, and removals.
+
+mod removal;
+mod updates;

@@ -1,0 +1,7 @@
+//! Sessions: over REST, across connections, and what is kept of them.
+
+mod conversation;
+mod history;
+mod rest;
+mod resume;
+mod takeover;
