@@ -237,14 +237,14 @@ fn quiet_room() -> Vec<i16> {
 /// The detector of the gateway on ten minutes of a quiet room, by this process's own processor time.
 fn vad_core_percent_silent() -> f64 {
     use june_edge::{
-        providers::registry::{LlmChoice, ProviderConfig, Providers, cache_folder},
+        providers::{Choice, ProviderConfig, cache_folder, registry::Providers},
         turn::{endpointer::EndpointerConfig, utterance_detector::UtteranceDetector},
     };
     const SECONDS: usize = 600;
     let models = cache_folder(|name| std::env::var(name).ok()).unwrap().join("models");
-    let settings = ProviderConfig { models, llm: LlmChoice::Echo, ..ProviderConfig::default() };
+    let settings = ProviderConfig { models, llm: Choice::Named("echo"), ..ProviderConfig::default() };
     let providers = Providers::load(&settings);
-    let mut listener = UtteranceDetector::new(providers.detectors.detector(), EndpointerConfig::default());
+    let mut listener = UtteranceDetector::new(providers.vad.detector(), EndpointerConfig::default());
     let second = quiet_room();
     let cpu = process::cpu_seconds(std::process::id());
     for _ in 0..SECONDS {

@@ -15,9 +15,14 @@ use std::time::Duration;
 use june_edge::{
     audio::pcm::{FRAME_SAMPLES, Frame},
     providers::{
+        cache_folder,
         inference::onnx::Runtime,
-        registry::cache_folder,
-        vad::{Earshot, SpeechDetector, StageSettings, TwoStage, silero::Engine},
+        vad::{
+            SpeechDetector,
+            earshot::Earshot,
+            silero::Engine,
+            two_stage::{StageSettings, TwoStage},
+        },
     },
     turn::{
         endpointer::EndpointerConfig,

@@ -1,5 +1,8 @@
 //! The whole gateway: builds its parts, serves, and stops in order.
 
+mod media_runtime;
+mod parts;
+
 use std::{
     io,
     net::SocketAddr,
@@ -13,14 +16,14 @@ use std::{
 use actix::{Arbiter, ArbiterHandle};
 use actix_web::web;
 use rand::Rng;
-use tokio::runtime::{Handle, Runtime};
 
+use self::media_runtime::MediaRuntime;
 use crate::{
     auth::{Authenticator, RoomKeys, admission::Admission, jwks::JwksError, users::Users},
-    config::Config,
+    config::{Config, LivekitConfig},
     consumers::Consumers,
     deny::DenyList,
-    http::{self, AppState, Part, Webhooks, server::Server},
+    http::{self, AppState, Webhooks, server::Server},
     livekit::{
         agent::Agents, api::LivekitApi, egress::Egress, room_token::RoomTokenVerifier, token::TokenIssuer,
     },
@@ -31,8 +34,7 @@ use crate::{
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
-        sessions::SessionStore,
-        sled::{Disk, DiskError, history::SledHistory},
+        sled::{Disk, DiskError, SledDenyList, SledHistory, SledSessions, gateway_secret},
     },
     telemetry,
     turn::endpointer::EndpointerConfig,
@@ -41,26 +43,18 @@ use crate::{
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The port is taken, or not ours to take.
     #[error("cannot listen on {address}: {cause}")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// The data folder.
+    Bind { address: SocketAddr, cause: io::Error },
     #[error("{0}")]
     Disk(#[from] DiskError),
-    /// The keys that users' tokens are verified by.
     #[error("{0}")]
     Jwks(#[from] JwksError),
-    /// The system gives no threads.
+    /// The system provides no threads.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-/// A gateway at work. It must be started inside an actix system.
+/// A running gateway. It must be started inside an actix system.
 pub struct Gateway {
     address: SocketAddr,
     app: web::Data<AppState>,
@@ -72,95 +66,72 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Builds everything and serves. What is missing (LiveKit, models) is off, and says so.
+    /// Builds everything and serves. What is missing (LiveKit, models) is off; the log and `/health` say so.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        // Two crypto providers are linked (LiveKit's client brings ring, str0m aws-lc): TLS needs one to
-        // be chosen. A second gateway in the process finds it chosen already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // LiveKit's token code makes a provider that knows HMAC alone the process's own, unless there is
-        // one: then no user's token of another algorithm could be verified any more.
-        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-
+        install_crypto_providers();
+        for note in &config.notes {
+            tracing::warn!("{note}");
+        }
         let metrics = telemetry::start_metrics();
-        let disk = Disk::open(&config.data_dir)?;
-        let records = SessionStore::new(disk.clone(), config.session.ttl)?;
-        let history: Arc<dyn HistoryStore> = Arc::new(SledHistory::new(disk.clone())?);
-        let provider_config = config.providers.registry.clone();
-        let providers =
-            web::block(move || Providers::load(&provider_config)).await.map_err(io::Error::other)?;
+        let stores = Stores::open(&config).await?;
+        let providers = load_providers(&config).await?;
+        let parts = parts::parts(&config, &providers);
+        for message in parts.iter().filter_map(|part| part.message.as_deref()) {
+            tracing::warn!("{message}");
+        }
+        let media = config.livekit.as_ref().map(|_| MediaRuntime::start(cores().min(4))).transpose()?;
+        let livekit = config
+            .livekit
+            .as_ref()
+            .zip(media.as_ref())
+            .map(|(livekit, media)| Livekit::new(livekit, &config, &providers, &stores.deny, media));
+        if let Some(livekit) = &livekit {
+            stores.deny.enforce_all(&livekit.api);
+        }
+        let authenticator = authenticator(&config, &stores, livekit.as_ref())?;
         let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
 
-        let speech_in_room = config.session.delivery == Delivery::Room;
-        let issuer = config.livekit.as_ref().map(|livekit| TokenIssuer::new(livekit, speech_in_room));
-        let control_secret = records.secret("control", || rand::rng().random::<[u8; 32]>().to_vec())?;
-        let deny = DenyList::open(disk.clone(), config.session.deny_ttl)?;
-        let room_keys = issuer.clone().map(|issuer| RoomKeys { issuer, deny: deny.clone() });
-        let users = Users::new(&config.auth)?;
-        let authenticator = Authenticator::new(&config.auth, users, &control_secret, room_keys);
-        let livekit = config.livekit.as_ref().map(|livekit| Arc::new(LivekitApi::new(livekit)));
-        if let Some(livekit) = &livekit {
-            deny.sweep(livekit);
-        }
-        let media = config.livekit.as_ref().map(|_| MediaRuntime::start()).transpose()?;
-        let speech_rate_hz = providers.tts.ready().filter(|_| speech_in_room).map(|tts| tts.sample_rate_hz());
-        let agents = match (&config.livekit, issuer, &media) {
-            (Some(livekit), Some(issuer), Some(media)) => {
-                Some(Agents::new(livekit, issuer, media.handle(), speech_rate_hz))
-            }
-            _ => None,
-        };
-        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, livekit.clone(), deny.clone());
-        let room_tokens =
-            config.livekit.as_ref().map(|livekit| RoomTokenVerifier::new(livekit, deny.clone()));
-        let parts = parts(&config, &providers);
-
+        let api = livekit.as_ref().map(|livekit| livekit.api.clone());
+        let room_tokens = livekit.as_ref().map(|livekit| livekit.room_tokens.clone());
+        let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, api.clone(), stores.deny.clone());
         let (consumers, clips) = (Consumers::default(), Clips::default());
         let services = Arc::new(Services {
             config: Arc::new(session_config(&config, &providers, authenticator.clone(), room_tokens.clone())),
-            agents,
+            agents: livekit.as_ref().map(|livekit| livekit.agents.clone()),
             rooms: rooms.clone(),
             consumers: consumers.clone(),
             clips: clips.clone(),
-            history: history.clone(),
+            history: stores.history.clone(),
             stt: providers.stt.ready().cloned(),
             llm: providers.llm.ready().cloned(),
             tts: providers.tts.ready().cloned(),
         });
+        let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
+        let registry = SessionRegistry::new(stores.sessions, services, handles);
+        registry.close_abandoned();
         let app = web::Data::new(AppState {
-            registry: SessionRegistry::new(records, services, handles),
+            registry,
             admission: Admission::new(authenticator.clone(), &config.connects),
             address_header: config.connects.address_header.clone(),
             authenticator,
             rooms,
-            deny,
+            deny: stores.deny,
             consumers,
             clips,
-            history,
-            livekit,
+            history: stores.history,
+            livekit: api,
             room_tokens,
-            recordings: config
-                .livekit
-                .as_ref()
-                .map(|livekit| Egress::new(livekit, config.egress_file_prefix.clone())),
-            webhooks: config.livekit.as_ref().map(Webhooks::new),
-            public_url: config.public_url.clone(),
+            recordings,
+            webhooks,
+            public_url: config.server.public_url.clone(),
             parts,
             metrics,
             draining: AtomicBool::new(false),
             vendor_dir: config.providers.registry.models.parent().unwrap_or(Path::new(".")).join("web"),
         });
-
-        let serve = |address, workers, routes: fn(&mut web::ServiceConfig)| {
-            Server::start(address, workers, routes, &app).map_err(|cause| StartError::Bind { address, cause })
-        };
-        let mut servers = vec![serve(config.bind, cores(), http::routes)?];
-        let address = servers[0].address();
-        if let Some(bind) = config.metrics_bind {
-            servers.push(serve(bind, 1, http::metrics_routes)?);
-        }
-        tracing::info!(%address, "listening");
-        Ok(Self { address, app, servers, disk, arbiters, media })
+        let (address, servers) = serve(&config, &app)?;
+        Ok(Self { address, app, servers, disk: stores.disk, arbiters, media })
     }
 
     /// Where it listens.
@@ -168,12 +139,7 @@ impl Gateway {
         self.address
     }
 
-    /// The parts of the pipeline and how they are.
-    pub fn parts(&self) -> &[Part] {
-        &self.app.parts
-    }
-
-    /// Says good-bye to every client, finishes what is under way, and makes everything durable.
+    /// Accepts no new clients, ends all sessions, completes requests, and flushes the stores.
     pub async fn stop(self) {
         self.app.draining.store(true, Ordering::Relaxed);
         self.app.registry.shut_down().await;
@@ -185,42 +151,97 @@ impl Gateway {
         for arbiter in self.arbiters {
             arbiter.stop();
             if arbiter.join().is_err() {
-                tracing::error!("an arbiter ended badly");
+                tracing::error!("an arbiter panicked");
             }
         }
         drop(self.media);
-        if let Err(error) = self.disk.sync() {
+        if let Err(error) = self.disk.sync().await {
             tracing::error!(%error, "the last writes are not durable");
         }
         tracing::info!("stopped");
     }
 }
 
-/// The runtime of the media agents: apart from HTTP and sessions, so that neither delays sound.
-struct MediaRuntime(Option<Runtime>);
+/// Selects one of several linked providers of cryptography. Fails if a gateway in this process has done so before.
+fn install_crypto_providers() {
+    // For TLS, LiveKit's client links ring and str0m aws-lc.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Otherwise livekit-api installs one for JWTs that knows HMAC only, and users' tokens of other algorithms could not
+    // be verified.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}
 
-impl MediaRuntime {
-    fn start() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores().min(4))
-            .thread_name("media")
-            .enable_all()
-            .build()?;
-        Ok(Self(Some(runtime)))
-    }
+/// What is kept on disk.
+struct Stores {
+    disk: Disk,
+    sessions: Arc<SledSessions>,
+    history: Arc<dyn HistoryStore>,
+    deny: DenyList,
+    /// Signs control tokens, where the settings have no secret for that.
+    control_secret: Vec<u8>,
+}
 
-    fn handle(&self) -> Handle {
-        self.0.as_ref().expect("it is taken only when it is dropped").handle().clone()
+impl Stores {
+    async fn open(config: &Config) -> Result<Self, DiskError> {
+        let disk = Disk::open(&config.stores.data_dir)?;
+        let deny_store = Arc::new(SledDenyList::new(disk.clone())?);
+        Ok(Self {
+            sessions: Arc::new(SledSessions::new(disk.clone(), config.session.ttl)?),
+            history: Arc::new(SledHistory::new(disk.clone())?),
+            deny: DenyList::open(deny_store, config.rooms.deny_ttl).await?,
+            control_secret: gateway_secret(&disk, "control", || rand::rng().random::<[u8; 32]>().to_vec())?,
+            disk,
+        })
     }
 }
 
-impl Drop for MediaRuntime {
-    /// A runtime that is dropped waits for its tasks, which must not happen on one that serves.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
+async fn load_providers(config: &Config) -> io::Result<Providers> {
+    let config = config.providers.registry.clone();
+    web::block(move || Providers::load(&config)).await.map_err(io::Error::other)
+}
+
+/// What a gateway with LiveKit has.
+struct Livekit {
+    api: Arc<LivekitApi>,
+    issuer: TokenIssuer,
+    room_tokens: RoomTokenVerifier,
+    agents: Agents,
+    recordings: Egress,
+    webhooks: Webhooks,
+}
+
+impl Livekit {
+    fn new(
+        livekit: &LivekitConfig,
+        config: &Config,
+        providers: &Providers,
+        deny: &DenyList,
+        media: &MediaRuntime,
+    ) -> Self {
+        let speech_in_room = config.session.delivery == Delivery::Room;
+        let speech_rate_hz = providers.tts.ready().filter(|_| speech_in_room).map(|tts| tts.sample_rate_hz());
+        let issuer = TokenIssuer::new(livekit, speech_in_room);
+        let api = Arc::new(LivekitApi::new(livekit));
+        Self {
+            agents: Agents::new(livekit, issuer.clone(), media.handle(), speech_rate_hz),
+            room_tokens: RoomTokenVerifier::new(livekit, deny.clone()),
+            recordings: Egress::new(livekit, config.rooms.egress_file_prefix.clone()),
+            webhooks: Webhooks::new(livekit),
+            issuer,
+            api,
         }
     }
+}
+
+fn authenticator(
+    config: &Config,
+    stores: &Stores,
+    livekit: Option<&Livekit>,
+) -> Result<Authenticator, JwksError> {
+    let room_keys =
+        livekit.map(|livekit| RoomKeys { issuer: livekit.issuer.clone(), deny: stores.deny.clone() });
+    let users = Users::new(&config.auth)?;
+    Ok(Authenticator::new(&config.auth, users, &stores.control_secret, room_keys))
 }
 
 fn session_config(
@@ -237,12 +258,9 @@ fn session_config(
         system_prompt: config.providers.system_prompt.clone(),
         stt: match &providers.stt {
             Availability::Ready(stt) => Ok(stt.name()),
-            Availability::Off(why) => Err(why.clone()),
+            Availability::Off(reason) => Err(reason.clone()),
         },
-        detectors: {
-            let detectors = providers.detectors.clone();
-            Arc::new(move || detectors.detector())
-        },
+        detectors: providers.vad.factory(),
         endpointer: EndpointerConfig { pre_roll: config.session.pre_roll, ..EndpointerConfig::default() },
         voice: providers
             .tts
@@ -257,46 +275,21 @@ fn session_config(
     }
 }
 
-fn parts(config: &Config, providers: &Providers) -> Vec<Part> {
-    fn part<T: ?Sized>(
-        part: &'static str,
-        part_: &Availability<T>,
-        name: impl Fn(&T) -> &'static str,
-    ) -> Part {
-        match part_ {
-            Availability::Ready(part_) => {
-                Part { part, provider: name(part_).into(), ready: true, message: None }
-            }
-            Availability::Off(why) => {
-                Part { part, provider: "none".into(), ready: false, message: Some(why.clone()) }
-            }
-        }
+/// Starts the servers; returns the address of the main one.
+fn serve(config: &Config, app: &web::Data<AppState>) -> Result<(SocketAddr, Vec<Server>), StartError> {
+    let start = |address, workers, routes: fn(&mut web::ServiceConfig)| {
+        Server::start(address, workers, routes, app).map_err(|cause| StartError::Bind { address, cause })
+    };
+    let main = start(config.server.bind, cores(), http::routes)?;
+    let address = main.address();
+    let mut servers = vec![main];
+    if let Some(bind) = config.telemetry.metrics_bind {
+        servers.push(start(bind, 1, http::metrics_routes)?);
     }
-    vec![
-        match &config.livekit {
-            Some(livekit) => {
-                Part { part: "livekit", provider: livekit.url.clone(), ready: true, message: None }
-            }
-            None => Part {
-                part: "livekit",
-                provider: "none".into(),
-                ready: false,
-                message: Some("no LIVEKIT_URL: clients send audio on the control channel".into()),
-            },
-        },
-        Part {
-            part: "vad",
-            provider: providers.detectors.name().into(),
-            ready: providers.detectors.off().is_none(),
-            message: providers.detectors.off().map(str::to_owned),
-        },
-        part("transcriber", &providers.stt, |part_| part_.name()),
-        part("thinker", &providers.llm, |part_| part_.name()),
-        part("speaker", &providers.tts, |part_| part_.name()),
-    ]
+    tracing::info!(%address, "listening");
+    Ok((address, servers))
 }
 
-/// How many things can happen at once.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,24 +1,72 @@
-// Runs in the audio thread: gathers the microphone's samples into frames of 20 ms, 16-bit.
+// The microphone, and the two ways that it gets to the gateway: a track in the LiveKit room, or binary frames on the
+// control channel.
 
-const FRAME_SAMPLES = 320; // 20 ms at 16 kHz, the rate of the context that loads this
+// Why there is no microphone, as a sentence for the user.
+export class NoMicrophone extends Error {}
 
-class Microphone extends AudioWorkletProcessor {
-  constructor() {
-    super();
-    this.frame = new Int16Array(FRAME_SAMPLES);
-    this.filled = 0;
+const REASONS = {
+  NotAllowedError: 'This page may not use the microphone.',
+  SecurityError: 'This page may not use the microphone.',
+  NotFoundError: 'No microphone was found.',
+  NotReadableError: 'The microphone does not work or is in use by another program.',
+};
+
+// Asks the user and resolves with a MediaStream of one audio track.
+export async function capture() {
+  if (!navigator.mediaDevices) {
+    throw new NoMicrophone('Browsers give the microphone only to pages from HTTPS or from this machine.');
   }
-
-  process([[samples]]) {
-    for (const sample of samples ?? []) {
-      this.frame[this.filled++] = Math.max(-1, Math.min(1, sample)) * 32767;
-      if (this.filled === FRAME_SAMPLES) {
-        this.port.postMessage(this.frame.slice());
-        this.filled = 0;
-      }
-    }
-    return true;
+  try {
+    return await navigator.mediaDevices.getUserMedia({
+      audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+    });
+  } catch (error) {
+    throw new NoMicrophone(REASONS[error.name] ?? `The microphone cannot be used: ${error.message}.`);
   }
 }
 
-registerProcessor('microphone', Microphone);
+export function release(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+// LiveKit's client, where the gateway has it; null where it does not, and with `?media=ws`.
+export async function loadLivekitClient() {
+  if (new URLSearchParams(location.search).get('media') === 'ws') return null;
+  if (!globalThis.LivekitClient) {
+    await new Promise((resolve) => {
+      const script = Object.assign(document.createElement('script'), { src: '/vendor/livekit-client.js' });
+      script.onload = script.onerror = resolve;
+      document.head.append(script);
+    });
+  }
+  return globalThis.LivekitClient ?? null;
+}
+
+// Publishes the stream in a room. Resolves with what ends that; leaves nothing behind where it fails.
+export async function publishInRoom(stream, { Room, Track }, { url, token, trackName }) {
+  const room = new Room();
+  try {
+    await room.connect(url, token);
+    const [track] = stream.getAudioTracks();
+    await room.localParticipant.publishTrack(track, { source: Track.Source.Microphone, name: trackName });
+  } catch (error) {
+    await room.disconnect();
+    throw error;
+  }
+  return () => room.disconnect();
+}
+
+// Sends the stream's samples to `send`, at 16 kHz. Resolves with what ends that; leaves nothing behind where it fails.
+export async function sendFrames(stream, send) {
+  const context = new AudioContext({ sampleRate: 16_000 });
+  try {
+    await context.audioWorklet.addModule('/static/capture-worklet.js');
+    const worklet = new AudioWorkletNode(context, 'capture', { numberOfOutputs: 0 });
+    worklet.port.onmessage = ({ data }) => send(data);
+    context.createMediaStreamSource(stream).connect(worklet);
+  } catch (error) {
+    await context.close();
+    throw error;
+  }
+  return () => context.close();
+}

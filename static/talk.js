@@ -1,344 +1,205 @@
-// The talk page: a client of edge.v1 in one file (docs/PROTOCOL.md).
+// The talk page: what it shows, and what its controls do.
 //
-//   Channel   the WebSocket, which comes back by itself and resumes
-//   Player    plays the answer's frames, drops those of an answer that was cut
-//   microphones: in the LiveKit room, or as binary frames on the channel
+//   session.js       one session: REST (api.js), control channel (channel.js), player.js, microphone.js
+//   transcript.js    the lines of the conversation
+
+import { NoMicrophone } from './microphone.js';
+import { Session } from './session.js';
+import { Transcript } from './transcript.js';
 
 const $ = (id) => document.getElementById(id);
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+const transcript = new Transcript($('conversation'));
 
-// --- The control channel --------------------------------------------------------------------------
+let session = null; // the one that is open
+let opening = null; // the promise of the one that is being opened
+let earlier = null; // one that the gateway closed and that can be attached to again
+let userSpeaks = false;
 
-class Channel {
-  constructor(session, capabilities, heard) {
-    this.session = session;
-    this.capabilities = capabilities;
-    this.heard = heard;
-    this.lastSeq = 0;
-    this.resume = null;
-    this.audioSeq = 0;
-    this.ended = false;
-  }
+// --- What is shown --------------------------------------------------------------------------------
 
-  // Resolves with the acknowledgement of the first attachment; from then on it keeps itself attached.
-  async open() {
-    const ack = await this.attach();
-    this.stay();
-    return ack;
-  }
-
-  attach() {
-    return new Promise((attached, failed) => {
-      const url = `${this.session.control_url}?token=${encodeURIComponent(this.session.control_token)}`;
-      const socket = new WebSocket(url, 'edge.v1');
-      socket.binaryType = 'arraybuffer';
-      this.socket = socket;
-      this.closed = new Promise((closed) => { socket.onclose = closed; });
-      this.closed.then((event) => failed(new Error(event.reason || `the channel closed (${event.code})`)));
-      socket.onopen = () => this.say({
-        type: 'connection_init', protocol: 'edge.v1', capabilities: this.capabilities,
-        ...(this.resume && { resume: { ...this.resume, lastServerSeq: this.lastSeq, lastAudioSeq: this.audioSeq } }),
-      });
-      socket.onmessage = ({ data }) => {
-        if (data instanceof ArrayBuffer) return this.heard.sound(data);
-        const message = JSON.parse(data);
-        if (message.seq) this.lastSeq = Math.max(this.lastSeq, message.seq);
-        if (message.type === 'connection_ack') {
-          this.resume = { sessionId: message.sessionId, resumeToken: message.resumeToken };
-          attached(message);
-        }
-        this.heard.message(message);
-      };
-    });
-  }
-
-  async stay() {
-    for (let wait = 250; !this.ended;) {
-      await this.closed;
-      if (this.ended) return;
-      this.heard.away();
-      await sleep(wait + Math.random() * 250);
-      try {
-        await this.attach();
-        wait = 250;
-      } catch {
-        wait = Math.min(wait * 2, 10_000);
-      }
-    }
-  }
-
-  say(message) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
-  }
-
-  // A frame of 16 kHz mono samples, behind the 16-byte header of protocol.md §7.3.
-  sound(samples) {
-    if (this.socket.readyState !== WebSocket.OPEN) return;
-    const frame = new DataView(new ArrayBuffer(16 + samples.byteLength));
-    frame.setUint8(0, 0xe1);
-    frame.setUint8(1, 1);
-    frame.setUint32(4, ++this.audioSeq);
-    frame.setBigUint64(8, BigInt(Math.round(performance.now())));
-    samples.forEach((sample, n) => frame.setInt16(16 + n * 2, sample, true));
-    this.socket.send(frame.buffer);
-  }
-
-  close() {
-    this.ended = true;
-    this.say({ type: 'goodbye' });
-    this.socket.close();
-  }
+function statusText() {
+  if (opening) return 'Connecting';
+  if (!session) return 'Not connected';
+  if (session.connection === 'reconnecting') return 'Connection lost, reconnecting';
+  if (session.microphone === 'asking') return 'Waiting for the microphone';
+  if (session.microphone === 'off') return 'Typing only';
+  return userSpeaks ? 'Hearing you' : 'Listening';
 }
 
-// --- The loudspeaker ------------------------------------------------------------------------------
-
-class Player {
-  constructor(report) {
-    this.context = new AudioContext();
-    this.report = report;
-    this.generation = 0;
-    this.playing = new Set();
-    setInterval(() => this.reportPlayhead(), 250);
-  }
-
-  begin(generation, rate) {
-    this.stop();
-    Object.assign(this, { generation, rate, position: 0, end: 0, played: [] });
-  }
-
-  // A frame: 0xE2, version, codec, flags, generation, position, then 16-bit samples.
-  take(buffer) {
-    const header = new DataView(buffer);
-    const generation = header.getUint32(4);
-    const position = Number(header.getBigUint64(8));
-    if (generation !== this.generation || position < this.position) return;
-    const samples = new Int16Array(buffer, 16);
-    this.position = position + samples.length;
-    if (!samples.length) return;
-    const sound = this.context.createBuffer(1, samples.length, this.rate);
-    const channel = sound.getChannelData(0);
-    samples.forEach((sample, n) => { channel[n] = sample / 32768; });
-    const source = new AudioBufferSourceNode(this.context, { buffer: sound });
-    source.connect(this.context.destination);
-    const at = Math.max(this.end, this.context.currentTime + 0.02);
-    this.end = at + sound.duration;
-    this.played.push({ at, position, length: samples.length });
-    source.onended = () => this.playing.delete(source);
-    this.playing.add(source);
-    source.start(at);
-  }
-
-  stop() {
-    for (const source of this.playing) source.stop();
-    this.playing.clear();
-  }
-
-  reportPlayhead() {
-    if (!this.generation || !this.played.length) return;
-    const now = this.context.currentTime;
-    while (this.played.length > 1 && this.played[1].at <= now) this.played.shift();
-    const [{ at, position, length }] = this.played;
-    const samples = position + Math.min(length, Math.max(0, (now - at) * this.rate));
-    this.report(this.generation, Math.round(samples * 1000 / this.rate));
-  }
+function render() {
+  $('status').textContent = statusText();
+  const button = $('start');
+  // Not `disabled`: that would take the keyboard focus away.
+  button.setAttribute('aria-disabled', String(Boolean(opening)));
+  button.setAttribute('aria-busy', String(Boolean(opening)));
+  button.classList.toggle('active', Boolean(session));
+  if (session) button.textContent = 'Stop';
+  else button.textContent = earlier ? 'Connect again' : 'Talk';
+  $('use-microphone').hidden = session?.microphone !== 'off';
 }
 
-// --- Microphones ----------------------------------------------------------------------------------
+const participants = new Map();
 
-// LiveKit's client, where the gateway has it; null where not.
-async function livekitClient() {
-  if (new URLSearchParams(location.search).get('media') === 'ws') return null;
-  await new Promise((loaded) => {
-    const script = Object.assign(document.createElement('script'), { src: '/vendor/livekit-client.js' });
-    script.onload = script.onerror = loaded;
-    document.head.append(script);
-  });
-  return globalThis.LivekitClient ?? null;
-}
-
-async function microphoneInRoom({ Room }, { url, token }) {
-  const room = new Room();
-  await room.connect(url, token);
-  await room.localParticipant.setMicrophoneEnabled(true);
-  return () => room.disconnect();
-}
-
-async function microphoneOnChannel(channel) {
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true },
-  });
-  const context = new AudioContext({ sampleRate: 16_000 });
-  await context.audioWorklet.addModule('/static/microphone.js');
-  const worklet = new AudioWorkletNode(context, 'microphone', { numberOfOutputs: 0 });
-  worklet.port.onmessage = ({ data }) => channel.sound(data);
-  context.createMediaStreamSource(stream).connect(worklet);
-  return () => {
-    stream.getTracks().forEach((track) => track.stop());
-    return context.close();
-  };
-}
-
-// --- The conversation as it is shown --------------------------------------------------------------
-
-const lines = new Map();
-
-function line(key, who, kind, text) {
-  let item = lines.get(key);
-  if (!item) {
-    item = document.createElement('li');
-    item.dataset.who = who;
-    lines.set(key, item);
-    $('conversation').append(item);
+function showParticipants({ snapshot, diff }) {
+  if (snapshot) participants.clear();
+  for (const { sid } of diff?.left ?? []) participants.delete(sid);
+  for (const participant of [...(snapshot ?? []), ...(diff?.joined ?? []), ...(diff?.updated ?? [])]) {
+    participants.set(participant.sid, participant);
   }
-  item.className = kind;
-  item.textContent = text;
-  item.scrollIntoView({ block: 'end' });
-  return item;
+  const names = [...participants.values()].map(({ identity, name }) => name || identity);
+  $('present').textContent = names.join(', ') || 'nobody';
 }
 
-const note = (text) => line(`note ${lines.size}`, '', 'note', text);
-const status = (text) => { $('status').textContent = text; };
-
-const present = new Map();
-
-function participants({ snapshot, diff }) {
-  if (snapshot) present.clear();
-  for (const leave of diff?.left ?? []) present.delete(leave.sid);
-  for (const there of [...(snapshot ?? []), ...(diff?.joined ?? []), ...(diff?.updated ?? [])]) {
-    present.set(there.sid, there);
-  }
-  $('present').textContent = [...present.values()].map(({ identity, name }) => name || identity).join(', ') || 'nobody';
+function showTiming({ finalMs, firstTokenMs, firstAudioMs }) {
+  const steps = { 'final transcript': finalMs, 'first token': firstTokenMs, 'first audio': firstAudioMs };
+  $('timing').textContent = Object.entries(steps)
+    .filter(([, ms]) => ms !== undefined).map(([step, ms]) => `${step} after ${ms} ms`).join(', ');
 }
 
-const answers = new Map();
-
-function show(message, player) {
+function show(message) {
   switch (message.type) {
     case 'connection_ack':
-      status(message.resumed ? 'Back again' : 'Listening');
       $('session').textContent = message.sessionId;
       break;
     case 'media_state':
       $('media').textContent = `${message.active} (${message.reason.replaceAll('_', ' ')})`;
       break;
     case 'stt_state':
-      if (message.message) note(message.message);
+      if (message.message) transcript.note(message.message);
       break;
     case 'speech_started':
-      status('Hearing you');
-      break;
     case 'speech_ended':
-      status('Listening');
+      userSpeaks = message.type === 'speech_started';
+      render();
       break;
-    case 'data_stream': {
-      const { utteranceId, text, isFinal } = message.data;
-      const item = line(utteranceId, 'You', isFinal ? 'you' : 'interim', text);
-      if (isFinal && !text) item.remove();
+    case 'data_stream':
+      transcript.transcription(message.data);
       break;
-    }
     case 'answer_delta':
-      answers.set(message.turnId, (answers.get(message.turnId) ?? '') + message.text);
-      line(message.turnId, 'June', 'june', answers.get(message.turnId));
+      transcript.responseDelta(message);
       break;
     case 'answer_done':
-      if (message.text) line(message.turnId, 'June', message.finish === 'stop' ? 'june' : 'june cut', message.text);
-      answers.delete(message.turnId);
+      transcript.responseDone(message);
       break;
-    case 'speech_begin':
-      player.begin(message.generation, message.sampleRate);
+    case 'turn_metrics':
+      showTiming(message);
       break;
-    case 'audio_stop_request':
-      player.stop();
-      break;
-    case 'turn_metrics': {
-      const steps = { final: message.finalMs, 'first word': message.firstTokenMs, 'first sound': message.firstAudioMs };
-      $('timing').textContent = Object.entries(steps)
-        .filter(([, ms]) => ms !== undefined).map(([step, ms]) => `${step} after ${ms} ms`).join(', ');
-      break;
-    }
     case 'participants:update':
-      participants(message);
-      break;
-    case 'session_end':
-      status('The session has ended');
+      showParticipants(message);
       break;
     case 'error':
-    case 'connection_error':
-      note(message.message);
+      transcript.note(message.message);
       break;
   }
 }
 
-// --- Start and stop -------------------------------------------------------------------------------
+// --- What the controls do -------------------------------------------------------------------------
 
-async function createSession() {
-  const key = $('key').value;
-  const response = await fetch('/api/sessions', {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json', ...(key && { Authorization: `Bearer ${key}` }) },
-    body: JSON.stringify({ user_id: 'talk-page' }),
-  });
-  const body = await response.json();
-  if (response.status === 401) $('login').hidden = false;
-  if (!response.ok) throw new Error(body.detail);
-  return body;
+let retry = null; // what to do again once there is an API key
+
+function askForKey() {
+  $('login').hidden = false;
+  $('key').focus();
 }
 
-let stop = null;
-
-async function start() {
-  status('Connecting');
-  const session = await createSession();
-  $('room').textContent = session.room_name;
-  const livekit = session.livekit_url ? await livekitClient() : null;
-  const player = new Player((generation, playedMs) => channel.say({ type: 'playhead', generation, playedMs }));
-  const channel = new Channel(session, { media: livekit ? ['livekit', 'ws'] : ['ws'], vad: false }, {
-    message: (message) => show(message, player),
-    sound: (frame) => player.take(frame),
-    away: () => status('Connection lost, coming back'),
-  });
-  const ack = await channel.open();
-  channel.say({ type: 'subscribe:participants' });
-  let stopMicrophone;
-  try {
-    if (!livekit || !ack.livekit) throw new Error('no LiveKit');
-    stopMicrophone = await microphoneInRoom(livekit, ack.livekit);
-  } catch {
-    stopMicrophone = await microphoneOnChannel(channel);
-  }
-  $('line').disabled = false;
-  $('typed').onsubmit = (event) => {
-    event.preventDefault();
-    const text = $('line').value.trim();
-    $('line').value = '';
-    if (!text) return;
-    line(`typed ${lines.size}`, 'You', 'you', text);
-    channel.say({ type: 'say', text });
-  };
-  return async () => {
-    $('line').disabled = true;
-    player.stop();
-    await stopMicrophone();
-    channel.close();
-    status('Not connected');
-  };
+function fail(error) {
+  if (error.status !== 401 && error.status !== 403) return transcript.note(error.message);
+  transcript.note($('key').value ? 'The gateway did not accept the API key.' : 'This gateway needs an API key.');
+  askForKey();
 }
 
-$('start').onclick = async () => {
-  const button = $('start');
-  button.disabled = true;
+// Whether the session is over, so that the next attempt has to make a new one.
+const isGone = (error) => error.isSessionOver || error.status === 404;
+
+function open(options) {
+  opening ??= openSession(options).finally(() => {
+    opening = null;
+    render();
+  });
+  render();
+  return opening;
+}
+
+async function openSession({ microphone }) {
+  const opened = new Session($('key').value, {
+    onChange: render,
+    onMessage: show,
+    onRestart: () => {
+      transcript.restart();
+      userSpeaks = false;
+    },
+    onMicrophoneLost: () => transcript.note('The microphone is gone. You can go on typing.'),
+    onClosed: (error) => {
+      session = null;
+      earlier = isGone(error) ? null : opened;
+      render();
+      fail(error);
+    },
+  });
   try {
-    if (stop) {
-      await stop();
-      stop = null;
-    } else {
-      stop = await start();
-    }
+    await opened.open({ earlier, microphone });
   } catch (error) {
-    status('Not connected');
-    note(error.message);
+    if (!earlier || !isGone(error)) return fail(error);
+    earlier = null;
+    return openSession({ microphone });
   }
-  button.textContent = stop ? 'Stop' : 'Talk';
-  button.setAttribute('aria-pressed', String(Boolean(stop)));
-  button.disabled = false;
+  session = opened;
+  earlier = null;
+  $('room').textContent = session.roomName;
+  $('login').hidden = true;
+  // Typing works while the user is being asked.
+  if (microphone) useMicrophone();
+}
+
+async function useMicrophone() {
+  try {
+    await session.useMicrophone();
+  } catch (error) {
+    const why = error instanceof NoMicrophone ? error.message : `The microphone cannot be sent: ${error.message}.`;
+    transcript.note(`${why} You can type instead.`);
+  }
+}
+
+async function talk() {
+  if (opening) return;
+  retry = talk;
+  if (!session) return open({ microphone: true });
+  const closing = session;
+  session = null;
+  await closing.close();
+  render();
+}
+
+async function sendTyped() {
+  const text = $('line').value.trim();
+  if (!text) return;
+  retry = sendTyped;
+  if (!session) await open({ microphone: false });
+  if (!session) return;
+  if (!session.say(text)) return transcript.note('Not sent: there is no connection at the moment.');
+  transcript.typed(text);
+  if ($('line').value.trim() === text) $('line').value = '';
+}
+
+$('start').onclick = talk;
+
+$('use-microphone').onclick = () => {
+  $('start').focus(); // this button goes away
+  useMicrophone();
 };
+
+$('typed').onsubmit = (event) => {
+  event.preventDefault();
+  sendTyped();
+};
+
+$('login').onsubmit = (event) => {
+  event.preventDefault();
+  $('start').focus(); // the form goes away
+  (retry ?? talk)();
+};
+
+// Nobody can resume the session of a page that is left.
+addEventListener('pagehide', () => session?.close());
+
+render();

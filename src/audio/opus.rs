@@ -1,21 +1,19 @@
-//! Opus packets (RFC 6716) to 16 kHz mono, and what is heard in the place of packets that are missing.
+//! Opus packets (RFC 6716) to 16 kHz mono, with concealment of missing packets.
 //!
-//! libopus decodes straight to the rate and channel that are listened to. A packet may carry a coarse copy
-//! of the one before it (in-band FEC); where it has none, and further back, libopus continues the sound
-//! by itself (PLC).
+//! libopus decodes directly to 16 kHz mono. A packet may carry a coarse copy of the one before it (in-band
+//! FEC, RFC 6716 §2.1.7); where it has none, and for earlier packets, libopus conceals the loss (PLC).
 
 use audiopus::{Channels, MutSignals, SampleRate, coder::Decoder, packet::Packet};
 
 use crate::audio::SAMPLE_RATE_HZ;
 
-/// The longest packet there is: 120 ms.
+/// The maximum duration of a packet: 120 ms (RFC 6716 §2.1.4).
 const MAX_PACKET_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 120 / 1000;
 
-/// The longest hole that is filled. A longer one is no stumble of the network: what comes after it does
-/// not continue what came before.
+/// The longest loss that is concealed. Audio after a longer one does not continue what came before.
 const MAX_CONCEALED_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 100 / 1000;
 
-/// Bytes that are no Opus packet.
+/// The bytes are not an Opus packet.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not an Opus packet")]
 pub struct NotOpus;
@@ -28,14 +26,14 @@ pub struct OpusStream {
 }
 
 impl OpusStream {
-    /// A decoder that has heard nothing yet.
+    /// A decoder at the beginning of a stream.
     pub fn new() -> Self {
         let decoder = Decoder::new(SampleRate::Hz16000, Channels::Mono)
             .expect("libopus has memory for a decoder, and knows this rate");
         Self { decoder, last: 0 }
     }
 
-    /// The samples of a packet, behind those that stand for the `missing` ones before it.
+    /// The samples of a packet, after those that conceal the `missing` packets before it.
     pub fn decode(&mut self, packet: &[u8], missing: u32) -> Result<Vec<i16>, NotOpus> {
         let hole = (missing as usize).saturating_mul(self.last);
         if hole > MAX_CONCEALED_SAMPLES {

@@ -1,5 +1,5 @@
-//! Samples: bytes to integers, any rate and channel count to 16 kHz mono, any chunk length to
-//! frames of 512, and how loud a run of them is.
+//! PCM: bytes to samples, any rate and channel count to 16 kHz mono, any chunk length to frames of 512
+//! samples, and levels.
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Indexing, Resampler as _};
@@ -7,13 +7,13 @@ use rubato::{Fft, FixedSync, Indexing, Resampler as _};
 /// Samples in a [`Frame`]: 32 ms at 16 kHz, the window that Silero was trained on.
 pub const FRAME_SAMPLES: usize = 512;
 
-/// What a detector judges at a time.
+/// The unit of voice detection.
 pub type Frame = [i16; FRAME_SAMPLES];
 
-/// The quietest level that is told apart, in dBFS: what 16 bits can hold.
+/// The lowest level that 16 bits can represent, in dBFS.
 pub const SILENCE_DBFS: f32 = -96.0;
 
-/// Cuts a stream of samples into frames, carrying what does not fill one.
+/// Splits a stream of samples into frames, and carries over what does not fill one.
 #[derive(Debug, Default)]
 pub struct Framer {
     /// Always shorter than a frame between calls.
@@ -38,13 +38,13 @@ impl Framer {
         self.pending.extend_from_slice(rest);
     }
 
-    /// Takes out the samples that do not fill a frame; the next frame begins afresh.
+    /// Takes out the samples that do not fill a frame; the next frame starts empty.
     pub fn take(&mut self) -> Vec<i16> {
         std::mem::take(&mut self.pending)
     }
 }
 
-/// Reads PCM16LE from byte chunks that may split a sample in two.
+/// Reads PCM16LE from chunks of bytes that may split a sample.
 #[derive(Debug, Default)]
 pub struct PcmBytes {
     /// The first byte of a sample whose second has not come yet.
@@ -69,25 +69,24 @@ impl PcmBytes {
         samples
     }
 
-    /// Forgets half a sample: what comes next is another stream.
+    /// Drops half a sample: what follows is another stream.
     pub fn reset(&mut self) {
         self.odd = None;
     }
 }
 
-/// One sample as the float in [-1, 1) that models take.
+/// One sample as a float in [-1, 1), as models take it.
 pub fn to_f32(sample: i16) -> f32 {
     f32::from(sample) / 32768.0
 }
 
-/// A float sample as 16 bit; what lies outside of [-1, 1] is clipped, NaN is silence.
+/// A float sample as 16 bit; values outside [-1, 1] are clipped, NaN is 0.
 pub fn from_f32(sample: f32) -> i16 {
     // `as` saturates and maps NaN to 0.
     (sample * 32768.0).round() as i16
 }
 
-/// The level of a run of samples (RMS) in dB relative to full scale, never below
-/// [`SILENCE_DBFS`].
+/// The RMS level of samples in dB relative to full scale, at least [`SILENCE_DBFS`].
 pub fn level_dbfs(samples: &[i16]) -> f32 {
     if samples.is_empty() {
         return SILENCE_DBFS;
@@ -97,7 +96,7 @@ pub fn level_dbfs(samples: &[i16]) -> f32 {
     (20.0 * rms.log10()).max(f64::from(SILENCE_DBFS)) as f32
 }
 
-/// A rate or a number of channels that cannot be resampled.
+/// A rate or a number of channels that is not supported.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("cannot turn {from_hz} Hz audio with {channels} channels into {to_hz} Hz mono")]
 pub struct UnsupportedFormat {
@@ -109,10 +108,10 @@ pub struct UnsupportedFormat {
     pub to_hz: u32,
 }
 
-/// Folds a stream of interleaved samples to mono and brings it to another rate.
+/// Mixes a stream of interleaved samples down to mono and resamples it.
 ///
-/// Band-limited by FFT in blocks of 10 to 40 ms; delays by half a block. Where the rates are equal
-/// nothing is delayed or changed.
+/// Band-limited by FFT in blocks of 10 to 40 ms; the delay is half a block. Equal rates: no delay and no
+/// change.
 pub struct Resampler {
     channels: usize,
     /// Samples of an incomplete interleaved group, fewer than `channels`.
@@ -144,7 +143,7 @@ impl Resampler {
         Ok(Self { channels: usize::from(channels), partial_group: Vec::new(), conversion })
     }
 
-    /// Takes interleaved samples, however many, and gives the mono samples that are ready.
+    /// Takes interleaved samples, any number of them; returns the mono samples that are ready.
     pub fn process(&mut self, interleaved: &[i16]) -> Vec<i16> {
         let mono = self.fold(interleaved);
         match &mut self.conversion {

@@ -1,15 +1,14 @@
-//! The numbered frames of a client in their order. Pure.
+//! Puts the numbered frames of a client in order. Pure.
 //!
 //! ```text
 //!   arrived …118 119 ✂        the connection breaks; frames 120 to 123 are lost on the way or not sent
-//!   comes back: 126 127       live: they wait, because a client that returns may have more
+//!   reconnects: 126 127       live: they wait, because the client may send back-fill
 //!   back-fill:  120 121 … 125
-//!   goes on as  120 121 … 125 126 127
+//!   output:     120 121 … 125 126 127
 //! ```
 //!
-//! A frame that was seen is dropped, one that is missing is counted. After a return live frames wait
-//! for [`REORDER_TIMEOUT`] behind what is missing, and as long again behind each frame of back-fill; beyond
-//! [`MAX_HELD_BYTES`] they wait no longer.
+//! Duplicates are dropped, missing frames counted. After a reconnect live frames wait [`REORDER_TIMEOUT`] for what
+//! is missing, and as long again after each frame of back-fill; beyond [`MAX_HELD_BYTES`] they wait no longer.
 
 use std::{
     collections::VecDeque,
@@ -18,33 +17,33 @@ use std::{
 
 use crate::protocol::edge_v1::audio::UplinkFrame;
 
-/// How long live sound waits for earlier sound that may still come.
+/// How long live frames wait for earlier frames that may still come.
 pub const REORDER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most bytes that wait: more than five seconds of 16 kHz PCM.
+/// The maximum of bytes that wait: more than five seconds of 16 kHz PCM.
 pub const MAX_HELD_BYTES: usize = 192 * 1024;
 
-/// What a frame costs beside its samples: many small frames must not be cheaper than they are.
+/// The overhead of a frame beside its payload, counted so that many small frames have a limit, too.
 const FRAME_COST: usize = 64;
 
-/// A frame whose turn it is.
+/// A frame in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InTurn {
-    /// How many frames before it never came.
+    /// How many frames before it are missing.
     pub missing: u32,
     /// The frame.
     pub frame: UplinkFrame,
 }
 
-/// The order of one client's frames.
+/// Orders one client's frames.
 #[derive(Debug, Default)]
 pub struct ReorderBuffer {
-    /// The number of the last frame whose turn it was.
+    /// The number of the last frame that was released.
     last: Option<u32>,
     returning: Option<Returning>,
 }
 
-/// A client that came back, and may have more to tell of the time it was away.
+/// A client that reconnected, and may send back-fill.
 #[derive(Debug)]
 struct Returning {
     /// When live frames stop waiting.
@@ -54,39 +53,39 @@ struct Returning {
     held_bytes: usize,
 }
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is in its place, or waits for it.
+    /// It was released, or waits.
     Taken,
     /// It came too late, or twice.
     Stale,
 }
 
 impl ReorderBuffer {
-    /// The number of the last frame that is in its place.
+    /// The number of the last frame that was released.
     pub fn last(&self) -> Option<u32> {
         self.last
     }
 
-    /// The client is back, and says up to what number it has sent (0: it counts from the beginning).
-    /// What waited is let go.
+    /// The client reconnected, and had sent frames up to this number (0: it counts from the beginning).
+    /// Releases what waited.
     pub fn resume(&mut self, sent: u32, now: Instant) -> Vec<InTurn> {
         let late = self.release();
         match self.last {
-            // What is known here is the client's: what it sent and we lack may come once more.
+            // The same numbering: frames that were sent and did not arrive may come as back-fill.
             Some(last) if sent != 0 && (sent == last || is_ahead(sent, last)) => {
                 let until = now + REORDER_TIMEOUT;
                 self.returning = Some(Returning { until, held: VecDeque::new(), held_bytes: 0 });
             }
-            // We were restarted, or the client was: whatever it sends is new here. It leaves out what it has the words
-            // of.
+            // The gateway or the client was restarted: every frame is new here. The client leaves out those
+            // whose transcript it has.
             Some(_) | None => self.last = None,
         }
         late
     }
 
-    /// A frame arrived: puts it and those it brings in turn into `out`.
+    /// A frame arrived: puts it, and those that waited for it, into `out`.
     pub fn take(&mut self, frame: UplinkFrame, now: Instant, out: &mut Vec<InTurn>) -> Arrival {
         let Some(last) = self.last else {
             self.pass(frame, out);
@@ -113,7 +112,7 @@ impl ReorderBuffer {
         self.returning.as_ref().map(|returning| returning.until)
     }
 
-    /// Waits no longer, where that is due.
+    /// Releases what has waited long enough.
     pub fn due(&mut self, now: Instant) -> Vec<InTurn> {
         match &self.returning {
             Some(returning) if now >= returning.until => self.release(),
@@ -134,7 +133,7 @@ impl ReorderBuffer {
         {
             self.pass(next, out);
         }
-        // The live sound is reached: there is nothing more to come.
+        // Back-fill has reached the live frames: it is complete.
         let reached = is_live || out.last().is_some_and(|turn| !turn.frame.backfill);
         if reached && self.returning.as_ref().is_some_and(|returning| returning.held.is_empty()) {
             self.returning = None;
@@ -168,7 +167,7 @@ impl ReorderBuffer {
         Arrival::Taken
     }
 
-    /// Lets everything go that waits.
+    /// Releases everything that waits.
     fn release(&mut self) -> Vec<InTurn> {
         let mut out = Vec::new();
         let held = self.returning.take().map(|returning| returning.held).unwrap_or_default();
@@ -183,8 +182,7 @@ impl ReorderBuffer {
     }
 }
 
-/// Whether `seq` comes after `last`, by serial number arithmetic (RFC 1982): half of the numbers are
-/// ahead, half are behind.
+/// Whether `seq` comes after `last`, by serial number arithmetic (RFC 1982).
 fn is_ahead(seq: u32, last: u32) -> bool {
     (1..=u32::MAX / 2).contains(&seq.wrapping_sub(last))
 }

@@ -1,13 +1,12 @@
-//! From the binary frames of a client to 16 kHz mono samples.
+//! Decodes the binary frames of a client to 16 kHz mono samples.
 //!
 //! ```text
-//!   frames ─▶ ReorderBuffer ─▶ PCM: bytes to samples, brought to our rate ─┐
-//!                  └─▶ Opus: decoded, holes filled                 ┴─▶ runs of samples
+//!   frames ─▶ ReorderBuffer ─▶ PCM: bytes to samples, resampled to 16 kHz ─┐
+//!                  └─▶ Opus: decoded, losses concealed             ┴─▶ PcmChunk
 //! ```
 //!
-//! Frames are numbered by the client, over reconnects ([`ReorderBuffer`]). An odd byte at the end of a frame
-//! belongs to the next one; it is this stream's own, so it stays right while another source is heard.
-//! A profile whose frames carry no header has no numbers either: [`UplinkDecoder::take_bare`].
+//! The client numbers its frames, across reconnects ([`ReorderBuffer`]). An odd byte at the end of a frame belongs
+//! to the next one. A profile whose frames have no header has no numbers either: [`UplinkDecoder::take_bare`].
 
 use std::time::Instant;
 
@@ -28,20 +27,20 @@ use crate::{
     telemetry,
 };
 
-/// The most that a client may bring of the time it was away, in samples: 5 s.
+/// The maximum of back-fill after a reconnect, in samples: 5 s.
 pub const MAX_BACKFILL_SAMPLES: usize = 5 * SAMPLE_RATE_HZ as usize;
 
-/// The rates that Opus knows, in Hz (RFC 6716 §2).
+/// The sample rates of Opus, in Hz (RFC 6716 §2).
 const OPUS_RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 
 /// The rates of PCM that are resampled, in Hz (docs/PROTOCOL.md). Others are refused: where a rate shares no
 /// large factor with 16 kHz, a resampler takes megabytes.
 const PCM_RATES_HZ: [u32; 9] = [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
 
-/// Samples that belong together.
+/// Consecutive samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PcmChunk {
-    /// They were captured before the client's voice detection opened.
+    /// Captured before the client's voice detection opened.
     pub pre_roll: bool,
     /// 16 kHz mono.
     pub samples: Vec<i16>,
@@ -53,14 +52,14 @@ pub struct UplinkDecoder {
     format: AudioConfig,
     order: ReorderBuffer,
     decoder: Decoder,
-    /// How much back-fill was heard since the client attached, in samples.
+    /// How much back-fill came since the client attached, in samples.
     backfilled: usize,
 }
 
 enum Decoder {
     Pcm {
         bytes: PcmBytes,
-        /// None where the client sends what is listened to.
+        /// None where the client sends 16 kHz mono.
         resampler: Option<Box<Resampler>>,
     },
     Opus(OpusStream),
@@ -73,14 +72,14 @@ impl Default for Decoder {
 }
 
 impl UplinkDecoder {
-    /// The client says how its frames are packed from now on.
+    /// The format of the client's frames from now on.
     pub fn configure(&mut self, format: AudioConfig) -> Result<(), DecodeError> {
         self.decoder = Decoder::of(&format)?;
         self.format = format;
         Ok(())
     }
 
-    /// A client attached: one that comes back says up to what number it has sent. Gives what waited.
+    /// A client attached; one that resumes says up to what number it has sent. Returns what had waited.
     pub fn attached(&mut self, sent: Option<u32>, now: Instant) -> Vec<PcmChunk> {
         self.backfilled = 0;
         match sent {
@@ -95,12 +94,12 @@ impl UplinkDecoder {
         }
     }
 
-    /// The number of the last frame that arrived and was in its place.
+    /// The number of the last frame that arrived in order.
     pub fn last_seq(&self) -> Option<u32> {
         self.order.last()
     }
 
-    /// Takes a frame; gives what it brings to be heard, in order.
+    /// Takes a frame; returns the samples that are ready, in order.
     pub fn take(&mut self, frame: UplinkFrame, now: Instant) -> Result<Vec<PcmChunk>, DecodeError> {
         if frame.codec != self.format.codec {
             return Err(DecodeError::Codec(match frame.codec {
@@ -114,13 +113,13 @@ impl UplinkDecoder {
         }
         match self.decode(turns) {
             (runs, None) => Ok(runs),
-            // What else there was to hear is heard; the client sends more of the same soon enough.
+            // The samples that could be decoded count; the client is told at the next undecodable frame.
             (runs, Some(_)) if !runs.is_empty() => Ok(runs),
             (_, Some(error)) => Err(error),
         }
     }
 
-    /// Takes a frame without a header: the next one, packed as was announced.
+    /// Takes the next frame without a header, in the announced format.
     pub fn take_bare(&mut self, payload: &[u8]) -> Result<Vec<i16>, DecodeError> {
         self.decoder.samples(payload, 0)
     }
@@ -130,13 +129,13 @@ impl UplinkDecoder {
         self.order.deadline()
     }
 
-    /// What has waited for long enough.
+    /// What has waited long enough.
     pub fn due(&mut self, now: Instant) -> Vec<PcmChunk> {
         let turns = self.order.due(now);
         self.decode(turns).0
     }
 
-    /// The runs of frames whose turn it is, and what was wrong with one of them.
+    /// Decodes frames in order; returns the error of one of them, too.
     fn decode(&mut self, turns: Vec<InTurn>) -> (Vec<PcmChunk>, Option<DecodeError>) {
         let (mut runs, mut wrong) = (Vec::with_capacity(turns.len()), None);
         for InTurn { missing, frame } in turns {
@@ -195,7 +194,7 @@ impl Decoder {
         }
     }
 
-    /// The samples of a payload, before which so many are missing.
+    /// The samples of a payload, before which `missing` frames are lost.
     fn samples(&mut self, payload: &[u8], missing: u32) -> Result<Vec<i16>, DecodeError> {
         match self {
             Self::Pcm { bytes, resampler } => {

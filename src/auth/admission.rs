@@ -1,6 +1,6 @@
-//! Who is let onto the control channel, and how often they may try (protocol.md §7.2).
+//! Who may open a control channel, and how often they may try (docs/PROTOCOL.md).
 //!
-//! An attempt counts for its address before its token is looked at, and for its user afterwards.
+//! An attempt counts for its address before its token is verified, and for its user afterwards.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,18 +11,17 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    auth::{Authenticator, Principal, rate::Rate},
+    auth::{AuthError, Authenticator, Principal, rate::Rate},
     clock,
     config::ConnectConfig,
-    error::{ApiError, Code},
     ids::UserId,
     telemetry,
 };
 
-/// Lets clients in. Cheap to clone.
+/// Authenticates clients of the control channel. Cheap to clone.
 #[derive(Clone)]
 pub struct Admission {
-    keys: Authenticator,
+    authenticator: Authenticator,
     rates: Arc<Rates>,
 }
 
@@ -33,40 +32,39 @@ struct Rates {
 }
 
 impl Admission {
-    /// Admission by these keys, so often.
-    pub fn new(keys: Authenticator, connects: &ConnectConfig) -> Self {
-        fn rate<K: Eq + std::hash::Hash>(most: u32) -> Option<Mutex<Rate<K>>> {
-            (most > 0).then(|| Mutex::new(Rate::per_minute(most)))
+    pub(crate) fn new(authenticator: Authenticator, connects: &ConnectConfig) -> Self {
+        fn rate<K: Eq + std::hash::Hash>(limit: u32) -> Option<Mutex<Rate<K>>> {
+            (limit > 0).then(|| Mutex::new(Rate::per_minute(limit)))
         }
         let rates = Rates { by_user: rate(connects.per_user), by_address: rate(connects.per_address) };
-        Self { keys, rates: Arc::new(rates) }
+        Self { authenticator, rates: Arc::new(rates) }
     }
 
     /// Counts an attempt from an address.
-    pub fn knock(&self, address: IpAddr) -> Result<(), ApiError> {
+    pub(crate) fn check_address(&self, address: IpAddr) -> Result<(), AuthError> {
         let Some(rate) = &self.rates.by_address else { return Ok(()) };
-        let taken = rate.lock().take(neighbourhood(address), clock::now());
-        taken.map_err(|wait| too_often("address", wait))
+        let taken = rate.lock().take(network(address), clock::now());
+        taken.map_err(|retry_after| too_many("address", retry_after))
     }
 
-    /// Whose token this is, if they may come in.
-    pub async fn by_token(&self, token: &str) -> Result<Principal, ApiError> {
-        let grant = self.keys.verify(token).await?;
+    /// Verifies a token, and counts an attempt of its user.
+    pub(crate) async fn by_token(&self, token: &str) -> Result<Principal, AuthError> {
+        let principal = self.authenticator.verify(token).await?;
         if let Some(rate) = &self.rates.by_user {
-            let taken = rate.lock().take(grant.user.clone(), clock::now());
-            taken.map_err(|wait| too_often("user", wait))?;
+            let taken = rate.lock().take(principal.user.clone(), clock::now());
+            taken.map_err(|retry_after| too_many("user", retry_after))?;
         }
-        Ok(grant)
+        Ok(principal)
     }
 }
 
-fn too_often(whose: &'static str, wait: Duration) -> ApiError {
-    metrics::counter!(telemetry::CONNECTS_REFUSED, "by" => whose).increment(1);
-    ApiError::new(Code::RateLimited, format!("too many connections of this {whose}; wait")).after(wait)
+fn too_many(by: &'static str, retry_after: Duration) -> AuthError {
+    metrics::counter!(telemetry::CONNECTS_REFUSED, "by" => by).increment(1);
+    AuthError::TooManyConnects { by, retry_after }
 }
 
-/// One household or machine has a whole /64 of IPv6 addresses.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+/// The /64 of an IPv6 address: a household or machine has all of it.
+fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
@@ -82,7 +80,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_household_count_as_one() {
-        let of = |text: &str| neighbourhood(text.parse().unwrap()).to_string();
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(of("2001:db8:1:2:aaaa::1"), of("2001:db8:1:2:bbbb::2"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:203.0.113.7"), "203.0.113.7");

@@ -1,9 +1,8 @@
 //! An identity provider's public keys: a JSON Web Key Set (RFC 7517) behind a URL, or in a file.
 //!
-//! They are asked for when the first token needs them, kept, and asked for again when a token names a
-//! key that is not among them (the provider changed its keys), or now and then. Between two questions
-//! there is a pause, so that made-up key ids cost the provider nothing. While it does not answer, the
-//! keys it had count.
+//! They are fetched when the first token needs them, cached, and fetched again when a token names an unknown key
+//! (the provider changed its keys) or the cache is old. A cooldown separates two fetches, so that invented key ids
+//! cause no load. While the provider does not answer, the cached keys stay in use.
 
 use std::{
     fs::File,
@@ -24,84 +23,79 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
+    auth::AuthError,
     clock,
     config::{JwksConfig, JwksSource},
-    error::{ApiError, Code},
     telemetry,
 };
 
 /// The largest key set, in bytes.
 const MAX_BODY: usize = 128 * 1024;
 
-/// The most keys of a set that are looked at.
+/// The most keys of a set that are read.
 const MAX_KEYS: usize = 64;
 
-/// How long the provider may take to answer: a client waits for it.
+/// How long the provider may take to answer. A client waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Keys that are older are asked for again: the provider may have withdrawn one.
+/// Older keys are fetched again: the provider may have withdrawn one.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// While there are no keys at all nobody can come in, and the pause is no longer than this.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest cooldown while there are no keys: until then no token can be verified.
+const FIRST_COOLDOWN: Duration = Duration::from_secs(2);
 
-/// Why there are no (new) keys.
+/// Why keys cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
-    /// The file.
+    /// The file cannot be read.
     #[error("AUTH_JWKS_FILE: {path}: {cause}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// The URL.
+    File { path: PathBuf, cause: std::io::Error },
+    /// The URL cannot be fetched.
     #[error("AUTH_JWKS_URL: {0}")]
     Unreachable(#[from] reqwest::Error),
-    /// It is larger than a key set can be.
+    /// More than [`MAX_BODY`] bytes.
     #[error("the key set has more than {MAX_BODY} bytes")]
     TooLarge,
     /// Not JSON, or without `keys`.
     #[error("not a key set: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// None of its keys is for RS256, ES256 or EdDSA.
+    /// No key for RS256, ES256 or EdDSA.
     #[error("the key set has no key for RS256, ES256 or EdDSA")]
     NoKeys,
 }
 
 /// The keys of one provider.
-pub struct KeySet {
+pub(super) struct KeySet {
     source: JwksSource,
     http: reqwest::Client,
     cache: RwLock<Cache>,
-    /// Whoever has it asks; the others wait for what that brings.
-    asking: Mutex<()>,
+    /// Held while fetching: at most one fetch at a time.
+    fetching: Mutex<()>,
 }
 
 impl KeySet {
-    /// The set that is configured. A file is read here, so that a bad one is found at the start.
-    pub fn open(config: &JwksConfig) -> Result<Self, JwksError> {
+    /// Reads a file at once, so that an invalid one is reported at the start.
+    pub(super) fn open(config: &JwksConfig) -> Result<Self, JwksError> {
         let http = reqwest::Client::builder()
-            // A provider that sends us elsewhere could send us to plain HTTP.
+            // A redirect could lead to plain HTTP.
             .redirect(Policy::none())
             .timeout(FETCH_TIMEOUT)
-            // A connection that is used once in ten minutes is not worth keeping.
+            // Used once in ten minutes: not worth keeping open.
             .pool_max_idle_per_host(0)
             .build()?;
         let mut cache = Cache::new(config.cooldown);
         if let JwksSource::File(path) = &config.source {
             cache.loaded(parse(&read_file(path)?)?, clock::now());
         }
-        Ok(Self { source: config.source.clone(), http, cache: RwLock::new(cache), asking: Mutex::new(()) })
+        Ok(Self { source: config.source.clone(), http, cache: RwLock::new(cache), fetching: Mutex::new(()) })
     }
 
-    /// The key of this name and algorithm; where a token names none, the only one of its algorithm.
-    pub async fn find(
+    /// The key with this id and algorithm; without an id, the only one of the algorithm.
+    pub(super) async fn find(
         self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<Option<DecodingKey>, ApiError> {
+    ) -> Result<Option<DecodingKey>, AuthError> {
         let now = clock::now();
         let (found, due) = {
             let cache = self.cache.read();
@@ -119,18 +113,15 @@ impl KeySet {
         }
         let cache = self.cache.read();
         if cache.loaded_at.is_none() {
-            return Err(ApiError::new(
-                Code::AuthUnavailable,
-                "the identity provider's keys cannot be had; try again",
-            ));
+            return Err(AuthError::Unavailable);
         }
         Ok(cache.find(id, algorithm))
     }
 
-    /// Asks the provider, unless somebody else has asked since this was found to be due.
+    /// Fetches the keys, unless another task has done so since `due_at`.
     async fn refresh(&self, due_at: Instant) {
-        let _turn = self.asking.lock().await;
-        if self.cache.read().asked_at.is_some_and(|at| at >= due_at) {
+        let _guard = self.fetching.lock().await;
+        if self.cache.read().fetched_at.is_some_and(|at| at >= due_at) {
             return;
         }
         let loaded = self.load().await;
@@ -139,11 +130,11 @@ impl KeySet {
         let mut cache = self.cache.write();
         match loaded {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), "the identity provider's keys are here");
+                tracing::info!(keys = keys.len(), "loaded the identity provider's keys");
                 cache.loaded(keys, clock::now());
             }
             Err(error) => {
-                tracing::warn!(%error, kept = cache.keys.len(), "no new keys of the identity provider");
+                tracing::warn!(%error, kept = cache.keys.len(), "cannot load the identity provider's keys");
                 cache.failed(clock::now());
             }
         }
@@ -161,7 +152,7 @@ impl KeySet {
     }
 
     async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksError> {
-        // A URL may have a key in it: errors are told without.
+        // The URL may contain a key: it is left out of errors.
         let plain = |error: reqwest::Error| JwksError::from(error.without_url());
         let request = self.http.get(url).header(ACCEPT, "application/jwk-set+json, application/json");
         let mut response =
@@ -185,38 +176,38 @@ fn read_file(path: &Path) -> Result<Vec<u8>, JwksError> {
     if body.len() > MAX_BODY { Err(JwksError::TooLarge) } else { Ok(body) }
 }
 
-/// The keys that are here, and when to ask for others. Pure.
+/// The cached keys, and when to fetch others. Pure.
 struct Cache {
     keys: Vec<Key>,
-    /// When they came.
+    /// When they were loaded.
     loaded_at: Option<Instant>,
-    /// When the last answer came, or failed to.
-    asked_at: Option<Instant>,
+    /// When the last fetch ended, in success or failure.
+    fetched_at: Option<Instant>,
     cooldown: Duration,
 }
 
 impl Cache {
     const fn new(cooldown: Duration) -> Self {
-        Self { keys: Vec::new(), loaded_at: None, asked_at: None, cooldown }
+        Self { keys: Vec::new(), loaded_at: None, fetched_at: None, cooldown }
     }
 
     fn loaded(&mut self, keys: Vec<Key>, now: Instant) {
         self.keys = keys;
         self.loaded_at = Some(now);
-        self.asked_at = Some(now);
+        self.fetched_at = Some(now);
     }
 
     fn failed(&mut self, now: Instant) {
-        self.asked_at = Some(now);
+        self.fetched_at = Some(now);
     }
 
-    /// Whether the provider may be asked again.
+    /// Whether the cooldown is over.
     fn is_due(&self, now: Instant) -> bool {
-        let pause = if self.loaded_at.is_some() { self.cooldown } else { self.cooldown.min(FIRST_PAUSE) };
-        self.asked_at.is_none_or(|at| now >= at + pause)
+        let cooldown =
+            if self.loaded_at.is_some() { self.cooldown } else { self.cooldown.min(FIRST_COOLDOWN) };
+        self.fetched_at.is_none_or(|at| now >= at + cooldown)
     }
 
-    /// Whether the keys are from long ago.
     fn is_old(&self, now: Instant) -> bool {
         self.loaded_at.is_some_and(|at| now >= at + MAX_AGE)
     }
@@ -227,19 +218,19 @@ impl Cache {
             .iter()
             .filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
         let first = fitting.next()?;
-        // Two keys of one name are the provider's mistake; without a name the choice would be a guess.
+        // Two keys with one id are an error of the provider; without an id the choice would be a guess.
         fitting.next().is_none().then(|| first.key.clone())
     }
 }
 
-/// A public key and the one algorithm that it is for.
+/// A public key, and the one algorithm that it may be used with.
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-/// The keys of a set that can be used. Others are passed over (RFC 7517 §5).
+/// The usable keys of a set. Others are ignored (RFC 7517 §5).
 fn parse(body: &[u8]) -> Result<Vec<Key>, JwksError> {
     #[derive(Deserialize)]
     struct Set {
@@ -260,7 +251,7 @@ fn key(value: Value) -> Option<Key> {
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
-        // A shared secret has no place in a public document.
+        // `OctetKey` is a shared secret: never accepted from a public document.
         AlgorithmParameters::EllipticCurve(_)
         | AlgorithmParameters::OctetKeyPair(_)
         | AlgorithmParameters::OctetKey(_) => return None,
@@ -296,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_one_algorithm_by_its_kind_and_what_cannot_be_used_is_passed_over() {
+    fn each_key_has_one_algorithm_by_its_kind_and_unusable_keys_are_ignored() {
         let keys = parsed(&json!([
             rsa("r"),
             {"kty": "EC", "crv": "P-256", "kid": "e", "x": "AQAB", "y": "AQAB", "use": "sig"},
@@ -315,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_by_its_name_and_without_one_where_there_is_no_choice() {
+    fn a_key_is_found_by_its_id_and_without_one_if_there_is_only_one() {
         let mut cache = Cache::new(COOLDOWN);
         cache.loaded(parsed(&json!([rsa("a")])).unwrap(), clock::now());
         assert!(cache.find(Some("a"), Algorithm::RS256).is_some());
@@ -329,19 +320,19 @@ mod tests {
     }
 
     #[test]
-    fn between_two_questions_there_is_a_pause_that_is_short_while_there_are_no_keys() {
+    fn a_cooldown_separates_two_fetches_and_is_short_while_there_are_no_keys() {
         let (mut cache, now) = (Cache::new(COOLDOWN), clock::now());
-        assert!(cache.is_due(now), "the first token asks");
+        assert!(cache.is_due(now), "the first token causes a fetch");
         cache.failed(now);
         assert!(!cache.is_due(now));
-        assert!(cache.is_due(now + FIRST_PAUSE));
+        assert!(cache.is_due(now + FIRST_COOLDOWN));
 
         cache.loaded(parsed(&json!([rsa("a")])).unwrap(), now);
-        assert!(!cache.is_due(now + FIRST_PAUSE));
+        assert!(!cache.is_due(now + FIRST_COOLDOWN));
         assert!(cache.is_due(now + COOLDOWN));
         cache.failed(now + COOLDOWN);
-        assert!(cache.find(Some("a"), Algorithm::RS256).is_some(), "the last good keys stay");
-        assert!(!cache.is_due(now + COOLDOWN), "and are not asked for all the time");
+        assert!(cache.find(Some("a"), Algorithm::RS256).is_some(), "the last good keys stay in use");
+        assert!(!cache.is_due(now + COOLDOWN), "a failed fetch starts a cooldown, too");
         assert!(cache.is_old(now + MAX_AGE) && !cache.is_old(now));
     }
 

@@ -1,10 +1,9 @@
-//! So many a minute, for each of many: who comes too often is told how long to wait.
+//! A rate limit per key: so many attempts a minute.
 //!
-//! A generic cell rate algorithm: a whole minute's worth may come at once, then one at a time. It keeps
-//! one time for each, and nothing for those who have not come for a minute or two: they have their whole
-//! allowance again.
+//! A generic cell rate algorithm: a minute's worth of attempts may come at once, then one at a time. It keeps one
+//! time per key, and forgets keys that were not used for one to two minutes: their whole allowance is back.
 //!
-//! Pure, and bounded: where too many come at once, those who find no place are counted as one.
+//! Pure, and bounded in memory: beyond [`MAX_KEYS`] all further keys share one allowance.
 
 use std::{
     collections::HashMap,
@@ -14,71 +13,70 @@ use std::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How many are told apart, twice over.
+/// The most keys of each of the two generations.
 const MAX_KEYS: usize = 10_000;
 
-/// Counts.
-pub struct Rate<K> {
-    /// What one attempt costs of the minute.
-    price: Duration,
-    /// Until when each has used its allowance: those who came lately, and those who came before.
-    young: HashMap<K, Instant>,
-    old: HashMap<K, Instant>,
-    /// Since when `young` is filled.
+pub(super) struct Rate<K> {
+    /// The share of the minute that one attempt uses.
+    cost: Duration,
+    /// Until when each key has used its allowance: keys of this minute, and of the one before.
+    recent: HashMap<K, Instant>,
+    previous: HashMap<K, Instant>,
+    /// Since when `recent` is filled.
     since: Option<Instant>,
-    /// The same for all who find no place.
-    others: Option<Instant>,
+    /// The same for all keys beyond [`MAX_KEYS`].
+    overflow: Option<Instant>,
 }
 
 impl<K: Eq + Hash> Rate<K> {
-    /// So many a minute; at least one.
-    pub fn per_minute(most: u32) -> Self {
+    /// At least one a minute.
+    pub(super) fn per_minute(limit: u32) -> Self {
         Self {
-            price: MINUTE / most.max(1),
-            young: HashMap::new(),
-            old: HashMap::new(),
+            cost: MINUTE / limit.max(1),
+            recent: HashMap::new(),
+            previous: HashMap::new(),
             since: None,
-            others: None,
+            overflow: None,
         }
     }
 
-    /// Takes one attempt, or says when the next one may come.
-    pub fn take(&mut self, who: K, now: Instant) -> Result<(), Duration> {
+    /// Counts one attempt; an error says how long to wait for the next one.
+    pub(super) fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
         self.forget(now);
-        let used_until = match self.young.get(&who).or_else(|| self.old.get(&who)) {
+        let used_until = match self.recent.get(&key).or_else(|| self.previous.get(&key)) {
             Some(until) => *until,
-            None if self.young.len() < MAX_KEYS => now,
+            None if self.recent.len() < MAX_KEYS => now,
             None => {
-                let (until, taken) = self.spend(self.others.unwrap_or(now), now);
-                self.others = Some(until);
+                let (until, taken) = self.spend(self.overflow.unwrap_or(now), now);
+                self.overflow = Some(until);
                 return taken;
             }
         };
         let (until, taken) = self.spend(used_until, now);
-        match self.old.get_mut(&who) {
-            Some(known) if self.young.len() >= MAX_KEYS => *known = until,
+        match self.previous.get_mut(&key) {
+            Some(known) if self.recent.len() >= MAX_KEYS => *known = until,
             Some(_) | None => {
-                self.young.insert(who, until);
+                self.recent.insert(key, until);
             }
         }
         taken
     }
 
     fn spend(&self, used_until: Instant, now: Instant) -> (Instant, Result<(), Duration>) {
-        let until = used_until.max(now) + self.price;
-        // A rounding error of the price must not cost the last attempt of the minute.
+        let until = used_until.max(now) + self.cost;
+        // Rounding of `cost` must not lose the last attempt of the minute.
         let over = (until - now).saturating_sub(MINUTE);
         if over.is_zero() { (until, Ok(())) } else { (used_until, Err(over)) }
     }
 
-    /// Who has not come for a minute has used nothing of the next one.
+    /// Keys that were not used for a minute have their whole allowance back.
     fn forget(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         if now >= since + 2 * MINUTE {
-            self.young.clear();
+            self.recent.clear();
         }
         if now >= since + MINUTE {
-            self.old = std::mem::take(&mut self.young);
+            self.previous = std::mem::take(&mut self.recent);
             self.since = Some(now);
         }
     }
@@ -105,23 +103,23 @@ mod tests {
     }
 
     #[test]
-    fn whoever_finds_no_place_shares_one_and_there_are_places_again_later() {
+    fn keys_beyond_the_limit_share_one_allowance_until_others_are_forgotten() {
         let (mut rate, now) = (Rate::per_minute(1), clock::now());
         for who in 0..MAX_KEYS {
             assert_eq!(rate.take(who, now), Ok(()));
         }
         assert_eq!(rate.take(MAX_KEYS, now), Ok(()));
         assert_eq!(rate.take(MAX_KEYS + 1, now), Err(MINUTE));
-        assert_eq!(rate.young.len() + rate.old.len(), MAX_KEYS);
+        assert_eq!(rate.recent.len() + rate.previous.len(), MAX_KEYS);
         assert_eq!(rate.take(MAX_KEYS + 1, now + MINUTE), Ok(()));
         assert_eq!(rate.take(7, now + 3 * MINUTE), Ok(()));
-        assert_eq!(rate.young.len() + rate.old.len(), 1, "who has not come lately is forgotten");
+        assert_eq!(rate.recent.len() + rate.previous.len(), 1, "unused keys are forgotten");
     }
 
     proptest! {
-        /// However they come, nobody gets more than two minutes' worth in any minute, nor less than one.
+        /// At most two minutes' worth of attempts are accepted in any minute.
         #[test]
-        fn nobody_gets_more_than_their_share(
+        fn no_key_gets_more_than_its_share(
             most in 1_u32..90,
             waits in proptest::collection::vec(0_u64..4_000, 1..400),
         ) {
@@ -137,9 +135,9 @@ mod tests {
             }
         }
 
-        /// Who waits for as long as they are told is let in.
+        /// An attempt after the wait is accepted.
         #[test]
-        fn who_waits_as_told_is_let_in(most in 1_u32..90, attempts in 1_usize..200) {
+        fn an_attempt_after_the_wait_is_accepted(most in 1_u32..90, attempts in 1_usize..200) {
             let mut rate = Rate::per_minute(most);
             let mut now = clock::now();
             for _ in 0..attempts {

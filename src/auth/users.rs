@@ -1,8 +1,7 @@
-//! Users' own tokens: whose they are, by what their identity provider signed (protocol.md §7.2).
+//! Users' own tokens, signed by their identity provider (docs/PROTOCOL.md).
 //!
-//! A token's header says by which algorithm and key it was signed. That only chooses among the keys that
-//! are configured: each of them has one algorithm, so that a token that is signed with a public key as if
-//! it were a shared secret finds no key at all.
+//! A token's header names an algorithm and a key. That only selects among the configured keys: each of them is for
+//! one algorithm, so that a token signed with a public key as if it were a shared secret matches no key.
 
 use std::sync::Arc;
 
@@ -12,30 +11,29 @@ use serde_json::Number;
 
 use crate::{
     auth::{
-        Principal,
+        AuthError, Principal,
         jwks::{JwksError, KeySet},
-        refusal, validation,
+        jwt_error, validation,
     },
     config::AuthConfig,
-    error::{ApiError, Code},
     ids::UserId,
 };
 
-/// Reads users' tokens.
+/// Verifies users' tokens.
 pub struct Users {
-    /// Shared with the identity provider (HS256).
+    /// The secret shared with the identity provider (HS256).
     secret: Option<DecodingKey>,
     /// The provider's public keys (RS256, ES256, EdDSA).
     keys: Option<Arc<KeySet>>,
-    /// `iss` must be this.
+    /// The required `iss`.
     issuer: Option<String>,
-    /// `aud` must be this, or have it.
+    /// The required `aud`, or one of it.
     audience: Option<String>,
-    /// Tokens may be without an end.
+    /// Tokens need no `exp`.
     may_lack_exp: bool,
 }
 
-/// What a user's token says; their identity provider may say more.
+/// The claims that we read.
 #[derive(Debug, Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -49,15 +47,15 @@ struct Claims {
 }
 
 impl Claims {
-    /// The e-mail address, unless its issuer says that it may be anybody's; else the subject.
-    fn user(&self) -> Result<UserId, ApiError> {
+    /// The e-mail address, unless the issuer says that it is not verified; otherwise the subject.
+    fn user(&self) -> Result<UserId, AuthError> {
         let email =
             self.email.as_deref().filter(|email| !email.is_empty() && self.email_verified != Some(false));
         UserId::parse(email.or(self.sub.as_deref()).unwrap_or_default())
-            .map_err(|_| ApiError::new(Code::InvalidToken, "the token names no user: it needs email or sub"))
+            .map_err(|_| AuthError::InvalidToken("the token names no user: it needs email or sub"))
     }
 
-    /// When it ends. The library has checked that it is a number, and not over.
+    /// The library has checked that it is a number and not in the past.
     fn expires_at(&self) -> Option<u64> {
         let exp = self.exp.as_ref()?;
         exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64))
@@ -65,7 +63,7 @@ impl Claims {
 }
 
 impl Users {
-    /// What these settings accept; none where users have no tokens of their own.
+    /// None if the configuration has neither a secret nor public keys.
     pub fn new(auth: &AuthConfig) -> Result<Option<Self>, JwksError> {
         let secret =
             auth.jwt_secret.as_ref().map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()));
@@ -79,9 +77,8 @@ impl Users {
         }))
     }
 
-    /// Whose token this is.
-    pub async fn verify(&self, token: &str) -> Result<Principal, ApiError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))?;
+    pub(super) async fn verify(&self, token: &str) -> Result<Principal, AuthError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| jwt_error(&error))?;
         let key = match header.alg {
             Algorithm::HS256 => self.secret.clone(),
             Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA => match &self.keys {
@@ -98,17 +95,17 @@ impl Users {
             | Algorithm::PS512 => None,
         };
         let Some(key) = key else {
-            return Err(ApiError::new(Code::InvalidToken, "no key that is known here signed the token"));
+            return Err(AuthError::InvalidToken("the token was not signed with a known key"));
         };
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.rules(header.alg))
-            .map_err(|error| refusal(&error))?
+            .map_err(|error| jwt_error(&error))?
             .claims;
         Ok(Principal { user: claims.user()?, session: None, room: None, expires_at: claims.expires_at() })
     }
 
     fn rules(&self, algorithm: Algorithm) -> Validation {
         let mut validation = validation(algorithm);
-        // The library lets a claim that is absent pass, unless it is required.
+        // The library accepts a token without a claim, unless the claim is required.
         let mut required = Vec::new();
         if !self.may_lack_exp {
             required.push("exp");
@@ -133,7 +130,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{clock, secret::Secret};
+    use crate::{clock, error::Code, secret::Secret};
 
     fn settings() -> AuthConfig {
         AuthConfig { jwt_secret: Some(Secret::new("users")), ..AuthConfig::default() }
@@ -141,7 +138,7 @@ mod tests {
 
     async fn verify(settings: &AuthConfig, token: &str) -> Result<Principal, Code> {
         let users = Users::new(settings).unwrap().unwrap();
-        users.verify(token).await.map_err(|error| error.code)
+        users.verify(token).await.map_err(|error| error.code())
     }
 
     fn jwt(secret: &str, claims: &Value, algorithm: Algorithm) -> String {

@@ -1,4 +1,4 @@
-//! Settings of who may ask for what, and how often.
+//! Who may use the gateway, and how often.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -6,23 +6,22 @@ use actix_web::http::{Uri, header::HeaderName};
 
 use crate::{config::Reader, secret::Secret};
 
-/// Who may ask for what.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
-    /// Keys of backends (`API_KEYS`, separated by commas). Without any the gateway is open and binds to
-    /// loopback only.
+    /// Keys of backends (`API_KEYS`, separated by commas). Without any, the gateway is open and binds to a loopback
+    /// address only.
     pub api_keys: Vec<Secret>,
     /// Verifies users' JWTs, HS256 (`AUTH_JWT_SECRET`, or MentraOS' `AUGMENTOS_AUTH_JWT_SECRET`).
     pub jwt_secret: Option<Secret>,
     /// Verifies users' JWTs, RS256, ES256 or EdDSA.
     pub jwks: Option<JwksConfig>,
-    /// What `iss` of users' JWTs must be (`AUTH_JWT_ISSUER`).
+    /// Required `iss` of users' JWTs (`AUTH_JWT_ISSUER`).
     pub issuer: Option<String>,
-    /// What `aud` of users' JWTs must be or have (`AUTH_JWT_AUDIENCE`).
+    /// Required `aud` of users' JWTs, or one of it (`AUTH_JWT_AUDIENCE`).
     pub audience: Option<String>,
-    /// Users' JWTs may be without an end (`MENTRA_COMPAT_NO_EXP`).
+    /// Accepts users' JWTs without `exp` (`MENTRA_COMPAT_NO_EXP`).
     pub may_lack_exp: bool,
-    /// Signs control tokens (`CONTROL_TOKEN_SECRET`); where absent one is made and kept in the data folder.
+    /// Signs control tokens (`CONTROL_TOKEN_SECRET`). If none is set, one is generated and kept in the data folder.
     pub control_secret: Option<Secret>,
     /// Lifetime of control tokens; none for one hour. There is no setting for it: tests shorten it.
     pub control_ttl: Option<Duration>,
@@ -31,13 +30,11 @@ pub struct AuthConfig {
 /// An identity provider's public keys.
 #[derive(Clone, Debug)]
 pub struct JwksConfig {
-    /// Where they are.
     pub source: JwksSource,
-    /// The shortest time between two questions (`AUTH_JWKS_COOLDOWN_MS`).
+    /// The shortest time between two fetches (`AUTH_JWKS_COOLDOWN_MS`).
     pub cooldown: Duration,
 }
 
-/// Where public keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JwksSource {
     /// `AUTH_JWKS_URL`
@@ -49,28 +46,33 @@ pub enum JwksSource {
 /// How often clients may open the control channel.
 #[derive(Clone, Debug)]
 pub struct ConnectConfig {
-    /// Times a minute, a user (`CONNECTS_PER_MINUTE_BY_USER`); 0 for no limit.
+    /// Per user and minute (`CONNECTS_PER_MINUTE_BY_USER`); 0 for no limit.
     pub per_user: u32,
-    /// Times a minute, an address (`CONNECTS_PER_MINUTE_BY_ADDRESS`); 0 for no limit.
+    /// Per address and minute (`CONNECTS_PER_MINUTE_BY_ADDRESS`); 0 for no limit.
     pub per_address: u32,
-    /// Where the proxy in front of the gateway puts the client's address (`CLIENT_ADDRESS_HEADER`).
+    /// The header in which the proxy puts the client's address (`CLIENT_ADDRESS_HEADER`).
     pub address_header: Option<HeaderName>,
 }
 
 impl Reader<'_> {
     pub(super) fn auth(&mut self) -> AuthConfig {
+        let keys = self.text("API_KEYS").unwrap_or_default();
+        let api_keys: Vec<_> =
+            keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect();
+        if api_keys.is_empty() {
+            self.note("API_KEYS", "not set: the gateway needs no keys, and serves this machine only");
+        }
+        let may_lack_exp = self.flag("MENTRA_COMPAT_NO_EXP");
+        if may_lack_exp {
+            self.note("MENTRA_COMPAT_NO_EXP", "users' tokens without exp are valid for ever");
+        }
         AuthConfig {
-            api_keys: self
-                .text("API_KEYS")
-                .map(|keys| {
-                    keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect()
-                })
-                .unwrap_or_default(),
+            api_keys,
             jwt_secret: self.secret("AUTH_JWT_SECRET").or_else(|| self.secret("AUGMENTOS_AUTH_JWT_SECRET")),
             jwks: self.jwks(),
             issuer: self.text("AUTH_JWT_ISSUER"),
             audience: self.text("AUTH_JWT_AUDIENCE"),
-            may_lack_exp: self.flag("MENTRA_COMPAT_NO_EXP"),
+            may_lack_exp,
             control_secret: self.secret("CONTROL_TOKEN_SECRET"),
             control_ttl: None,
         }
@@ -82,10 +84,6 @@ impl Reader<'_> {
             per_address: self.parsed("CONNECTS_PER_MINUTE_BY_ADDRESS").unwrap_or(600),
             address_header: self.parsed("CLIENT_ADDRESS_HEADER"),
         }
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        self.choice(name, &[("true", true), ("false", false)]).unwrap_or_default()
     }
 
     fn jwks(&mut self) -> Option<JwksConfig> {
@@ -102,7 +100,7 @@ impl Reader<'_> {
             Some(_) => {
                 self.problem(
                     "AUTH_JWKS_URL",
-                    "whoever is in between could change keys that come by plain http: use https, or say AUTH_JWKS_ALLOW_HTTP=true",
+                    "keys fetched by plain http can be replaced on the way: use https, or set AUTH_JWKS_ALLOW_HTTP=true",
                 );
                 return None;
             }
@@ -112,7 +110,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a URL stays on this machine.
+/// Whether a URL is on this machine.
 fn is_loopback(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let host = url.host().unwrap_or_default();
@@ -123,17 +121,14 @@ fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ConfigError};
+    use crate::config::ConfigError;
 
     fn read(variables: &[(&str, &str)]) -> Result<AuthConfig, ConfigError> {
-        Config::read(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-        .map(|config| config.auth)
+        crate::config::read(variables).map(|config| config.auth)
     }
 
     #[test]
-    fn keys_come_by_plain_http_from_this_machine_or_where_that_is_wished() {
+    fn keys_come_by_plain_http_from_this_machine_or_where_that_is_allowed() {
         for url in [
             "https://id.example/keys",
             "http://127.0.0.1:1/keys",
@@ -158,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_have_an_end_unless_compatibility_is_wished() {
+    fn tokens_expire_unless_compatibility_is_set() {
         assert!(!read(&[]).unwrap().may_lack_exp);
         assert!(!read(&[("MENTRA_COMPAT_NO_EXP", "false")]).unwrap().may_lack_exp);
         assert!(read(&[("MENTRA_COMPAT_NO_EXP", "true")]).unwrap().may_lack_exp);

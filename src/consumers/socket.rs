@@ -172,8 +172,8 @@ impl Socket {
             let why = format!("\"{kind}\" is the gateway's own to say");
             return Err(ApiError::new(Code::Unsupported, why));
         }
-        let record = self.directory.get(session)?;
-        if self.user.as_ref().is_some_and(|user| *user != record.user_id) {
+        let owner = self.directory.user_of_live(session).ok_or_else(ApiError::no_such_session)?;
+        if self.user.as_ref().is_some_and(|user| *user != owner) {
             return Err(ApiError::new(Code::Forbidden, "the session is another user's"));
         }
         Ok(())

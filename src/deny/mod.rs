@@ -1,216 +1,221 @@
-//! Keeps people who were removed from a room out of it, until their entry on the deny-list ends.
+//! Keeps participants who were removed from a room out of it, until their entry on the deny list ends.
 //!
-//! LiveKit lets a removed participant come back with a token that is still alive, and renews the tokens
-//! of those who are connected (livekit#2804). So whoever is on the list gets no new token from us, and
-//! is removed again when LiveKit says that they joined or has them in its list of who is there, or our
-//! agent sees them. An entry lasts longer than any token that could be about.
-//!
-//! ```text
-//!   tree "denied"   <room> 0x00 <identity>  → until, milliseconds since the Unix epoch: u64, big endian
-//! ```
+//! LiveKit lets a removed participant rejoin with a token that has not expired, and renews the tokens of
+//! connected participants (livekit#2804). So whoever is on the list gets no new token from the gateway, and
+//! is removed again when a webhook, LiveKit's list of participants or the media agent reports them in the
+//! room. An entry lasts longer than any LiveKit token.
 
-pub mod list;
+mod entries;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
+use self::entries::{Entries, Full};
 use crate::{
     clock,
-    deny::list::{Full, Key, List},
-    error::{ApiError, Code},
     ids::{GuestName, Identity, RoomName},
-    livekit::api::LivekitApi,
-    store::sled::{Disk, DiskError},
+    livekit::api::{LivekitApi, LivekitError},
+    store::{
+        StoreError,
+        deny_list::{DenyEntry, DenyListStore},
+    },
     telemetry,
 };
 
-/// How often somebody is shown the door before we give up until they are seen again.
-const ATTEMPTS: u32 = 5;
+/// Attempts to remove a participant. After that the next report of them in the room starts again.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// The wait before the second attempt; it doubles.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The deny-list of this gateway. Cheap to clone.
+/// What tells an entry apart.
+type Key = (RoomName, Identity);
+
+/// Why somebody is not on the deny list now.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DenyError {
+    /// The list of the room, or the whole list, is full.
+    #[error("the deny list is full")]
+    Full,
+    /// The entry is not durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The deny list of this gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct DenyList {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    list: RwLock<List>,
-    tree: sled::Tree,
-    disk: Disk,
+    entries: RwLock<Entries>,
+    store: Arc<dyn DenyListStore>,
     /// How long an entry lasts.
     ttl: Duration,
-    /// Who is being shown the door, and how often they were seen: once more than at the beginning of an
+    /// Participants that are being removed, and how often they were reported in the room. A report during an
     /// attempt means another one.
-    leaving: Mutex<HashMap<Key, u64>>,
+    removals: Mutex<HashMap<Key, u64>>,
 }
 
 impl DenyList {
-    /// The list in this database; entries last for `ttl`.
-    pub fn open(disk: Disk, ttl: Duration) -> Result<Self, DiskError> {
-        let tree = disk.tree("denied")?;
-        let (mut list, now) = (List::default(), clock::unix_ms());
-        for entry in &tree {
-            let (key, value) = entry?;
-            match read(&key, &value) {
-                // What does not fit any more was written by a gateway with other limits.
-                Some(((room, identity), until)) if until > now => {
-                    let _ = list.deny(&room, &identity, until);
-                }
-                Some(_) | None => {
-                    tree.remove(key)?;
-                }
+    /// The list in this store; new entries last for `ttl`.
+    pub async fn open(store: Arc<dyn DenyListStore>, ttl: Duration) -> Result<Self, StoreError> {
+        let (mut entries, mut ended, now) = (Entries::default(), Vec::new(), clock::unix_ms());
+        for DenyEntry { room, identity, until_ms } in store.load().await? {
+            if until_ms <= now {
+                ended.push((room, identity));
+            } else if entries.insert(&room, &identity, until_ms).is_err() {
+                tracing::error!(room.name = %room, "deny list full: a stored entry is not enforced");
             }
         }
-        let shared = Shared { list: RwLock::new(list), tree, disk, ttl, leaving: Mutex::new(HashMap::new()) };
+        store.remove(ended).await?;
+        let shared = Shared { entries: RwLock::new(entries), store, ttl, removals: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Puts somebody on the list of a room, durably; gives the end of the entry in milliseconds since
-    /// the Unix epoch.
-    pub async fn deny(&self, room: &RoomName, identity: &Identity) -> Result<u64, ApiError> {
+    /// Puts somebody on the list of a room, durably; gives the end of the entry in milliseconds since the
+    /// Unix epoch.
+    pub async fn deny(&self, room: &RoomName, identity: &Identity) -> Result<u64, DenyError> {
         let now = clock::unix_ms();
-        let until = now + self.shared.ttl.as_millis() as u64;
-        {
-            let mut list = self.shared.list.write();
-            for ended in list.expire(now) {
-                self.shared.tree.remove(key(&ended.0, &ended.1)).map_err(DiskError::from)?;
-            }
-            list.deny(room, identity, until).map_err(|Full| {
-                ApiError::new(Code::RateLimited, "too many people are kept out already; try again later")
-            })?;
-            self.shared.tree.insert(key(room, identity), &until.to_be_bytes()).map_err(DiskError::from)?;
-        }
-        self.shared.disk.durable().await?;
-        Ok(until)
+        let until_ms = now + self.shared.ttl.as_millis() as u64;
+        let (until_ms, removed, put) = {
+            // The store is called under the lock, so that it has the entries in the same order. The calls
+            // only queue their work.
+            let mut entries = self.shared.entries.write();
+            let removed = self.shared.store.remove(entries.expire(now));
+            let until_ms = entries.insert(room, identity, until_ms).map_err(|Full| DenyError::Full)?;
+            let entry = DenyEntry { room: room.clone(), identity: identity.clone(), until_ms };
+            (until_ms, removed, self.shared.store.put(entry))
+        };
+        removed.await?;
+        put.await?;
+        Ok(until_ms)
     }
 
-    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none where they
-    /// may.
+    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none if they may.
     pub fn until(&self, room: &RoomName, identity: &Identity) -> Option<u64> {
-        self.shared.list.read().until(room, identity, clock::unix_ms())
+        self.shared.entries.read().until(room, identity, clock::unix_ms())
     }
 
-    /// Until when no guest of this name may come.
+    /// Until when no guest of this name may join.
     pub fn guest_until(&self, room: &RoomName, name: &GuestName) -> Option<u64> {
-        self.shared.list.read().guest_until(room, name, clock::unix_ms())
+        self.shared.entries.read().guest_until(room, name, clock::unix_ms())
     }
 
-    /// Removes everybody on the list: they may have come back while no gateway was looking.
-    pub fn sweep(&self, api: &Arc<LivekitApi>) {
-        let entries: Vec<Key> =
-            self.shared.list.read().entries().map(|(room, who)| (room.clone(), who.clone())).collect();
+    /// Removes everybody on the list, in a spawned task: they may have rejoined while no gateway ran.
+    pub fn enforce_all(&self, api: &Arc<LivekitApi>) {
+        let keys: Vec<Key> =
+            self.shared.entries.read().keys().map(|(room, who)| (room.clone(), who.clone())).collect();
         let (deny, api) = (self.clone(), api.clone());
         actix_web::rt::spawn(async move {
-            for key in entries {
-                // One after the other: a gateway that starts has better things to do.
+            // One after the other, to keep LiveKit free for clients that reconnect.
+            for key in keys {
                 deny.remove(&api, &key).await;
             }
         });
     }
 
-    /// Removes somebody, with a few attempts where LiveKit is away, as long as their entry lasts.
+    /// Somebody is reported in a room: removes them, in a spawned task, if they are on its list.
+    pub fn enforce(&self, api: &Arc<LivekitApi>, room: &RoomName, identity: &Identity) {
+        if self.until(room, identity).is_none() {
+            return;
+        }
+        let key = (room.clone(), identity.clone());
+        let is_first = {
+            let mut removals = self.shared.removals.lock();
+            let reports = removals.entry(key.clone()).or_insert(0);
+            *reports += 1;
+            *reports == 1
+        };
+        if is_first {
+            actix_web::rt::spawn(remove_until_gone(self.clone(), api.clone(), key));
+        }
+    }
+
+    /// Removes a participant, with a few attempts if LiveKit cannot be reached, as long as their entry lasts.
     async fn remove(&self, api: &LivekitApi, (room, identity): &Key) {
-        let mut wait = FIRST_WAIT;
-        for _ in 0..ATTEMPTS {
+        let mut backoff = FIRST_BACKOFF;
+        for _ in 0..MAX_ATTEMPTS {
             if self.until(room, identity).is_none() {
                 return;
             }
             match api.remove_participant(room, identity).await {
                 Ok(()) => return metrics::counter!(telemetry::TURNED_AWAY).increment(1),
-                Err(error) if error.code == Code::NotFound => return,
-                Err(_) => tokio::time::sleep(wait).await,
+                Err(LivekitError::NotFound(_)) => return,
+                Err(_) => tokio::time::sleep(backoff).await,
             }
-            wait *= 2;
+            backoff *= 2;
         }
-        tracing::error!(room.name = %room, "somebody who was removed may be in the room: LiveKit is away");
-    }
-
-    /// Somebody was seen in a room, or may be there: removes them if they are on its list. Back at once.
-    pub fn seen(&self, api: &Arc<LivekitApi>, room: &RoomName, identity: &Identity) {
-        if self.until(room, identity).is_none() {
-            return;
-        }
-        let key = (room.clone(), identity.clone());
-        let first = {
-            let mut leaving = self.shared.leaving.lock();
-            let sightings = leaving.entry(key.clone()).or_insert(0);
-            *sightings += 1;
-            *sightings == 1
-        };
-        if first {
-            actix_web::rt::spawn(remove_until_gone(self.clone(), api.clone(), key));
-        }
+        tracing::error!(room.name = %room, "LiveKit cannot be reached: a denied participant may be in the room");
     }
 }
 
-/// Removes somebody until nobody has seen them since.
+/// Removes a participant until they were not reported again during the last attempt.
 async fn remove_until_gone(deny: DenyList, api: Arc<LivekitApi>, key: Key) {
     loop {
-        let before = deny.shared.leaving.lock().get(&key).copied();
+        let before = deny.shared.removals.lock().get(&key).copied();
         deny.remove(&api, &key).await;
-        let mut leaving = deny.shared.leaving.lock();
-        if leaving.get(&key).copied() == before {
-            leaving.remove(&key);
+        let mut removals = deny.shared.removals.lock();
+        if removals.get(&key).copied() == before {
+            removals.remove(&key);
             return;
         }
     }
-}
-
-/// Names have no control characters, so that a zero byte stands between them.
-fn key(room: &RoomName, identity: &Identity) -> Vec<u8> {
-    [room.as_str().as_bytes(), &[0], identity.as_str().as_bytes()].concat()
-}
-
-fn read(key: &[u8], value: &[u8]) -> Option<(Key, u64)> {
-    let (room, identity) = std::str::from_utf8(key).ok()?.split_once('\0')?;
-    let key = (RoomName::parse(room).ok()?, Identity::parse(identity).ok()?);
-    Some((key, u64::from_be_bytes(value.try_into().ok()?)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod tests {
+    use std::path::Path;
 
-    fn names() -> Key {
-        (RoomName::parse("room-a").unwrap(), Identity::parse("guest:bob-abc123").unwrap())
+    use super::*;
+    use crate::store::{
+        sled::{Disk, SledDenyList, tests::reopen},
+        suite::deny_list::entry,
+    };
+
+    const TTL: Duration = Duration::from_secs(900);
+
+    /// A deny list in a new database in this folder.
+    pub(crate) fn deny_list(folder: &Path) -> DenyList {
+        let store = SledDenyList::new(Disk::open(folder).unwrap()).unwrap();
+        futures::executor::block_on(DenyList::open(Arc::new(store), TTL)).unwrap()
     }
 
     #[tokio::test]
-    async fn an_entry_survives_a_restart_and_one_that_ended_is_cleared_away() {
+    async fn an_entry_survives_a_restart_and_one_that_ended_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let (room, identity) = names();
-        let until = {
-            let disk = Disk::open(folder.path()).unwrap();
-            let past = clock::unix_ms() - 1;
-            disk.tree("denied").unwrap().insert(b"room-a\0ann", &past.to_be_bytes()).unwrap();
-            let deny = DenyList::open(disk, Duration::from_secs(900)).unwrap();
-            deny.deny(&room, &identity).await.unwrap()
-        };
+        let bob = entry("guest:bob-abc123", 0);
+        let until = deny_list(folder.path()).deny(&bob.room, &bob.identity).await.unwrap();
+        {
+            let store = SledDenyList::new(reopen(folder.path())).unwrap();
+            store.put(entry("ann", clock::unix_ms() - 1)).await.unwrap();
+        }
 
-        let disk = loop {
-            match Disk::open(folder.path()) {
-                // The committer of the first is still letting go.
-                Err(DiskError::Locked { .. }) => tokio::task::yield_now().await,
-                opened => break opened.unwrap(),
-            }
-        };
-        let deny = DenyList::open(disk.clone(), Duration::from_secs(900)).unwrap();
+        let store = Arc::new(SledDenyList::new(reopen(folder.path())).unwrap());
+        let deny = DenyList::open(store.clone(), TTL).await.unwrap();
 
-        assert_eq!(deny.until(&room, &identity), Some(until));
-        assert_eq!(deny.until(&room, &Identity::parse("ann").unwrap()), None);
-        assert_eq!(disk.tree("denied").unwrap().len(), 1);
+        assert_eq!(deny.until(&bob.room, &bob.identity), Some(until));
+        assert_eq!(deny.until(&bob.room, &Identity::parse("ann").unwrap()), None);
+        assert_eq!(store.load().await, Ok(vec![DenyEntry { until_ms: until, ..bob }]));
     }
 
-    #[test]
-    fn a_key_is_read_back_as_it_was_written() {
-        let (room, identity) = names();
-        let value = 7_u64.to_be_bytes();
-        assert_eq!(read(&key(&room, &identity), &value), Some((names(), 7)));
-        assert_eq!(read(b"no zero byte", &value), None);
-        assert_eq!(read(&key(&room, &identity), b"short"), None);
+    #[tokio::test]
+    async fn entries_that_ended_are_deleted_from_the_store_when_another_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap());
+        let deny = DenyList::open(store.clone(), Duration::ZERO).await.unwrap();
+        let [ann, bob] = ["ann", "bob"].map(|who| entry(who, 0));
+        let until = deny.deny(&ann.room, &ann.identity).await.unwrap();
+        while clock::unix_ms() <= until {
+            tokio::task::yield_now().await;
+        }
+
+        deny.deny(&bob.room, &bob.identity).await.unwrap();
+
+        let left: Vec<Identity> =
+            store.load().await.unwrap().into_iter().map(|entry| entry.identity).collect();
+        assert_eq!(left, [bob.identity]);
     }
 }

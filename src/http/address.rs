@@ -1,4 +1,4 @@
-//! Where a client connects from, to count how often it does.
+//! The address that a client connects from, for rate limits.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,18 +7,18 @@ use actix_web::{
     http::header::{HeaderMap, HeaderName},
 };
 
-/// The client's address: as the proxy in front of us says, where one is configured, else the one that
-/// connected. None where that is this machine: then it is a proxy that says nothing, or a developer.
-pub fn of(request: &HttpRequest, header: Option<&HeaderName>) -> Option<IpAddr> {
-    let said = header.and_then(|header| said(request.headers(), header));
-    said.or_else(|| {
+/// The address in the proxy's header, if one is configured; otherwise that of the connection. None for loopback: a
+/// proxy that sends no header, or a developer.
+pub(super) fn of(request: &HttpRequest, header: Option<&HeaderName>) -> Option<IpAddr> {
+    let forwarded = header.and_then(|header| forwarded(request.headers(), header));
+    forwarded.or_else(|| {
         let peer = request.peer_addr().as_ref().map(SocketAddr::ip)?.to_canonical();
         (!peer.is_loopback()).then_some(peer)
     })
 }
 
-/// The last entry: those before it came from the client, which may say anything.
-fn said(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
+/// The last entry is the proxy's; those before it were sent by the client, and cannot be trusted.
+fn forwarded(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
     let last = headers.get_all(header).last()?.to_str().ok()?;
     let last = last.rsplit(',').next()?.trim();
     last.parse().ok().or_else(|| last.parse().as_ref().map(SocketAddr::ip).ok())
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proxys_word_counts_where_one_is_configured_and_only_its_own() {
+    fn only_the_last_entry_of_the_configured_header_counts() {
         let proxy = "10.0.0.1:5000";
         let header = Some(&FORWARDED);
         assert_eq!(from(proxy, &["203.0.113.7"], header).unwrap(), "203.0.113.7");

@@ -1,34 +1,34 @@
-//! How the gateway is, for operators and their probes.
+//! Probes, health and metrics, for operators.
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use crate::{
-    error::{ApiError, Code},
-    http::{AppState, middleware::auth::Caller},
+    auth::AuthError,
+    http::{AppState, error::ApiError, middleware::auth::Caller},
 };
 
-/// A part of the pipeline and how it is.
+/// A part of the pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// `livekit`, `transcriber`, `thinker`, `speaker`, `vad`
+    /// `livekit`, `vad`, `stt`, `llm`, `tts`
+    pub role: &'static str,
+    /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`.
     pub part: &'static str,
-    /// Who does it.
     pub provider: String,
-    /// Whether it works.
     pub ready: bool,
-    /// Why it does not, and what to do about it.
+    /// Why it is not ready, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// The process lives.
-pub async fn live() -> &'static str {
+/// `GET /livez`
+pub(super) async fn live() -> &'static str {
     "ok"
 }
 
-/// The gateway takes new clients.
-pub async fn ready(app: web::Data<AppState>) -> HttpResponse {
+/// `GET /readyz`
+pub(super) async fn ready(app: web::Data<AppState>) -> HttpResponse {
     if app.is_draining() {
         HttpResponse::ServiceUnavailable().body("draining")
     } else {
@@ -44,11 +44,11 @@ struct Report<'a> {
     parts: &'a [Part],
 }
 
-/// The gateway and its parts.
-pub async fn report(app: web::Data<AppState>) -> HttpResponse {
-    let whole = app.parts.iter().all(|part| part.ready);
+/// `GET /health`
+pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
+    let all_ready = app.parts.iter().all(|part| part.ready);
     HttpResponse::Ok().json(Report {
-        status: match (app.is_draining(), whole) {
+        status: match (app.is_draining(), all_ready) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
@@ -59,15 +59,15 @@ pub async fn report(app: web::Data<AppState>) -> HttpResponse {
     })
 }
 
-/// Metrics for Prometheus, on the main port: for whoever has an API key.
-pub async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
+/// `GET /metrics` of the main port, by API key.
+pub(super) async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
     if let Caller::User(_) = caller {
-        return Err(ApiError::new(Code::Forbidden, "metrics need an API key"));
+        return Err(AuthError::Forbidden("metrics need an API key").into());
     }
     Ok(metrics_for_operators(app).await)
 }
 
-/// Metrics for Prometheus, on a port that only operators reach.
-pub async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
+/// `GET /metrics` of the separate port, which only operators reach.
+pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
 }

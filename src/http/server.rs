@@ -1,4 +1,4 @@
-//! The servers: sockets, timeouts, and the way from a connection to the routes.
+//! The HTTP servers: sockets, timeouts, and the application that each connection is served by.
 
 use std::{
     io,
@@ -27,22 +27,21 @@ use crate::{
     ws::{send_queue::Connection, upgrade},
 };
 
-/// A client that acknowledges nothing for this long is gone, whether or not it reads: its connection is
-/// ended by the system (TCP_USER_TIMEOUT, RFC 5482).
+/// The system closes a connection whose peer acknowledges nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a stalled client may hold in the system's send buffer. The default of some megabytes would be
-/// most of what it costs.
+/// The send buffer of a connection, in bytes. The system's default of some megabytes would be most of the memory
+/// that a stalled client uses.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How many connections may wait to be accepted: a whole machine's clients come back at once.
+/// How many connections may wait to be accepted. After a restart all clients reconnect at once.
 const BACKLOG: i32 = 2_048;
 
-/// How long open requests may take to end when the gateway stops.
+/// How long open requests may take when the gateway stops.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// An HTTP server at work.
-pub struct Server {
+/// A running HTTP server.
+pub(crate) struct Server {
     address: SocketAddr,
     handle: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
@@ -50,7 +49,7 @@ pub struct Server {
 
 impl Server {
     /// Binds, and serves in the background.
-    pub fn start(
+    pub(crate) fn start(
         address: SocketAddr,
         workers: usize,
         routes: fn(&mut web::ServiceConfig),
@@ -89,24 +88,21 @@ impl Server {
         Ok(Self { address, handle, serving: actix_web::rt::spawn(server) })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it, when the requests that are open have ended or [`SHUTDOWN`] is over.
-    pub async fn stop(self) {
+    /// Stops when open requests have ended, at the latest after [`SHUTDOWN`].
+    pub(crate) async fn stop(self) {
         self.handle.stop(true).await;
         if let Err(error) = self.serving.await {
-            tracing::error!(%error, "a server ended badly");
+            tracing::error!(%error, "an HTTP server failed");
         }
     }
 }
 
-/// What answers requests.
 pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
 
-/// The routes, with what they work on.
 fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {
     let app = App::new().app_data(app).wrap(from_fn(log::requests)).configure(routes);
     boxed::factory(
@@ -116,14 +112,15 @@ fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) ->
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    // A gateway that is started again takes its port back from connections that linger.
+    // Lets a restarted gateway bind its port while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Bounds what a client that is gone, or does not read, can hold; and keeps the way to end it.
+/// Bounds the memory and the time that a client which is gone or does not read can use; returns a handle to abort
+/// the connection.
 fn prepare(tcp: &TcpStream) -> io::Result<Connection> {
     let socket = socket2::SockRef::from(tcp);
     socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;

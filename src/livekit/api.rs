@@ -1,4 +1,4 @@
-//! LiveKit's server API: called only for what a token cannot do (design §3).
+//! LiveKit's server API, called only for what a token cannot do (docs/ARCHITECTURE.md).
 
 use std::time::Duration;
 
@@ -11,13 +11,32 @@ use livekit_protocol as proto;
 use crate::{
     clock,
     config::LivekitConfig,
-    error::{ApiError, Code},
     ids::{Identity, RoomName},
     room::roster::{LeaveReason, Participant, Track},
 };
 
 /// How long a call may take. A person waits for most of them.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LivekitError {
+    /// LiveKit does not answer, or fails. Logged where it happened.
+    #[error("LiveKit cannot be reached; sessions and tokens still work")]
+    Unreachable,
+    /// LiveKit has no such participant, room or recording.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// LiveKit refused a value; the text is its own.
+    #[error("LiveKit: {0}")]
+    InvalidArgument(String),
+    /// Not possible in the current state: a recording that has ended cannot be stopped.
+    #[error("LiveKit: {0}")]
+    FailedPrecondition(String),
+    /// LiveKit has no egress service; the text is its own.
+    #[error("LiveKit has no egress service that could record ({0}); everything else still works")]
+    NoEgress(String),
+}
 
 /// The server API of one LiveKit.
 pub struct LivekitApi {
@@ -35,7 +54,7 @@ impl LivekitApi {
 
     /// Everybody in a room; nobody where there is no such room. Hidden participants, our own agents
     /// among them, are left out.
-    pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, ApiError> {
+    pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, LivekitError> {
         match self.rooms.list_participants(room.as_str()).await {
             Ok(listed) => Ok(listed.iter().filter_map(participant).collect()),
             Err(error) if is_not_found(&error) => Ok(Vec::new()),
@@ -44,7 +63,7 @@ impl LivekitApi {
     }
 
     /// Ends a room: everybody in it is disconnected. A room that is not there is no error.
-    pub async fn delete_room(&self, room: &RoomName) -> Result<(), ApiError> {
+    pub async fn delete_room(&self, room: &RoomName) -> Result<(), LivekitError> {
         match self.rooms.delete_room(room.as_str()).await {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
@@ -53,12 +72,12 @@ impl LivekitApi {
     }
 
     /// LiveKit's rooms: those of these names, or all.
-    pub async fn rooms(&self, names: Vec<String>) -> Result<Vec<proto::Room>, ApiError> {
+    pub async fn rooms(&self, names: Vec<String>) -> Result<Vec<proto::Room>, LivekitError> {
         self.rooms.list_rooms(names).await.map_err(|error| unreachable(&error))
     }
 
     /// Everybody in a room as LiveKit describes them, hidden ones among them.
-    pub async fn everybody(&self, room: &RoomName) -> Result<Vec<proto::ParticipantInfo>, ApiError> {
+    pub async fn everybody(&self, room: &RoomName) -> Result<Vec<proto::ParticipantInfo>, LivekitError> {
         match self.rooms.list_participants(room.as_str()).await {
             Ok(listed) => Ok(listed),
             Err(error) if is_not_found(&error) => Ok(Vec::new()),
@@ -67,14 +86,14 @@ impl LivekitApi {
     }
 
     /// Removes a participant from a room. A LiveKit that knows how (Cloud) takes their tokens back, too.
-    pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), ApiError> {
+    pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), LivekitError> {
         let options = RemoveParticipantOptions { revoke_token_ts: clock::unix_ms() as i64 };
         let removed =
             self.rooms.remove_participant_with_options(room.as_str(), identity.as_str(), options).await;
         match removed {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => {
-                Err(ApiError::new(Code::NotFound, "nobody with this identity is in the room"))
+                Err(LivekitError::NotFound("nobody with this identity is in the room"))
             }
             Err(error) => Err(unreachable(&error)),
         }
@@ -142,8 +161,8 @@ fn is_not_found(error: &ServiceError) -> bool {
     answered(error).is_some_and(|answer| answer.code == ServerErrorCode::NOT_FOUND)
 }
 
-/// LiveKit is away, or does not do what it is asked.
-pub fn unreachable(error: &ServiceError) -> ApiError {
-    tracing::warn!(%error, "LiveKit's API failed");
-    ApiError::new(Code::MediaUnavailable, "LiveKit cannot be reached; sessions and tokens still work")
+/// LiveKit does not answer, or not as expected.
+pub fn unreachable(error: &ServiceError) -> LivekitError {
+    tracing::warn!(%error, "a call of LiveKit's API failed");
+    LivekitError::Unreachable
 }

@@ -1,8 +1,7 @@
 //! Recordings of rooms, made by LiveKit's egress service (docs.livekit.io, "Egress API").
 //!
-//! That service records in a process of its own, told by LiveKit; where it keeps files (a folder, S3 and
-//! its like) stands in its own configuration, so that the gateway needs no storage credentials. From us
-//! it gets the path.
+//! The service is a process of its own. Where it stores files (a folder, S3 or similar) is part of its own
+//! configuration, so that the gateway needs no storage credentials; the gateway sets the path only.
 
 use std::time::Duration;
 
@@ -16,9 +15,8 @@ use serde::Serialize;
 use crate::{
     clock,
     config::LivekitConfig,
-    error::{ApiError, Code},
     ids::RoomName,
-    livekit::api::{answered, unreachable},
+    livekit::api::{LivekitError, answered, unreachable},
 };
 
 /// How long a call may take. LiveKit itself waits up to 24 s for an egress service to take a job.
@@ -74,7 +72,7 @@ impl Egress {
     }
 
     /// Starts to record everybody in a room: as OGG, or with their pictures as MP4.
-    pub async fn start(&self, room: &RoomName, audio_only: bool) -> Result<Recording, ApiError> {
+    pub async fn start(&self, room: &RoomName, audio_only: bool) -> Result<Recording, LivekitError> {
         let (file_type, end) = if audio_only {
             (proto::EncodedFileType::Ogg, "ogg")
         } else {
@@ -86,8 +84,8 @@ impl Egress {
             filepath: path,
             ..proto::EncodedFileOutput::default()
         };
-        // A LiveKit without Redis has no way to an egress service, and says so here at once; a start would
-        // find it out by waiting.
+        // A LiveKit without Redis cannot reach an egress service. It answers a list with that at once, but a start
+        // only after a timeout.
         self.list(Some(room)).await?;
         let options = RoomCompositeOptions { audio_only, ..RoomCompositeOptions::default() };
         let started = self
@@ -98,13 +96,13 @@ impl Egress {
     }
 
     /// Stops a recording.
-    pub async fn stop(&self, egress_id: &str) -> Result<Recording, ApiError> {
+    pub async fn stop(&self, egress_id: &str) -> Result<Recording, LivekitError> {
         let stopped = self.egress.stop_egress(egress_id).await;
         stopped.map(|info| recording(&info)).map_err(|error| refused(&error))
     }
 
     /// Recordings of one room, or of all.
-    pub async fn list(&self, room: Option<&RoomName>) -> Result<Vec<Recording>, ApiError> {
+    pub async fn list(&self, room: Option<&RoomName>) -> Result<Vec<Recording>, LivekitError> {
         let filter = room.map_or(EgressListFilter::All, |room| EgressListFilter::Room(room.to_string()));
         let listed = self.egress.list_egress(EgressListOptions { filter, ..Default::default() }).await;
         listed.map(|all| all.iter().map(recording).collect()).map_err(|error| refused(&error))
@@ -141,28 +139,24 @@ fn recording(info: &proto::EgressInfo) -> Recording {
 }
 
 /// What LiveKit's refusal means to an operator.
-fn refused(error: &ServiceError) -> ApiError {
+fn refused(error: &ServiceError) -> LivekitError {
     let Some(ServerErrorCode { code, msg, .. }) = answered(error) else {
         return unreachable(error);
     };
-    tracing::warn!(%error, "LiveKit does not record");
+    tracing::warn!(%error, "LiveKit refused a call about a recording");
     match code.as_str() {
         ServerErrorCode::NOT_FOUND => {
-            ApiError::new(Code::NotFound, "LiveKit knows no such recording, or no such room")
+            LivekitError::NotFound("LiveKit knows no such recording, or no such room")
         }
-        ServerErrorCode::INVALID_ARGUMENT => ApiError::new(Code::InvalidRequest, format!("LiveKit: {msg}")),
-        // A recording that is over cannot be stopped.
-        ServerErrorCode::FAILED_PRECONDITION => ApiError::new(Code::SessionError, format!("LiveKit: {msg}")),
-        // `internal`: no Redis, and so no way to an egress service. `unavailable`, `resource_exhausted`:
-        // none that listens, or none that has capacity.
+        ServerErrorCode::INVALID_ARGUMENT => LivekitError::InvalidArgument(msg.clone()),
+        ServerErrorCode::FAILED_PRECONDITION => LivekitError::FailedPrecondition(msg.clone()),
+        // `internal`: no Redis, and so no egress service. `unavailable`, `resource_exhausted`: no egress service
+        // is connected, or none has capacity.
         ServerErrorCode::INTERNAL
         | ServerErrorCode::UNAVAILABLE
         | ServerErrorCode::DEADLINE_EXCEEDED
         | ServerErrorCode::UNIMPLEMENTED
-        | ServerErrorCode::RESOURCE_EXHAUSTED => ApiError::new(
-            Code::RecordingUnavailable,
-            format!("LiveKit has no egress service that could record ({msg}); everything else still works"),
-        ),
+        | ServerErrorCode::RESOURCE_EXHAUSTED => LivekitError::NoEgress(msg.clone()),
         _ => unreachable(error),
     }
 }

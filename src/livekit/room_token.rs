@@ -68,7 +68,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{clock, secret::Secret, store::sled::Disk};
+    use crate::{clock, deny::tests::deny_list, secret::Secret};
 
     fn passes(folder: &Path) -> RoomTokenVerifier {
         let livekit = LivekitConfig {
@@ -78,8 +78,7 @@ mod tests {
             api_secret: Secret::new("secret"),
             rejoin_backoff: Duration::from_secs(2),
         };
-        let deny = DenyList::open(Disk::open(folder).unwrap(), Duration::from_secs(900)).unwrap();
-        RoomTokenVerifier::new(&livekit, deny)
+        RoomTokenVerifier::new(&livekit, deny_list(folder))
     }
 
     fn sign(secret: &str, claims: &Value) -> String {

@@ -33,11 +33,6 @@ pub const AGENT_TTL: Duration = Duration::from_secs(600);
 /// Lifetime of a guest's token: long enough to be handed on and used.
 pub const GUEST_TTL: Duration = Duration::from_secs(600);
 
-/// The longest that a token with which somebody can join may be about: ours, or the one of ten minutes
-/// that LiveKit gives to who is connected, every five (livekit-server, roommanager.go); and the minute
-/// by which LiveKit lets a token be late.
-pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(660);
-
 /// The name the microphone's track has (seed 004).
 pub const MICROPHONE_TRACK: &str = "mic";
 
@@ -180,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::secret::Secret;
+    use crate::{config::MAX_TOKEN_TTL, secret::Secret};
 
     fn issuer(speech_in_room: bool) -> TokenIssuer {
         let livekit = LivekitConfig {

@@ -1,8 +1,8 @@
-//! The control channel as an AsyncAPI 3.0 document, for machines: what docs/PROTOCOL.md is for people.
+//! The control channel as an AsyncAPI 3.0 document: docs/PROTOCOL.md for machines.
 //!
-//! The messages' schemas are derived from the types that the gateway reads and writes, so a field cannot
-//! be forgotten here. What a client sends is described as it is read, what the gateway sends as it is
-//! written. Unknown fields are ignored on both sides, so no schema forbids them.
+//! The schemas are derived from the types that the gateway reads and writes, so no field is missing. A client's
+//! messages are described as they are deserialized, the gateway's as they are serialized. Unknown fields are ignored on
+//! both sides, so no schema forbids them. Every object has a title, by which code generators name their types.
 
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use crate::protocol::{
 /// The version of AsyncAPI that the document is in.
 const ASYNCAPI: &str = "3.0.0";
 
-/// What the gateway says without a `seq` (`ToClient::is_sequenced`).
+/// The gateway's messages without a `seq` (`ToClient::is_sequenced`).
 const UNNUMBERED: [&str; 11] = [
     "connection_ack",
     "connection_error",
@@ -30,9 +30,13 @@ const UNNUMBERED: [&str; 11] = [
     "error",
 ];
 
-/// The whole document, but for where the gateway is.
-pub fn document() -> Value {
-    let (said, told) = (said_by_clients(), told_by_the_gateway());
+/// The document without the gateway's address.
+fn document() -> Value {
+    let (mut schemas, mut said, mut told) = (Map::new(), clients_messages(), gateways_messages());
+    for side in [&mut said, &mut told] {
+        schemas.append(&mut side.schemas);
+    }
+    let (said, told) = (said.messages, told.messages);
     let names = |messages: &[Message]| {
         messages.iter().map(|message| reference(&["channels", "control", "messages", &message.key])).collect()
     };
@@ -45,7 +49,7 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!(
                 "The control channel of a June Edge gateway. A text frame is a JSON object with a `type`, of at most \
-                 {MAX_TEXT_BYTES} bytes; a binary frame is sound behind a {}-byte header, of at most {MAX_BINARY_BYTES} \
+                 {MAX_TEXT_BYTES} bytes; a binary frame is audio behind a {}-byte header, of at most {MAX_BINARY_BYTES} \
                  bytes. Unknown fields are ignored.",
                 audio::HEADER_BYTES,
             ),
@@ -54,8 +58,8 @@ pub fn document() -> Value {
         "channels": {
             "control": {
                 "address": "/v1/ws",
-                "title": "The control channel",
-                "description": "A session of a user outlives the connection: who comes back within the grace goes on in it.",
+                "title": "Control channel",
+                "description": "A session outlives its connections: a client that reconnects within the grace resumes it.",
                 "messages": messages()
                     .map(|message| (message.key.clone(), reference(&["components", "messages", &message.key])))
                     .collect::<Map<_, _>>(),
@@ -94,6 +98,7 @@ pub fn document() -> Value {
         },
         "components": {
             "messages": messages().map(|message| (message.key.clone(), message.describe())).collect::<Map<_, _>>(),
+            "schemas": schemas,
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
                 "query": { "type": "httpApiKey", "in": "query", "name": "token" },
@@ -102,8 +107,8 @@ pub fn document() -> Value {
     })
 }
 
-/// The document of a gateway that clients reach at `url`, `wss://host/…`.
-pub fn document_of(url: &str) -> Value {
+/// The document of a gateway whose control channel is at `url`, `wss://host/…`.
+pub(crate) fn document_of(url: &str) -> Value {
     let mut document = document();
     let (protocol, rest) = url.split_once("://").unwrap_or(("ws", url));
     let host = rest.split('/').next().unwrap_or_default();
@@ -114,11 +119,18 @@ pub fn document_of(url: &str) -> Value {
     document
 }
 
+/// What one side sends.
+struct Side {
+    messages: Vec<Message>,
+    /// The types of the messages and of their fields, by name.
+    schemas: Map<String, Value>,
+}
+
 /// A message of the document.
 struct Message {
-    /// Its name within the document. Some types are said by both sides, and a key has no colons.
+    /// Its name within the document: its side and its type, because both sides send some types. It has no colons.
     key: String,
-    /// Its `type`; of a binary frame, what it is.
+    /// Its `type`; for a binary frame, what it is.
     name: String,
     summary: Option<String>,
     content_type: &'static str,
@@ -126,7 +138,8 @@ struct Message {
 }
 
 impl Message {
-    fn json(side: &str, name: &str, summary: Option<String>, payload: Value) -> Self {
+    fn json(side: &str, name: &str, summary: Option<String>) -> Self {
+        let payload = reference(&["components", "schemas", &type_name(side, name)]);
         let (key, name) = (format!("{side}.{}", name.replace(':', "-")), name.to_owned());
         Self { key, name, summary, content_type: "application/json", payload }
     }
@@ -151,11 +164,18 @@ impl Message {
     }
 }
 
-/// What clients say, as it is read.
-fn said_by_clients() -> Vec<Message> {
+/// The type of a message: `ClientPing`, `GatewayConnectionAck`.
+fn type_name(side: &str, name: &str) -> String {
+    let words = std::iter::once(side).chain(name.split(['_', ':']));
+    let capitalized = |word: &str| word[..1].to_uppercase() + &word[1..];
+    words.map(capitalized).collect()
+}
+
+/// The clients' messages, as they are deserialized.
+fn clients_messages() -> Side {
     let mut generator = settings().for_deserialize().into_generator();
     let generator = &mut generator;
-    let mut messages: Vec<Message> = [
+    let described = [
         (
             "connection_init",
             "Who calls, what it can do, and where to go on.",
@@ -215,68 +235,120 @@ fn said_by_clients() -> Vec<Message> {
             fields::<from_client::ParticipantsOf>(generator),
         ),
         ("unsubscribe:participants", "Stop pushing.", fields::<from_client::ParticipantsOf>(generator)),
-    ]
-    .into_iter()
-    .map(|(name, summary, fields)| {
-        let payload = message(name, fields, ("id", request_id()), false);
-        Message::json("client", name, Some(summary.to_owned()), payload)
-    })
-    .collect();
+    ];
+    let mut schemas = definitions(generator);
+    let mut messages = Vec::new();
+    for (name, summary, fields) in described {
+        let fields = message(name, fields, ("id", request_id()), false);
+        schemas.insert(type_name("client", name), titled(&type_name("client", name), fields));
+        messages.push(Message::json("client", name, Some(summary.to_owned())));
+    }
     let layout = "16 bytes, numbers big-endian: `0xE1`; version, 1; codec, 0 pcm16le or 2 opus; flags, 1 pre-roll, 2 back-fill, \
                   4 end; u32, sequence number of the frame in the session; u64, capture time in milliseconds. Then samples, \
                   little-endian, 16 kHz mono unless `audio_config` said otherwise; or an Opus packet.";
     messages.push(Message::binary("client", "sound", "The microphone.", layout));
-    messages
+    Side { messages, schemas }
 }
 
-/// What the gateway says, as it is written: each variant of [`ToClient`].
-fn told_by_the_gateway() -> Vec<Message> {
+/// The gateway's messages, as they are serialized: each variant of [`ToClient`].
+fn gateways_messages() -> Side {
     let mut generator = settings().for_serialize().into_generator();
     let schema = fields::<ToClient>(&mut generator);
     let variants = schema.get("oneOf").and_then(Value::as_array).cloned().expect("an enum has variants");
-    let mut messages: Vec<Message> = variants
-        .into_iter()
-        .map(|mut variant| {
-            let name = variant["properties"]["type"]["const"].as_str().expect("each has a type").to_owned();
-            let summary = variant.as_object_mut().and_then(|variant| variant.remove("description"));
-            let summary = summary.and_then(|summary| summary.as_str().map(str::to_owned));
-            let payload = if UNNUMBERED.contains(&name.as_str()) {
-                variant
-            } else {
-                message(&name, variant, ("seq", sequence_number()), true)
-            };
-            Message::json("gateway", &name, summary, payload)
-        })
-        .collect();
+    let mut schemas = definitions(&mut generator);
+    let mut messages = Vec::new();
+    for variant in variants {
+        let mut variant = flattened(variant, &schemas);
+        let name = variant["properties"]["type"]["const"].as_str().expect("each has a type").to_owned();
+        let summary = variant.as_object_mut().and_then(|variant| variant.remove("description"));
+        let summary = summary.and_then(|summary| summary.as_str().map(str::to_owned));
+        let fields = if UNNUMBERED.contains(&name.as_str()) {
+            variant
+        } else {
+            message(&name, variant, ("seq", sequence_number()), true)
+        };
+        schemas.insert(type_name("gateway", &name), titled(&type_name("gateway", &name), fields));
+        messages.push(Message::json("gateway", &name, summary));
+    }
     let layout = "16 bytes, numbers big-endian: `0xE2`; version, 1; codec, 0 pcm16le; flags, 4 end; u32, generation; \
                   u64, position in samples since `speech_begin`. Then 20 ms of samples, little-endian; less in the last frame.";
     messages.push(Message::binary("gateway", "sound", "The spoken answer.", layout));
-    messages
+    Side { schemas: only_used(schemas, &messages), messages }
 }
 
-/// Schemas of draft 7, which is what AsyncAPI's own are a superset of; each whole in itself.
+/// Schemas of draft 7, of which AsyncAPI's are a superset.
 fn settings() -> SchemaSettings {
     SchemaSettings::draft07().with(|settings| {
         settings.meta_schema = None;
-        settings.inline_subschemas = true;
+        settings.definitions_path = "/components/schemas".into();
     })
 }
 
+/// The schema of a type, with references to the types of its fields.
 fn fields<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     let mut schema: Schema = generator.root_schema_for::<T>();
     schema.remove("title");
+    schema.remove("components");
     schema.to_value()
 }
 
-/// The fields of a message that has none.
+/// The types that schemas of this generator refer to, by name.
+fn definitions(generator: &mut SchemaGenerator) -> Map<String, Value> {
+    let definitions = generator.take_definitions(true);
+    definitions.into_iter().map(|(name, schema)| (name.clone(), titled(&name, schema))).collect()
+}
+
+/// A schema with a title for it and, if it is an enum, for each variant with fields. Generators name types by titles.
+fn titled(title: &str, mut schema: Value) -> Value {
+    schema["title"] = title.into();
+    for variant in schema.get_mut("oneOf").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(name) = variant["properties"]["type"]["const"].as_str().map(str::to_owned) {
+            variant["title"] = type_name(title, &name).into();
+        }
+    }
+    schema
+}
+
+/// Puts the fields of the type that a variant wraps into the variant itself.
+fn flattened(mut variant: Value, schemas: &Map<String, Value>) -> Value {
+    let Some(wrapped) = variant.as_object_mut().and_then(|variant| variant.remove("allOf")) else {
+        return variant;
+    };
+    let name = wrapped[0]["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+    let wrapped = name.and_then(|name| schemas.get(name)).expect("a variant wraps a type with a definition");
+    let fields = wrapped["properties"].as_object().expect("it has fields").clone();
+    variant["properties"].as_object_mut().expect("a variant has a type").extend(fields);
+    let required = wrapped["required"].as_array().expect("some are required").clone();
+    variant["required"].as_array_mut().expect("its type is required").extend(required);
+    variant
+}
+
+/// Leaves out types that nothing refers to.
+fn only_used(mut schemas: Map<String, Value>, messages: &[Message]) -> Map<String, Value> {
+    loop {
+        let text = Value::from(schemas.clone()).to_string();
+        let is_used = |name: &str| {
+            let reference = format!("#/components/schemas/{name}");
+            text.contains(&format!("\"{reference}\""))
+                || messages.iter().any(|message| message.payload["$ref"] == *reference)
+        };
+        let before = schemas.len();
+        schemas.retain(|name, _| is_used(name));
+        if schemas.len() == before {
+            return schemas;
+        }
+    }
+}
+
+/// The schema of a message without fields.
 fn nothing() -> Value {
     json!({ "type": "object" })
 }
 
-/// A message's schema: its `type`, what every message of its side has, and its own fields.
+/// A message's schema: its `type`, the field that every message of its side has, and its own fields.
 fn message(name: &str, mut schema: Value, (common, value): (&str, Value), required: bool) -> Value {
     let schema_of = schema.as_object_mut().expect("a message is an object");
-    // It says what the type is, not what the message does.
+    // It is of the Rust type; the message has a summary.
     schema_of.remove("description");
     let own = schema_of.remove("properties").unwrap_or_else(|| json!({}));
     let mut properties = json!({ "type": { "type": "string", "const": name } });
@@ -294,13 +366,13 @@ fn message(name: &str, mut schema: Value, (common, value): (&str, Value), requir
 }
 
 fn request_id() -> Value {
-    json!({ "type": ["string", "number"], "description": "An `error` about this message carries it as `replyTo`." })
+    json!({ "type": ["string", "number"], "description": "An `error` about this message has it as `replyTo`." })
 }
 
 fn sequence_number() -> Value {
     json!({
         "type": "integer", "format": "uint64", "minimum": 1,
-        "description": "The message's place in the session's sequence.",
+        "description": "The message's number in the session's sequence.",
     })
 }
 

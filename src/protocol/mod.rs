@@ -38,10 +38,7 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{
-        error::{Code, status},
-        ids::Identity,
-    };
+    use crate::{error::Code, http::error::status, ids::Identity};
 
     const PAGE: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -119,7 +116,7 @@ pub(crate) mod tests {
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
             assert_eq!(cells[2], status(code).as_u16().to_string(), "{code}");
         }
-        assert_eq!(rows.len(), 20);
+        assert_eq!(rows.len(), 21);
     }
 
     /// The room encodes its own types; clients decode those of `june-protocol`.

@@ -1,14 +1,15 @@
-//! The three minds a conversation needs, each behind a trait with an embedded default that works
-//! without an account and at least one provider by its real wire protocol.
+//! Providers of the three models that a conversation needs, and of voice activity detection.
 //!
 //! ```text
-//!   16 kHz PCM ──▶ Transcriber ──▶ SpeechEvent ──▶ (turn) ──▶ Thinker ──▶ text ──▶ Speaker ──▶ PCM
+//!   16 kHz PCM ──▶ SpeechToText ──▶ SttEvent ──▶ (turn) ──▶ LanguageModel ──▶ LlmEvent ──▶ TextToSpeech ──▶ PCM
 //! ```
 //!
-//! All three are data in, a stream out: no callbacks, no locks held across a wait. A session joins
-//! a stream with actix's `add_stream`; dropping the stream cancels the work behind it.
-//! Heavy inference never runs on the thread that polls a stream: it goes to a bounded worker pool.
+//! Each role is a trait whose calls return a stream: a session polls it with actix's `add_stream`, and dropping it
+//! cancels the work. Inference never runs on the thread that polls a stream; it runs on a bounded
+//! [`WorkerPool`](inference::worker_pool::WorkerPool). The [`registry`] lists the providers of each role: a new one
+//! is one file and one line there.
 
+mod config;
 pub mod inference;
 pub mod llm;
 pub mod registry;
@@ -23,12 +24,13 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-/// One item of a provider's stream, with an end that cannot be overlooked.
+pub use config::{Choice, GeminiConfig, OpenAiConfig, ProviderConfig, cache_folder};
+
+/// One item of a provider's stream, with an explicit end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamItem<T> {
-    /// More of it.
     More(T),
-    /// That was all; nothing follows.
+    /// Nothing follows.
     Over(Result<(), ProviderError>),
 }
 
@@ -50,16 +52,16 @@ pub fn terminated<T: Send + 'static>(
 /// Why a provider could not do its work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProviderError {
-    /// The part is off; the text says why and how to switch it on.
+    /// The provider is not configured or not installed.
     #[error("not available: {0}")]
     Unavailable(String),
-    /// Every worker is taken and the queue is full: the same call may work in a moment.
+    /// The queue is full: the same call may succeed in a moment.
     #[error("too busy")]
     Busy,
-    /// The provider answered with a refusal (a bad key, a quota, a bad request).
+    /// The provider refused the request (a bad key, a quota, a bad request).
     #[error("refused: {0}")]
     Refused(String),
-    /// The provider could not be reached, or broke off.
+    /// The provider could not be reached, or the connection ended early.
     #[error("connection failed: {0}")]
     Connection(String),
     /// The model or its runtime failed on this input.
@@ -68,8 +70,18 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
-    /// A stream that is nothing but this failure.
-    pub fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
+    /// A stream of this error alone.
+    pub(crate) fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
         stream::iter([Err(self)]).boxed()
+    }
+
+    /// Adds the target of `scripts/setup` that installs what is missing.
+    fn installed_by(self, target: &str) -> Self {
+        match self {
+            Self::Unavailable(problem) => {
+                Self::Unavailable(format!("{problem} (install it with: scripts/setup {target})"))
+            }
+            other @ (Self::Busy | Self::Refused(_) | Self::Connection(_) | Self::Inference(_)) => other,
+        }
     }
 }

@@ -1,15 +1,15 @@
-//! The spoken answer for a client that only plays files: one clip after the other, each of whole
-//! sentences.
+//! Playback for a client that plays files only: one clip after the other, each of whole sentences.
 //!
-//! The first sentence is a clip as soon as it is there; what is spoken while it plays is the next one.
-//! The client says when it has played a clip; where it doesn't, the clock does, a little later.
+//! The first sentence becomes a clip as soon as it is synthesized; what is synthesized while it plays becomes
+//! the next one. The client reports when it has played a clip; without a report the clip counts as played
+//! [`PLAY_TIMEOUT`] after its duration.
 //!
 //! ```text
-//!   position 0        clip being played     ready          still being spoken
-//!   ├─ forgotten ──────┼───────────────┼── next clip ──┼── one sentence ──┤
+//!   position 0        clip being played     ready          being synthesized
+//!   ├─ released ───────┼───────────────┼── next clip ──┼── one sentence ──┤
 //! ```
 //!
-//! Pure, as [`Playout`](super::playout::Playout), which it stands in for.
+//! Pure, like [`StreamPlayback`](super::stream_playback::StreamPlayback).
 
 use std::{
     collections::VecDeque,
@@ -18,10 +18,10 @@ use std::{
 
 use crate::response::{playback::PlaybackEvent, spoken_transcript::SpokenTranscript};
 
-/// How long a client may take to fetch a clip and to say that it was played, beyond what it lasts.
+/// How long a client may take to fetch a clip and to report it as played, beyond its duration.
 pub const PLAY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One spoken answer.
+/// One spoken response.
 #[derive(Debug)]
 pub struct ClipPlayback {
     rate_hz: u32,
@@ -31,11 +31,11 @@ pub struct ClipPlayback {
     base: u64,
     /// Whole sentences end here.
     ready: u64,
-    /// What comes next begins here.
+    /// The next clip begins here.
     next: u64,
     /// The number of the last clip.
     last: u32,
-    /// No sample comes any more.
+    /// All samples have arrived.
     complete: bool,
     script: SpokenTranscript,
     state: State,
@@ -45,16 +45,16 @@ pub struct ClipPlayback {
 enum State {
     /// Nothing is being played.
     Idle,
-    /// The last clip is; it begins at `from`.
+    /// The last clip is being played; it begins at `from`.
     Playing { from: u64, since: Instant },
-    /// The client is away.
+    /// The client is disconnected.
     Paused,
     /// Everything was played.
     Over,
 }
 
 impl ClipPlayback {
-    /// An answer of mono samples at this rate.
+    /// A response of mono samples at this rate, in Hz.
     pub fn new(rate_hz: u32) -> Self {
         Self {
             rate_hz,
@@ -97,7 +97,7 @@ impl ClipPlayback {
         *self = Self::new(self.rate_hz);
     }
 
-    /// How much sound waits to be played.
+    /// How much speech waits to be played.
     pub fn buffered(&self) -> Duration {
         self.to_time(self.total() - self.next)
     }
@@ -108,7 +108,7 @@ impl ClipPlayback {
             self.state = State::Idle;
         }
         let State::Idle = self.state else { return None };
-        // What was played is not asked for again.
+        // What was played is not needed again.
         let played = self.next.saturating_sub(self.base);
         self.samples.drain(..played as usize);
         self.base += played;
@@ -127,8 +127,7 @@ impl ClipPlayback {
         None
     }
 
-    /// The client is through with a clip. One that it was asked to play before another one does not
-    /// count.
+    /// The client has played a clip. Only the latest one counts.
     pub fn played(&mut self, clip: u32) {
         if let State::Playing { .. } = self.state
             && clip == self.last
@@ -143,7 +142,7 @@ impl ClipPlayback {
         Some(since + self.to_time(self.next - from) + PLAY_TIMEOUT)
     }
 
-    /// The client went away: what it had not played yet is played again.
+    /// The client is disconnected: what it had not played yet is played again.
     pub fn pause(&mut self, now: Instant) {
         if !matches!(self.state, State::Over) {
             self.next = self.heard(now);

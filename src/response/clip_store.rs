@@ -1,8 +1,8 @@
-//! Spoken answers as files, for clients that play nothing but URLs: WAV in memory, each under a name
-//! that nobody guesses, for a short time.
+//! Clips for clients that play URLs only: WAV files in memory, each under an unguessable name, for a short
+//! time.
 //!
-//! Bounded: a session has at most four of them, all sessions together 64 MiB. What is over that, or older
-//! than [`LIFETIME`], is let go, oldest first.
+//! Bounded: a session has at most [`MAX_PER_SESSION`] clips, all sessions together 64 MiB. What exceeds that, or
+//! is older than [`LIFETIME`], is removed, oldest first.
 
 use std::{
     collections::VecDeque,
@@ -16,16 +16,16 @@ use rand::{Rng, distr::Alphanumeric};
 
 use crate::{clock, ids::SessionId};
 
-/// How long a clip can be fetched: longer than any of them lasts, and than a player takes to begin.
+/// How long a clip can be fetched: longer than its duration and the time that a player takes to start.
 pub const LIFETIME: Duration = Duration::from_secs(120);
 
-/// The one that is played, the one before, and what a client that came back gets again.
+/// The clip that is played, the one before, and those that a client gets again after it reconnected.
 const MAX_PER_SESSION: usize = 4;
 
-/// The most that all clips may take.
+/// The memory of all clips together.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// 190 bits of chance.
+/// 190 bits of entropy.
 const NAME_LENGTH: usize = 32;
 
 /// The clips of this gateway. Cheap to clone.
@@ -65,7 +65,7 @@ impl Clips {
         shelf.clips.iter().find(|clip| clip.name == name).map(|clip| clip.wav.clone())
     }
 
-    /// Nothing of this session will be fetched any more.
+    /// Removes the clips of a session.
     pub fn forget(&self, session: SessionId) {
         self.shelf.lock().remove_where(|clip| clip.session == session);
     }

@@ -1,29 +1,29 @@
-//! Cuts the text of an answer, as it streams in, into pieces that can be spoken.
+//! Splits the text of a response, as it streams in, into pieces for speech synthesis.
 //!
-//! A piece is a sentence; only the very first may be a clause, because the user waits for it.
+//! A piece is a sentence. The first may be a clause, so that speech starts early.
 
-/// A first clause shorter than this is spoken together with what follows.
+/// A first clause shorter than this is synthesized together with what follows.
 const FIRST_CLAUSE_CHARS: usize = 8;
 
-/// A sentence longer than this is cut at its last clause or word: synthesis takes time in proportion,
-/// and a text without a full stop must not wait for ever.
+/// A longer sentence is split at its last clause or word: synthesis takes time in proportion to the length,
+/// and a text without a full stop must be spoken, too.
 const MAX_CHARS: usize = 240;
 
 /// Words before a full stop that does not end a sentence.
 const ABBREVIATIONS: &[&str] =
     &["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "approx", "a.m", "p.m"];
 
-/// The cutter.
+/// Splits one text.
 #[derive(Debug, Default)]
 pub struct SentenceSplitter {
     /// What is not yet part of a whole piece.
     rest: String,
-    /// Whether a piece was cut off already.
+    /// Whether a piece was produced already.
     begun: bool,
 }
 
 impl SentenceSplitter {
-    /// Takes more of the text; gives the pieces that are whole now.
+    /// Takes more of the text; returns the pieces that are complete now.
     pub fn push(&mut self, delta: &str) -> Vec<String> {
         self.rest.push_str(delta);
         let mut pieces = Vec::new();
@@ -35,7 +35,7 @@ impl SentenceSplitter {
         pieces
     }
 
-    /// The text is complete: gives what is left.
+    /// The text is complete: returns what is left.
     pub fn finish(&mut self) -> Option<String> {
         let mut pieces = Vec::new();
         let rest = std::mem::take(&mut self.rest);

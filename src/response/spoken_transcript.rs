@@ -1,4 +1,4 @@
-//! The sentences of a spoken answer, and where each of them ends among its samples: what was heard, in
+//! The sentences of a spoken response, with the position of each among its samples: maps what was played to
 //! words.
 
 /// The sentences so far.

@@ -1,15 +1,15 @@
-//! Paces the spoken answer to the client: frames of 20 ms, a little ahead of what is being played,
-//! so that a stutter of the network is not heard and a barge-in finds little in flight.
+//! Paces a spoken response to the client: frames of 20 ms, [`LEAD`] ahead of what is being played, so that
+//! network jitter is not audible and a barge-in finds little in flight.
 //!
-//! It also knows how much of the answer was heard: by the client's own word (`playhead`) where it
-//! gives one, else by the clock.
+//! It also tracks how much was heard: by the client's report (`playhead`) where there is one, else by the
+//! clock.
 //!
 //! ```text
 //!   position 0        kept from          played          sent          queued
-//!   ├─ forgotten ────────┼──── for a resume ──┼── the lead ──┼── waiting ──┤
+//!   ├─ released ─────────┼──── for a resume ──┼── the lead ──┼── waiting ──┤
 //! ```
 //!
-//! Pure: it is told what time it is, and says when it wants to be asked again.
+//! Pure: takes the time, and returns its next deadline.
 
 use std::{
     collections::VecDeque,
@@ -18,19 +18,19 @@ use std::{
 
 use crate::response::{playback::PlaybackEvent, spoken_transcript::SpokenTranscript};
 
-/// Length of a frame, in milliseconds (protocol.md §7.9).
+/// Length of a frame, in milliseconds (docs/PROTOCOL.md).
 pub const FRAME_MS: u64 = 20;
 
-/// How far the sending runs ahead of the playing.
+/// How far sending runs ahead of playing.
 pub const LEAD: Duration = Duration::from_millis(400);
 
-/// Frames go out in bunches this long: fewer wake-ups, and still far below the lead.
+/// Frames are sent in batches of this length: fewer wake-ups, and still far below the lead.
 const BUNCH: Duration = Duration::from_millis(60);
 
-/// How much of what was played is kept for a client that comes back and never said how far it got.
+/// How much of what was played is kept for a client that reconnects and never reported its position.
 const RESEND_WINDOW: Duration = Duration::from_secs(5);
 
-/// One spoken answer.
+/// One spoken response.
 #[derive(Debug)]
 pub struct StreamPlayback {
     rate_hz: u32,
@@ -40,9 +40,9 @@ pub struct StreamPlayback {
     base: u64,
     /// The position of the next sample to be sent.
     sent: u64,
-    /// What the client says it played.
+    /// What the client reported as played.
     reported: Option<u64>,
-    /// No sample comes any more.
+    /// All samples have arrived.
     complete: bool,
     /// The frame with the end mark is out.
     end_sent: bool,
@@ -50,21 +50,21 @@ pub struct StreamPlayback {
     clock: Clock,
 }
 
-/// How play-out is related to time.
+/// How playback relates to time.
 #[derive(Clone, Copy, Debug)]
 enum Clock {
     /// Nothing to play: at this position.
     Stopped { at: u64 },
     /// The sample at `position` is played at `at`.
     Running { position: u64, at: Instant },
-    /// The client is away; it had played this far.
+    /// The client is disconnected; it had played this far.
     Paused { at: u64 },
     /// Everything was played.
     Over,
 }
 
 impl StreamPlayback {
-    /// An answer of mono samples at this rate.
+    /// A response of mono samples at this rate, in Hz.
     pub fn new(rate_hz: u32) -> Self {
         Self {
             rate_hz,
@@ -95,7 +95,7 @@ impl StreamPlayback {
         self.complete = true;
     }
 
-    /// How much sound waits to be sent.
+    /// How much speech waits to be sent.
     pub fn buffered(&self) -> Duration {
         self.to_time(self.total() - self.sent)
     }
@@ -130,7 +130,7 @@ impl StreamPlayback {
             self.clock = Clock::Over;
             events.push(PlaybackEvent::Finished);
         } else if !self.sendable() && played >= self.sent {
-            // The synthesis is slower than the playing: the clock waits for it.
+            // Synthesis is slower than playback: the clock waits for it.
             self.clock = Clock::Stopped { at: self.sent };
         }
         self.forget(played);
@@ -150,20 +150,20 @@ impl StreamPlayback {
         Some(time_of(next.saturating_sub(self.to_samples(LEAD))))
     }
 
-    /// The client says how far it got, in milliseconds.
+    /// The client reports how much it has played, in milliseconds.
     pub fn reported(&mut self, played_ms: u64) {
         let played = (played_ms * u64::from(self.rate_hz) / 1000).min(self.sent);
         self.reported = Some(self.reported.unwrap_or_default().max(played));
     }
 
-    /// The client went away: nothing is sent, the clock stands still.
+    /// The client is disconnected: nothing is sent, the clock stops.
     pub fn pause(&mut self, now: Instant) {
         if !matches!(self.clock, Clock::Over) {
             self.clock = Clock::Paused { at: self.heard(now) };
         }
     }
 
-    /// The client is back: it gets everything from what it had played on, again where need be.
+    /// The client is back: it gets everything after what it had played, again where necessary.
     pub fn resume(&mut self, now: Instant) {
         if let Clock::Paused { at } = self.clock {
             let from = at.max(self.base);
@@ -176,8 +176,8 @@ impl StreamPlayback {
     /// How much was heard, in samples.
     fn heard(&self, now: Instant) -> u64 {
         match self.reported {
-            // A report is as old as the way of a message; what the clock adds since is not counted:
-            // better a word too few in the history than one that nobody heard.
+            // The time since the report is not added: the history should rather miss a word that was
+            // heard than have one that was not.
             Some(reported) => reported,
             None => self.played(now),
         }
@@ -193,7 +193,7 @@ impl StreamPlayback {
         self.script.before(self.heard(now))
     }
 
-    /// Whether a frame could be sent if its time had come: a whole one, or the rest of a complete answer.
+    /// Whether a frame is ready: a whole one, or the rest of a complete response.
     fn sendable(&self) -> bool {
         let left = self.total() - self.sent;
         if self.complete { !self.end_sent } else { left >= self.to_samples(Duration::from_millis(FRAME_MS)) }
@@ -215,7 +215,7 @@ impl StreamPlayback {
         self.base + self.samples.len() as u64
     }
 
-    /// Lets go of samples that no client will ask for again.
+    /// Releases samples that no client needs again.
     fn forget(&mut self, played: u64) {
         let needed = match self.reported {
             Some(reported) => reported,

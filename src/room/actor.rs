@@ -334,7 +334,7 @@ impl RoomActor {
         };
         let (name, asked_at) = (self.name.clone(), clock::now());
         self.reconciler.asked(asked_at, rand::rng().random());
-        let listed = async move { api.participants(&name).await };
+        let listed = async move { api.participants(&name).await.map_err(ApiError::from) };
         ctx.spawn(listed.into_actor(self).map(move |listed, actor, ctx| actor.listed(asked_at, listed, ctx)));
     }
 

@@ -76,7 +76,7 @@ impl Rooms {
     /// be there. Webhooks tell the same sooner, where they arrive.
     fn enforce(&self, room: &RoomName, identity: &Identity) {
         if let Some(api) = &self.shared.api {
-            self.shared.deny.seen(api, room, identity);
+            self.shared.deny.enforce(api, room, identity);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
     WrapFuture,
 };
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use crate::{
     clock,
     consumers::Consumers,
     error::Close,
-    ids::{RoomName, TurnId, UtteranceId},
+    ids::{RoomName, SessionId, TurnId, UserId, UtteranceId},
     livekit::agent::{Agent, AgentEvent, Agents},
     protocol::{Profile, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
@@ -38,7 +38,6 @@ use crate::{
             Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, SocketEvent,
             SocketHandle, Undelivered,
         },
-        registry::SessionRegistry,
     },
     store::history::{self, Entry, HistoryItem, HistoryStore},
     telemetry,
@@ -78,14 +77,22 @@ pub struct Services {
     pub tts: Option<Arc<dyn TextToSpeech>>,
 }
 
+/// Whoever started the actor, and what it has to know of it. Neither call blocks.
+pub trait SessionOwner: Send + Sync {
+    /// Devices of this user fight for their session: further ones are refused until then.
+    fn refuse_takeovers(&self, user: &UserId, until: Instant);
+
+    /// The session ended, and its actor stops.
+    fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>);
+}
+
 // --- State ------------------------------------------------------------------------------------
 
 /// One session at work.
 pub struct SessionActor {
     session: Session,
     services: Arc<Services>,
-    /// Where to sign off.
-    registry: SessionRegistry,
+    owner: Arc<dyn SessionOwner>,
     /// The attached socket and those that are being closed.
     sockets: Vec<SocketHandle>,
     /// The transcription stream of the open utterance.
@@ -108,12 +115,12 @@ pub struct SessionActor {
 
 impl SessionActor {
     /// The actor of a session that no client is attached to yet.
-    pub fn new(info: SessionInfo, services: Arc<Services>, registry: SessionRegistry) -> Self {
+    pub fn new(info: SessionInfo, services: Arc<Services>, owner: Arc<dyn SessionOwner>) -> Self {
         let session = Session::new(info, services.config.clone(), clock::now(), clock::unix_ms());
         Self {
             session,
             services,
-            registry,
+            owner,
             sockets: Vec::new(),
             utterance: None,
             llm: None,
@@ -192,7 +199,7 @@ impl SessionActor {
             Effect::ForwardStream(message) => {
                 self.services.consumers.tell(&self.session.info().user, || serde_json::json!(message));
             }
-            Effect::RefuseUntil(until) => self.registry.refuse_until(&self.session.info().user, until),
+            Effect::RefuseUntil(until) => self.owner.refuse_takeovers(&self.session.info().user, until),
             Effect::Save(item, turn) => self.save(item, turn, ctx),
             Effect::JoinRoom => self.join_room(ctx),
             Effect::LeaveRoom => self.agent = None,
@@ -317,14 +324,15 @@ impl SessionActor {
         }));
     }
 
-    /// Loads what the user and the gateway said in earlier sessions.
+    /// Loads what the user and the gateway said in earlier sessions. Messages wait meanwhile: the first
+    /// response must know it.
     fn remember(&self, ctx: &mut Context<Self>) {
         let items = self.services.config.memory;
         if items == 0 {
             return;
         }
         let earlier = self.services.history.newest(&self.session.info().user, items);
-        ctx.spawn(earlier.into_actor(self).map(|earlier, actor, ctx| match earlier {
+        ctx.wait(earlier.into_actor(self).map(|earlier, actor, ctx| match earlier {
             Ok(saved) => {
                 let messages = saved.into_iter().filter_map(chat_message).collect();
                 actor.step(Input::Remembered(messages), ctx);
@@ -362,7 +370,7 @@ impl SessionActor {
         let id = self.session.info().id;
         self.services.clips.forget(id);
         self.services.consumers.ended(id);
-        self.registry.ended(id, reason, &ctx.address());
+        self.owner.ended(id, reason, &ctx.address());
         // Items on their way to the disk get there without this actor: the store has them already.
         ctx.stop();
     }

@@ -1,34 +1,34 @@
-//! Which of a user's voices is heard: the microphone may come as a LiveKit track, as LiveKit data
-//! packets and over the WebSocket, but only one of them at a time goes on to the listener.
+//! Selects one audio source of a user: the microphone may come as a LiveKit track, as LiveKit data packets and
+//! over the WebSocket, but only one of them at a time goes to voice detection.
 //!
-//! The one that is heard stays until it has been silent for [`SILENT_AFTER`]; then whichever brings
-//! sound takes over. Silent means that no sound *arrives*: a quiet room still sends samples.
+//! The active source stays until it has delivered nothing for [`SILENT_AFTER`]; then any other that delivers
+//! audio takes over. A quiet room still delivers samples.
 
 use std::time::{Duration, Instant};
 
 use crate::protocol::edge_v1::to_client::{MediaReason, MediaSource};
 
-/// How long the active source brings nothing before another one may take over.
+/// How long the active source delivers nothing before another one may take over.
 pub const SILENT_AFTER: Duration = Duration::from_millis(500);
 
 /// The sources of one session.
 #[derive(Debug)]
 pub struct AudioSourceSelector {
     active: MediaSource,
-    /// Sound is expected from the active source, and none has come yet.
+    /// Audio is expected from the active source, and none has come yet.
     expected: bool,
-    /// When the active source last brought sound.
+    /// When the active source last delivered audio.
     heard_at: Option<Instant>,
     /// When pre-roll last came, whichever source is active.
     pre_roll_at: Option<Instant>,
 }
 
-/// What to do with sound that came.
+/// What to do with audio that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It is the active source's: listen to it.
+    /// From the active source: use it.
     Heard,
-    /// It is the active source's from now on: forget half a frame of the other one, and listen.
+    /// Its source is active from now on: use it; it does not continue the other one's.
     Switched(MediaReason),
     /// Another source is active: drop it.
     Ignored,
@@ -41,22 +41,22 @@ impl Default for AudioSourceSelector {
 }
 
 impl AudioSourceSelector {
-    /// The source that is heard at the moment.
+    /// The active source.
     pub fn active(&self) -> MediaSource {
         self.active
     }
 
-    /// When something was last heard: sound of the active source, or pre-roll.
+    /// When audio was last used: of the active source, or pre-roll.
     pub fn heard_at(&self) -> Option<Instant> {
         self.heard_at.max(self.pre_roll_at)
     }
 
-    /// How long ago sound came from the active source.
+    /// How long ago audio came from the active source.
     pub fn age(&self, now: Instant) -> Option<Duration> {
         self.heard_at.map(|at| now.saturating_duration_since(at))
     }
 
-    /// Sound came from `source`.
+    /// Audio came from `source`.
     pub fn admit(&mut self, source: MediaSource, now: Instant) -> Admission {
         if source == self.active && !self.expected {
             self.heard_at = Some(now);
@@ -74,9 +74,8 @@ impl AudioSourceSelector {
         Admission::Switched(reason)
     }
 
-    /// Pre-roll came on the control channel. It is heard where no sound comes from elsewhere: there the
-    /// same was heard already. It makes nothing the active source, since what follows it may come from
-    /// the room.
+    /// Pre-roll came on the control channel. It is used unless a source in the room delivers audio, which has the
+    /// same samples. It does not change the active source, since what follows may come from the room.
     pub fn admit_pre_roll(&mut self, now: Instant) -> bool {
         let heard = match self.active {
             MediaSource::Ws | MediaSource::None => true,
@@ -88,13 +87,13 @@ impl AudioSourceSelector {
         heard
     }
 
-    /// The active source has brought nothing for long enough to act on it: that is done now.
+    /// The active source has delivered nothing for too long, and that was handled.
     pub fn stalled(&mut self) {
         self.heard_at = None;
         self.pre_roll_at = None;
     }
 
-    /// Sound is expected on the control channel, since the room brings none. True if that is a change.
+    /// Audio is expected on the control channel, since the room delivers none. True if that is a change.
     pub fn fall_back(&mut self) -> bool {
         let change = self.active != MediaSource::Ws;
         if change {
@@ -105,14 +104,14 @@ impl AudioSourceSelector {
         change
     }
 
-    /// The room may bring sound again: it need not come on the control channel, where none came.
+    /// The room may deliver audio again: none is expected on the control channel, where none came.
     pub fn room_is_back(&mut self) {
         if std::mem::take(&mut self.expected) {
             self.active = MediaSource::None;
         }
     }
 
-    /// The client is back, and may go on in the middle of a word.
+    /// The client resumed, and may continue in the middle of a word.
     pub fn resumed(&mut self, now: Instant) {
         if self.active == MediaSource::Ws && self.heard_at.is_some() {
             self.heard_at = Some(now);

@@ -1,32 +1,32 @@
-//! Watches for a microphone that should bring sound through the room and does not. Pure.
+//! Notices when a microphone should deliver audio through the room and does not. Pure.
 //!
 //! ```text
-//!             no sound for 5 s                    no sound for 5 s, again
+//!             no audio for 5 s                    no audio for 5 s, again
 //!   Watching ──────────────────▶ Watching (asked) ───────────────────────▶ GivenUp
-//!      ▲      Ask: join again         │ sound                Fall back: send it here │
-//!      └──────────────────────────────┴────────────────────────────────────────── sound
+//!      ▲      Ask: join again         │ audio                Fall back: send it here │
+//!      └──────────────────────────────┴────────────────────────────────────────── audio
 //! ```
 //!
-//! A client is asked once in [`COOL_DOWN`] at most: what breaks again within it is the second failure.
+//! A client is asked to join again once per [`COOL_DOWN`] at most: a gap within it is the second failure.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing may come where sound is expected.
+/// How long nothing may come where audio is expected.
 pub const MAX_GAP: Duration = Duration::from_secs(5);
 
-/// The shortest time from one wish to join the room again to the next.
+/// The shortest time between two requests to join the room again.
 pub const COOL_DOWN: Duration = Duration::from_secs(30);
 
-/// What is to be done about a gap.
+/// What to do about a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Give the client a fresh token: it is to join again.
+    /// Send the client a fresh token, so that it joins again.
     Ask,
-    /// The client is to send its sound on the control channel.
+    /// Expect the client's audio on the control channel.
     FallBack,
 }
 
-/// The watch.
+/// The watchdog.
 #[derive(Debug, Default)]
 pub struct AudioWatchdog {
     state: State,
@@ -36,18 +36,18 @@ pub struct AudioWatchdog {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// No sound is expected.
+    /// No audio is expected.
     #[default]
     Off,
     Watching {
         quiet_since: Instant,
     },
-    /// Everything was tried.
+    /// The client was asked, in vain.
     GivenUp,
 }
 
 impl AudioWatchdog {
-    /// Sound is expected, or is not any more.
+    /// Audio is expected, or not any more.
     pub fn expect(&mut self, sound: bool, now: Instant) {
         self.state = match (self.state, sound) {
             (_, false) => State::Off,
@@ -56,7 +56,7 @@ impl AudioWatchdog {
         };
     }
 
-    /// Sound came, if only silence.
+    /// Audio came, if only silence.
     pub fn heard(&mut self, now: Instant) {
         if self.state != State::Off {
             self.state = State::Watching { quiet_since: now };
@@ -71,7 +71,7 @@ impl AudioWatchdog {
         }
     }
 
-    /// What a gap that has lasted calls for.
+    /// What to do about a gap that is long enough.
     pub fn due(&mut self, now: Instant) -> Option<Step> {
         if self.deadline().is_none_or(|at| now < at) {
             return None;

@@ -16,8 +16,8 @@ use std::{
 };
 
 use crate::{
-    auth::Principal,
-    error::{ApiError, Close, Code},
+    auth::{AuthError, Principal},
+    error::{Close, Code},
     ids::RoomName,
     protocol::{
         DecodeError, Profile, ToClient,
@@ -264,7 +264,7 @@ impl Connection {
     /// The token that the client brought was verified.
     pub(super) fn token_verified(
         &mut self,
-        result: Result<Principal, ApiError>,
+        result: Result<Principal, AuthError>,
         id: Option<String>,
         out: &mut Out<'_>,
     ) {
@@ -278,7 +278,7 @@ impl Connection {
                 principal
             }
             Ok(_) => return out.error(Code::Forbidden, "the token is for another user or session", id),
-            Err(error) => return out.error(error.code, error.message, id),
+            Err(error) => return out.error(error.code(), error.to_string(), id),
         };
         let end = TokenEnd::of(&principal, out.now, out.unix_ms() / 1000);
         let expires_at = end.as_ref().map(|end| end.unix_s);

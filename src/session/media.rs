@@ -306,7 +306,7 @@ impl Media {
             self.microphone_in_room(out);
         }
         let in_room = matches!(self.selector.active(), MediaSource::Livekit | MediaSource::Data);
-        let steps = self.client_vad.said(speech, in_room, out.now);
+        let steps = self.client_vad.update(speech, in_room, out.now);
         self.client_vad_steps(steps, out)
     }
 
@@ -319,7 +319,7 @@ impl Media {
                     events.extend(self.with_detector(out, UtteranceDetector::close));
                 }
                 client_vad::Step::Close => {}
-                client_vad::Step::HearRoom(subscribe) => out.push(Effect::SubscribeMicrophone(subscribe)),
+                client_vad::Step::Subscribe(subscribe) => out.push(Effect::SubscribeMicrophone(subscribe)),
             }
         }
         events

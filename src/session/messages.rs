@@ -1,4 +1,4 @@
-//! What a [`SessionActor`](super::actor::SessionActor) is told, by whom, and what it holds of a socket.
+//! The messages of a [`SessionActor`](super::actor::SessionActor), and its handle to a socket.
 
 use std::time::Instant;
 
@@ -15,10 +15,10 @@ use crate::{
     ws::send_queue::{SendError, SendQueue},
 };
 
-/// The session's hold on a socket: its number, and the way into it.
+/// A handle to a socket: its number and its send queue.
 #[derive(Clone)]
 pub struct SocketHandle {
-    /// Told apart by when they came.
+    /// A newer socket has a higher number.
     pub id: SocketId,
     send_queue: SendQueue,
     /// Where the client reaches the gateway, `https://host`.
@@ -36,7 +36,7 @@ impl SocketHandle {
         self.send_queue.send(frame)
     }
 
-    /// The way into it, for somebody else who has something to say.
+    /// Its send queue.
     pub fn send_queue(&self) -> &SendQueue {
         &self.send_queue
     }
@@ -86,11 +86,11 @@ impl TokenEnd {
     }
 }
 
-/// News from an attached socket.
+/// An event of an attached socket.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct FromSocket {
-    /// Which one; the session ignores one that was replaced.
+    /// The socket; the session ignores one that was replaced.
     pub id: u64,
     /// What.
     pub event: SocketEvent,
@@ -117,22 +117,22 @@ pub enum SocketEvent {
 #[rtype(result = "()")]
 pub struct MicrophonePublished;
 
-/// The client was given a LiveKit token; from REST.
+/// The client was given a LiveKit token over REST.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LivekitTokenIssued;
 
-/// A consumer has something to say to the client.
+/// A consumer sends a message to the client.
 #[derive(Message)]
 #[rtype(result = "Result<(), Undelivered>")]
 pub struct Deliver(pub String);
 
-/// Why a client was not told what a consumer had to say.
+/// Why a consumer's message did not reach the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undelivered {
-    /// It is not there.
+    /// No client is attached.
     Away,
-    /// It does not take what it is sent.
+    /// Its send queue is full.
     Busy,
 }
 

@@ -1,103 +1,103 @@
-//! What the gateway wants of the client's microphone, said again until it is seen to be done.
+//! The desired state of the client's microphone, sent again until it is observed.
 //!
-//! "Sent" is not "applied": a message may go into a socket that is already dead. The wish is repeated
-//! on every attach, and every [`RESEND`] until the client acknowledges it or sound arrives.
+//! Sent is not applied: a message may go into a socket that is already dead. The state is sent on every
+//! attach, and every [`RESEND`] until the client acknowledges it or audio arrives.
 
 use std::time::{Duration, Instant};
 
-/// How long to wait for sound or an acknowledgement before asking again.
+/// How long to wait for audio or an acknowledgement before it is sent again.
 pub const RESEND: Duration = Duration::from_secs(10);
 
-/// How long glasses must be away before their microphone is turned off: a blip is none.
+/// How long glasses must be disconnected before their microphone is turned off.
 pub const HOLD_DOWN: Duration = Duration::from_secs(3);
 
-/// The wish.
+/// The desired state.
 #[derive(Debug)]
 pub struct MicrophoneControl {
     on: bool,
-    /// Counts changes of the wish.
+    /// Counts changes.
     version: u64,
-    /// When it was last said; none while nobody is there to hear it, or once it is seen to be done.
+    /// When it was last sent; none while no client is attached, or once it was observed.
     asked_at: Option<Instant>,
-    /// When it is to be said, because the client cannot take it yet.
+    /// When to send it, because the client does not accept it yet.
     ask_at: Option<Instant>,
-    /// When it is to be off.
+    /// When to turn it off.
     off_at: Option<Instant>,
 }
 
 impl Default for MicrophoneControl {
-    /// On: a voice gateway listens.
+    /// On.
     fn default() -> Self {
         Self { on: true, version: 1, asked_at: None, ask_at: None, off_at: None }
     }
 }
 
 impl MicrophoneControl {
-    /// Whether the microphone is wanted.
+    /// Whether the microphone should be on.
     pub fn on(&self) -> bool {
         self.on
     }
 
-    /// The number of the wish.
+    /// The number of the last change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Wants it on or off. True if that is news, to be said at once.
-    pub fn want(&mut self, on: bool) -> bool {
-        let news = self.on != on;
-        if news {
+    /// Changes the state. True if it changed, and is to be sent at once.
+    pub fn set(&mut self, on: bool) -> bool {
+        let changed = self.on != on;
+        if changed {
             self.on = on;
             self.version += 1;
         }
-        news
+        changed
     }
 
-    /// The wish was said.
+    /// The state was sent.
     pub fn asked(&mut self, now: Instant) {
         self.asked_at = Some(now);
         self.ask_at = None;
     }
 
-    /// The wish is to be said at this time.
+    /// The state is to be sent at this time.
     pub fn ask_at(&mut self, at: Instant) {
         self.ask_at = Some(at);
     }
 
-    /// The glasses behind the client came or went. True if the wish is to be said at once.
+    /// The glasses behind the client connected or disconnected. True if the state is to be sent at once.
     pub fn glasses(&mut self, connected: bool, now: Instant) -> bool {
         if connected {
             self.off_at = None;
-            self.want(true);
+            self.set(true);
         } else if self.on {
             self.off_at.get_or_insert(now + HOLD_DOWN);
         }
         connected
     }
 
-    /// The client did as wished, or sound came: no need to ask again.
+    /// The client applied it, or audio came: it is not sent again.
     pub fn observed(&mut self) {
         self.asked_at = None;
     }
 
-    /// The client acknowledged the wish with this number.
+    /// The client acknowledged the change with this number.
     pub fn acknowledged(&mut self, version: u64) {
         if version == self.version {
             self.asked_at = None;
         }
     }
 
-    /// When to ask, or to ask again.
+    /// When to send it, or to send it again.
     pub fn deadline(&self) -> Option<Instant> {
         let again = self.asked_at.filter(|_| self.on).map(|at| at + RESEND);
         [again, self.ask_at, self.off_at].into_iter().flatten().min()
     }
 
-    /// Time has passed; the wish is to be said after it.
+    /// The deadline has come; the state is to be sent after this.
     pub fn tick(&mut self, now: Instant) {
         if self.off_at.is_some_and(|at| now >= at) {
             self.off_at = None;
-            self.want(false);
+            self.set(false);
         }
     }
 }
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn only_a_change_is_news() {
         let mut microphone = MicrophoneControl::default();
-        assert!(!microphone.want(true));
-        assert!(microphone.want(false));
+        assert!(!microphone.set(true));
+        assert!(microphone.set(false));
         assert_eq!(microphone.version(), 2);
     }
 }

@@ -53,8 +53,8 @@ pub use self::{
 };
 use crate::{
     audio::Pcm,
-    auth::{Authenticator, Principal},
-    error::{ApiError, Code},
+    auth::{AuthError, Authenticator, Principal},
+    error::Code,
     ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
     livekit::{agent::AgentState, room_token::RoomTokenVerifier},
     protocol::{
@@ -146,7 +146,7 @@ pub enum Input {
     /// A client sent audio without one.
     UplinkPcm(SocketId, Bytes),
     /// The answer to [`Effect::VerifyToken`]; with the `id` of the client's message.
-    TokenVerified(SocketId, Option<String>, Result<Principal, ApiError>),
+    TokenVerified(SocketId, Option<String>, Result<Principal, AuthError>),
     /// A client was given a LiveKit token over REST.
     LivekitTokenIssued,
     /// The user's microphone is in the room, as LiveKit says.
@@ -415,8 +415,7 @@ impl Router<'_> {
         // What is known of a client's audio is what arrived, before it says what it sent.
         let sent = resume.as_ref().map(|resume| resume.last_audio_seq);
         let last_audio_seq = sent.and(self.media.last_audio_seq());
-        let events = self.media.attaching(resume.is_some(), &mut self.out);
-        self.speech(events);
+        let ended = self.media.attaching(resume.is_some(), &mut self.out);
         let missed = resume.and_then(|resume| self.out.missed(resume.last_server_seq));
         let resumed = missed.is_some();
         self.acknowledge(resumed, init.capabilities.wants_livekit(), last_audio_seq);
@@ -436,6 +435,8 @@ impl Router<'_> {
         let epoch = self.connection.epoch();
         tracing::info!(session.id = %session, device.id = %device, epoch, resumed, "client attached");
 
+        // The acknowledgement comes first, whatever the attachment ended.
+        self.speech(ended);
         let events = self.media.uplink_attached(sent, &mut self.out);
         self.speech(events);
     }

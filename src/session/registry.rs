@@ -1,4 +1,4 @@
-//! Finds a session, or starts it: the one place that knows which sessions are at work on this machine.
+//! Finds the actor of a session, or starts it: knows which sessions are live on this machine.
 
 use std::{
     sync::{
@@ -14,293 +14,392 @@ use dashmap::{DashMap, Entry};
 use crate::{
     auth::Principal,
     clock,
-    error::{ApiError, Code},
     ids::{RoomName, SessionId, UserId, suffix},
     protocol::edge_v1::{from_client::Resume, to_client::EndReason},
     session::{
         SessionInfo, SocketId,
-        actor::{Services, SessionActor},
+        actor::{Services, SessionActor, SessionOwner},
         messages::End,
     },
     store::{
-        sessions::{LivekitRoom, SessionRecord, SessionStore},
-        sled::DiskError,
+        StoreError,
+        sessions::{LivekitRoom, SessionChange, SessionRecord, SessionStore},
     },
 };
 
+/// Why a session is not to be had.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegistryError {
+    /// There is no such session, or it has ended.
+    #[error("there is no such session, or it has ended")]
+    NotFound,
+    /// The session belongs to another user.
+    #[error("the session is another user's")]
+    OtherUser,
+    /// The store does not know now.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The sessions of this machine. Cheap to clone.
+///
+/// Reading a session changes nothing: what is read is its record with its state of this moment. An end is
+/// recorded by [`end`](Self::end), by the actor when it stops, and by
+/// [`close_abandoned`](Self::close_abandoned).
 #[derive(Clone)]
 pub struct SessionRegistry {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    records: SessionStore,
+    store: Arc<dyn SessionStore>,
     services: Arc<Services>,
-    live: DashMap<SessionId, Addr<SessionActor>>,
+    live: DashMap<SessionId, Live>,
     arbiters: Vec<ArbiterHandle>,
-    /// Where the next session runs.
     next_arbiter: AtomicUsize,
     next_socket: AtomicU64,
-    /// Users whose devices fight for a session, and until when a newcomer is refused.
-    crowded: DashMap<UserId, Instant>,
-    /// When this gateway began: sessions of its earlier life have their grace from then.
+    /// Users whose devices fight for a session, and until when further devices are refused.
+    refused: DashMap<UserId, Instant>,
+    /// When this process began: sessions of an earlier one have their grace from then.
     began: Instant,
 }
 
-impl From<DiskError> for ApiError {
-    fn from(error: DiskError) -> Self {
-        Self::internal(error)
+/// A session that has an actor, or had one until a moment ago.
+enum Live {
+    Running {
+        actor: Addr<SessionActor>,
+        user: UserId,
+    },
+    /// Its actor has stopped, and the end is on its way into the store.
+    Ending(EndReason),
+}
+
+impl Live {
+    fn actor(&self) -> Option<&Addr<SessionActor>> {
+        match self {
+            Self::Running { actor, .. } => Some(actor).filter(|actor| actor.connected()),
+            Self::Ending(_) => None,
+        }
     }
 }
 
 impl SessionRegistry {
-    /// An empty directory, whose sessions run on these arbiters.
-    pub fn new(records: SessionStore, services: Arc<Services>, arbiters: Vec<ArbiterHandle>) -> Self {
-        assert!(!arbiters.is_empty(), "actors need somewhere to run");
+    /// A registry without live sessions; their actors will run on these arbiters.
+    pub fn new(store: Arc<dyn SessionStore>, services: Arc<Services>, arbiters: Vec<ArbiterHandle>) -> Self {
+        assert!(!arbiters.is_empty(), "actors need an arbiter to run on");
         let shared = Shared {
-            records,
+            store,
             services,
             live: DashMap::new(),
             arbiters,
             next_arbiter: AtomicUsize::new(0),
             next_socket: AtomicU64::new(1),
-            crowded: DashMap::new(),
+            refused: DashMap::new(),
             began: clock::now(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Makes a session. LiveKit is not asked: it makes the room when somebody joins it.
-    pub fn create(&self, user: &UserId) -> Result<SessionRecord, ApiError> {
-        let record = SessionRecord {
-            session_id: SessionId::new(),
-            room: RoomName::for_user(user, &suffix()),
-            user_id: user.clone(),
-            created_ms: clock::unix_ms(),
-            generation_base: 0,
-            ended: None,
-            livekit_room: None,
-        };
-        self.shared.records.create(record.clone())?;
+    // --- Records ---
+
+    /// Creates a session. LiveKit is not called: it creates the room when somebody joins it.
+    pub async fn create(&self, user: &UserId) -> Result<SessionRecord, RegistryError> {
+        let room = RoomName::for_user(user, &suffix());
+        let record = new_record(SessionId::new(), user, room);
+        self.shared.store.create(record.clone()).await?;
         Ok(record)
     }
 
     /// A session that has not ended.
-    pub fn get(&self, id: SessionId) -> Result<SessionRecord, ApiError> {
-        let record = self.shared.records.get(id)?.map(|record| self.present(record));
-        record.filter(|record| record.ended.is_none()).ok_or_else(ApiError::no_such_session)
+    pub async fn get(&self, id: SessionId) -> Result<SessionRecord, RegistryError> {
+        let record = self.find(id).await?;
+        record.filter(|record| record.ended.is_none()).ok_or(RegistryError::NotFound)
     }
 
-    /// A record as things are now. After a restart, by `kill -9` too, nobody knows since when a client is
-    /// away: each session of the earlier life has its grace again, and is over where nobody came by then.
-    fn present(&self, record: SessionRecord) -> SessionRecord {
-        let in_time = clock::now() < self.shared.began + self.shared.services.config.grace;
-        let unused = record.generation_base == 0;
-        if record.ended.is_some() || unused || in_time || self.live(record.session_id).is_some() {
-            return record;
+    /// A session, ended or not.
+    pub async fn get_any(&self, id: SessionId) -> Result<SessionRecord, RegistryError> {
+        self.find(id).await?.ok_or(RegistryError::NotFound)
+    }
+
+    /// The session of a room, ended or not.
+    pub async fn of_room(&self, room: &RoomName) -> Result<Option<SessionRecord>, RegistryError> {
+        Ok(self.shared.store.of_room(room).await?.map(|record| self.current(record)))
+    }
+
+    /// The session that a user's token is for: the one it names, or their newest; none if that has ended.
+    pub async fn newest_of(&self, principal: &Principal) -> Result<Option<SessionRecord>, RegistryError> {
+        let record = match principal.session {
+            Some(id) => self.find(id).await?,
+            None => self.of_user(&principal.user).await?,
+        };
+        Ok(record.filter(|record| record.ended.is_none() && record.user_id == principal.user))
+    }
+
+    /// At most `limit` sessions, newest first, ended or not; only those older than `before`, if that is
+    /// given.
+    pub async fn newest(
+        &self,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, RegistryError> {
+        let newest = self.shared.store.newest(before, limit).await?;
+        Ok(newest.into_iter().map(|record| self.current(record)).collect())
+    }
+
+    async fn find(&self, id: SessionId) -> Result<Option<SessionRecord>, RegistryError> {
+        Ok(self.shared.store.get(id).await?.map(|record| self.current(record)))
+    }
+
+    async fn of_user(&self, user: &UserId) -> Result<Option<SessionRecord>, RegistryError> {
+        Ok(self.shared.store.of_user(user).await?.map(|record| self.current(record)))
+    }
+
+    /// A record with its state of this moment. Nobody knows how long a client was away when this process
+    /// began: each session of an earlier one has its grace again, and has ended if nobody came back by then.
+    fn current(&self, mut record: SessionRecord) -> SessionRecord {
+        if record.ended.is_none() {
+            record.ended = match self.shared.live.get(&record.session_id).as_deref() {
+                Some(Live::Running { .. }) => None,
+                Some(Live::Ending(reason)) => Some(*reason),
+                None => self.is_abandoned(&record).then_some(EndReason::GraceExpired),
+            };
         }
-        self.close(record.session_id, EndReason::GraceExpired);
-        SessionRecord { ended: Some(EndReason::GraceExpired), ..record }
+        record
     }
 
-    /// The session of a room, also one that has ended.
-    pub fn of_room(&self, room: &RoomName) -> Result<Option<SessionRecord>, DiskError> {
-        self.shared.records.of_room(room)
+    /// Whether nobody came back to this session, which has no actor.
+    fn is_abandoned(&self, record: &SessionRecord) -> bool {
+        record.generation_base > 0 && clock::now() >= self.shared.began + self.shared.services.config.grace
     }
 
-    /// A session, also one that has ended.
-    pub fn get_any(&self, id: SessionId) -> Result<SessionRecord, ApiError> {
-        self.shared.records.get(id)?.ok_or_else(ApiError::no_such_session)
+    /// LiveKit has a room. Gives the session of the room, if it is one's.
+    pub async fn room_created(
+        &self,
+        room: &RoomName,
+        created: LivekitRoom,
+    ) -> Result<Option<SessionRecord>, RegistryError> {
+        let Some(record) = self.of_room(room).await? else { return Ok(None) };
+        if record.livekit_room.as_ref() == Some(&created) {
+            return Ok(Some(record));
+        }
+        let changed =
+            self.shared.store.change(record.session_id, SessionChange::RoomCreated(created)).await?;
+        Ok(changed.map(|record| self.current(record)))
     }
 
-    /// The session a client is to be attached to: the one it wants to resume, else the one its token is
-    /// for, else its user's newest. Where that one's grace is over, a new one; where it was ended on
-    /// purpose, none.
-    pub fn attachable(&self, grant: &Principal, resume: Option<&Resume>) -> Result<SessionRecord, ApiError> {
-        let records = &self.shared.records;
+    // --- Attaching ---
+
+    /// The session that a client is to be attached to: the one it wants to resume, else the one its token is
+    /// for, else its user's newest. A new one if that ran out of grace; none if it was ended on purpose.
+    pub async fn attachable(
+        &self,
+        principal: &Principal,
+        resume: Option<&Resume>,
+    ) -> Result<SessionRecord, RegistryError> {
         let resumed = resume.filter(|resume| {
             self.shared.services.config.authenticator.may_resume(resume.session_id, &resume.resume_token)
         });
         if let Some(resume) = resumed
-            && let Some(record) = records.get(resume.session_id)?.map(|record| self.present(record))
-            && record.user_id == grant.user
+            && let Some(record) = self.find(resume.session_id).await?
+            && record.user_id == principal.user
             && record.ended.is_none()
         {
             return Ok(record);
         }
-        let record = match grant.session {
-            Some(id) => match records.get(id)? {
-                None => Some(self.restore(grant, id)?),
+        let record = match principal.session {
+            Some(id) => match self.find(id).await? {
+                None => Some(self.restore(principal, id).await?),
                 known => known,
             },
-            None => records.of_user(&grant.user)?,
+            None => self.of_user(&principal.user).await?,
         };
-        match record.map(|record| self.present(record)) {
-            Some(record) if record.user_id != grant.user => {
-                Err(ApiError::new(Code::Forbidden, "the session is another user's"))
+        let Some(record) = record else { return self.create(&principal.user).await };
+        if record.user_id != principal.user {
+            return Err(RegistryError::OtherUser);
+        }
+        match record.ended {
+            None => Ok(record),
+            Some(reason) if principal.session.is_some() && reason.is_for_good() => {
+                Err(RegistryError::NotFound)
             }
-            Some(record) => match record.ended {
-                None => Ok(record),
-                Some(reason) if grant.session.is_some() && reason.is_for_good() => {
-                    Err(ApiError::no_such_session())
-                }
-                Some(_) => self.create(&grant.user),
-            },
-            None => self.create(&grant.user),
+            Some(_) => self.create(&principal.user).await,
         }
     }
 
-    /// A record is on disk within half a second. A session that was made just before a `kill -9` is known
-    /// by its control token alone, and made again from it. One that has ended is not: its record stays.
-    fn restore(&self, grant: &Principal, id: SessionId) -> Result<SessionRecord, ApiError> {
-        let room = grant.room.clone().ok_or_else(ApiError::no_such_session)?;
-        let record = SessionRecord {
-            session_id: id,
-            user_id: grant.user.clone(),
-            room,
-            created_ms: clock::unix_ms(),
-            generation_base: 0,
-            ended: None,
-            livekit_room: None,
-        };
-        self.shared.records.put(&record)?;
+    /// A record is on disk within half a second. A session that was created just before a crash may be known
+    /// by its control token alone, and is restored from it. One that ended is not: its record stays.
+    async fn restore(&self, principal: &Principal, id: SessionId) -> Result<SessionRecord, RegistryError> {
+        let room = principal.room.clone().ok_or(RegistryError::NotFound)?;
+        let record = new_record(id, &principal.user, room);
+        let restored = self.shared.store.restore(record).await?.ok_or(RegistryError::NotFound)?;
         tracing::info!(session.id = %id, "session restored from its token");
-        Ok(record)
+        Ok(restored)
     }
 
-    /// The actor of a session; started where none is at work.
-    pub fn actor(&self, record: &SessionRecord) -> Result<Addr<SessionActor>, ApiError> {
-        match self.shared.live.entry(record.session_id) {
-            Entry::Occupied(known) if known.get().connected() => Ok(known.get().clone()),
-            Entry::Occupied(mut dead) => {
-                let fresh = self.start(record)?;
-                dead.insert(fresh.clone());
-                Ok(fresh)
+    /// The actor of a session; started if none is live.
+    pub async fn actor(&self, record: &SessionRecord) -> Result<Addr<SessionActor>, RegistryError> {
+        let id = record.session_id;
+        if let Some(actor) = self.live(id) {
+            return Ok(actor);
+        }
+        // Each actor has numbers of its own for turns and utterances, also if another one is started at the
+        // same time and only one of them is kept.
+        let started = self.shared.store.change(id, SessionChange::Started).await?;
+        let started = started.filter(|record| record.ended.is_none()).ok_or(RegistryError::NotFound)?;
+        match self.shared.live.entry(id) {
+            Entry::Occupied(mut known) => {
+                if let Some(actor) = known.get().actor() {
+                    return Ok(actor.clone());
+                }
+                if matches!(known.get(), Live::Ending(_)) {
+                    return Err(RegistryError::NotFound);
+                }
+                let actor = self.start(&started);
+                known.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                Ok(actor)
             }
             Entry::Vacant(vacant) => {
-                let fresh = self.start(record)?;
-                vacant.insert(fresh.clone());
-                Ok(fresh)
+                let actor = self.start(&started);
+                vacant.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                Ok(actor)
             }
         }
     }
 
-    fn start(&self, record: &SessionRecord) -> Result<Addr<SessionActor>, ApiError> {
-        let facts = SessionInfo {
-            id: record.session_id,
-            user: record.user_id.clone(),
-            room: record.room.clone(),
-            started_ms: record.created_ms,
-            generation_base: record.generation_base,
+    fn start(&self, started: &SessionRecord) -> Addr<SessionActor> {
+        let info = SessionInfo {
+            id: started.session_id,
+            user: started.user_id.clone(),
+            room: started.room.clone(),
+            started_ms: started.created_ms,
+            // How many actors it had before this one.
+            generation_base: started.generation_base - 1,
         };
-        self.shared.records.change(record.session_id, |record| record.generation_base += 1)?;
         let at = self.shared.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.shared.arbiters.len();
-        let (services, directory) = (self.shared.services.clone(), self.clone());
-        let start = move |_: &mut _| SessionActor::new(facts, services, directory);
-        Ok(SessionActor::start_in_arbiter(&self.shared.arbiters[at], start))
-    }
-
-    /// The actor of a session, if one is at work.
-    pub fn live(&self, id: SessionId) -> Option<Addr<SessionActor>> {
-        self.shared.live.get(&id).map(|actor| actor.clone())
-    }
-
-    /// How many sessions are at work.
-    pub fn count(&self) -> usize {
-        self.shared.live.len()
-    }
-
-    /// At most `limit` sessions, newest first, ended ones among them; only those older than `before`,
-    /// where there is one.
-    pub fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<SessionRecord>, DiskError> {
-        let newest = self.shared.records.newest(before, limit)?;
-        Ok(newest.into_iter().map(|record| self.present(record)).collect())
-    }
-
-    /// LiveKit has a session's room. What it said earlier of an older room of that name does not count,
-    /// however late it arrives. Gives the session, if the room is one's.
-    pub fn room_is_there(
-        &self,
-        room: &RoomName,
-        seen: &LivekitRoom,
-    ) -> Result<Option<SessionRecord>, DiskError> {
-        let Some(record) = self.of_room(room)? else { return Ok(None) };
-        let newer = |known: &Option<LivekitRoom>| {
-            known.as_ref().is_none_or(|known| (known.created_ms, &known.sid) < (seen.created_ms, &seen.sid))
-        };
-        if !newer(&record.livekit_room) {
-            return Ok(Some(record));
-        }
-        self.shared.records.change(record.session_id, |record| {
-            if newer(&record.livekit_room) {
-                record.livekit_room = Some(seen.clone());
-            }
+        let (services, owner) = (self.shared.services.clone(), Arc::new(self.clone()));
+        SessionActor::start_in_arbiter(&self.shared.arbiters[at], move |_| {
+            SessionActor::new(info, services, owner)
         })
-    }
-
-    /// Ends a session on purpose, whether or not it is at work.
-    pub async fn end(&self, id: SessionId, reason: EndReason) -> Result<SessionRecord, ApiError> {
-        let record = self.get(id)?;
-        if let Some(actor) = self.live(id) {
-            // One that ends by itself at this moment needs no telling.
-            let _ = actor.send(End(reason)).await;
-        }
-        self.close(id, reason);
-        Ok(record)
-    }
-
-    /// Tells every session that the gateway goes down, and waits until they have said good-bye.
-    pub async fn shut_down(&self) {
-        let actors: Vec<_> = self.shared.live.iter().map(|entry| entry.value().clone()).collect();
-        let endings = actors.iter().map(|actor| actor.send(End(EndReason::Shutdown)));
-        futures::future::join_all(endings).await;
-        self.shared.records.written().await;
-    }
-
-    /// A session's actor has ended.
-    pub(super) fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>) {
-        if reason != EndReason::Shutdown {
-            // After a restart the client goes on in the same session. The reason comes first: one that is
-            // not at work and has none is taken for a session of an earlier life.
-            self.close(id, reason);
-        }
-        self.shared.live.remove_if(&id, |_, known| known == actor);
-    }
-
-    fn close(&self, id: SessionId, reason: EndReason) {
-        let closed = self.shared.records.change(id, |record| {
-            record.ended.get_or_insert(reason);
-        });
-        if let Err(error) = closed {
-            tracing::error!(session.id = %id, %error, "the end of a session is not recorded");
-        }
-    }
-
-    /// Devices of this user fight for a session: a newcomer is refused until then.
-    pub(super) fn refuse_until(&self, user: &UserId, until: Instant) {
-        let now = clock::now();
-        self.shared.crowded.retain(|_, until| now < *until);
-        self.shared.crowded.insert(user.clone(), until);
-    }
-
-    /// How long a newcomer of this user is to stay away, if it is.
-    pub fn is_crowded(&self, user: &UserId) -> Option<Duration> {
-        let until = *self.shared.crowded.get(user)?;
-        until.checked_duration_since(clock::now()).filter(|wait| !wait.is_zero())
-    }
-
-    /// Whom a user's own token speaks for: their newest session, if it has not ended.
-    pub fn newest_of(&self, grant: &Principal) -> Result<Option<SessionRecord>, DiskError> {
-        let record = match grant.session {
-            Some(id) => self.shared.records.get(id)?,
-            None => self.shared.records.of_user(&grant.user)?,
-        };
-        Ok(record.filter(|record| record.ended.is_none() && record.user_id == grant.user))
     }
 
     /// A number for a socket; a newer socket has a higher one.
     pub fn next_socket(&self) -> SocketId {
         self.shared.next_socket.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// How long a further device of this user is refused, if it is.
+    pub fn takeover_wait(&self, user: &UserId) -> Option<Duration> {
+        let until = *self.shared.refused.get(user)?;
+        until.checked_duration_since(clock::now()).filter(|wait| !wait.is_zero())
+    }
+
+    // --- Live sessions ---
+
+    /// The actor of a session, if it has one.
+    pub fn live(&self, id: SessionId) -> Option<Addr<SessionActor>> {
+        self.shared.live.get(&id)?.actor().cloned()
+    }
+
+    /// Whose session this is, if it is live. Asks no store.
+    pub fn user_of_live(&self, id: SessionId) -> Option<UserId> {
+        match self.shared.live.get(&id)?.value() {
+            Live::Running { user, .. } => Some(user.clone()),
+            Live::Ending(_) => None,
+        }
+    }
+
+    /// How many sessions are live.
+    pub fn count(&self) -> usize {
+        self.shared.live.len()
+    }
+
+    // --- Ends ---
+
+    /// Ends a session on purpose, live or not.
+    pub async fn end(&self, id: SessionId, reason: EndReason) -> Result<SessionRecord, RegistryError> {
+        let record = self.get(id).await?;
+        if let Some(actor) = self.live(id) {
+            // One that ends by itself at this moment needs no message.
+            let _ = actor.send(End(reason)).await;
+        }
+        self.shared.store.change(id, SessionChange::Ended(reason)).await?;
+        Ok(record)
+    }
+
+    /// Records the end of the sessions of an earlier process that nobody came back to; in a spawned task,
+    /// after the grace. To be called before the first client is served.
+    pub fn close_abandoned(&self) {
+        let unfinished = self.shared.store.unfinished();
+        let registry = self.clone();
+        actix_web::rt::spawn(async move {
+            let closed = async {
+                let unfinished = unfinished.await?;
+                tokio::time::sleep(registry.shared.services.config.grace).await;
+                for (id, generation_base) in unfinished {
+                    // One that was started in the meantime has another generation.
+                    registry.shared.store.change(id, SessionChange::Abandoned { generation_base }).await?;
+                }
+                Ok::<(), StoreError>(())
+            };
+            if let Err(error) = closed.await {
+                tracing::error!(%error, "abandoned sessions are not closed");
+            }
+        });
+    }
+
+    /// Tells every session that the gateway shuts down, and waits until they have ended and everything is
+    /// written.
+    pub async fn shut_down(&self) {
+        let actors: Vec<_> =
+            self.shared.live.iter().filter_map(|entry| entry.value().actor().cloned()).collect();
+        let endings = actors.iter().map(|actor| actor.send(End(EndReason::Shutdown)));
+        futures::future::join_all(endings).await;
+        if let Err(error) = self.shared.store.flush().await {
+            tracing::error!(%error, "the last session records are not durable");
+        }
+    }
 }
+
+impl SessionOwner for SessionRegistry {
+    fn refuse_takeovers(&self, user: &UserId, until: Instant) {
+        let now = clock::now();
+        self.shared.refused.retain(|_, until| now < *until);
+        self.shared.refused.insert(user.clone(), until);
+    }
+
+    fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>) {
+        let is_its = |live: &Live| matches!(live, Live::Running { actor: known, .. } if known == actor);
+        if reason == EndReason::Shutdown {
+            // After a restart the client goes on in the same session.
+            self.shared.live.remove_if(&id, |_, live| is_its(live));
+            return;
+        }
+        match self.shared.live.get_mut(&id) {
+            Some(mut live) if is_its(&live) => *live = Live::Ending(reason),
+            Some(_) | None => return,
+        }
+        let recorded = self.shared.store.change(id, SessionChange::Ended(reason));
+        let registry = self.clone();
+        actix_web::rt::spawn(async move {
+            if let Err(error) = recorded.await {
+                tracing::error!(session.id = %id, %error, "the end of a session is not recorded");
+            }
+            registry.shared.live.remove_if(&id, |_, live| matches!(live, Live::Ending(_)));
+        });
+    }
+}
+
+fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {
+    SessionRecord {
+        session_id: id,
+        user_id: user.clone(),
+        room,
+        created_ms: clock::unix_ms(),
+        generation_base: 0,
+        ended: None,
+        livekit_room: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

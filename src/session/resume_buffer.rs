@@ -1,7 +1,7 @@
-//! The recent messages of a session, numbered, so that a client that was away gets what it missed.
+//! The recent messages of a session, numbered, so that a client that resumes gets what it missed.
 //!
-//! Bounded: at most [`CAPACITY`] messages, none older than [`MAX_AGE`]. A client that missed more is told
-//! so and starts from a fresh state.
+//! Bounded: at most [`CAPACITY`] messages, none older than [`MAX_AGE`]. A client that missed more is not resumed
+//! and gets the current state.
 
 use std::{
     collections::VecDeque,
@@ -32,7 +32,7 @@ struct Kept {
 }
 
 impl ResumeBuffer {
-    /// An outbox whose last message had this number.
+    /// A buffer whose last message had this number.
     pub fn starting_after(last_seq: u64) -> Self {
         Self { ring: VecDeque::new(), last_seq }
     }
@@ -56,7 +56,7 @@ impl ResumeBuffer {
         }
     }
 
-    /// From here on nothing is kept for a while: who comes back with an older number starts afresh.
+    /// Drops everything and skips a number: a client with an older number cannot resume.
     pub fn forget(&mut self) {
         self.ring.clear();
         self.last_seq += 1;

@@ -1,23 +1,23 @@
-//! The streams a client wants: the whole set each time, over reconnects.
+//! The streams that a client subscribed to: the whole set each time, kept across reconnects.
 //!
-//! A phone that reconnects may say "none" before it says what it wants, because its apps come back one
-//! after the other. An empty set is held back for [`EMPTY_SET_DELAY`] after an attachment.
+//! A phone that reconnects may send an empty set before the real one, because its apps come back one after the
+//! other. An empty set takes effect [`EMPTY_SET_DELAY`] after the attachment at the earliest.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-/// How long an empty set is held back after an attachment.
+/// How long after an attachment an empty set waits.
 pub const EMPTY_SET_DELAY: Duration = Duration::from_secs(2);
 
-/// The most streams a client may want; further ones are left out.
+/// The maximum of streams; further ones are ignored.
 const MAX_STREAMS: usize = 16;
 
 /// The set.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    /// None until the client says something.
+    /// None until the client sent a set.
     wanted: Option<Vec<String>>,
     attached_at: Option<Instant>,
     /// An empty set waits until then.
@@ -25,7 +25,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// A client attached; perhaps it says at once what it wants.
+    /// A client attached, perhaps with a set.
     pub fn attached(&mut self, wanted: Option<Vec<String>>, now: Instant) {
         self.attached_at = Some(now);
         self.empty_at = None;
@@ -34,7 +34,7 @@ impl Subscriptions {
         }
     }
 
-    /// The client says what it wants.
+    /// The client sent a set.
     pub fn update(&mut self, wanted: Vec<String>, now: Instant) {
         let hold = self.attached_at.map(|at| at + EMPTY_SET_DELAY).filter(|until| now < *until);
         match hold {
@@ -51,7 +51,7 @@ impl Subscriptions {
         self.empty_at
     }
 
-    /// Time has passed: an empty set that was held back counts.
+    /// The deadline may have come: an empty set takes effect.
     pub fn tick(&mut self, now: Instant) {
         if self.empty_at.is_some_and(|at| now >= at) {
             self.empty_at = None;
@@ -59,8 +59,8 @@ impl Subscriptions {
         }
     }
 
-    /// The streams, in the client's own words, that carry the transcription of a language. A client that
-    /// never said what it wants gets `default`.
+    /// The streams, under the client's own names, that carry the transcription of a language. A client that
+    /// never sent a set gets `default`.
     pub fn transcription(&self, language: &str, default: Option<String>) -> Vec<String> {
         match &self.wanted {
             Some(wanted) => wanted.iter().filter(|stream| carries(stream, language)).cloned().collect(),
@@ -69,7 +69,7 @@ impl Subscriptions {
     }
 }
 
-/// Without doubles, and no more than there may be.
+/// Without duplicates, and at most [`MAX_STREAMS`].
 fn bounded(wanted: Vec<String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     wanted.into_iter().filter(|stream| seen.insert(stream.clone())).take(MAX_STREAMS).collect()

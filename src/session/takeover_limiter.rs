@@ -1,14 +1,14 @@
-//! Two devices that fight for one session: each reconnects when the other one has it.
+//! Limits takeovers: two devices of one user may each reconnect whenever the other one has the session.
 //!
-//! Clients come back whatever they are closed with, so somebody has to be refused before the upgrade,
-//! for a while. A client that resumes is no fight: it showed the secret that only one of them has.
+//! Clients reconnect after any close code, so one of them has to be refused before the upgrade, for a while. A
+//! client that resumes is no takeover: it has the session's secret, which only one of them can have.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// Takeovers within [`WINDOW`] after which a newcomer is refused.
+/// Takeovers within [`WINDOW`] after which further ones are refused.
 pub const MAX_TAKEOVERS: usize = 3;
 
 /// How long a takeover counts.
@@ -21,8 +21,10 @@ pub struct TakeoverLimiter {
 }
 
 impl TakeoverLimiter {
-    /// Somebody wants to take the session from a client that has it. Where there were too many of them:
-    /// until when nobody may.
+    /// A client wants to take the session from another one.
+    ///
+    /// # Errors
+    /// Where there were too many takeovers: until when further ones are refused.
     pub fn ask(&mut self, now: Instant) -> Result<(), Instant> {
         while self.at.front().is_some_and(|at| now >= *at + WINDOW) {
             self.at.pop_front();

@@ -1,7 +1,27 @@
-//! What is kept on disk: conversation history, session records, the deny list.
+//! What outlives the process: conversation history, session records, the deny list.
+//!
+//! One async trait per store, with a suite of tests that every implementation passes. [`sled`] is the
+//! implementation on the embedded database; its disk work runs on threads of its own.
 
+pub(crate) mod deny_list;
 pub mod history;
-pub mod history_suite;
-mod pending_sessions;
-pub mod sessions;
+#[cfg(test)]
+pub(crate) mod memory;
+pub(crate) mod sessions;
 pub mod sled;
+#[cfg(test)]
+pub(crate) mod suite;
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// The disk does not keep up: too many operations wait for it.
+    #[error("too many operations wait for the store")]
+    Full,
+    /// The gateway is shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// The database failed, or a value cannot be read. The text is for the log.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}

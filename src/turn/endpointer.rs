@@ -6,20 +6,20 @@
 //!     ▲  ◀───────────────   │                                  ▲  ◀────────────    │
 //!     │       p < exit                                         │     p ≥ enter     │
 //!     └────────────────────────────────────────────────────────┼───────────────────┘
-//!                          silence for hang_over               │
-//!   any ── open() ──▶ Held ── close() ──▶ Quiet       cut at the longest length: goes on as the next
+//!                          silence for min_silence             │
+//!   any ── open() ──▶ Held ── close() ──▶ Quiet       split at the maximum length: continues as the next
 //! ```
 //!
-//! A gate gets runs of samples with the probability that they are speech and counts its time in
-//! samples, so it needs no clock and gives the same answer for a recording as for a microphone.
-//! It starts an utterance some pre-roll before the speech that opened it, so that the first word
-//! is whole, and keeps the samples that may yet become pre-roll. From `look_for_pause` on it keeps
-//! back what follows the weakest moment so far: should the utterance reach its longest length, it
-//! is cut there, and what was kept back opens the next.
+//! An endpointer gets samples with the probability that they are speech. It counts time in samples, so it
+//! needs no clock and gives the same result for a recording as for a microphone. An utterance starts some
+//! pre-roll before the speech that opened it, so that the first word is whole; samples that may become
+//! pre-roll are kept. From `look_for_pause` on, what follows the least speech-like moment so far is held
+//! back: if the utterance reaches its maximum length, it is split there, and what was held back opens the
+//! next one.
 //!
-//! A gate may follow a client that detects speech by itself ([`Endpointer::follow`]). Then it opens when the
-//! client says so, from where it heard the speech begin, however late the client is, up to
-//! [`MAX_PRE_ROLL`]. A client that says nothing about [`CLIENT_VAD_TIMEOUT`] of speech is not waited for.
+//! An endpointer may follow a client that detects speech by itself ([`Endpointer::follow`]). Then an utterance
+//! opens when the client says so, from where the gateway detected the beginning of speech, at most
+//! [`MAX_PRE_ROLL`] ago. After [`CLIENT_VAD_TIMEOUT`] of speech the client is not waited for.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,38 +29,38 @@ use crate::{
     turn::utterance_detector::{EndReason, SpeechEvent},
 };
 
-/// The shortest pre-roll that can be set.
+/// The minimum of the pre-roll setting.
 pub const MIN_PRE_ROLL: Duration = Duration::from_millis(100);
 
-/// The longest pre-roll that can be set, and what is kept while a client decides.
+/// The maximum of the pre-roll setting, and of what is kept while the client decides.
 pub const MAX_PRE_ROLL: Duration = Duration::from_secs(5);
 
-/// How much speech a client that is followed may leave without a word of it.
+/// How much speech opens an utterance although the client that is followed reported none.
 pub const CLIENT_VAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long after speech ended its client may still claim it.
+/// How long after speech ended the client may still report it.
 const LATE: Duration = Duration::from_secs(2);
 
 /// When an utterance opens and closes.
 ///
-/// With the defaults each clip of `tests/fixtures/audio` is one utterance. (So it is with 300 ms of
-/// hang-over, but they are read aloud: who thinks while speaking pauses longer.)
+/// With the defaults each clip of `tests/fixtures/audio` is one utterance. (300 ms of `min_silence` would do for
+/// these, but they are read aloud; spontaneous speech has longer pauses.)
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EndpointerConfig {
     /// Probability from which a frame counts as speech.
     pub enter: f32,
-    /// Probability under which a frame counts as silence once there was speech. Lower than
-    /// `enter`, so that a probability that hovers does not chop a word.
+    /// Probability below which a frame counts as silence once there was speech. Lower than `enter`, so that
+    /// a probability near the threshold does not split a word.
     pub exit: f32,
     /// How much speech opens an utterance; less is a click or a cough.
     pub min_speech: Duration,
-    /// How much an utterance has of what came before its first speech: 100 ms to 5 s.
+    /// How much audio before its first speech an utterance has: 100 ms to 5 s.
     pub pre_roll: Duration,
     /// How much silence ends it.
     pub min_silence: Duration,
-    /// From what length on a place to cut is looked for.
+    /// The length from which on a place to split is looked for.
     pub look_for_pause: Duration,
-    /// The longest utterance. Transcribers decode one whole, so this bounds their memory.
+    /// The maximum length. STT models decode an utterance whole, so this bounds their memory.
     pub longest: Duration,
 }
 
@@ -78,7 +78,7 @@ impl Default for EndpointerConfig {
     }
 }
 
-/// Cuts one stream of samples into utterances.
+/// Finds the utterances in one stream of samples.
 #[derive(Debug)]
 pub struct Endpointer {
     enter: f32,
@@ -89,18 +89,18 @@ pub struct Endpointer {
     look_for_pause: u64,
     longest: u64,
     phase: Phase,
-    /// Samples heard since the gate was made.
+    /// Samples taken so far.
     position: u64,
-    /// The last samples heard that were not handed out but still may be: pre-roll while no
-    /// utterance is open, what follows the weakest moment of a long one.
+    /// The last samples, not handed out yet: pre-roll while no utterance is open, what follows the least
+    /// speech-like moment of a long one.
     kept: VecDeque<i16>,
     /// The client decides when an utterance opens.
     follows: bool,
-    /// While it does, and no utterance is open: the last speech that was heard.
+    /// While it does, and no utterance is open: the last speech that was detected.
     stretch: Option<Stretch>,
 }
 
-/// Where speech began and how far it went, without a pause as long as the hang-over.
+/// Where speech began and how far it went, without a pause of `min_silence`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stretch {
     first: u64,
@@ -110,7 +110,7 @@ struct Stretch {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Quiet,
-    /// Speech set in; `speech` samples of it so far.
+    /// Speech began; `speech` samples of it so far.
     Starting {
         speech: u64,
     },
@@ -122,7 +122,7 @@ struct Utterance {
     /// Position of its first sample.
     began: u64,
     voice: Voice,
-    /// The lowest probability since `look_for_pause`; what follows that moment is kept back.
+    /// The lowest probability since `look_for_pause`; what follows that moment is held back.
     weakest: f32,
 }
 
@@ -138,11 +138,11 @@ enum Voice {
 }
 
 impl Endpointer {
-    /// A gate that heard nothing yet. Settings out of their range are brought to its nearest end.
+    /// Settings out of their range are clamped to it.
     pub fn new(settings: EndpointerConfig) -> Self {
         let pre_roll = settings.pre_roll.clamp(MIN_PRE_ROLL, MAX_PRE_ROLL);
         let longest = settings.longest.max(Duration::from_secs(1));
-        // What is kept back must not be long enough to be cut again.
+        // What is held back must not be long enough to be split again.
         let look_for_pause = settings.look_for_pause.clamp(longest.mul_f32(0.6), longest);
         Self {
             enter: settings.enter,
@@ -169,7 +169,7 @@ impl Endpointer {
         }
     }
 
-    /// Hears the next samples (a frame, as a rule), which are speech with this probability.
+    /// Takes the next samples (a frame, as a rule), which are speech with this probability.
     pub fn push(&mut self, samples: &[i16], probability: f32, events: &mut Vec<SpeechEvent>) {
         let count = samples.len() as u64;
         self.position += count;
@@ -187,7 +187,7 @@ impl Endpointer {
         }
     }
 
-    /// The client says that speech began.
+    /// The client detected the beginning of speech.
     pub fn open(&mut self, events: &mut Vec<SpeechEvent>) {
         match &mut self.phase {
             Phase::Quiet | Phase::Starting { .. } => {
@@ -200,12 +200,12 @@ impl Endpointer {
         }
     }
 
-    /// The client says that speech ended.
+    /// The client detected the end of speech.
     pub fn close(&mut self, events: &mut Vec<SpeechEvent>) {
         self.end(EndReason::ClientVad, events);
     }
 
-    /// No more audio comes for now; what comes later does not continue what was heard.
+    /// No more audio comes for now; later audio does not continue what came before.
     pub fn stall(&mut self, events: &mut Vec<SpeechEvent>) {
         self.end(EndReason::Muted, events);
         self.phase = Phase::Quiet;
@@ -218,12 +218,12 @@ impl Endpointer {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Samples heard so far.
+    /// Samples taken so far.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Waits for the client's word.
+    /// No utterance is open and the client decides: waits for its `open`.
     fn wait(&mut self, count: u64, probability: f32, events: &mut Vec<SpeechEvent>) {
         let began = self.position - count;
         let stretch = self.stretch.filter(|stretch| began - stretch.last < self.min_silence);
@@ -297,7 +297,7 @@ impl Endpointer {
         }
     }
 
-    /// Ends the open utterance, if there is one, with all that was heard.
+    /// Ends the open utterance, if there is one, with all samples so far.
     fn end(&mut self, reason: EndReason, events: &mut Vec<SpeechEvent>) {
         let Phase::Open(_) = self.phase else { return };
         self.hand_out(events);
@@ -341,7 +341,7 @@ mod tests {
     /// One second in frames, rounded up.
     const SECOND: usize = 32;
 
-    /// A gate that has heard frames of these probabilities, and what it said, audio left out.
+    /// An endpointer that took frames of these probabilities, and its events without audio.
     fn after(probabilities: &[f32]) -> (Endpointer, Vec<SpeechEvent>) {
         let mut endpointer = Endpointer::new(EndpointerConfig::default());
         let mut events = Vec::new();
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(events, [SpeechEvent::Started { at_sample: frames(SECOND) }]);
     }
 
-    /// A gate that follows its client, and has heard frames of these probabilities.
+    /// An endpointer that follows its client, and took frames of these probabilities.
     fn following(probabilities: &[f32]) -> (Endpointer, Vec<SpeechEvent>) {
         let mut endpointer = Endpointer::new(EndpointerConfig::default());
         endpointer.follow(true);

@@ -1,16 +1,15 @@
-//! Whose turn it is: when a turn of the user's is over and is to be answered, and when an answer
-//! has to stop.
+//! Turn-taking: when a turn of the user is over and is answered, and when a response has to stop.
 //!
 //! ```text
 //!             all finals there, nobody speaks
 //!   listening ───────────────────────────────▶ answering
-//!       ▲                                         │ speech starts before the answer was noticed:
-//!       ├─────────────────────────────────────────┤   cut; what was said joins what is said now
+//!       ▲                                         │ speech starts before playback started:      
+//!       ├─────────────────────────────────────────┤   cut; its words join the next turn      
 //!       │                                         │ speech starts afterwards: cut (barge-in)
 //!       └─────────────────────────────────────────┘ over: played to the end
 //! ```
 //!
-//! Pure: the session's machine feeds it and carries its effects on.
+//! Pure: [`dialogue`](crate::session) feeds it and carries out its effects.
 
 use std::collections::BTreeSet;
 
@@ -19,56 +18,56 @@ use crate::ids::{TurnId, UtteranceId};
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The gate opened.
+    /// An utterance opened.
     SpeechStarted(UtteranceId),
-    /// The gate closed; the transcript is still to come.
+    /// An utterance ended; its transcript is still to come.
     SpeechEnded(UtteranceId),
-    /// The last word about an utterance that ended; empty where nothing was said, or where it could
-    /// not be understood.
+    /// The final transcript of an utterance that ended; empty where there were no words in it, or where it
+    /// could not be transcribed.
     Transcribed {
-        /// Which one.
+        /// The utterance.
         utterance: UtteranceId,
         /// Its words.
         text: String,
     },
-    /// The user typed a line, which needs no end of speech.
+    /// The user typed a line.
     Typed(String),
-    /// The first of an answer reached the user: sound, or text where there is no sound.
+    /// The first of a response reached the user: speech, or text where it is not spoken.
     PlaybackStarted {
-        /// Which answer.
+        /// The response.
         generation: u32,
     },
-    /// An answer was given to its end, or failed.
+    /// A response was given to its end, or failed.
     Over {
-        /// Which answer.
+        /// The response.
         generation: u32,
     },
-    /// A button, or the client's own barge-in detection.
+    /// The client asked to stop, by a button or its own barge-in detection.
     Interrupted,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Answer this.
+    /// Respond to this turn.
     Answer(Turn),
-    /// Stop answering at once.
+    /// Stop responding at once.
     Cut {
-        /// The turn that is given up.
+        /// The turn whose response is cut.
         turn: TurnId,
-        /// Its generation: frames of it must not be heard any more.
+        /// Its generation: its frames must not be played any more.
         generation: u32,
-        /// Whether its words come back in the next turn, because nothing of the answer was noticed.
+        /// Whether its words are part of the next turn, because playback had not started.
         merged_into_next_turn: bool,
     },
 }
 
-/// A turn of the user's that is over.
+/// A turn of the user that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Its id.
     pub id: TurnId,
-    /// Grows with each answer; an older one is stale.
+    /// Grows with each response; an older one is stale.
     pub generation: u32,
     /// The utterances in it, in order.
     pub utterances: Vec<UtteranceId>,
@@ -84,12 +83,12 @@ struct Piece {
     text: String,
 }
 
-/// The answer that is being given.
+/// The response that is being given.
 #[derive(Debug)]
 struct Answer {
     turn: TurnId,
     generation: u32,
-    /// What it answers, to be taken up again if it is cut before anybody noticed it.
+    /// What it responds to, for the next turn if it is cut before playback started.
     pieces: Vec<Piece>,
     playback_started: bool,
 }
@@ -97,21 +96,21 @@ struct Answer {
 /// The machine.
 #[derive(Debug)]
 pub struct TurnManager {
-    /// The utterance that is going on.
+    /// The open utterance.
     speaking: Option<UtteranceId>,
     /// Utterances whose transcripts are still to come.
     outstanding: BTreeSet<UtteranceId>,
-    /// What was said since the last answer.
+    /// What was said since the last response.
     pieces: Vec<Piece>,
     answer: Option<Answer>,
     /// The last turn's id.
     last_turn: TurnId,
-    /// The last answer's generation.
+    /// The last response's generation.
     last_generation: u32,
 }
 
 impl TurnManager {
-    /// A session whose last turn and generation were these (0 for a new one).
+    /// Numbers turns and generations after these (0 for a new session).
     pub fn new(last_turn: TurnId, last_generation: u32) -> Self {
         Self {
             speaking: None,
@@ -123,17 +122,17 @@ impl TurnManager {
         }
     }
 
-    /// The generation of the answer that is being given.
+    /// The generation of the response that is being given.
     pub fn answering(&self) -> Option<u32> {
         self.answer.as_ref().map(|answer| answer.generation)
     }
 
-    /// The turn whose answer is being given.
+    /// The turn whose response is being given.
     pub fn turn(&self) -> Option<TurnId> {
         self.answer.as_ref().map(|answer| answer.turn)
     }
 
-    /// Takes one input, and says what is to be done, in order.
+    /// Takes one input; returns what to do, in order.
     pub fn handle(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
@@ -180,8 +179,8 @@ impl TurnManager {
         self.answer.as_mut().filter(|answer| answer.generation == generation)
     }
 
-    /// Gives the current answer up. `merge`: if nobody playback_started it yet, its words count as part of
-    /// what the user is saying now.
+    /// Cuts the current response. `merge`: if its playback has not started, its words count as part of what
+    /// the user is saying now.
     fn cut(&mut self, merge: bool) -> Option<Effect> {
         let answer = self.answer.take()?;
         let merged_into_next_turn = merge && !answer.playback_started;
@@ -355,8 +354,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, there is never more than one answer at a time, and its
-        /// generation is the newest.
+        /// Under any order of inputs there is never more than one response at a time, and its generation is
+        /// the newest.
         #[test]
         fn answers_never_overlap_and_generations_only_grow(inputs in proptest::collection::vec(any_input(), 0..60)) {
             let mut turns = new();

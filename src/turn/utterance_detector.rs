@@ -1,23 +1,21 @@
-//! From samples to utterances. Pure: no IO, no clock, no lock, nothing async; time is counted in
-//! samples.
+//! From samples to utterances. No I/O, no clock, no lock, nothing async; time is counted in samples.
 //!
 //! ```text
 //!  PCM, any chunk length        32 ms frames          probability            Started · Audio · Ended
-//!  ──────────▶ pcm::Framer ──────────▶ SpeechDetector ──────────▶ gate::Endpointer ──────────▶ the session
+//!  ──────────▶ pcm::Framer ──────────▶ SpeechDetector ──────────▶      Endpointer ──────────▶ the session
 //! ```
 //!
-//! A session owns one [`UtteranceDetector`] for as long as its microphone is the same one. What comes out
-//! goes to the transcriber (audio) and to the turn machine (beginnings and ends).
+//! A session owns one [`UtteranceDetector`]. Its events go to recognition: audio to STT, beginnings and ends to
+//! the turn manager.
 
 use super::endpointer::{Endpointer, EndpointerConfig};
 use crate::audio::Pcm;
 use crate::audio::pcm::Framer;
 use crate::providers::vad::SpeechDetector;
 
-/// What came of the samples heard. Positions count samples at 16 kHz since the listener began.
+/// What was found in the samples. Positions count samples at 16 kHz since the detector began.
 ///
-/// Utterances never overlap, and the audio of one is the input from its start to its end, whole
-/// and unchanged.
+/// Utterances never overlap. The audio of one is the input from its start to its end, unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SpeechEvent {
     /// An utterance opened.
@@ -39,12 +37,12 @@ pub enum SpeechEvent {
 /// What ended an utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
-    /// The speaker fell silent for longer than the hang-over.
+    /// The user was silent for `min_silence`.
     Silence,
-    /// The client's own voice activity detection said so.
+    /// The client's own voice activity detection closed.
     ClientVad,
-    /// It reached the longest length. The next utterance starts at the very same sample, always,
-    /// so whoever waits for the end of the turn waits for that one's end.
+    /// It reached its maximum length. The next utterance always starts at the same sample, so the turn does
+    /// not end here.
     Limit,
     /// Audio stopped arriving while it was open.
     Muted,
@@ -55,23 +53,22 @@ pub struct UtteranceDetector {
     framer: Framer,
     detector: Box<dyn SpeechDetector>,
     endpointer: Endpointer,
-    /// What the detector said of the last whole frame; a remainder too short to be judged counts
-    /// as more of the same.
+    /// The probability of the last whole frame; a remainder too short for the detector gets the same.
     probability: f32,
 }
 
 impl UtteranceDetector {
-    /// Listens with `detector`, cutting by `settings`.
+    /// Uses this voice detector, with these settings of the endpointer.
     pub fn new(detector: Box<dyn SpeechDetector>, settings: EndpointerConfig) -> Self {
         Self { framer: Framer::default(), detector, endpointer: Endpointer::new(settings), probability: 0.0 }
     }
 
-    /// Lets the client's own detection decide when an utterance opens, or no longer.
+    /// Lets the client's own voice detection decide when an utterance opens, or no longer.
     pub fn follow(&mut self, client: bool) {
         self.endpointer.follow(client);
     }
 
-    /// Takes the next samples, however many, and says what came of them.
+    /// Takes the next samples, any number of them.
     pub fn push(&mut self, pcm: &[i16]) -> Vec<SpeechEvent> {
         let mut events = Vec::new();
         let Self { framer, detector, endpointer, probability } = self;
@@ -82,23 +79,23 @@ impl UtteranceDetector {
         events
     }
 
-    /// The client's own detection says that speech began: opens an utterance with the pre-roll, or
-    /// takes over the one that is open. From then on only the client ends it.
+    /// The client detected the beginning of speech: opens an utterance with its pre-roll, or takes over the
+    /// open one. From then on only the client ends it.
     pub fn open(&mut self) -> Vec<SpeechEvent> {
         let mut events = Vec::new();
         self.endpointer.open(&mut events);
         events
     }
 
-    /// The client's own detection says that speech ended. Nothing where no utterance is open.
+    /// The client detected the end of speech. No effect where no utterance is open.
     pub fn close(&mut self) -> Vec<SpeechEvent> {
         let mut events = self.flush();
         self.endpointer.close(&mut events);
         events
     }
 
-    /// Audio stopped arriving. An open utterance ends as [`EndReason::Muted`]; the pre-roll is
-    /// forgotten, since what comes next is not its continuation.
+    /// Audio stopped arriving. An open utterance ends with [`EndReason::Muted`]; the pre-roll is dropped,
+    /// since later audio does not continue it.
     pub fn stall(&mut self) -> Vec<SpeechEvent> {
         let mut events = self.flush();
         self.endpointer.stall(&mut events);
@@ -112,12 +109,12 @@ impl UtteranceDetector {
         self.endpointer.is_open()
     }
 
-    /// Samples taken by the gate so far: the position that the next event can refer to.
+    /// Samples taken by the endpointer so far: the latest position that an event can refer to.
     pub fn position(&self) -> u64 {
         self.endpointer.position()
     }
 
-    /// Hands on the samples that do not fill a frame, so that an utterance ends with its last one.
+    /// Passes on the samples that do not fill a frame, so that an utterance ends with its last sample.
     fn flush(&mut self) -> Vec<SpeechEvent> {
         let mut events = Vec::new();
         let rest = self.framer.take();

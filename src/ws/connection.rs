@@ -41,7 +41,7 @@ use crate::{
     session::{
         actor::SessionActor,
         messages::{Attach, Attachment, FromSocket, SocketEvent, SocketHandle, TokenEnd},
-        registry::SessionRegistry,
+        registry::{RegistryError, SessionRegistry},
     },
     telemetry,
     ws::{
@@ -377,8 +377,11 @@ async fn attach(
     init: ConnectionInit,
 ) -> Result<Addr<SessionActor>, ApiError> {
     for _ in 0..ATTACH_ATTEMPTS {
-        let record = registry.attachable(&principal, init.resume.as_ref())?;
-        let session = registry.actor(&record)?;
+        let record = registry.attachable(&principal, init.resume.as_ref()).await?;
+        let session = match registry.actor(&record).await {
+            Err(RegistryError::NotFound) => continue,
+            session => session?,
+        };
         let token = TokenEnd::of(&principal, clock::now(), clock::unix_s());
         let attachment = Attachment { profile, init: init.clone(), token };
         let attach = Attach { socket: socket.clone(), attachment };

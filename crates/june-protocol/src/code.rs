@@ -25,6 +25,8 @@ pub enum Code {
     SessionNotFound,
     /// The page or route does not exist.
     NotFound,
+    /// The route does not support the method.
+    MethodNotAllowed,
     /// The body or frame is larger than the limit.
     TooLarge,
     /// The content type of the body is not supported.
@@ -63,6 +65,7 @@ impl Code {
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::SessionNotFound => "SESSION_NOT_FOUND",
             Self::NotFound => "NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::TooLarge => "TOO_LARGE",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::MalformedMessage => "MALFORMED_MESSAGE",
@@ -104,6 +107,7 @@ impl Code {
             | Self::InvalidRequest
             | Self::SessionNotFound
             | Self::NotFound
+            | Self::MethodNotAllowed
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::MalformedMessage

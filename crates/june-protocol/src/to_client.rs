@@ -485,6 +485,7 @@ pub enum SpeechEndReason {
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "SessionEndReason")]
 pub enum EndReason {
     /// The client did not reconnect in time.
     GraceExpired,

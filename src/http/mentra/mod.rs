@@ -1,4 +1,4 @@
 //! The HTTP routes that MentraOS phones use beside their WebSocket (docs/MENTRA.md).
 
-pub mod clips;
-pub mod phone;
+pub(super) mod clips;
+pub(super) mod phone;

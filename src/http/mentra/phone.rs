@@ -1,5 +1,5 @@
-//! What MentraOS' phones call over HTTP, beside their WebSocket (docs/MENTRA.md). The token decides whose
-//! session it is about.
+//! The routes that MentraOS phones call besides their WebSocket (docs/MENTRA.md). The token identifies the user, whose
+//! newest session is used.
 
 use actix_web::web;
 use serde::{Deserialize, Serialize};
@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use crate::{
     auth::Principal,
     clock,
-    error::{ApiError, Code},
-    http::AppState,
+    error::Code,
+    http::{AppState, error::ApiError},
     session::messages::LivekitTokenIssued,
     store::sessions::SessionRecord,
 };
 
-/// What every route here answers with.
+/// The response of every route here.
 #[derive(Debug, Serialize)]
-pub struct Success<T> {
+pub(in crate::http) struct Success<T> {
     success: bool,
     #[serde(flatten)]
     rest: T,
@@ -28,52 +28,50 @@ impl<T> Success<T> {
     }
 }
 
-/// An answer that carries something.
 #[derive(Debug, Serialize)]
-pub struct Data<T> {
+pub(in crate::http) struct Data<T> {
     data: T,
 }
 
-/// What a phone joins the LiveKit room with.
+/// How to join the LiveKit room.
 #[derive(Debug, Serialize)]
-pub struct Join {
+pub(in crate::http) struct Join {
     url: String,
     token: String,
 }
 
 /// `GET /api/client/livekit/token`: the room of the user's session.
-pub async fn livekit_token(
+pub(in crate::http) async fn livekit_token(
     app: web::Data<AppState>,
-    grant: Principal,
+    principal: Principal,
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
-    let record = active(&app, &grant)?;
+    let record = active(&app, &principal).await?;
     let info = app.authenticator.livekit_info(&record.user_id, &record.room)?;
     if let Some(session) = app.registry.live(record.session_id) {
-        // One that is too busy to hear it is told by LiveKit when the phone is in the room.
+        // If the mailbox is full, the session learns it from LiveKit when the phone joins.
         let _ = session.try_send(LivekitTokenIssued);
     }
     Ok(Success::with(Data { data: Join { url: info.url, token: info.token } }))
 }
 
-/// `POST /api/client/audio/configure`
 #[derive(Debug, Deserialize)]
-pub struct Configure {
+pub(in crate::http) struct Configure {
     format: Option<String>,
 }
 
-/// How the phone's binary frames are read.
+/// The format of the phone's binary frames.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Configured {
+pub(in crate::http) struct Configured {
     format: &'static str,
-    /// Always null: there is no LC3.
+    /// Always null: LC3 is not supported.
     lc3_config: Option<Value>,
     message: &'static str,
     timestamp: String,
 }
 
-/// Agrees on how binary frames are packed: there is one way.
-pub async fn configure_audio(
+/// `POST /api/client/audio/configure`
+pub(in crate::http) async fn configure_audio(
     _: Principal,
     body: web::Json<Configure>,
 ) -> Result<web::Json<Success<Configured>>, ApiError> {
@@ -84,63 +82,59 @@ pub async fn configure_audio(
             message: "16-bit little-endian PCM, 16 kHz, mono",
             timestamp: clock::timestamp(clock::unix_ms()),
         })),
-        Some("lc3") => Err(ApiError::new(
-            Code::Unsupported,
-            "format: lc3 is not decoded here, for want of a decoder in Rust that is kept up; send pcm",
-        )),
+        Some("lc3") => Err(ApiError::new(Code::Unsupported, "format: lc3 is not supported; send pcm")),
         Some(_) | None => Err(ApiError::invalid("format", "must be \"pcm\"")),
     }
 }
 
 /// `POST /api/client/device/state`: passed on to the consumers, as `device_state`.
-pub async fn device_state(
+pub(in crate::http) async fn device_state(
     app: web::Data<AppState>,
-    grant: Principal,
+    principal: Principal,
     body: web::Json<Map<String, Value>>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    pass_on(&app, &grant, "device_state", body.into_inner())
+    pass_on(&app, &principal, "device_state", body.into_inner()).await
 }
 
-/// `POST /api/client/goodbye`: passed on, too. The session has its grace, as after every close: the phone
-/// says this when it goes to the background.
-pub async fn goodbye(
+/// `POST /api/client/goodbye`: passed on to the consumers. The session waits for its grace, as after every close:
+/// phones send this when they go to the background.
+pub(in crate::http) async fn goodbye(
     app: web::Data<AppState>,
-    grant: Principal,
+    principal: Principal,
     body: web::Bytes,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    let said = if body.is_empty() {
+    let message = if body.is_empty() {
         Map::new()
     } else {
         serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?
     };
-    pass_on(&app, &grant, "goodbye", said)
+    pass_on(&app, &principal, "goodbye", message).await
 }
 
-/// An answer that only says yes.
+/// A response without further fields.
 #[derive(Debug, Serialize)]
-pub struct Nothing {}
+pub(in crate::http) struct Nothing {}
 
-fn pass_on(
+async fn pass_on(
     app: &AppState,
-    grant: &Principal,
+    principal: &Principal,
     kind: &str,
-    mut said: Map<String, Value>,
+    mut message: Map<String, Value>,
 ) -> Result<web::Json<Success<Nothing>>, ApiError> {
-    if let Some(record) = app.registry.newest_of(grant)? {
-        said.insert("type".into(), kind.into());
-        app.consumers.said(record.session_id, &record.user_id, said);
+    if let Some(record) = app.registry.newest_of(principal).await? {
+        message.insert("type".into(), kind.into());
+        app.consumers.said(record.session_id, &record.user_id, message);
     }
     Ok(Success::with(Nothing {}))
 }
 
-/// `GET /api/client/min-version`: any will do.
-pub async fn min_version() -> web::Json<Value> {
+/// `GET /api/client/min-version`: every version is accepted.
+pub(in crate::http) async fn min_version() -> web::Json<Value> {
     web::Json(json!({"success": true, "data": {"required": "0.0.0", "recommended": "0.0.0"}}))
 }
 
-/// The session that a phone's token is about.
-fn active(app: &AppState, grant: &Principal) -> Result<SessionRecord, ApiError> {
-    // A phone that is told this opens its WebSocket again at once: `Retry-After` holds it back.
+async fn active(app: &AppState, principal: &Principal) -> Result<SessionRecord, ApiError> {
+    // Phones open their WebSocket at once after this error; `Retry-After` delays that.
     let none = || ApiError::new(Code::NoActiveSession, "there is no session: open the WebSocket first");
-    app.registry.newest_of(grant)?.ok_or_else(none)
+    app.registry.newest_of(principal).await?.ok_or_else(none)
 }

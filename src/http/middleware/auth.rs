@@ -1,7 +1,7 @@
-//! Who a request is from.
+//! Authenticates requests.
 //!
-//! A token comes as `Authorization: Bearer …`, else as `?token=…` for clients that cannot set headers
-//! (browsers' WebSocket and EventSource). Tokens are never logged.
+//! A token is sent as `Authorization: Bearer …`, or as `?token=…` by clients that cannot set headers (a browser's
+//! WebSocket and EventSource). Tokens are never logged.
 
 use std::future::ready;
 
@@ -9,52 +9,49 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZAT
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    auth::Principal,
-    error::{ApiError, Code},
-    http::AppState,
+    auth::{AuthError, Authenticator, Principal},
+    http::{AppState, error::ApiError},
     ids::UserId,
     store::sessions::SessionRecord,
 };
 
-/// Who a request is from.
+/// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// Somebody on this machine: the gateway has no API keys and is bound to loopback.
+pub(crate) enum Caller {
+    /// Anyone: the gateway has no API keys, and is bound to loopback.
     Anyone,
-    /// A backend, with an API key: acts for every user.
+    /// A backend, with an API key. Acts for every user.
     Backend,
     /// A user, with a token.
     User(Principal),
 }
 
 impl Caller {
-    /// Whether they may act for this user.
-    pub fn may_act_for(&self, user: &UserId) -> Result<(), ApiError> {
+    pub(crate) fn may_act_for(&self, user: &UserId) -> Result<(), AuthError> {
         match self {
             Self::Anyone | Self::Backend => Ok(()),
-            Self::User(grant) if grant.user == *user && grant.session.is_none() => Ok(()),
-            Self::User(_) => Err(ApiError::new(Code::Forbidden, "the token is not for this user's sessions")),
+            Self::User(principal) if principal.user == *user && principal.session.is_none() => Ok(()),
+            Self::User(_) => Err(AuthError::Forbidden("the token is not for this user's sessions")),
         }
     }
 
-    /// Whether they may use this session.
-    pub fn may_use(&self, session: &SessionRecord) -> Result<(), ApiError> {
+    pub(crate) fn may_use(&self, session: &SessionRecord) -> Result<(), AuthError> {
         match self {
             Self::Anyone | Self::Backend => Ok(()),
-            Self::User(grant)
-                if grant.user == session.user_id
-                    && grant.session.is_none_or(|bound| bound == session.session_id) =>
+            Self::User(principal)
+                if principal.user == session.user_id
+                    && principal.session.is_none_or(|bound| bound == session.session_id) =>
             {
                 Ok(())
             }
-            Self::User(_) => Err(ApiError::new(Code::Forbidden, "the session is another user's")),
+            Self::User(_) => Err(AuthError::Forbidden("the session is another user's")),
         }
     }
 }
 
-/// An operator: a backend, or anyone on this machine where the gateway is open. A user is none.
+/// A backend, or anyone if the gateway has no API keys. Users are refused.
 #[derive(Clone, Copy, Debug)]
-pub struct Operator;
+pub(crate) struct Operator;
 
 impl FromRequest for Operator {
     type Error = ApiError;
@@ -64,7 +61,7 @@ impl FromRequest for Operator {
         identify(request)
             .map(|caller| match caller? {
                 Caller::Anyone | Caller::Backend => Ok(Self),
-                Caller::User(_) => Err(ApiError::new(Code::Forbidden, "this needs an API key")),
+                Caller::User(_) => Err(AuthError::Forbidden("this needs an API key").into()),
             })
             .boxed_local()
     }
@@ -83,46 +80,47 @@ impl FromRequest for Principal {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
-    /// A user's own token; an API key is nobody's voice.
+    /// API keys are rejected: they identify no user.
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let found = app(request).map(|app| app.authenticator.clone()).and_then(|keys| {
+        let found = authenticator(request).and_then(|authenticator| {
             let token = token(request).ok_or_else(ApiError::missing_token)?;
-            Ok((keys, token))
+            Ok((authenticator, token))
         });
         async move {
-            let (keys, token) = found?;
-            keys.verify(&token).await
+            let (authenticator, token) = found?;
+            Ok(authenticator.verify(&token).await?)
         }
         .boxed_local()
     }
 }
 
 fn identify(request: &HttpRequest) -> LocalBoxFuture<'static, Result<Caller, ApiError>> {
-    let keys = match app(request) {
-        Ok(app) => app.authenticator.clone(),
+    let authenticator = match authenticator(request) {
+        Ok(authenticator) => authenticator,
         Err(error) => return ready(Err(error)).boxed_local(),
     };
     if let Some(key) = request.headers().get("x-api-key") {
-        let known = key.to_str().is_ok_and(|key| keys.is_api_key(key));
+        let known = key.to_str().is_ok_and(|key| authenticator.is_api_key(key));
         return ready(if known { Ok(Caller::Backend) } else { Err(unknown_key()) }).boxed_local();
     }
     let token = token(request);
     async move {
         match token {
-            Some(token) if keys.is_api_key(&token) => Ok(Caller::Backend),
-            Some(token) => keys.verify(&token).await.map(Caller::User),
-            None if keys.is_open() => Ok(Caller::Anyone),
+            Some(token) if authenticator.is_api_key(&token) => Ok(Caller::Backend),
+            Some(token) => Ok(Caller::User(authenticator.verify(&token).await?)),
+            None if authenticator.is_open() => Ok(Caller::Anyone),
             None => Err(ApiError::missing_token()),
         }
     }
     .boxed_local()
 }
 
-fn app(request: &HttpRequest) -> Result<&web::Data<AppState>, ApiError> {
-    request.app_data::<web::Data<AppState>>().ok_or_else(|| ApiError::internal("no app in the application"))
+fn authenticator(request: &HttpRequest) -> Result<Authenticator, ApiError> {
+    let app = request.app_data::<web::Data<AppState>>();
+    app.map(|app| app.authenticator.clone()).ok_or_else(|| ApiError::internal("the application has no state"))
 }
 
-/// The token of a request: the header before the query.
+/// The token of a request; the header takes precedence over the query.
 pub(crate) fn token(request: &HttpRequest) -> Option<String> {
     if let Some(header) = request.headers().get(AUTHORIZATION) {
         let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
@@ -136,5 +134,5 @@ pub(crate) fn token(request: &HttpRequest) -> Option<String> {
 }
 
 fn unknown_key() -> ApiError {
-    ApiError::new(Code::InvalidToken, "the API key is not known here")
+    AuthError::InvalidToken("the API key is not known here").into()
 }

@@ -1,4 +1,4 @@
-//! A line for each request, at `debug`: what was asked and what came of it, without tokens.
+//! Logs each request and its status at `debug`, without tokens.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -13,8 +13,7 @@ use actix_web::{
 
 use crate::clock;
 
-/// Logs a request when it is answered.
-pub async fn requests(
+pub(crate) async fn requests(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
@@ -23,22 +22,22 @@ pub async fn requests(
     }
     let (began, method) = (clock::now(), request.method().clone());
     let target = redacted(request.uri());
-    let answer = next.call(request).await;
-    let status = match &answer {
+    let response = next.call(request).await;
+    let status = match &response {
         Ok(response) => response.status(),
         Err(error) => error.as_response_error().status_code(),
     };
     let ms = (clock::now() - began).as_millis() as u64;
     tracing::debug!(%method, %target, status = status.as_u16(), ms, "request");
-    answer
+    response
 }
 
-/// A target as it may stand in a log: the value of `token` is left out, however the name is written.
+/// A request target without the values of tokens, however their names are encoded.
 fn redacted(uri: &Uri) -> String {
     let mut target = uri.path().to_owned();
     let Some(query) = uri.query() else { return target };
     let Ok(pairs) = Query::<Vec<(Cow<'_, str>, Cow<'_, str>)>>::from_query(query) else {
-        // Whatever it is, no route reads it.
+        // No route can read it either.
         return target + "?…";
     };
     for (at, (name, value)) in pairs.into_inner().iter().enumerate() {
@@ -49,7 +48,7 @@ fn redacted(uri: &Uri) -> String {
     target
 }
 
-/// Also the names of those who mistake ours.
+/// Includes names that clients mistake for ours.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["token", "key", "secret", "password", "jwt"].iter().any(|word| name.contains(word))

@@ -1,5 +1,5 @@
-//! What every request passes: authentication, the drain at shutdown, the request log.
+//! What many requests pass: authentication, the refusal while shutting down, the request log.
 
-pub mod auth;
-pub mod drain;
-pub mod log;
+pub(crate) mod auth;
+pub(crate) mod drain;
+pub(crate) mod log;

@@ -1,4 +1,8 @@
-//! Rooms: participants once and as an event stream, and LiveKit webhooks (docs/PARTICIPANTS.md).
+//! Who is in LiveKit's rooms: asked once, as an event stream, and LiveKit's webhooks, which say it.
 
-pub mod participants;
+mod access;
+mod livekit_events;
+pub(super) mod participants;
+pub(super) mod stream;
+pub(super) mod stream_token;
 pub mod webhook;

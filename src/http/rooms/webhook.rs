@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::LivekitConfig,
     error::{ApiError, Code},
-    http::{AppState, middleware::drain},
+    http::{AppState, rooms::livekit_events},
     ids::{Identity, RoomName},
     livekit::api,
     room::roster::{Event, LeaveReason},
@@ -230,9 +230,9 @@ async fn take(app: &AppState, event: proto::WebhookEvent) -> Result<&'static str
         return Ok("duplicate");
     }
     if let Some((room, identity)) = microphone(&event) {
-        wake_agent(app, &room, &identity);
+        wake_agent(app, &room, &identity).await;
     }
-    drain::seen(app, &event);
+    livekit_events::apply(app, &event).await;
     let Some((room, happened)) = roster_event(&event) else { return Ok("ignored") };
     let late = event.created_at > 0 && clock::unix_s() as i64 - event.created_at > LATE_S;
     let mut taken = app.rooms.happened(&room, happened).await;
@@ -258,8 +258,8 @@ fn microphone(event: &proto::WebhookEvent) -> Option<(RoomName, Identity)> {
 }
 
 /// Where a session's user can be heard in its room, its agent is to be there.
-fn wake_agent(app: &AppState, room: &RoomName, identity: &Identity) {
-    let session = match app.registry.of_room(room) {
+async fn wake_agent(app: &AppState, room: &RoomName, identity: &Identity) {
+    let session = match app.registry.of_room(room).await {
         Ok(record) => record.filter(|record| Identity::from(&record.user_id) == *identity),
         Err(error) => {
             tracing::error!(room.name = %room, %error, "the session of a room is not known");

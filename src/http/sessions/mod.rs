@@ -1,63 +1,65 @@
-//! Sessions and tokens (seeds 000, 001, 002): no route here but `participants` and the end of a session
-//! makes a LiveKit call.
+//! `/api/sessions`. Only `participants`, the removal of a participant and the end of a session call LiveKit.
 
-pub mod guest;
-pub mod history;
-pub mod removal;
+pub(super) mod guest;
+pub(super) mod history;
+pub(super) mod removal;
+pub(super) mod tokens;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::NoToken,
-    clock,
-    error::{ApiError, Code},
-    http::{AppState, middleware::auth::Caller},
+    auth::LivekitTokenError,
+    http::{
+        AppState,
+        error::ApiError,
+        middleware::{auth::Caller, drain::NotDraining},
+        sessions::tokens::ControlToken,
+    },
     ids::{RoomName, SessionId, UserId},
     protocol::edge_v1::to_client::EndReason,
     room::roster::Participant,
     store::sessions::SessionRecord,
 };
 
-/// `POST /api/sessions`
 #[derive(Debug, Deserialize)]
-pub struct Create {
+pub(super) struct CreateSession {
     user_id: UserId,
 }
 
 /// A session, with fresh tokens.
 #[derive(Debug, Serialize)]
-pub struct Session {
+pub(super) struct Session {
     session_id: SessionId,
     user_id: UserId,
     room_name: RoomName,
     status: &'static str,
-    /// To join the LiveKit room; null where the gateway has no LiveKit.
+    /// To join the LiveKit room; null without LiveKit, and for a user who was removed from the room.
     access_token: Option<String>,
-    /// When it ends, in seconds since the Unix epoch.
+    /// In seconds since the Unix epoch.
     access_token_expires_at: Option<u64>,
     livekit_url: Option<String>,
-    /// LiveKit's own id of the room; null while nobody has been in it.
+    /// LiveKit's own id of the room; null until somebody was in it.
     livekit_room_sid: Option<String>,
-    /// Until when the user is kept out of the room, in seconds since the Unix epoch; absent where they
-    /// are not.
+    /// Until when the user is kept out of the room, in seconds since the Unix epoch; absent if they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_until: Option<u64>,
-    control_url: String,
-    control_token: String,
+    #[serde(flatten)]
+    control: ControlToken,
 }
 
 impl Session {
     fn of(record: SessionRecord, app: &AppState, request: &HttpRequest) -> Self {
         let (livekit, denied_until) = match app.authenticator.livekit_info(&record.user_id, &record.room) {
             Ok(info) => (Some(info), None),
-            Err(NoToken::NoLivekit) => (None, None),
-            Err(NoToken::Denied { until }) => (None, Some(until)),
+            Err(LivekitTokenError::NoLivekit) => (None, None),
+            Err(LivekitTokenError::Denied { until }) => (None, Some(until)),
         };
         let (access_token, access_token_expires_at, livekit_url) = livekit
             .map(|info| (info.token, info.expires_at, info.url))
             .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
         Self {
+            control: ControlToken::issue(&record, app, request),
             session_id: record.session_id,
             status: if record.ended.is_none() { "active" } else { "ended" },
             access_token,
@@ -65,109 +67,83 @@ impl Session {
             livekit_url,
             livekit_room_sid: record.livekit_room.map(|room| room.sid),
             denied_until,
-            control_url: app.control_url(request),
-            control_token: app
-                .authenticator
-                .control_token(&record.user_id, record.session_id, &record.room, clock::unix_s())
-                .expose()
-                .to_owned(),
             user_id: record.user_id,
             room_name: record.room,
         }
     }
 }
 
-/// Makes a session.
-pub async fn create(
+/// `POST /api/sessions`
+pub(super) async fn create(
     app: web::Data<AppState>,
     request: HttpRequest,
     caller: Caller,
-    body: web::Json<Create>,
+    body: web::Json<CreateSession>,
+    _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_act_for(&body.user_id)?;
-    if app.is_draining() {
-        return Err(ApiError::new(Code::Overloaded, "this machine is going down; try again"));
-    }
-    let record = app.registry.create(&body.user_id)?;
+    let record = app.registry.create(&body.user_id).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &app, &request)))
 }
 
-/// A session, with a fresh access token.
-pub async fn show(
+/// `GET /api/sessions/{id}`
+pub(super) async fn show(
     app: web::Data<AppState>,
     request: HttpRequest,
     caller: Caller,
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+    let record = session(&app, &caller, &id).await?;
     Ok(web::Json(Session::of(record, &app, &request)))
 }
 
-/// Renews a client's tokens.
-pub async fn renew(
-    app: web::Data<AppState>,
-    request: HttpRequest,
-    caller: Caller,
-    id: web::Path<String>,
-) -> Result<web::Json<Session>, ApiError> {
-    let record = session(&app, &caller, &id)?;
-    let session = Session::of(record, &app, &request);
-    match session.denied_until {
-        Some(until) => Err(NoToken::Denied { until }.into()),
-        None => Ok(web::Json(session)),
-    }
-}
-
-/// What became of a session that was ended.
 #[derive(Debug, Serialize)]
-pub struct Ended {
+pub(super) struct EndedSession {
     session_id: SessionId,
     status: &'static str,
-    /// False where LiveKit could not be asked to end the room; it ends by itself when it is empty.
+    /// False if LiveKit cannot be reached; an empty room ends by itself.
     room_deleted: bool,
 }
 
-/// Ends a session: its client is told, its agent leaves, its room is deleted.
-pub async fn end(
+/// `DELETE /api/sessions/{id}`: closes the control channel, removes the agent, deletes the room.
+pub(super) async fn end(
     app: web::Data<AppState>,
     caller: Caller,
     id: web::Path<String>,
-) -> Result<web::Json<Ended>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+) -> Result<web::Json<EndedSession>, ApiError> {
+    let record = session(&app, &caller, &id).await?;
     app.registry.end(record.session_id, EndReason::Logout).await?;
     let room_deleted = match &app.livekit {
         Some(livekit) => livekit.delete_room(&record.room).await.is_ok(),
         None => false,
     };
-    Ok(web::Json(Ended { session_id: record.session_id, status: "ended", room_deleted }))
+    Ok(web::Json(EndedSession { session_id: record.session_id, status: "ended", room_deleted }))
 }
 
-/// Who is in a session's room.
 #[derive(Debug, Serialize)]
-pub struct Participants {
+pub(super) struct SessionParticipants {
     room_name: RoomName,
     participants: Vec<Participant>,
 }
 
-/// Who is in a session's room.
-pub async fn participants(
+/// `GET /api/sessions/{id}/participants`
+pub(super) async fn participants(
     app: web::Data<AppState>,
     caller: Caller,
     id: web::Path<String>,
-) -> Result<web::Json<Participants>, ApiError> {
-    let record = session(&app, &caller, &id)?;
+) -> Result<web::Json<SessionParticipants>, ApiError> {
+    let record = session(&app, &caller, &id).await?;
     let participants = app.rooms.present(&record.room).await?;
-    Ok(web::Json(Participants { room_name: record.room, participants }))
+    Ok(web::Json(SessionParticipants { room_name: record.room, participants }))
 }
 
-/// The session a path names, if the caller may use it.
-pub(super) fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
-    let record = app.registry.get(parse_id(id)?)?;
+/// The session of a path, if the caller may use it.
+async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
+    let record = app.registry.get(parse_id(id)?).await?;
     caller.may_use(&record)?;
     Ok(record)
 }
 
-/// The id in a path.
 pub(super) fn parse_id(id: &str) -> Result<SessionId, ApiError> {
     id.parse().map_err(|error| ApiError::invalid("session_id", error))
 }

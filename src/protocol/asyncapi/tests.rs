@@ -1,11 +1,17 @@
 //! The document against docs/PROTOCOL.md and the types: neither may have what the other has not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use crate::protocol::{
     asyncapi::*,
     tests::{decoders_names, examples_of_clients, examples_of_the_gateway},
 };
+
+/// The types that messages refer to, closed as by [`closed`].
+static TYPES: LazyLock<Value> = LazyLock::new(|| closed(document()["components"]["schemas"].clone()));
 
 /// The schemas of one side's text messages, by `type`.
 fn schemas(side: &str) -> BTreeMap<String, Value> {
@@ -14,7 +20,10 @@ fn schemas(side: &str) -> BTreeMap<String, Value> {
     messages
         .iter()
         .filter(|(key, message)| key.starts_with(side) && message["contentType"] == "application/json")
-        .map(|(_, message)| (message["name"].as_str().unwrap().to_owned(), message["payload"].clone()))
+        .map(|(_, message)| {
+            let payload = message["payload"]["$ref"].as_str().unwrap().trim_start_matches('#');
+            (message["name"].as_str().unwrap().to_owned(), document.pointer(payload).unwrap().clone())
+        })
         .collect()
 }
 
@@ -25,29 +34,50 @@ fn both() -> [(&'static str, BTreeMap<String, Value>, Vec<Value>); 2] {
     ]
 }
 
-/// The schema, but with no room for fields that it does not name.
-fn closed(mut schema: Value) -> Value {
-    fn close(schema: &mut Value) {
-        match schema {
-            Value::Object(object) => {
-                if object.get("properties").is_some_and(Value::is_object) {
-                    object.entry("additionalProperties").or_insert(Value::Bool(false));
-                }
-                object.values_mut().for_each(close);
+/// Calls `visit` with each object schema, also with those within others.
+fn each_object(schema: &mut Value, visit: &mut impl FnMut(&mut Map<String, Value>)) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("properties").is_some_and(Value::is_object) {
+                visit(object);
             }
-            Value::Array(items) => items.iter_mut().for_each(close),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            object.values_mut().for_each(|value| each_object(value, visit));
         }
+        Value::Array(items) => items.iter_mut().for_each(|value| each_object(value, visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
-    close(&mut schema);
+}
+
+/// The schema with no room for fields that it does not name.
+fn closed(mut schema: Value) -> Value {
+    each_object(&mut schema, &mut |object| {
+        object.entry("additionalProperties").or_insert(Value::Bool(false));
+    });
     schema
 }
 
 fn is_valid(schema: &Value, example: &Value) -> Result<(), String> {
-    let validator = jsonschema::draft7::new(&closed(schema.clone())).unwrap();
+    let mut schema = closed(schema.clone());
+    schema["components"] = json!({ "schemas": *TYPES });
+    let validator = jsonschema::draft7::new(&schema).unwrap();
     let faults: Vec<String> =
         validator.iter_errors(example).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+#[test]
+fn every_type_has_a_title_of_its_own_by_which_generators_name_it() {
+    let mut schemas = document()["components"]["schemas"].clone();
+    let mut titles = BTreeSet::new();
+    for (name, schema) in schemas.as_object().unwrap() {
+        assert_eq!(schema["title"], *name);
+    }
+    each_object(&mut schemas, &mut |object| {
+        let title = object.get("title").and_then(Value::as_str).expect("an object schema without a title");
+        assert!(titles.insert(title.to_owned()), "{title} twice");
+    });
+    assert!(titles.contains("GatewayConnectionAck") && titles.contains("ClientPing"), "{titles:?}");
+    assert!(titles.iter().all(|title| !title.ends_with(char::is_numeric)), "{titles:?}");
 }
 
 #[test]
@@ -67,7 +97,7 @@ fn the_document_has_every_message_of_the_types_and_of_the_page_and_no_other() {
     let missing: Vec<_> = described.symmetric_difference(&read).collect();
     assert!(
         missing.is_empty(),
-        "{missing:?}: what from_client.rs reads and what said_by_clients() in src/protocol/asyncapi.rs lists must be the same"
+        "{missing:?}: what from_client.rs reads and what clients_messages() in src/protocol/asyncapi.rs lists must be the same"
     );
 }
 

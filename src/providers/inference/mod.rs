@@ -1,4 +1,4 @@
 //! Inference of embedded models: ONNX Runtime, and the threads that run it.
 
 pub mod onnx;
-pub mod worker_pool;
+pub(super) mod worker_pool;

@@ -1,7 +1,6 @@
-//! ONNX Runtime: one shared library, loaded by path at run time, under Silero, Moonshine and Piper.
+//! ONNX Runtime: one shared library, loaded by path at run time, for Silero, Moonshine and Piper.
 //!
-//! The library is process-wide by its own nature (it allows one environment, and forgets none), so
-//! this is the one place that keeps something for the whole life of the process.
+//! The library allows one environment per process and never frees it, so the loaded one is kept in a static.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -19,15 +18,12 @@ pub struct Runtime {
     environment: Environment,
 }
 
-/// What was loaded, so that the next who asks gets the same.
+/// The loaded library, returned by later calls of [`Runtime::load`].
 static LOADED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
 
 impl Runtime {
-    /// Loads `library` (libonnxruntime, 1.22 or later); later calls give what the first loaded.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where there is no such file, it is no ONNX Runtime or too old, or
-    /// another library was loaded before.
+    /// Loads `library` (libonnxruntime, 1.22 or later). [`ProviderError::Unavailable`] if the file is missing, invalid or
+    /// too old, or if another library was loaded before.
     pub fn load(library: &Path) -> Result<Self, ProviderError> {
         let shown = library.display();
         let mut loaded = LOADED.lock();
@@ -56,18 +52,14 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// A session of its own over a model file. It computes on the thread that runs it, so that the
-    /// number of threads that infer is the number of workers.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where the file is missing or is no model.
-    pub fn session(&self, model: &Path) -> Result<Session, ProviderError> {
+    /// Opens a model. It runs on the calling thread, so that the number of threads that run inference is the number of
+    /// workers. [`ProviderError::Unavailable`] if the file is missing or invalid.
+    pub(crate) fn session(&self, model: &Path) -> Result<Session, ProviderError> {
         let open = || -> ort::Result<Session> {
             Session::builder(&self.environment)?
                 .with_intra_threads(1)?
                 .with_inter_threads(1)?
-                // Utterances differ in length: patterns and arenas would keep the largest ever
-                // seen, for each worker.
+                // Inputs differ in length: with patterns and arenas, each worker would keep the memory of its longest.
                 .with_memory_pattern(false)?
                 .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
                 .commit_from_file(model)
@@ -76,7 +68,6 @@ impl Runtime {
     }
 }
 
-/// A session that was built failed on an input.
 impl From<ort::Error> for ProviderError {
     fn from(error: ort::Error) -> Self {
         ProviderError::Inference(error.to_string())

@@ -1,4 +1,4 @@
-//! A bounded pool of threads for inference, so that it never runs on a thread that serves sessions.
+//! A bounded pool of threads for inference, which must not run on threads that serve sessions.
 //!
 //! ```text
 //!   run(Urgent, …)   ──▶ [ urgent   ] ──┐        ┌─ worker 0, its own model
@@ -6,10 +6,9 @@
 //!        full: Busy                              └─ …
 //! ```
 //!
-//! Each worker owns a model, since sessions of ONNX Runtime run one input at a time. Urgent jobs
-//! (a final transcript, the first clause of an answer) go before ordinary ones (interims, later
-//! clauses), and an ordinary job that asks its [`CancelToken`] makes room for them half-way. Who no longer
-//! waits for an answer drops the receiver: the job is then not begun, or told so by its cue.
+//! Each worker owns a model, since an ONNX Runtime session runs one input at a time. Urgent jobs (a final transcript,
+//! the first chunk of speech) go before ordinary ones (interims, later chunks), and an ordinary job that polls its
+//! [`CancelToken`] ends early to make room for them. Dropping the receiver of a result cancels the job.
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
@@ -23,16 +22,14 @@ use crate::providers::ProviderError;
 
 /// Which jobs go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
-    /// Somebody waits for this: before everything that is ordinary.
+pub(crate) enum Priority {
     Urgent,
-    /// Worth having, but not at the price of an urgent job.
     Ordinary,
 }
 
-/// A pool of threads that each own an `M`. Dropping it stops it: jobs under way are cued to end,
-/// waiting ones are forgotten, and the threads are joined.
-pub struct WorkerPool<M> {
+/// A pool of threads that each own an `M`. Dropping it cancels running jobs, discards waiting ones and joins the
+/// threads.
+pub(crate) struct WorkerPool<M> {
     shared: Arc<Shared<M>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -45,24 +42,24 @@ struct Shared<M> {
 struct Queue<M> {
     urgent: VecDeque<Job<M>>,
     ordinary: VecDeque<Job<M>>,
-    /// Most jobs that wait, of both kinds together.
+    /// Maximum of waiting jobs, of both priorities together.
     capacity: usize,
     stopping: bool,
 }
 
 type Job<M> = Box<dyn FnOnce(&mut M, &Shared<M>) + Send>;
 
-/// Tells a job under way whether to go on.
-pub struct CancelToken<'a, M, T> {
+/// Tells a running job whether to end early.
+pub(crate) struct CancelToken<'a, M, T> {
     shared: &'a Shared<M>,
     priority: Priority,
     reply: &'a oneshot::Sender<T>,
 }
 
 impl<M, T> CancelToken<'_, M, T> {
-    /// Whether the job should end without a result: nobody waits for it any more, the pool stops,
-    /// or the job is ordinary and an urgent one waits.
-    pub fn is_cancelled(&self) -> bool {
+    /// Whether the job should end without a result: its receiver was dropped, the pool stops, or the job is ordinary
+    /// and an urgent one waits.
+    pub(crate) fn is_cancelled(&self) -> bool {
         if self.reply.is_closed() {
             return true;
         }
@@ -72,12 +69,9 @@ impl<M, T> CancelToken<'_, M, T> {
 }
 
 impl<M: 'static> WorkerPool<M> {
-    /// Starts `count` threads called `name`, each making its own model, and waits until all have.
-    /// At most `capacity` jobs wait at a time.
-    ///
-    /// # Errors
-    /// The first error of `make`, or [`ProviderError::Unavailable`] where a thread cannot be started.
-    pub fn start(
+    /// Starts `count` threads called `name`, and waits until each has made its model. At most `capacity` jobs wait at a
+    /// time. Returns the first error of `make`, or [`ProviderError::Unavailable`] if a thread cannot be started.
+    pub(crate) fn start(
         name: &str,
         count: usize,
         capacity: usize,
@@ -85,15 +79,15 @@ impl<M: 'static> WorkerPool<M> {
     ) -> Result<Self, ProviderError> {
         let queue = Queue { urgent: VecDeque::new(), ordinary: VecDeque::new(), capacity, stopping: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
-        let mut workers = Self { shared, threads: Vec::new() };
+        let mut pool = Self { shared, threads: Vec::new() };
         let make = Arc::new(make);
         let (ready, made) = std::sync::mpsc::channel();
         let count = count.max(1);
         for _ in 0..count {
-            let (shared, make, ready) = (Arc::clone(&workers.shared), Arc::clone(&make), ready.clone());
+            let (shared, make, ready) = (Arc::clone(&pool.shared), Arc::clone(&make), ready.clone());
             let run = move || match make() {
                 Ok(model) => {
-                    // Nobody listens any more where another worker failed to start.
+                    // Fails if another worker failed to start: then nobody waits for this one.
                     let _ = ready.send(Ok(()));
                     work(model, &shared);
                 }
@@ -102,7 +96,7 @@ impl<M: 'static> WorkerPool<M> {
                 }
             };
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-            workers.threads.push(
+            pool.threads.push(
                 thread
                     .map_err(|error| ProviderError::Unavailable(format!("no thread for {name}: {error}")))?,
             );
@@ -113,27 +107,24 @@ impl<M: 'static> WorkerPool<M> {
                 ProviderError::Unavailable(format!("a worker of {name} ended while loading its model"));
             made.recv().unwrap_or(Err(died))?;
         }
-        Ok(workers)
+        Ok(pool)
     }
 
-    /// Runs `job` on the next worker that is free; its result comes by the receiver, which closes
-    /// without one where the job gave none, panicked, or the pool stopped.
-    ///
-    /// # Errors
-    /// [`ProviderError::Busy`] where the queue is full.
-    pub fn run<T: Send + 'static>(
+    /// Runs `job` on the next free worker. The receiver closes without a result if the job returned none or panicked, or
+    /// if the pool stopped. [`ProviderError::Busy`] if the queue is full.
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         priority: Priority,
         job: impl FnOnce(&mut M, &CancelToken<'_, M, T>) -> Option<T> + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, ProviderError> {
         let (reply, result) = oneshot::channel();
         let job = Box::new(move |model: &mut M, shared: &Shared<M>| {
-            let cue = CancelToken { shared, priority, reply: &reply };
+            let cancel = CancelToken { shared, priority, reply: &reply };
             if reply.is_closed() {
                 return;
             }
-            if let Some(value) = job(model, &cue) {
-                // Whoever asked may have gone meanwhile; the result is nobody's then.
+            if let Some(value) = job(model, &cancel) {
+                // Fails if the receiver was dropped: then nobody waits for the result.
                 let _ = reply.send(value);
             }
         });
@@ -154,17 +145,18 @@ impl<M: 'static> WorkerPool<M> {
 
 impl<M> Drop for WorkerPool<M> {
     fn drop(&mut self) {
-        let forgotten = {
+        // Jobs are dropped after the lock is released: they can hold anything.
+        let discarded = {
             let mut queue = self.shared.queue.lock();
             queue.stopping = true;
             (std::mem::take(&mut queue.urgent), std::mem::take(&mut queue.ordinary))
         };
-        drop(forgotten);
+        drop(discarded);
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // A job may hold the last handle to its own pool; a thread cannot wait for itself.
+            // A job can hold the last handle to its own pool, and a thread cannot join itself.
             if thread.thread().id() != std::thread::current().id() {
-                // It can only have panicked, which the panic hook told.
+                // An error means that it panicked, which the panic hook has reported.
                 let _ = thread.join();
             }
         }
@@ -173,12 +165,12 @@ impl<M> Drop for WorkerPool<M> {
 
 fn work<M>(mut model: M, shared: &Shared<M>) {
     while let Some(job) = next(shared) {
-        // A panic costs the job its result and nothing else; the panic hook tells of it.
+        // The panic hook reports the panic; the job has no result, and the worker continues.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| job(&mut model, shared)));
     }
 }
 
-/// Waits for a job; none once the pool stops.
+/// Waits for a job; none when the pool stops.
 fn next<M>(shared: &Shared<M>) -> Option<Job<M>> {
     let mut queue = shared.queue.lock();
     loop {
@@ -204,7 +196,7 @@ mod tests {
         WorkerPool::start("test", 1, capacity, || Ok(Vec::new())).unwrap()
     }
 
-    /// A job under way on the only worker; it ends when this is dropped.
+    /// A running job on the only worker; it ends when this is dropped.
     struct Occupied {
         _release: mpsc::Sender<()>,
         _result: oneshot::Receiver<()>,
@@ -216,7 +208,7 @@ mod tests {
         let result = workers
             .run(Priority::Urgent, move |_, _| {
                 begun.send(()).unwrap();
-                // Never sent to: this waits for the other end to go.
+                // Nothing is ever sent: this waits until the sender is dropped.
                 let _ = released.recv();
                 None
             })
@@ -258,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_nobody_waits_for_is_not_begun() {
+    fn a_job_whose_receiver_was_dropped_does_not_start() {
         let workers = one_worker(8);
         let release = occupy(&workers);
         drop(note(&workers, Priority::Ordinary, "abandoned").unwrap());
@@ -270,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_job_is_cued_to_make_room_for_an_urgent_one() {
+    fn an_ordinary_job_is_cancelled_to_make_room_for_an_urgent_one() {
         let workers = one_worker(8);
         let (begun, has_begun) = mpsc::channel();
         let ordinary = workers
-            .run(Priority::Ordinary, move |_, cue: &CancelToken<'_, _, ()>| {
+            .run(Priority::Ordinary, move |_, cancel: &CancelToken<'_, _, ()>| {
                 begun.send(()).unwrap();
-                while !cue.is_cancelled() {
+                while !cancel.is_cancelled() {
                     std::thread::yield_now();
                 }
                 None
@@ -303,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_forgets_what_waits_and_ends_the_threads() {
+    fn stopping_discards_waiting_jobs_and_ends_the_threads() {
         let workers = one_worker(8);
         let release = occupy(&workers);
         let waiting = note(&workers, Priority::Ordinary, "waiting").unwrap();

@@ -1,49 +1,52 @@
-//! The scripted thinker: no model, no account. It says so, and repeats what it heard.
+//! The echo model: repeats the user's words, and says that no language model is configured.
 //!
-//! It exists so that a sentence spoken to a fresh installation comes back as speech, and is named
-//! for what it is, so that nobody takes it for a language model.
+//! It needs no model file and no account, so that a fresh installation answers speech with speech.
+
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use crate::providers::{
-    ProviderError,
-    llm::{LanguageModel, LlmEvent, Prompt, Role},
-};
+use super::{LanguageModel, LlmEvent, Prompt, Role};
+use crate::providers::{ProviderError, registry::LoadContext};
 
-/// Repeats what it hears.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EchoModel;
+pub(in crate::providers) const NAME: &str = "echo";
+
+pub(in crate::providers) fn load(_: &LoadContext<'_>) -> Result<Arc<dyn LanguageModel>, ProviderError> {
+    Ok(Arc::new(EchoModel))
+}
+
+struct EchoModel;
 
 impl LanguageModel for EchoModel {
     fn name(&self) -> &'static str {
-        "echo"
+        NAME
     }
 
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         let answer = answer(&prompt);
-        // Word by word, each with the space before it, as a model's tokens come.
+        // Word by word, as a model's tokens come.
         let words: Vec<_> =
             answer.split_inclusive(' ').map(|word| Ok(LlmEvent::TextDelta(word.to_owned()))).collect();
         stream::iter(words).boxed()
     }
 }
 
-/// A short first clause, so that speech can begin early.
+/// The first sentence is short, so that its speech begins early.
 fn answer(prompt: &Prompt) -> String {
-    let heard =
+    let text =
         prompt.messages.last().filter(|last| last.role == Role::User).map_or("", |last| last.text.trim());
-    if heard.is_empty() {
+    if text.is_empty() {
         return "I heard nothing.".to_owned();
     }
-    let met_before = prompt.messages.iter().any(|message| message.role == Role::Assistant);
-    let heard = match heard.ends_with(['.', '!', '?']) {
-        true => heard.to_owned(),
-        false => format!("{}.", heard.trim_end_matches([',', ';', ':', '-'])),
+    let answered_before = prompt.messages.iter().any(|message| message.role == Role::Assistant);
+    let text = match text.ends_with(['.', '!', '?']) {
+        true => text.to_owned(),
+        false => format!("{}.", text.trim_end_matches([',', ';', ':', '-'])),
     };
-    match met_before {
-        false => format!("Hello. I am an echo: no language model is configured here. You said: {heard}"),
-        true => format!("You said: {heard}"),
+    match answered_before {
+        false => format!("Hello. I am an echo: no language model is configured here. You said: {text}"),
+        true => format!("You said: {text}"),
     }
 }
 
@@ -52,10 +55,12 @@ mod tests {
     use super::*;
     use crate::providers::llm::{ChatMessage, tests::text_of};
 
-    fn prompt(lines: &[(Role, &str)]) -> Prompt {
-        let lines =
-            lines.iter().map(|(role, text)| ChatMessage { role: *role, text: (*text).to_owned() }).collect();
-        Prompt { system: String::new(), messages: lines }
+    fn prompt(messages: &[(Role, &str)]) -> Prompt {
+        let messages = messages
+            .iter()
+            .map(|(role, text)| ChatMessage { role: *role, text: (*text).to_owned() })
+            .collect();
+        Prompt { system: String::new(), messages }
     }
 
     #[tokio::test]
@@ -79,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_heard_is_said_to_be_nothing() {
+    fn an_empty_turn_is_answered_by_saying_so() {
         assert_eq!(answer(&Prompt::default()), "I heard nothing.");
         assert_eq!(answer(&prompt(&[(Role::User, "  ")])), "I heard nothing.");
     }

@@ -1,41 +1,58 @@
-//! A thinker elsewhere: any endpoint that speaks OpenAI's chat completions, or Google's Gemini, by
-//! their own streamed wire protocols (crate `genai`).
+//! Language models behind HTTP: endpoints with OpenAI's chat completions, and Google's Gemini, by their streaming APIs
+//! (crate `genai`).
 //!
-//! `genai` logs a provider's error as it came, which may quote the key or the conversation: the
-//! telemetry keeps the target `genai` off, and the errors here are in our own words.
+//! A provider's error message can quote the key or the conversation. `genai` logs it, so the default log filter has
+//! `genai=off`, and the errors of this module do not contain it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use genai::adapter::AdapterKind;
-use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatStreamEvent};
+use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatStreamEvent, StreamEnd};
 use genai::resolver::{AuthData, Endpoint};
 use genai::{Client, ModelIden, ServiceTarget};
 use reqwest::StatusCode;
 
+use super::{LanguageModel, LlmEvent, Prompt, Role, ToolCall, Usage};
 use crate::{
-    providers::{
-        ProviderError,
-        llm::{LanguageModel, LlmEvent, Prompt, Role},
-    },
+    providers::{ProviderError, registry::LoadContext},
     secret::Secret,
 };
 
-/// How much of a conversation is sent, in bytes of text: some 6,000 tokens.
+/// How much of a conversation is sent, in bytes of text: about 6,000 tokens.
 const HISTORY_BYTES: usize = 24_000;
-/// What a spoken answer may be long, in tokens: about two minutes.
-const ANSWER_TOKENS: u32 = 512;
+/// Longest response: about two minutes of speech.
+const MAX_OUTPUT_TOKENS: u32 = 512;
 const GEMINI_URL: &str = "https://generativelanguage.googleapis.com/v1beta/";
 const OPENAI_URL: &str = "https://api.openai.com/v1/";
 
-/// How long a provider may keep us waiting before it counts as gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To the beginning of its answer.
-    pub first_event: Duration,
-    /// From one piece of the answer to the next.
-    pub next_event: Duration,
+pub(in crate::providers) fn load_openai(
+    context: &LoadContext<'_>,
+) -> Result<Arc<dyn LanguageModel>, ProviderError> {
+    let Some(openai) = &context.config.openai else {
+        return Err(ProviderError::Unavailable("neither OPENAI_API_KEY nor OPENAI_BASE_URL is set".into()));
+    };
+    let base_url = openai.base_url.as_deref();
+    Ok(Arc::new(HttpModel::openai(base_url, openai.key.as_ref(), &openai.model, Timeouts::default())?))
+}
+
+pub(in crate::providers) fn load_gemini(
+    context: &LoadContext<'_>,
+) -> Result<Arc<dyn LanguageModel>, ProviderError> {
+    let Some(gemini) = &context.config.gemini else {
+        return Err(ProviderError::Unavailable("GEMINI_API_KEY is not set".into()));
+    };
+    let base_url = gemini.base_url.as_deref();
+    Ok(Arc::new(HttpModel::gemini(base_url, &gemini.key, &gemini.model, Timeouts::default())?))
+}
+
+/// How long a provider may take before the connection counts as lost.
+struct Timeouts {
+    /// Until the response begins.
+    first_event: Duration,
+    /// From one event to the next.
+    next_event: Duration,
 }
 
 impl Default for Timeouts {
@@ -44,8 +61,7 @@ impl Default for Timeouts {
     }
 }
 
-/// A language model behind an HTTP endpoint.
-pub struct HttpModel {
+struct HttpModel {
     name: &'static str,
     client: Client,
     target: ServiceTarget,
@@ -53,12 +69,9 @@ pub struct HttpModel {
 }
 
 impl HttpModel {
-    /// An endpoint that speaks OpenAI's chat completions. Without `base_url` (`http://…/v1`) it is
-    /// OpenAI's own; without a key it is one that wants none, such as a model server next door.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where the URL is not one of HTTP.
-    pub fn openai(
+    /// OpenAI's own endpoint without `base_url` (`http://…/v1`). A key is optional, since local model servers need
+    /// none.
+    fn openai(
         base_url: Option<&str>,
         key: Option<&Secret>,
         model: &str,
@@ -67,11 +80,7 @@ impl HttpModel {
         Self::new("openai", AdapterKind::OpenAI, base_url.unwrap_or(OPENAI_URL), key, model, timeouts)
     }
 
-    /// Google's Gemini; `base_url` only where a proxy stands before it.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where the URL is not one of HTTP.
-    pub fn gemini(
+    fn gemini(
         base_url: Option<&str>,
         key: &Secret,
         model: &str,
@@ -89,20 +98,22 @@ impl HttpModel {
         timeouts: Timeouts,
     ) -> Result<Self, ProviderError> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(ProviderError::Unavailable(format!(
-                "{name}: the base URL must begin with http:// or https://"
-            )));
+            return Err(ProviderError::Unavailable(
+                "the base URL must begin with http:// or https://".into(),
+            ));
         }
         let client = Client::builder()
             .build()
-            .map_err(|error| ProviderError::Unavailable(format!("{name}: no HTTP client: {error}")))?;
+            .map_err(|error| ProviderError::Unavailable(format!("no HTTP client: {error}")))?;
         let target = ServiceTarget {
             endpoint: Endpoint::from_owned(format!("{}/", url.trim_end_matches('/'))),
             auth: AuthData::from_single(key.map_or("none", Secret::expose)),
             model: ModelIden::new(kind, model),
         };
         let options = ChatOptions::default()
-            .with_max_tokens(ANSWER_TOKENS)
+            .with_capture_tool_calls(true)
+            .with_capture_usage(true)
+            .with_max_tokens(MAX_OUTPUT_TOKENS)
             .with_stream_header_timeout(timeouts.first_event)
             .with_stream_read_timeout(timeouts.next_event);
         Ok(Self { name, client, target, options })
@@ -117,33 +128,22 @@ impl LanguageModel for HttpModel {
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         let (client, target, options) = (self.client.clone(), self.target.clone(), self.options.clone());
         let begin = async move {
-            let answer = client.exec_chat_stream(target, request(&prompt), Some(&options)).await;
-            answer.map(|answer| answer.stream)
+            let response = client.exec_chat_stream(target, request(&prompt), Some(&options)).await;
+            response.map(|response| response.stream)
         };
         stream::once(begin)
             .try_flatten()
-            .try_filter_map(|event| async {
-                Ok(match event {
-                    ChatStreamEvent::Chunk(chunk) => {
-                        Some(chunk.content).filter(|text| !text.is_empty()).map(LlmEvent::TextDelta)
-                    }
-                    ChatStreamEvent::Start
-                    | ChatStreamEvent::ReasoningChunk(_)
-                    | ChatStreamEvent::ThoughtSignatureChunk(_)
-                    | ChatStreamEvent::ToolCallChunk(_)
-                    | ChatStreamEvent::End(_)
-                    | ChatStreamEvent::Heartbeat => None,
-                })
-            })
-            .map_err(|error| what_went_wrong(&error))
+            .map_ok(|event| stream::iter(events(event).into_iter().map(Ok)))
+            .try_flatten()
+            .map_err(|error| provider_error(&error))
             .boxed()
     }
 }
 
 fn request(prompt: &Prompt) -> ChatRequest {
-    let messages = prompt.recent(HISTORY_BYTES).iter().map(|line| match line.role {
-        Role::User => ChatMessage::user(&line.text),
-        Role::Assistant => ChatMessage::assistant(&line.text),
+    let messages = prompt.recent(HISTORY_BYTES).iter().map(|message| match message.role {
+        Role::User => ChatMessage::user(&message.text),
+        Role::Assistant => ChatMessage::assistant(&message.text),
     });
     let request = ChatRequest::from_messages(messages.collect());
     match prompt.system.is_empty() {
@@ -152,10 +152,37 @@ fn request(prompt: &Prompt) -> ChatRequest {
     }
 }
 
-/// The provider's own words are left out: they may quote the key, or the conversation.
-fn what_went_wrong(error: &genai::Error) -> ProviderError {
+fn events(event: ChatStreamEvent) -> Vec<LlmEvent> {
+    match event {
+        ChatStreamEvent::Chunk(chunk) if chunk.content.is_empty() => Vec::new(),
+        ChatStreamEvent::Chunk(chunk) => vec![LlmEvent::TextDelta(chunk.content)],
+        ChatStreamEvent::End(end) => last_events(end),
+        // A tool call can come in pieces; the end has the whole one.
+        ChatStreamEvent::ToolCallChunk(_)
+        | ChatStreamEvent::Start
+        | ChatStreamEvent::ReasoningChunk(_)
+        | ChatStreamEvent::ThoughtSignatureChunk(_)
+        | ChatStreamEvent::Heartbeat => Vec::new(),
+    }
+}
+
+/// The tool calls of the response, then its usage.
+fn last_events(end: StreamEnd) -> Vec<LlmEvent> {
+    let tokens = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok());
+    let usage = end.captured_usage.as_ref().map(|usage| Usage {
+        input_tokens: tokens(usage.prompt_tokens),
+        output_tokens: tokens(usage.completion_tokens),
+    });
+    let calls = end.captured_into_tool_calls().unwrap_or_default().into_iter().map(|call| {
+        LlmEvent::ToolCall(ToolCall { id: call.call_id, name: call.fn_name, arguments: call.fn_arguments })
+    });
+    calls.chain(usage.filter(|usage| *usage != Usage::default()).map(LlmEvent::Usage)).collect()
+}
+
+/// Leaves the provider's message out: it can quote the key or the conversation.
+fn provider_error(error: &genai::Error) -> ProviderError {
     let Some(status) = status_of(error) else {
-        return ProviderError::Connection(kind_of(error).into());
+        return ProviderError::Connection(description(error).into());
     };
     let code = status.as_u16();
     match code {
@@ -175,17 +202,17 @@ fn status_of(error: &genai::Error) -> Option<StatusCode> {
     error.status()
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "genai's errors are many, and most cannot come of a chat")]
-fn kind_of(error: &genai::Error) -> &'static str {
+#[expect(clippy::wildcard_enum_match_arm, reason = "most of genai's many errors cannot occur in a chat")]
+fn description(error: &genai::Error) -> &'static str {
     use genai::Error as E;
     match error {
         E::WebStream { .. } | E::WebModelCall { .. } | E::WebAdapterCall { .. } | E::HttpError { .. } => {
-            "the endpoint cannot be reached, broke off, or kept silent for too long"
+            "the endpoint cannot be reached, closed the connection, or sent nothing for too long"
         }
         E::StreamParse { .. }
         | E::InvalidJsonResponseElement { .. }
         | E::SerdeJson(_)
-        | E::JsonValueExt(_) => "the endpoint answered in another format",
+        | E::JsonValueExt(_) => "the response has an unexpected format",
         E::ChatResponse { .. } | E::NoChatResponse { .. } => "the model reported an error",
         _ => "the request could not be made",
     }
@@ -203,26 +230,26 @@ mod tests {
     const KEY: &str = "sk-very-secret";
 
     fn prompt() -> Prompt {
-        let line = |role, text: &str| ChatMessage { role, text: text.to_owned() };
+        let message = |role, text: &str| ChatMessage { role, text: text.to_owned() };
         Prompt {
             system: "Be brief.".to_owned(),
             messages: vec![
-                line(Role::User, "Hello"),
-                line(Role::Assistant, "Hi."),
-                line(Role::User, "Where is the moon?"),
+                message(Role::User, "Hello"),
+                message(Role::Assistant, "Hi."),
+                message(Role::User, "Where is the moon?"),
             ],
         }
     }
 
-    /// A provider that takes one request, sends `answer` and then, where `hangs`, keeps silent until
-    /// the client is gone. Gives the address and what was asked.
-    async fn provider(answer: String, hangs: bool) -> (String, JoinHandle<String>) {
+    /// A provider that reads one request, sends `response` and then, if `hangs`, nothing until the client closes the
+    /// connection. Returns its URL and the request.
+    async fn provider(response: String, hangs: bool) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             let request = read_request(&mut socket).await;
-            socket.write_all(answer.as_bytes()).await.unwrap();
+            socket.write_all(response.as_bytes()).await.unwrap();
             if hangs {
                 let mut rest = Vec::new();
                 // Ends when the client closes.
@@ -238,7 +265,7 @@ mod tests {
         loop {
             let mut piece = [0; 4096];
             let count = socket.read(&mut piece).await.unwrap();
-            assert_ne!(count, 0, "the request broke off");
+            assert_ne!(count, 0, "the request is incomplete");
             request.extend_from_slice(&piece[..count]);
             let text = String::from_utf8_lossy(&request);
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
@@ -254,7 +281,7 @@ mod tests {
         }
     }
 
-    fn events(lines: &[&str]) -> String {
+    fn sse(lines: &[&str]) -> String {
         let body: String = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
         format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
     }
@@ -262,6 +289,12 @@ mod tests {
     fn delta(text: &str) -> String {
         format!(
             r#"{{"id":"1","object":"chat.completion.chunk","model":"m","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+        )
+    }
+
+    fn end(reason: &str) -> String {
+        format!(
+            r#"{{"id":"1","object":"chat.completion.chunk","model":"m","choices":[{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}]}}"#
         )
     }
 
@@ -276,16 +309,20 @@ mod tests {
         HttpModel::openai(Some(url), Some(&Secret::new(KEY)), "m", Timeouts::default()).unwrap()
     }
 
+    fn gemini(url: &str) -> HttpModel {
+        HttpModel::gemini(Some(url), &Secret::new(KEY), "gemini-2.5-flash", Timeouts::default()).unwrap()
+    }
+
     #[tokio::test]
-    async fn an_openai_compatible_endpoint_is_asked_and_its_answer_streams() {
-        let end = r#"{"id":"1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-        let (url, asked) = provider(events(&[&delta("Up "), &delta("there."), end, "[DONE]"]), false).await;
+    async fn the_response_of_an_openai_compatible_endpoint_streams() {
+        let (url, request) =
+            provider(sse(&[&delta("Up "), &delta("there."), &end("stop"), "[DONE]"]), false).await;
 
         let pieces: Vec<_> = openai(&url).respond(prompt()).map(text_of).collect().await;
 
         assert_eq!(pieces, ["Up ", "there."]);
-        let asked = asked.await.unwrap();
-        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        let request = request.await.unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /v1/chat/completions "), "{head}");
         assert!(head.to_lowercase().contains(&format!("authorization: bearer {KEY}")), "{head}");
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -295,31 +332,82 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gemini_is_asked_and_its_answer_streams() {
+    async fn the_response_of_gemini_streams() {
         let part = |text: &str| {
             format!(
                 r#"{{"candidates":[{{"content":{{"role":"model","parts":[{{"text":"{text}"}}]}},"index":0}}]}}"#
             )
         };
-        let (url, asked) = provider(events(&[&part("Up "), &part("there.")]), false).await;
-        let gemini =
-            HttpModel::gemini(Some(&url), &Secret::new(KEY), "gemini-2.5-flash", Timeouts::default())
-                .unwrap();
+        let (url, request) = provider(sse(&[&part("Up "), &part("there.")]), false).await;
 
-        let pieces: Vec<_> = gemini.respond(prompt()).map(text_of).collect().await;
+        let pieces: Vec<_> = gemini(&url).respond(prompt()).map(text_of).collect().await;
 
         assert_eq!(pieces.concat(), "Up there.");
-        let asked = asked.await.unwrap();
+        let request = request.await.unwrap();
         assert!(
-            asked.starts_with("POST /v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse "),
-            "{asked}"
+            request.starts_with("POST /v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse "),
+            "{request}"
         );
-        assert!(asked.to_lowercase().contains(&format!("x-goog-api-key: {KEY}")), "{asked}");
+        assert!(request.to_lowercase().contains(&format!("x-goog-api-key: {KEY}")), "{request}");
     }
 
     #[tokio::test]
-    async fn a_refusal_says_why_and_never_what_the_key_is() {
-        let told = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}"}}}}"#);
+    async fn openai_reports_usage_at_the_end() {
+        let usage = r#"{"id":"1","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":31,"completion_tokens":2,"total_tokens":33}}"#;
+        let (url, request) = provider(sse(&[&delta("Up."), &end("stop"), usage, "[DONE]"]), false).await;
+
+        let events: Vec<_> = openai(&url).respond(prompt()).collect().await;
+
+        let usage = Usage { input_tokens: Some(31), output_tokens: Some(2) };
+        assert_eq!(events, [Ok(LlmEvent::TextDelta("Up.".into())), Ok(LlmEvent::Usage(usage))]);
+        assert!(request.await.unwrap().contains(r#""include_usage":true"#));
+    }
+
+    #[tokio::test]
+    async fn a_tool_call_of_openai_is_put_together_from_its_pieces() {
+        let piece = |call: &str| {
+            format!(
+                r#"{{"id":"1","object":"chat.completion.chunk","model":"m","choices":[{{"index":0,"delta":{{"tool_calls":[{call}]}},"finish_reason":null}}]}}"#
+            )
+        };
+        let stream = [
+            &piece(
+                r#"{"index":0,"id":"call_7","type":"function","function":{"name":"moon","arguments":""}}"#,
+            ),
+            &piece(r#"{"index":0,"function":{"arguments":"{\"city\":"}}"#),
+            &piece(r#"{"index":0,"function":{"arguments":"\"Oslo\"}"}}"#),
+            &end("tool_calls"),
+            "[DONE]",
+        ];
+        let (url, _) = provider(sse(&stream), false).await;
+
+        let events: Vec<_> = openai(&url).respond(prompt()).collect().await;
+
+        let call = ToolCall {
+            id: "call_7".into(),
+            name: "moon".into(),
+            arguments: serde_json::json!({"city": "Oslo"}),
+        };
+        assert_eq!(events, [Ok(LlmEvent::ToolCall(call))]);
+    }
+
+    #[tokio::test]
+    async fn gemini_reports_tool_calls_and_usage() {
+        let chunk = r#"{"candidates":[{"content":{"role":"model","parts":[{"functionCall":{"name":"moon","args":{"city":"Oslo"}}}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":31,"candidatesTokenCount":2,"totalTokenCount":33}}"#;
+        let (url, _) = provider(sse(&[chunk]), false).await;
+
+        let events: Vec<_> = gemini(&url).respond(prompt()).collect().await;
+
+        let [Ok(LlmEvent::ToolCall(call)), Ok(LlmEvent::Usage(usage))] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!((call.name.as_str(), &call.arguments), ("moon", &serde_json::json!({"city": "Oslo"})));
+        assert_eq!(*usage, Usage { input_tokens: Some(31), output_tokens: Some(2) });
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_why_without_the_key() {
+        let body = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}"}}}}"#);
         for (line, expected) in [
             ("401 Unauthorized", ProviderError::Refused("HTTP 401: the key is not accepted".into())),
             (
@@ -328,11 +416,11 @@ mod tests {
             ),
             ("503 Service Unavailable", ProviderError::Connection("HTTP 503".into())),
         ] {
-            let (url, _) = provider(status(line, &told), false).await;
+            let (url, _) = provider(status(line, &body), false).await;
 
-            let answer: Vec<_> = openai(&url).respond(prompt()).collect().await;
+            let events: Vec<_> = openai(&url).respond(prompt()).collect().await;
 
-            assert_eq!(answer, [Err(expected)]);
+            assert_eq!(events, [Err(expected)]);
         }
         assert!(!format!("{:?}", Secret::new(KEY)).contains("secret"));
     }
@@ -343,34 +431,34 @@ mod tests {
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         drop(listener);
 
-        let answer: Vec<_> = openai(&url).respond(prompt()).collect().await;
+        let events: Vec<_> = openai(&url).respond(prompt()).collect().await;
 
-        assert!(matches!(&answer[..], [Err(ProviderError::Connection(_))]), "{answer:?}");
+        assert!(matches!(&events[..], [Err(ProviderError::Connection(_))]), "{events:?}");
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_falls_silent_in_the_middle_is_given_up() {
-        let (url, _) = provider(events(&[&delta("Up ")]), true).await;
+    async fn an_endpoint_that_sends_nothing_more_is_a_failed_connection() {
+        let (url, _) = provider(sse(&[&delta("Up ")]), true).await;
         let timeouts = Timeouts { next_event: Duration::from_millis(50), ..Timeouts::default() };
-        let chat = HttpModel::openai(Some(&url), None, "m", timeouts).unwrap();
+        let model = HttpModel::openai(Some(&url), None, "m", timeouts).unwrap();
 
-        let answer: Vec<_> = chat.respond(prompt()).collect().await;
+        let events: Vec<_> = model.respond(prompt()).collect().await;
 
         assert!(
-            matches!(&answer[..], [Ok(LlmEvent::TextDelta(text)), Err(ProviderError::Connection(_))] if text == "Up "),
-            "{answer:?}"
+            matches!(&events[..], [Ok(LlmEvent::TextDelta(text)), Err(ProviderError::Connection(_))] if text == "Up "),
+            "{events:?}"
         );
     }
 
     #[tokio::test]
-    async fn dropping_the_answer_hangs_up() {
-        let (url, served) = provider(events(&[&delta("Up ")]), true).await;
-        let mut answer = openai(&url).respond(prompt());
-        assert_eq!(answer.next().await, Some(Ok(LlmEvent::TextDelta("Up ".to_owned()))));
+    async fn dropping_the_response_closes_the_connection() {
+        let (url, served) = provider(sse(&[&delta("Up ")]), true).await;
+        let mut response = openai(&url).respond(prompt());
+        assert_eq!(response.next().await, Some(Ok(LlmEvent::TextDelta("Up ".to_owned()))));
 
-        drop(answer);
+        drop(response);
 
-        // The provider returns only once the client has closed.
+        // The provider returns only once the client has closed the connection.
         assert!(served.await.unwrap().starts_with("POST"));
     }
 

@@ -1,54 +1,50 @@
 //! Language models (LLM).
 
-pub mod echo;
-pub mod http;
+pub(super) mod echo;
+pub(super) mod http;
 #[cfg(feature = "smollm2")]
-pub mod smollm2;
+pub(super) mod smollm2;
 
 use futures::stream::BoxStream;
 
 use super::ProviderError;
 
-/// Who said a line of a conversation.
+/// Who said a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The wearer.
     User,
-    /// The gateway's answer.
     Assistant,
 }
 
-/// One line of the conversation so far.
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// Who said it.
     pub role: Role,
-    /// What was said, as it was heard.
     pub text: String,
 }
 
-/// What a thinker is asked.
+/// What a language model is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
-    /// Standing instructions.
+    /// The system prompt.
     pub system: String,
-    /// The conversation, oldest first; the last line is the user's turn to be answered.
+    /// The conversation, oldest first; the last message is the turn to be answered.
     pub messages: Vec<ChatMessage>,
 }
 
 impl Prompt {
-    /// The newest lines that fit into so many bytes of text, beginning with one of the user's. The
-    /// last line is among them whatever its length.
-    pub fn recent(&self, bytes: usize) -> &[ChatMessage] {
+    /// The newest messages that fit into so many bytes of text, beginning with one of the user. The last message is
+    /// always among them.
+    pub(crate) fn recent(&self, bytes: usize) -> &[ChatMessage] {
         let mut left = bytes;
-        let fitting = self.messages.iter().rev().take_while(|line| {
-            let fits = line.text.len() <= left;
-            left = left.saturating_sub(line.text.len());
+        let fitting = self.messages.iter().rev().take_while(|message| {
+            let fits = message.text.len() <= left;
+            left = left.saturating_sub(message.text.len());
             fits
         });
         let kept = fitting.count().max(1).min(self.messages.len());
         let recent = &self.messages[self.messages.len() - kept..];
-        let first = recent.iter().position(|line| line.role == Role::User).unwrap_or(0);
+        let first = recent.iter().position(|message| message.role == Role::User).unwrap_or(0);
         &recent[first..]
     }
 }
@@ -56,35 +52,32 @@ impl Prompt {
 /// What a language model produces.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LlmEvent {
-    /// More of the text; appends.
+    /// The next piece of the text.
     TextDelta(String),
     /// A call of one of the tools that the prompt offers.
     ToolCall(ToolCall),
-    /// What the response cost, where the provider says so.
+    /// The tokens of the whole response, where the provider reports them.
     Usage(Usage),
 }
 
 /// A call of a tool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolCall {
-    /// The provider's id of the call, to be answered by.
+    /// The provider's id of the call; the result refers to it.
     pub id: String,
-    /// The tool.
     pub name: String,
-    /// Its arguments, a JSON object.
+    /// A JSON object.
     pub arguments: serde_json::Value,
 }
 
 /// Tokens, as the provider counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt.
     pub input_tokens: Option<u32>,
-    /// Tokens of the response.
     pub output_tokens: Option<u32>,
 }
 
-/// Answers a turn.
+/// Generates responses.
 pub trait LanguageModel: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
     fn name(&self) -> &'static str;
@@ -98,7 +91,7 @@ pub trait LanguageModel: Send + Sync + 'static {
 mod tests {
     use super::*;
 
-    /// The text of an event that is nothing else.
+    /// The text of an event, which must be a text delta.
     pub(super) fn text_of(event: Result<LlmEvent, ProviderError>) -> String {
         match event.unwrap() {
             LlmEvent::TextDelta(text) => text,
@@ -107,16 +100,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_conversation_is_cut_to_its_newest_lines_and_begins_with_the_user() {
-        let line = |role, text: &str| ChatMessage { role, text: text.to_owned() };
+    fn a_long_conversation_is_cut_to_its_newest_messages_and_begins_with_the_user() {
+        let message = |role, text: &str| ChatMessage { role, text: text.to_owned() };
         let prompt = Prompt {
             system: String::new(),
             messages: vec![
-                line(Role::User, "one"),
-                line(Role::Assistant, "two"),
-                line(Role::User, "three"),
-                line(Role::Assistant, "four"),
-                line(Role::User, "five"),
+                message(Role::User, "one"),
+                message(Role::Assistant, "two"),
+                message(Role::User, "three"),
+                message(Role::Assistant, "four"),
+                message(Role::User, "five"),
             ],
         };
 

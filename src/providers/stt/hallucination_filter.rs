@@ -1,22 +1,21 @@
-//! What not to believe of a transcript. Pure.
+//! Removes text from transcripts that nobody said.
 //!
-//! A speech model answers silence, hum and music too: with a "Thank you.", with "♪", or with a phrase
-//! in a loop. Voice activity detection keeps most of that away from it; this keeps the rest away from
-//! the conversation.
+//! Speech models transcribe silence, hum and music as "Thank you.", as "♪", or as a phrase that repeats without
+//! end. Voice activity detection keeps most such audio away from the model; this removes the rest.
 
 use crate::audio::{
     SAMPLE_RATE_HZ,
     pcm::{self, FRAME_SAMPLES},
 };
 
-/// No word is shorter than this.
+/// No word is shorter than 300 ms.
 const MIN_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 3 / 10;
-/// Nothing that a person would call speech is this quiet at its loudest.
+/// A peak level below which nothing is speech.
 const INAUDIBLE_DBFS: f32 = -62.0;
-/// Sound this quiet carries a word, but also draws the model's favourite inventions.
+/// A peak level below which there can be speech, but common hallucinations are more probable.
 const FAINT_DBFS: f32 = -48.0;
-/// What it likes to make of near silence.
-const INVENTIONS: [&str; 12] = [
+/// What the model often makes of near silence.
+const HALLUCINATIONS: [&str; 12] = [
     "you",
     "thank you",
     "thanks",
@@ -31,8 +30,8 @@ const INVENTIONS: [&str; 12] = [
     "i'm sorry",
 ];
 
-/// `text` where the sound can have carried it, else what is left of it, often nothing.
-pub(super) fn believable(text: &str, pcm: &[i16]) -> String {
+/// The part of `text` that can have been said in `pcm`; often nothing.
+pub(super) fn without_hallucinations(text: &str, pcm: &[i16]) -> String {
     if pcm.len() < MIN_SAMPLES {
         return String::new();
     }
@@ -40,13 +39,14 @@ pub(super) fn believable(text: &str, pcm: &[i16]) -> String {
     let words = text.to_lowercase();
     let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
     let loudest = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).fold(pcm::SILENCE_DBFS, f32::max);
-    let invented =
-        words.is_empty() || loudest < INAUDIBLE_DBFS || (loudest < FAINT_DBFS && INVENTIONS.contains(&words));
-    if invented { String::new() } else { text }
+    let hallucinated = words.is_empty()
+        || loudest < INAUDIBLE_DBFS
+        || (loudest < FAINT_DBFS && HALLUCINATIONS.contains(&words));
+    if hallucinated { String::new() } else { text }
 }
 
-/// The words up to where a phrase begins to repeat itself over and over, as a decoder in a loop
-/// does. People do say "no, no, no": a single word may come five times, a phrase three.
+/// The words before a phrase that repeats, which a decoder in a loop produces. People do say "no, no, no": a word
+/// may come five times, a longer phrase three times.
 fn without_loop(words: &[&str]) -> String {
     let plain: Vec<String> = words
         .iter()
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn music_marks_are_no_words_and_inventions_need_sound() {
+    fn music_marks_are_removed_and_common_hallucinations_need_sound() {
         let loud = [9_000; 16_000];
         let faint = [90; 16_000];
 
-        assert_eq!(believable("♪♪♪", &loud), "");
-        assert_eq!(believable("Thank you.", &loud), "Thank you.");
-        assert_eq!(believable("Thank you.", &faint), "");
-        assert_eq!(believable("Where is the station?", &faint), "Where is the station?");
-        assert_eq!(believable("Where is the station?", &[5; 16_000]), "");
+        assert_eq!(without_hallucinations("♪♪♪", &loud), "");
+        assert_eq!(without_hallucinations("Thank you.", &loud), "Thank you.");
+        assert_eq!(without_hallucinations("Thank you.", &faint), "");
+        assert_eq!(without_hallucinations("Where is the station?", &faint), "Where is the station?");
+        assert_eq!(without_hallucinations("Where is the station?", &[5; 16_000]), "");
     }
 }

@@ -1,8 +1,8 @@
 //! Speech to text (STT).
 
 mod hallucination_filter;
-pub mod moonshine;
-pub mod partial_scheduler;
+pub(crate) mod moonshine;
+mod partial_scheduler;
 
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -10,17 +10,17 @@ use tokio::sync::mpsc;
 use super::ProviderError;
 use crate::audio::Pcm;
 
-/// What a transcriber says about the utterance it is given.
+/// A transcript of the utterance.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SttEvent {
-    /// The whole utterance as understood so far; replaces the interim before it.
+    /// The utterance so far; replaces the previous interim.
     Interim(String),
-    /// The whole utterance, once and last. Empty where nothing was said after all (a cough, a hum,
-    /// what a model makes up over silence).
+    /// The whole utterance; the last event. Empty if nothing was said (a cough, a hum, text that the model makes up
+    /// over silence).
     Final(String),
 }
 
-/// Turns the speech of one utterance into text.
+/// Transcribes utterances.
 pub trait SpeechToText: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
     fn name(&self) -> &'static str;

@@ -1,13 +1,12 @@
-//! Piper with the voice en_US-joe-medium: the embedded speaker, English, on a pool of worker
-//! threads.
+//! Piper with the voice en_US-joe-medium: the embedded TTS, for English, on a pool of worker threads.
 //!
 //! ```text
-//!   sentence ─▶ text_normalizer::clauses ─▶ breaths ─▶ phonemes ─▶ numbers ─▶ the model ─▶ 22.05 kHz PCM
+//!   sentence ─▶ clauses ─▶ chunks ─▶ phonemes ─▶ ids ─▶ the model ─▶ 22.05 kHz PCM
 //! ```
 //!
-//! The model speaks a whole phrase at a time, in about a twentieth of its length. A long sentence is
-//! therefore spoken breath by breath: the first sound comes after the first breath, and the next
-//! one is made while it plays. The first is an urgent job, those that follow are ordinary.
+//! The model synthesizes a whole input at a time, in about a twentieth of its length. A long sentence is therefore
+//! synthesized in chunks of clauses: the first is short and an urgent job; the others are ordinary jobs, made while
+//! the one before is played.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -19,6 +18,9 @@ use ort::session::Session;
 use ort::value::TensorRef;
 use serde::Deserialize;
 
+use tts_frontend::{Clause, Cmudict, Espeak, Phonemizer, text_normalizer};
+
+use super::TextToSpeech;
 use crate::{
     audio::pcm,
     providers::{
@@ -27,45 +29,67 @@ use crate::{
             onnx::Runtime,
             worker_pool::{Priority, WorkerPool},
         },
-        tts::{
-            TextToSpeech,
-            frontend::{
-                phonemizer::Phonemizer,
-                text_normalizer::{self, Clause},
-            },
-        },
+        registry::LoadContext,
     },
 };
 
-/// Breaths that wait, over all workers. Each session has at most one.
+/// What `scripts/setup models` installs.
+const VOICE_FILE: &str = "piper-en-us-joe-medium.json";
+const MODEL_FILE: &str = "piper-en-us-joe-medium.onnx";
+const CMUDICT_FILE: &str = "cmudict.dict";
+
+/// Chunks that wait, of all sessions together. Each session has at most one.
 const QUEUE: usize = 64;
-/// A breath goes on over commas until it is this long, in bytes of words: about two seconds. The
-/// first is kept shorter, for an early sound.
+/// A chunk has clauses of at least this length together, in bytes of words: about two seconds. The first is shorter, for
+/// an early start.
 const CHUNK_BYTES: usize = 40;
 const FIRST_CHUNK_BYTES: usize = 12;
-/// A clause longer than this (some 15 s) is cut between words: the model's memory grows with it.
+/// A longer clause (about 15 s) is cut between words: the model's memory use grows with the length.
 const MAX_CHUNK_BYTES: usize = 240;
+const MAX_WORD_CHARS: usize = 60;
+
+pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<Arc<dyn TextToSpeech>, ProviderError> {
+    let load = || {
+        let config = context.config;
+        let phonemizer = installed_phonemizer(&context.model(CMUDICT_FILE))?;
+        Piper::load(context.onnx_runtime()?, &config.models, phonemizer, config.tts_workers)
+    };
+    Ok(Arc::new(load().map_err(|error| error.installed_by("models"))?))
+}
+
+/// CMUdict, eSpeak NG, or both: either is enough.
+fn installed_phonemizer(cmudict: &Path) -> Result<Phonemizer, ProviderError> {
+    match (Cmudict::load(cmudict), Espeak::find()) {
+        (Ok(cmudict), espeak) => Ok(Phonemizer::with_cmudict(cmudict, espeak)),
+        (Err(_), Some(espeak)) => Ok(Phonemizer::with_espeak_only(espeak)),
+        (Err(error), None) => Err(ProviderError::Unavailable(error.to_string())),
+    }
+}
+
+impl From<tts_frontend::Error> for ProviderError {
+    fn from(error: tts_frontend::Error) -> Self {
+        Self::Inference(error.to_string())
+    }
+}
 
 /// Piper on its worker threads.
-pub struct Piper {
+struct Piper {
     workers: Arc<WorkerPool<Session>>,
     phonemizer: Phonemizer,
     voice: Arc<Voice>,
 }
 
 impl Piper {
-    /// Loads the voice from `folder` once for each of `workers` threads.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where a file is missing or is not what it should be.
-    pub fn load(
+    /// Loads the voice from `folder` once for each of `workers` threads. [`ProviderError::Unavailable`] if a file is
+    /// missing or invalid.
+    fn load(
         runtime: &Runtime,
         folder: &Path,
         phonemizer: Phonemizer,
         workers: usize,
     ) -> Result<Self, ProviderError> {
-        let voice = Arc::new(Voice::load(&folder.join("piper-en-us-joe-medium.json"))?);
-        let (runtime, model) = (runtime.clone(), folder.join("piper-en-us-joe-medium.onnx"));
+        let voice = Arc::new(Voice::load(&folder.join(VOICE_FILE))?);
+        let (runtime, model) = (runtime.clone(), folder.join(MODEL_FILE));
         let workers = WorkerPool::start("piper", workers, QUEUE, move || runtime.session(&model))?;
         Ok(Self { workers: Arc::new(workers), phonemizer, voice })
     }
@@ -81,18 +105,18 @@ impl TextToSpeech for Piper {
     }
 
     fn synthesize(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
-        let speech = Speech {
+        let speech = Synthesis {
             workers: Arc::clone(&self.workers),
             phonemizer: self.phonemizer.clone(),
             voice: Arc::clone(&self.voice),
-            breaths: breaths(text_normalizer::clauses(&sentence)),
+            chunks: chunks(text_normalizer::clauses(&sentence)),
             priority: Priority::Urgent,
         };
         stream::unfold(speech, |mut speech| async {
-            let breath = speech.breaths.pop_front()?;
-            let pcm = speech.say(&breath).await;
+            let chunk = speech.chunks.pop_front()?;
+            let pcm = speech.synthesize(&chunk).await;
             if pcm.is_err() {
-                speech.breaths.clear();
+                speech.chunks.clear();
             }
             speech.priority = Priority::Ordinary;
             Some((pcm, speech))
@@ -101,55 +125,55 @@ impl TextToSpeech for Piper {
     }
 }
 
-/// A sentence being spoken.
-struct Speech {
+/// A sentence that is being synthesized.
+struct Synthesis {
     workers: Arc<WorkerPool<Session>>,
     phonemizer: Phonemizer,
     voice: Arc<Voice>,
-    breaths: VecDeque<Vec<Clause>>,
-    /// Of the next breath.
+    chunks: VecDeque<Vec<Clause>>,
+    /// Of the next chunk.
     priority: Priority,
 }
 
-impl Speech {
-    async fn say(&self, breath: &[Clause]) -> Result<Vec<i16>, ProviderError> {
-        let ids = self.voice.ids(&self.phonemizer.phonemes(breath).await?);
+impl Synthesis {
+    async fn synthesize(&self, chunk: &[Clause]) -> Result<Vec<i16>, ProviderError> {
+        let ids = self.voice.ids(&self.phonemizer.phonemes(chunk).await?);
         let voice = Arc::clone(&self.voice);
         let job = self.workers.run(self.priority, move |model, _| Some(voice.synthesize(model, &ids)))?;
-        job.await.unwrap_or(Err(ProviderError::Inference("the speaker stopped".into())))
+        job.await.unwrap_or(Err(ProviderError::Inference("the worker pool stopped".into())))
     }
 }
 
-/// Groups clauses into what is synthesized at once.
-fn breaths(clauses: Vec<Clause>) -> VecDeque<Vec<Clause>> {
-    let mut breaths = VecDeque::new();
-    let mut breath: Vec<Clause> = Vec::new();
+/// Groups clauses into inputs of the model.
+fn chunks(clauses: Vec<Clause>) -> VecDeque<Vec<Clause>> {
+    let mut chunks = VecDeque::new();
+    let mut chunk: Vec<Clause> = Vec::new();
     let mut bytes = 0;
-    for clause in clauses.into_iter().flat_map(shortened) {
-        let enough = if breaths.is_empty() { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
+    for clause in clauses.into_iter().flat_map(split_long) {
+        let min_bytes = if chunks.is_empty() { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
         bytes += clause.words.len();
         let ends_sentence = matches!(clause.mark, '.' | '!' | '?');
-        breath.push(clause);
-        if bytes >= enough || ends_sentence {
-            breaths.push_back(std::mem::take(&mut breath));
+        chunk.push(clause);
+        if bytes >= min_bytes || ends_sentence {
+            chunks.push_back(std::mem::take(&mut chunk));
             bytes = 0;
         }
     }
-    if !breath.is_empty() {
-        breaths.push_back(breath);
+    if !chunk.is_empty() {
+        chunks.push_back(chunk);
     }
-    breaths
+    chunks
 }
 
-/// A clause of bearable length, or the pieces of one that is not.
-fn shortened(clause: Clause) -> Vec<Clause> {
+/// Splits a clause that is longer than [`MAX_CHUNK_BYTES`].
+fn split_long(clause: Clause) -> Vec<Clause> {
     if clause.words.len() <= MAX_CHUNK_BYTES {
         return vec![clause];
     }
     let mut pieces: Vec<Clause> = Vec::new();
     for word in clause.words.split(' ') {
-        // A word may be of any length: what no person could say is not said either.
-        let word: String = word.chars().take(60).collect();
+        // A word can be of any length: longer ones are cut.
+        let word: String = word.chars().take(MAX_WORD_CHARS).collect();
         match pieces.last_mut() {
             Some(piece) if piece.words.len() + word.len() < MAX_CHUNK_BYTES => {
                 piece.words.push(' ');
@@ -166,7 +190,7 @@ fn shortened(clause: Clause) -> Vec<Clause> {
 
 // --- The voice ------------------------------------------------------------------------------------
 
-/// What the voice's JSON file says.
+/// The voice's JSON file.
 #[derive(Deserialize)]
 struct Voice {
     audio: Audio,
@@ -179,7 +203,7 @@ struct Audio {
     sample_rate: u32,
 }
 
-/// How much the voice varies in tone, in pace, and how slow it is.
+/// Variation in tone and in rhythm, and slowness.
 #[derive(Deserialize)]
 struct Inference {
     noise_scale: f32,
@@ -195,12 +219,11 @@ impl Voice {
         let voice: Self = serde_json::from_slice(&json).map_err(|error| unusable(error.to_string()))?;
         match ['^', '_', '$'].iter().all(|symbol| voice.phoneme_id_map.contains_key(symbol)) {
             true => Ok(voice),
-            false => Err(unusable("no symbols for begin, pad and end".into())),
+            false => Err(unusable("the symbols for begin, padding and end are missing".into())),
         }
     }
 
-    /// Begin, each phoneme followed by padding, end: as the voice was trained. Phonemes that it
-    /// does not know are left out.
+    /// Begin, each phoneme followed by padding, end, as the voice was trained. Unknown phonemes are left out.
     fn ids(&self, phonemes: &str) -> Vec<i64> {
         let id = |symbol: char| self.phoneme_id_map.get(&symbol).into_iter().flatten().copied();
         let mut ids: Vec<i64> = id('^').chain(id('_')).collect();
@@ -237,7 +260,6 @@ mod tests {
         providers::{
             stt::{SpeechToText, SttEvent, moonshine::Moonshine},
             testing::{self, word_errors},
-            tts::frontend::{cmudict::Cmudict, phonemizer::Espeak},
         },
     };
     use tokio::sync::mpsc;
@@ -251,7 +273,7 @@ mod tests {
         "No language model is configured here, so I repeat what I heard.",
     ];
 
-    /// Without the voice's own variety, which is drawn anew each time: the same words always sound the same.
+    /// Without the random variation of the voice: the same words always give the same samples.
     fn piper(phonemizer: Phonemizer) -> Piper {
         let mut piper = Piper::load(&testing::runtime(), &testing::models(), phonemizer, 1).unwrap();
         let voice = Arc::get_mut(&mut piper.voice).unwrap();
@@ -259,25 +281,25 @@ mod tests {
         piper
     }
 
-    fn dictionary() -> Phonemizer {
-        Phonemizer::new(Cmudict::load(&testing::models().join("cmudict.dict")).unwrap(), None)
+    fn cmudict() -> Phonemizer {
+        Phonemizer::with_cmudict(Cmudict::load(&testing::models().join(CMUDICT_FILE)).unwrap(), None)
     }
 
-    async fn spoken(piper: &Piper, sentence: &str) -> Vec<i16> {
-        let runs: Vec<_> = piper.synthesize(sentence.to_owned()).map(Result::unwrap).collect().await;
-        runs.concat()
+    async fn speech(piper: &Piper, sentence: &str) -> Vec<i16> {
+        let pieces: Vec<_> = piper.synthesize(sentence.to_owned()).map(Result::unwrap).collect().await;
+        pieces.concat()
     }
 
-    /// What the transcriber understands of what the speaker says, in words wrong of words.
+    /// Transcribes what is synthesized; returns the wrong words and all words.
     async fn round_trip(piper: &Piper, moonshine: &Moonshine) -> (usize, usize) {
         let (mut errors, mut words) = (0, 0);
         for sentence in SENTENCES {
             let mut resampler = Resampler::new(piper.sample_rate_hz(), 1, SAMPLE_RATE_HZ).unwrap();
-            let mut heard = resampler.process(&spoken(piper, sentence).await);
-            heard.extend([0; 8_000]);
+            let mut pcm = resampler.process(&speech(piper, sentence).await);
+            pcm.extend([0; 8_000]);
             let (feed, audio) = mpsc::channel(1);
             let events = moonshine.open(audio);
-            feed.send(Pcm::from(heard)).await.unwrap();
+            feed.send(Pcm::from(pcm)).await.unwrap();
             drop(feed);
             let text = match events.collect::<Vec<_>>().await.pop() {
                 Some(Ok(SttEvent::Final(text))) => text,
@@ -292,40 +314,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_piper_says_by_the_dictionary_is_understood() {
+    async fn speech_by_cmudict_is_understood() {
         let moonshine = Moonshine::load(&testing::runtime(), &testing::models(), 1).unwrap();
 
-        let (errors, words) = round_trip(&piper(dictionary()), &moonshine).await;
+        let (errors, words) = round_trip(&piper(cmudict()), &moonshine).await;
 
         assert!(errors * 100 <= words * 6, "{errors} of {words} words wrong");
     }
 
     #[tokio::test]
-    async fn what_piper_says_by_espeak_is_understood() {
+    async fn speech_by_espeak_is_understood() {
         let espeak = Espeak::find().expect("espeak-ng is not installed: run scripts/setup e2e");
         let moonshine = Moonshine::load(&testing::runtime(), &testing::models(), 1).unwrap();
 
-        let (errors, words) = round_trip(&piper(Phonemizer::espeak_alone(espeak)), &moonshine).await;
+        let (errors, words) = round_trip(&piper(Phonemizer::with_espeak_only(espeak)), &moonshine).await;
 
         assert!(errors * 100 <= words * 6, "{errors} of {words} words wrong");
     }
 
     #[tokio::test]
     async fn a_sentence_without_words_is_no_sound() {
-        assert!(spoken(&piper(dictionary()), "🎉 … !").await.is_empty());
+        assert!(speech(&piper(cmudict()), "🎉 … !").await.is_empty());
     }
 
     #[test]
-    fn the_first_breath_is_short_and_the_others_go_on_over_commas() {
+    fn the_first_chunk_is_short_and_the_others_span_commas() {
         let text = "Well, you asked about the weather, and it will be sunny, warm, dry. Take a hat, or two.";
 
-        let breaths: Vec<Vec<String>> = breaths(text_normalizer::clauses(text))
+        let chunks: Vec<Vec<String>> = chunks(text_normalizer::clauses(text))
             .into_iter()
-            .map(|breath| breath.into_iter().map(|clause| clause.words).collect())
+            .map(|chunk| chunk.into_iter().map(|clause| clause.words).collect())
             .collect();
 
         assert_eq!(
-            breaths,
+            chunks,
             [
                 vec!["Well", "you asked about the weather"],
                 vec!["and it will be sunny", "warm", "dry"],
@@ -335,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clause_without_end_is_cut_between_words() {
-        let endless = "word ".repeat(200);
+    fn a_long_clause_is_cut_between_words() {
+        let long = "word ".repeat(200);
 
-        let breaths = breaths(text_normalizer::clauses(&endless));
+        let chunks = chunks(text_normalizer::clauses(&long));
 
-        assert!(breaths.len() > 3);
-        assert!(breaths.iter().flatten().all(|clause| clause.words.len() <= MAX_CHUNK_BYTES));
+        assert!(chunks.len() > 3);
+        assert!(chunks.iter().flatten().all(|clause| clause.words.len() <= MAX_CHUNK_BYTES));
     }
 }

@@ -1,6 +1,6 @@
-//! Silero VAD v6 as a speech detector: the second stage behind `earshot`.
+//! Silero VAD v6.
 //!
-//! A stream's state is 1.3 KB; the model (2.8 MB) is shared by all of them through [`Engine`].
+//! The state of a stream is 1.3 KB; all streams share the model (2.8 MB) through [`Engine`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,20 +14,32 @@ use crate::{
         SAMPLE_RATE_HZ,
         pcm::{self, FRAME_SAMPLES, Frame},
     },
-    providers::{ProviderError, inference::onnx::Runtime, vad::SpeechDetector},
+    providers::{
+        ProviderError,
+        inference::onnx::Runtime,
+        registry::LoadContext,
+        vad::{DetectorFactory, SpeechDetector},
+    },
 };
 
-/// Samples of the frame before that the model wants in front of each frame.
+/// What `scripts/setup models` installs the model as.
+const MODEL_FILE: &str = "silero-vad-v6.onnx";
+
+/// Samples of the previous frame that the model expects in front of each frame.
 const CONTEXT_SAMPLES: usize = 64;
 /// The recurrent state: [2, 1, 128].
 const STATE_VALUES: usize = 256;
 
-/// The model, shared by any number of streams on any number of threads. Cheap to clone.
+pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<DetectorFactory, ProviderError> {
+    let engine = Engine::installed(context)?;
+    Ok(Arc::new(move || Box::new(engine.detector())))
+}
+
+/// The model, shared by all streams on all threads. Cheap to clone.
 ///
-/// A session of ONNX Runtime runs one frame at a time, so there are as many sessions as threads
-/// that ever judged at the same moment (one an arbiter). Each call borrows one for its 90 us: the
-/// lock is held for a push or a pop only, and the last one used is the first taken, its memory
-/// still in the cache.
+/// An ONNX Runtime session runs one frame at a time, so the pool grows to the number of threads that run frames at the
+/// same time (one per arbiter). A call takes a session for the 90 µs of its frame; the lock is held for a push or
+/// a pop only. The session that was used last is taken first, because its memory is in the cache.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
 
@@ -38,10 +50,12 @@ struct Shared {
 }
 
 impl Engine {
-    /// Loads the model with the first session.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unavailable`] where the file is missing or is no model.
+    pub(super) fn installed(context: &LoadContext<'_>) -> Result<Self, ProviderError> {
+        let load = || Self::load(context.onnx_runtime()?, &context.model(MODEL_FILE));
+        load().map_err(|error| error.installed_by("models"))
+    }
+
+    /// Loads the model and opens the first session. [`ProviderError::Unavailable`] if the file is missing or invalid.
     pub fn load(runtime: &Runtime, model: &Path) -> Result<Self, ProviderError> {
         let first = runtime.session(model)?;
         let idle = Mutex::new(vec![first]);
@@ -73,12 +87,12 @@ impl Engine {
     }
 }
 
-/// Silero's view of one stream.
+/// A detector for one stream.
 pub struct Silero {
     engine: Engine,
     context: [f32; CONTEXT_SAMPLES],
     state: Box<[f32; STATE_VALUES]>,
-    /// Whether the last run failed: said once, not 31 times a second.
+    /// Whether the last run failed: it is logged once, not 31 times a second.
     failed: bool,
 }
 
@@ -101,7 +115,7 @@ impl Silero {
             let (_, next) = outputs["stateN"].try_extract_tensor::<f32>()?;
             let (_, probability) = outputs["output"].try_extract_tensor::<f32>()?;
             let (Ok(next), Some(probability)) = (next.try_into(), probability.first()) else {
-                return Err(ProviderError::Inference("Silero VAD answered in another shape".into()));
+                return Err(ProviderError::Inference("Silero VAD: unexpected shape of the output".into()));
             };
             **state = next;
             Ok(*probability)
@@ -138,7 +152,7 @@ mod tests {
     use crate::{providers::testing, turn::utterance_detector};
 
     fn engine() -> Engine {
-        Engine::load(&testing::runtime(), &testing::models().join("silero-vad-v6.onnx")).unwrap()
+        Engine::load(&testing::runtime(), &testing::models().join(MODEL_FILE)).unwrap()
     }
 
     fn speech() -> Vec<Frame> {
@@ -150,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn speech_is_told_from_silence() {
+    fn speech_and_silence_are_distinguished() {
         let engine = engine();
 
         let of_silence = judge(&mut engine.detector(), &[[0; FRAME_SAMPLES]; 60]);
@@ -162,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_share_the_model_do_not_hear_each_other() {
+    fn streams_that_share_the_model_are_independent() {
         let engine = engine();
         let frames = speech();
         let alone = judge(&mut engine.detector(), &frames);
@@ -179,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_reset_begins_afresh() {
+    fn a_stream_that_was_reset_starts_over() {
         let mut detector = engine().detector();
         let frames = speech();
         let first = judge(&mut detector, &frames);

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::{RoomKeys, users::Users},
     config::{AuthConfig, LivekitConfig},
-    deny::DenyList,
+    deny::tests::deny_list,
     error::Close,
     livekit::token::TokenIssuer,
     protocol::edge_v1::{
@@ -27,7 +27,6 @@ use crate::{
         vad::{Frame, SpeechDetector},
     },
     secret::Secret,
-    store::sled::Disk,
     turn::client_vad,
 };
 
@@ -52,7 +51,7 @@ impl SpeechDetector for LoudIsSpeech {
 /// Signs with LiveKit's keys, too. Shared: each has a store of its own behind its deny list.
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap().keep();
-    let deny = DenyList::open(Disk::open(&folder).unwrap(), Duration::from_secs(900)).unwrap();
+    let deny = deny_list(&folder);
     let livekit = LivekitConfig {
         url: "ws://livekit.example".into(),
         internal_url: "ws://livekit.example".into(),
@@ -831,6 +830,16 @@ fn pre_roll_is_heard_before_the_room_and_does_not_take_its_place() {
     assert_eq!(rig.utterance_audio(), [[2; 512], [3; 512]].concat());
     assert!(!rig.closed());
     assert_eq!(rig.told(1)[0]["active"], "livekit");
+}
+
+#[test]
+fn the_acknowledgement_comes_before_what_an_attachment_ended() {
+    let mut rig = Rig::attached();
+    rig.channel_audio(&loud());
+    rig.attach(2, None);
+    let types = rig.told_types(2);
+    assert_eq!(types[0], "connection_ack");
+    assert!(types.contains(&"speech_ended".to_owned()), "{types:?}");
 }
 
 /// A binary frame.

@@ -1,84 +1,46 @@
-//! History in the embedded database.
+//! Conversation history in the embedded database.
 //!
 //! ```text
-//!   tree "history"             <user> 0x00 <seq: u64 BE>          → Entry as JSON
-//!   tree "history-of-session"  <session: 16 bytes> <seq: u64 BE>  → nothing: the session's lines, by place
+//!   tree "history"             <user> 0x00 <seq: u64, big-endian>          → Entry as JSON
+//!   tree "history-of-session"  <session: 16 bytes> <seq: u64, big-endian>  → nothing: the session's lines
 //! ```
-//! A user's name has no control characters, so the 0x00 ends it; big-endian numbers sort as they count.
+//! A user's name has no control characters, so the 0x00 ends it; big-endian numbers sort by value.
 
-use std::sync::Arc;
-
-use futures::{FutureExt, future::BoxFuture};
-use parking_lot::Mutex;
+use futures::future::BoxFuture;
 
 use crate::{
     ids::{SessionId, UserId},
     store::{
-        history::{Entry, HistoryError, HistoryStore, Saved},
+        StoreError,
+        history::{Entry, HistoryStore, Saved},
         sled::{Disk, DiskError},
     },
 };
 
 /// The store.
-#[derive(Clone)]
 pub struct SledHistory {
     disk: Disk,
+    trees: Trees,
+}
+
+#[derive(Clone)]
+struct Trees {
     lines: sled::Tree,
     of_session: sled::Tree,
-    /// Held while a place is taken and its line is put there: two writers of one user would
-    /// otherwise take the same place.
-    placing: Arc<Mutex<()>>,
-}
-
-impl From<DiskError> for HistoryError {
-    fn from(error: DiskError) -> Self {
-        if matches!(error, DiskError::Full) { Self::Full } else { Self::Failed(error.to_string()) }
-    }
-}
-
-impl From<sled::Error> for HistoryError {
-    fn from(error: sled::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 impl SledHistory {
     /// The history in this database.
     pub fn new(disk: Disk) -> Result<Self, DiskError> {
-        Ok(Self {
-            lines: disk.tree("history")?,
-            of_session: disk.tree("history-of-session")?,
-            placing: Arc::default(),
-            disk,
-        })
-    }
-
-    fn place(&self, entry: &Entry) -> Result<u64, HistoryError> {
-        let value = encode(entry)?;
-        let _placing = self.placing.lock();
-        let last = self.lines.scan_prefix(user_prefix(&entry.user_id)).next_back().transpose()?;
-        let seq = last.map_or(1, |(key, _)| seq_of(&key) + 1);
-        self.lines.insert(line_key(&entry.user_id, seq), value)?;
-        self.of_session.insert(session_key(entry.session_id, seq), &[])?;
-        Ok(seq)
-    }
-
-    fn line(&self, user: &UserId, seq: u64) -> Result<Option<Saved>, HistoryError> {
-        let value = self.lines.get(line_key(user, seq))?;
-        value.map(|value| decode(seq, &value)).transpose()
+        let trees = Trees { lines: disk.tree("history")?, of_session: disk.tree("history-of-session")? };
+        Ok(Self { trees, disk })
     }
 }
 
 impl HistoryStore for SledHistory {
-    fn append(&self, entry: Entry) -> BoxFuture<'static, Result<u64, HistoryError>> {
-        let placed = self.place(&entry);
-        let durable = self.disk.durable();
-        async move {
-            let seq = placed?;
-            durable.await?;
-            Ok(seq)
-        }
-        .boxed()
+    fn append(&self, entry: Entry) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let trees = self.trees.clone();
+        self.disk.run_durable(move || trees.append(&entry))
     }
 
     fn of_user(
@@ -86,17 +48,12 @@ impl HistoryStore for SledHistory {
         user: &UserId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Saved>, HistoryError>> {
-        let range = line_key(user, after.saturating_add(1))..=line_key(user, u64::MAX);
-        let saved = self
-            .lines
-            .range(range)
-            .take(limit)
-            .map(|item| {
-                item.map_err(HistoryError::from).and_then(|(key, value)| decode(seq_of(&key), &value))
-            })
-            .collect();
-        std::future::ready(saved).boxed()
+    ) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        let (trees, user) = (self.trees.clone(), user.clone());
+        self.disk.run(move || {
+            let range = line_key(&user, after.saturating_add(1))..=line_key(&user, u64::MAX);
+            trees.lines.range(range).take(limit).map(saved).collect()
+        })
     }
 
     fn of_session(
@@ -105,37 +62,51 @@ impl HistoryStore for SledHistory {
         session: SessionId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Saved>, HistoryError>> {
-        let range = session_key(session, after.saturating_add(1))..=session_key(session, u64::MAX);
-        let saved = self
-            .of_session
-            .range(range)
-            .take(limit)
-            .filter_map(|item| {
-                item.map_err(HistoryError::from)
-                    .and_then(|(key, _)| self.line(user, seq_of(&key)))
-                    .transpose()
-            })
-            .collect();
-        std::future::ready(saved).boxed()
+    ) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        let (trees, user) = (self.trees.clone(), user.clone());
+        self.disk.run(move || {
+            let range = session_key(session, after.saturating_add(1))..=session_key(session, u64::MAX);
+            let mut lines = Vec::new();
+            for key in trees.of_session.range(range).keys().take(limit) {
+                lines.extend(trees.line(&user, seq_of(&key?))?);
+            }
+            Ok(lines)
+        })
     }
 
-    fn newest(&self, user: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, HistoryError>> {
-        let saved: Result<Vec<Saved>, HistoryError> = self
-            .lines
-            .scan_prefix(user_prefix(user))
-            .rev()
-            .take(limit)
-            .map(|item| {
-                item.map_err(HistoryError::from).and_then(|(key, value)| decode(seq_of(&key), &value))
-            })
-            .collect();
-        let saved = saved.map(|mut saved| {
-            saved.reverse();
-            saved
-        });
-        std::future::ready(saved).boxed()
+    fn newest(&self, user: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        let (trees, user) = (self.trees.clone(), user.clone());
+        self.disk.run(move || {
+            let newest = trees.lines.scan_prefix(user_prefix(&user)).rev().take(limit).map(saved);
+            let mut newest = newest.collect::<Result<Vec<Saved>, _>>()?;
+            newest.reverse();
+            Ok(newest)
+        })
     }
+}
+
+impl Trees {
+    /// Appends are made on the store's thread alone: no two lines take the same place.
+    fn append(&self, entry: &Entry) -> Result<u64, StoreError> {
+        let value = serde_json::to_vec(entry).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let last = self.lines.scan_prefix(user_prefix(&entry.user_id)).next_back().transpose()?;
+        let seq = last.map_or(1, |(key, _)| seq_of(&key) + 1);
+        self.lines.insert(line_key(&entry.user_id, seq), value)?;
+        self.of_session.insert(session_key(entry.session_id, seq), &[])?;
+        Ok(seq)
+    }
+
+    fn line(&self, user: &UserId, seq: u64) -> Result<Option<Saved>, StoreError> {
+        let key = line_key(user, seq);
+        let value = self.lines.get(&key)?;
+        value.map(|value| saved(Ok((key.into(), value)))).transpose()
+    }
+}
+
+fn saved(item: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Saved, StoreError> {
+    let (key, value) = item?;
+    let entry = serde_json::from_slice(&value).map_err(|error| StoreError::Failed(error.to_string()))?;
+    Ok(Saved { seq: seq_of(&key), entry })
 }
 
 fn user_prefix(user: &UserId) -> Vec<u8> {
@@ -156,49 +127,34 @@ fn session_key(session: SessionId, seq: u64) -> Vec<u8> {
     key
 }
 
-/// The place in a key: its last eight bytes.
+/// The place in a key of either tree: its last eight bytes.
 fn seq_of(key: &[u8]) -> u64 {
-    let (_, seq) = key.split_last_chunk::<8>().expect("every key of ours ends in eight bytes");
+    let (_, seq) = key.split_last_chunk::<8>().expect("every key of the two trees ends in eight bytes");
     u64::from_be_bytes(*seq)
-}
-
-fn encode(entry: &Entry) -> Result<Vec<u8>, HistoryError> {
-    serde_json::to_vec(entry).map_err(|error| HistoryError::Failed(error.to_string()))
-}
-
-fn decode(seq: u64, value: &[u8]) -> Result<Saved, HistoryError> {
-    let entry = serde_json::from_slice(value).map_err(|error| HistoryError::Failed(error.to_string()))?;
-    Ok(Saved { seq, entry })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::history_suite;
+    use crate::store::{sled::tests::reopen, suite};
 
     #[tokio::test]
-    async fn sled_keeps_what_every_store_promises() {
+    async fn sled_passes_the_suite_of_history_stores() {
         let folder = tempfile::tempdir().unwrap();
         let history = SledHistory::new(Disk::open(folder.path()).unwrap()).unwrap();
-        history_suite::suite(&history).await;
+        suite::history::suite(&history).await;
     }
 
     #[tokio::test]
     async fn history_survives_a_reopen() {
         let folder = tempfile::tempdir().unwrap();
-        let entry = history_suite::utterance("john", 1, "Hello.");
+        let entry = suite::history::utterance("john", 1, "Hello.");
         {
             let history = SledHistory::new(Disk::open(folder.path()).unwrap()).unwrap();
             assert_eq!(history.append(entry.clone()).await, Ok(1));
         }
-        // The committer holds the database until it has seen that no writer is left.
-        let disk = loop {
-            match Disk::open(folder.path()) {
-                Err(DiskError::Locked { .. }) => tokio::task::yield_now().await,
-                opened => break opened.unwrap(),
-            }
-        };
-        let saved = SledHistory::new(disk).unwrap().of_user(&entry.user_id, 0, 10).await.unwrap();
+        let history = SledHistory::new(reopen(folder.path())).unwrap();
+        let saved = history.of_user(&entry.user_id, 0, 10).await.unwrap();
         assert_eq!(saved, [Saved { seq: 1, entry }]);
     }
 }

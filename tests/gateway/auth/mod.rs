@@ -2,4 +2,5 @@
 
 mod channel_tokens;
 mod livekit_tokens;
+mod methods;
 pub mod refusals;

@@ -8,27 +8,34 @@ use crate::support::{TestGateway, key, soon, user_id};
 
 const UNKNOWN: &str = "018f0000-0000-7000-8000-000000000000";
 
-/// Every route, as src/http/mod.rs has it.
-pub fn routes() -> Vec<(Method, &'static str)> {
-    let source = include_str!("../../../src/http/mod.rs");
-    let table = source.split("pub fn routes(").nth(1).unwrap().split("\n}").next().unwrap();
-    let flat = table.replace('\n', " ");
-    let flat: &'static str = Box::leak(flat.into_boxed_str());
-    let routes: Vec<_> = flat
-        .split(".route(")
+/// Every path and the methods that it supports, from the table in src/http/router.rs.
+pub fn paths() -> Vec<(&'static str, Vec<Method>)> {
+    let source = include_str!("../../../src/http/router.rs");
+    let table = source.split("fn routes(").nth(1).unwrap().split("\n}").next().unwrap();
+    let paths: Vec<_> = table
+        .split(".service(at(")
         .skip(1)
-        .map(|route| {
-            let path = route.split('"').nth(1).unwrap();
-            let method = route.split("web::").nth(1).unwrap().split('(').next().unwrap();
-            (method.to_uppercase().parse().unwrap(), path)
+        .map(|row| {
+            let path = row.split('"').nth(1).unwrap();
+            let endpoints = row.split('[').nth(1).unwrap().split(']').next().unwrap();
+            let methods = endpoints.split(", ").map(|endpoint| endpoint.trim().split('(').next().unwrap());
+            (path, methods.map(|method| method.to_uppercase().parse().unwrap()).collect())
         })
         .collect();
-    assert!(routes.len() > 20, "{routes:?}");
-    routes
+    assert!(paths.len() > 20, "{paths:?}");
+    paths
+}
+
+/// Every route but those for HEAD, which answer as GET does.
+pub fn routes() -> Vec<(Method, &'static str)> {
+    let routes = paths().into_iter().flat_map(|(path, methods)| {
+        methods.into_iter().filter(|method| *method != Method::HEAD).map(move |method| (method, path))
+    });
+    routes.collect()
 }
 
 /// A path with something for each of its parameters.
-fn filled(path: &str, value: &str) -> String {
+pub fn filled(path: &str, value: &str) -> String {
     let mut filled = String::new();
     for part in path.split_inclusive('/') {
         let slash = if part.ends_with('/') { "/" } else { "" };
@@ -40,7 +47,7 @@ fn filled(path: &str, value: &str) -> String {
 }
 
 /// What was refused, as a program reads it; that it is a problem document is checked here.
-async fn refusal(response: Response, request: &str) -> (u16, String) {
+pub async fn refusal(response: Response, request: &str) -> (u16, String) {
     let status = response.status().as_u16();
     let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
     let body = response.text().await.unwrap();
@@ -111,6 +118,7 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
         (Method::GET, of_session("")),
         (Method::DELETE, of_session("")),
         (Method::POST, of_session("/token")),
+        (Method::POST, of_session("/control-token")),
         (Method::POST, of_session("/guest-token")),
         (Method::GET, of_session("/participants")),
         (Method::DELETE, of_session("/participants/bob")),
@@ -160,7 +168,7 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
         (Method::GET, "/api/admin/recordings", "", away),
         (Method::DELETE, "/api/admin/recordings/EG_1", "", away),
         (Method::GET, "/nowhere", "", (404, "NOT_FOUND")),
-        (Method::PUT, "/api/sessions", "", (404, "NOT_FOUND")),
+        (Method::PUT, "/api/sessions", "", (405, "METHOD_NOT_ALLOWED")),
     ] {
         let (status, code) = refused(json_body(&method, path, body), path).await;
         assert_eq!((status, code.as_str()), expected, "{method} {path} {body:.40}");
@@ -179,7 +187,8 @@ async fn nobody_reaches_what_is_not_theirs() {
     let backend = Api::new(&gateway.url, key("backend"));
     let ann: SessionInfo = backend.create_session(&user_id("ann")).await.unwrap();
     let bob: SessionInfo = backend.create_session(&user_id("bob")).await.unwrap();
-    let invite = json!({"session_id": ann.session_id, "guest_name": "Eve"}).to_string();
+    let invite =
+        json!({"session_id": ann.session_id, "guest_name": "Eve", "room": ann.room_name}).to_string();
     let anns = ann.session_id.to_string();
 
     for (method, path) in routes() {

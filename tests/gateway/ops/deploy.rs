@@ -15,7 +15,7 @@ fn repository(file: &str) -> String {
 fn settings() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
     let parts = fs::read_dir(folder).unwrap().map(|part| fs::read_to_string(part.unwrap().path()).unwrap());
-    parts.fold(repository("src/config.rs"), |all, part| all + &part)
+    parts.collect()
 }
 
 fn fly() -> Table {
@@ -63,16 +63,22 @@ fn the_settings_of_fly_are_good_and_reach_the_world() {
     let fly = fly();
     let config = config(&fly);
 
-    assert_eq!(i64::from(config.bind.port()), fly["http_service"]["internal_port"].as_integer().unwrap());
-    assert!(config.bind.ip().is_unspecified(), "Fly's proxy comes from outside");
-    assert_eq!(i64::from(config.metrics_bind.unwrap().port()), fly["metrics"]["port"].as_integer().unwrap());
-    assert!(config.log.json);
+    assert_eq!(
+        i64::from(config.server.bind.port()),
+        fly["http_service"]["internal_port"].as_integer().unwrap()
+    );
+    assert!(config.server.bind.ip().is_unspecified(), "Fly's proxy comes from outside");
+    assert_eq!(
+        i64::from(config.telemetry.metrics_bind.unwrap().port()),
+        fly["metrics"]["port"].as_integer().unwrap()
+    );
+    assert!(config.telemetry.log.json);
 }
 
 #[test]
 fn history_is_on_the_volume() {
     let fly = fly();
-    assert_eq!(config(&fly).data_dir, Path::new(&text(&fly["mounts"]["destination"])));
+    assert_eq!(config(&fly).stores.data_dir, Path::new(&text(&fly["mounts"]["destination"])));
 }
 
 #[test]
@@ -127,7 +133,7 @@ fn the_image_starts_a_command_that_exists_on_the_port_it_exposes() {
     let help = Command::new(env!("CARGO_BIN_EXE_june")).args(&command[1..]).arg("--help").output().unwrap();
     assert!(help.status.success(), "june {:?}", &command[1..]);
 
-    let default = Config::read(|_| None).unwrap().bind.port();
+    let default = Config::read(|_| None).unwrap().server.bind.port();
     assert_eq!(instruction(&lines, "EXPOSE"), default.to_string());
     assert_eq!(instruction(&lines, "STOPSIGNAL"), "SIGTERM");
 }
@@ -157,7 +163,7 @@ fn the_image_finds_its_models_and_its_data() {
         env.split_whitespace().filter_map(|pair| pair.split_once('=')).collect();
     let config = Config::read(|name| environment.get(name).map(|value| (*value).to_owned())).unwrap();
 
-    assert_eq!(config.data_dir, Path::new(instruction(&lines, "VOLUME")));
+    assert_eq!(config.stores.data_dir, Path::new(instruction(&lines, "VOLUME")));
     let copied = lines.iter().find_map(|line| line.strip_prefix("COPY --from=models /june/models ")).unwrap();
     assert_eq!(config.providers.registry.models, Path::new(copied));
 }

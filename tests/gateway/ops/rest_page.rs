@@ -1,6 +1,8 @@
 //! docs/REST.md and README.md: every route has an example in the first, and every example of both works
 //! as it is printed.
 
+use june_client::SessionInfo;
+use june_edge::protocol::{ToClient, edge_v1::from_client::ConnectionInit};
 use livekit_protocol as proto;
 use reqwest::Method;
 use serde_json::Value;
@@ -8,7 +10,7 @@ use serde_json::Value;
 use crate::{
     auth::refusals::routes,
     livekit::Livekit,
-    support::{TestGateway, soon},
+    support::{Glasses, TestGateway, soon},
 };
 
 const PAGE: &str = include_str!("../../../docs/REST.md");
@@ -77,7 +79,7 @@ async fn run(gateway: &TestGateway, command: &str) -> (u16, Value) {
     (status, if is_json { response.json().await.unwrap() } else { Value::Null })
 }
 
-/// That two values have the same fields, of the same types; lists by their first entries.
+/// That two values have the same fields, of the same types; lists entry by entry, as far as both go.
 fn alike(printed: &Value, came: &Value, at: &str) {
     match (printed, came) {
         (Value::Object(printed), Value::Object(came)) => {
@@ -89,8 +91,8 @@ fn alike(printed: &Value, came: &Value, at: &str) {
         }
         (Value::Array(printed), Value::Array(came)) => {
             assert_eq!(printed.is_empty(), came.is_empty(), "{at}");
-            if let (Some(printed), Some(came)) = (printed.first(), came.first()) {
-                alike(printed, came, &format!("{at}[0]"));
+            for (index, (printed, came)) in printed.iter().zip(came).enumerate() {
+                alike(printed, came, &format!("{at}[{index}]"));
             }
         }
         (printed, came) => {
@@ -111,6 +113,13 @@ fn every_route_is_explained() {
     }
 }
 
+/// A typed turn and its answer, until both are saved.
+async fn converse(session: SessionInfo) {
+    let mut glasses = Glasses::attach(session, ConnectionInit::default()).await.unwrap();
+    glasses.say(r#"{"type":"say","text":"What is new?"}"#).await;
+    glasses.wait_for(|message| matches!(message, ToClient::TurnSaved { .. }).then_some(())).await;
+}
+
 #[actix_web::test]
 async fn every_example_works_as_it_is_printed() {
     let livekit = Livekit::start().await;
@@ -128,6 +137,9 @@ async fn every_example_works_as_it_is_printed() {
             }],
             ..Default::default()
         }]);
+        if route.ends_with("/history") {
+            converse(session.clone()).await;
+        }
         let command = curl
             .replace("{session_id}", &session.session_id.to_string())
             .replace("{room}", room)

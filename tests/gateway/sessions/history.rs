@@ -1,20 +1,28 @@
-//! What was said is kept.
+//! The conversation history: read over REST, kept across restarts, remembered by the next session.
 
-use june_edge::protocol::ToClient;
+use june_edge::{config::Config, protocol::ToClient};
 
 use crate::support::{Glasses, TestGateway};
 
-async fn say_and_wait_until_saved(glasses: &mut Glasses, text: &str) {
+/// Says something, and gives the whole answer once it is saved.
+async fn ask(glasses: &mut Glasses, text: &str) -> String {
     glasses.say(&format!(r#"{{"type":"say","text":"{text}"}}"#)).await;
+    let answer = glasses
+        .wait_for(|message| match message {
+            ToClient::AnswerDone { text, .. } => Some(text.clone()),
+            _ => None,
+        })
+        .await;
     glasses.wait_for(|message| matches!(message, ToClient::TurnSaved { .. }).then_some(())).await;
+    answer
 }
 
 #[actix_web::test]
 async fn utterances_and_answers_are_read_back_in_order_and_in_pages() {
     let gateway = TestGateway::start().await;
     let mut glasses = gateway.glasses("ann").await;
-    say_and_wait_until_saved(&mut glasses, "One").await;
-    say_and_wait_until_saved(&mut glasses, "Two").await;
+    ask(&mut glasses, "One").await;
+    ask(&mut glasses, "Two").await;
     let path = format!("/api/sessions/{}/history", glasses.ack.session_id);
 
     let (status, all) = gateway.get(&path).await;
@@ -44,11 +52,15 @@ async fn a_limit_that_makes_no_sense_is_refused() {
     }
 }
 
+/// What the echo model begins with if its prompt has no earlier answer of its own.
+const GREETING: &str = "Hello.";
+
 #[actix_web::test]
 async fn history_survives_a_restart_and_the_next_session_remembers_it() {
     let gateway = TestGateway::start().await;
     let mut glasses = gateway.glasses("ann").await;
-    say_and_wait_until_saved(&mut glasses, "Remember the milk").await;
+    let first = ask(&mut glasses, "Remember the milk").await;
+    assert!(first.starts_with(GREETING), "{first}");
     let path = format!("/api/sessions/{}/history", glasses.ack.session_id);
     let (_, before) = gateway.get(&path).await;
 
@@ -57,4 +69,38 @@ async fn history_survives_a_restart_and_the_next_session_remembers_it() {
     let (status, after) = gateway.get(&path).await;
     assert_eq!(status, 200);
     assert_eq!(after, before);
+    let mut next = gateway.glasses("ann").await;
+    assert_ne!(next.ack.session_id, glasses.ack.session_id);
+    assert_eq!(ask(&mut next, "What was it").await, "You said: What was it.");
+    let stranger = ask(&mut gateway.glasses("bob").await, "What was it").await;
+    assert!(stranger.starts_with(GREETING), "a user's memory is not another's: {stranger}");
+}
+
+#[actix_web::test]
+async fn with_session_memory_off_every_session_begins_anew() {
+    let gateway = TestGateway::with(&[("SESSION_MEMORY", "off")]).await;
+    ask(&mut gateway.glasses("ann").await, "Remember the milk").await;
+
+    let mut next = gateway.glasses("ann").await;
+
+    let first = ask(&mut next, "What was it").await;
+    assert!(first.starts_with(GREETING), "{first}");
+    let second = ask(&mut next, "And now").await;
+    assert!(!second.starts_with(GREETING), "the session's own conversation is not memory: {second}");
+}
+
+#[test]
+fn session_memory_is_off_or_a_number_of_lines() {
+    let read = |value: &str| {
+        let value = value.to_owned();
+        Config::read(move |name| (name == "SESSION_MEMORY").then(|| value.clone()))
+    };
+    for (value, lines) in [("off", 0), ("0", 0), ("1", 1), ("24", 24)] {
+        assert_eq!(read(value).unwrap().session.memory, lines, "{value}");
+    }
+    assert_eq!(Config::read(|_| None).unwrap().session.memory, 12);
+    for value in ["25", "-1", "many", "1.5"] {
+        let problems = read(value).unwrap_err().to_string();
+        assert!(problems.contains("SESSION_MEMORY"), "{value}: {problems}");
+    }
 }

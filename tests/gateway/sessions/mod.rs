@@ -2,6 +2,7 @@
 
 mod conversation;
 mod history;
+mod renewal;
 mod rest;
 mod resume;
 mod takeover;

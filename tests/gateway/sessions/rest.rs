@@ -129,7 +129,7 @@ async fn with_keys_configured_nobody_gets_in_without_one() {
     assert_eq!(answer(others.bearer_auth(users_token("ann"))).await.0, 403);
 
     let as_user = Channel::open_unattached(&gateway.ws_url(), "backend").await;
-    assert!(as_user.is_err(), "an API key is nobody's voice");
+    assert!(as_user.is_err(), "an API key identifies no user");
 }
 
 #[actix_web::test]
@@ -142,9 +142,22 @@ async fn operators_see_how_the_gateway_is() {
     let (_, health) = gateway.get("/health").await;
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["sessions"], 1);
+    let parts = health["parts"].as_array().unwrap();
+    let roles: Vec<(&str, &str)> =
+        parts.iter().map(|part| (part["part"].as_str().unwrap(), part["role"].as_str().unwrap())).collect();
+    assert_eq!(
+        roles,
+        [
+            ("livekit", "livekit"),
+            ("vad", "vad"),
+            ("transcriber", "stt"),
+            ("thinker", "llm"),
+            ("speaker", "tts")
+        ]
+    );
     let metrics =
         gateway.http.get(format!("{}/metrics", gateway.url)).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("june_sessions"), "{metrics}");
+    assert!(metrics.contains("# TYPE june_sessions gauge"), "{metrics}");
 }
 
 #[actix_web::test]

@@ -1,14 +1,14 @@
-//! The CMU pronouncing dictionary: words to phonemes without a program under the GPL, with endings
-//! by rule for the inflections that it lacks and spelling rules for the words.
+//! The CMU Pronouncing Dictionary: words to phonemes in the process. Inflections that it lacks are derived from
+//! their stem; other unknown words are pronounced by spelling rules.
 
 use std::path::Path;
 
-use crate::providers::{ProviderError, tts::frontend::text_normalizer::Clause};
+use crate::{Clause, Error};
 
-/// The CMU pronouncing dictionary: 135,000 words in the file's own 3.6 MB, found by their place.
+/// The CMU Pronouncing Dictionary: 135,000 words. It keeps the text of the file (3.6 MB) and an index of its lines.
 pub struct Cmudict {
     text: String,
-    /// Where each line begins, in the order of the words.
+    /// Offsets of the lines, sorted by word.
     lines: Vec<u32>,
 }
 
@@ -16,17 +16,16 @@ impl Cmudict {
     /// Reads `cmudict.dict`.
     ///
     /// # Errors
-    /// [`ProviderError::Unavailable`] where the file is missing or too large to be it.
-    pub fn load(path: &Path) -> Result<Self, ProviderError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            ProviderError::Unavailable(format!("pronouncing dictionary {}: {error}", path.display()))
-        })?;
-        Self::parse(text).ok_or_else(|| {
-            ProviderError::Unavailable(format!("pronouncing dictionary {}: too large", path.display()))
-        })
+    /// [`Error::Cmudict`] if the file cannot be read or is larger than 4 GiB.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let unusable = |problem: String| Error::Cmudict { path: path.to_owned(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        Self::parse(text).ok_or_else(|| unusable("too large".into()))
     }
 
-    pub(super) fn parse(text: String) -> Option<Self> {
+    /// Indexes the text of `cmudict.dict`: a line per word, `word PHONE PHONE … # comment`. None if it is larger
+    /// than 4 GiB.
+    pub fn parse(text: String) -> Option<Self> {
         u32::try_from(text.len()).ok()?;
         let starts = text.match_indices('\n').map(|(at, _)| at as u32 + 1);
         let mut lines: Vec<u32> = std::iter::once(0).chain(starts).collect();
@@ -43,8 +42,8 @@ impl Cmudict {
         Some(phones.split('#').next().unwrap_or(phones).trim())
     }
 
-    /// Whether every word of the clause, or its stem, is in it.
-    pub(super) fn knows(&self, clause: &Clause) -> bool {
+    /// Whether the dictionary has every word of the clause, or its stem.
+    pub(crate) fn knows(&self, clause: &Clause) -> bool {
         clause.words.split(' ').all(|written| {
             let word = written.to_lowercase();
             let word = word.trim_matches('\'');
@@ -52,7 +51,7 @@ impl Cmudict {
         })
     }
 
-    pub(super) fn phonemes(&self, clauses: &[Clause]) -> String {
+    pub(crate) fn phonemes(&self, clauses: &[Clause]) -> String {
         clauses.iter().map(|clause| self.clause(clause)).collect::<Vec<_>>().join(" ")
     }
 
@@ -114,7 +113,7 @@ fn word_at(text: &str, at: u32) -> &str {
     line.split([' ', '\n']).next().unwrap_or("")
 }
 
-/// Small words are said without stress, as eSpeak spells them.
+/// Function words without stress, as eSpeak transcribes them.
 fn weak_form(word: &str) -> Option<&'static str> {
     Some(match word {
         "a" => "ɐ",
@@ -159,7 +158,7 @@ fn weak_form(word: &str) -> Option<&'static str> {
 fn ipa(phones: &str) -> String {
     let phones: Vec<&str> = phones.split_whitespace().collect();
     let syllables = phones.iter().filter(|phone| phone.ends_with(|end: char| end.is_ascii_digit())).count();
-    let mut said = String::new();
+    let mut phonemes = String::new();
     for (at, phone) in phones.iter().enumerate() {
         let (phone, stress) = match phone.strip_suffix(|end: char| end.is_ascii_digit()) {
             Some(vowel) if phone.ends_with('1') || (phone.ends_with('2') && syllables == 1) => {
@@ -169,9 +168,9 @@ fn ipa(phones: &str) -> String {
             Some(vowel) => (vowel, None),
             None => (*phone, None),
         };
-        said.extend(stress);
+        phonemes.extend(stress);
         let before_r = phones.get(at + 1) == Some(&"R");
-        said.push_str(match (phone, stress) {
+        phonemes.push_str(match (phone, stress) {
             ("AA", _) => "ɑː",
             ("AE", _) => "æ",
             ("AH", None) => "ə",
@@ -218,7 +217,7 @@ fn ipa(phones: &str) -> String {
             _ => "",
         });
     }
-    said
+    phonemes
 }
 
 fn letter_name(letter: char) -> Option<&'static str> {
@@ -253,7 +252,7 @@ fn letter_name(letter: char) -> Option<&'static str> {
     })
 }
 
-/// Spellings and their usual sound, the longest first; vowels get their stress afterwards.
+/// Spellings and their usual pronunciation in ARPAbet, the longest first. Stress is added afterwards.
 const SPELLINGS: &[(&str, &str)] = &[
     ("tion", "SH AH N"),
     ("sion", "ZH AH N"),
@@ -337,14 +336,14 @@ const SPELLINGS: &[(&str, &str)] = &[
     ("z", "Z"),
 ];
 
-/// How an unknown word may sound by its letters, in ARPAbet: the first vowel stressed.
+/// The pronunciation of an unknown word by its letters, in ARPAbet, with the stress on the first vowel.
 fn spelling(word: &str) -> String {
     let letters: String = word.chars().map(plain_letter).filter(char::is_ascii_lowercase).collect();
     let mut phones: Vec<String> = Vec::new();
     let mut rest = letters.as_str();
     while !rest.is_empty() {
         let bytes = rest.as_bytes();
-        // A doubled consonant sounds once; a final e is silent and makes the vowel before it long.
+        // A doubled consonant is pronounced once; a final e is silent and lengthens the vowel before it.
         let doubled = bytes.len() > 1 && bytes[0] == bytes[1] && !b"aeiou".contains(&bytes[0]);
         if doubled {
             rest = &rest[1..];
@@ -382,7 +381,7 @@ fn spelling(word: &str) -> String {
     phones.join(" ")
 }
 
-/// A letter without its accent, for the accents that English borrows.
+/// A letter without its accent, for the accents of loan words.
 fn plain_letter(letter: char) -> char {
     match letter {
         'à'..='å' => 'a',
@@ -402,38 +401,37 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::providers::tts::frontend::text_normalizer;
+    use crate::text_normalizer;
 
-    fn table() -> Cmudict {
+    fn cmudict() -> Cmudict {
         let lines = "hello HH AH0 L OW1\nhello(2) HH EH0 L OW1\nworld W ER1 L D # a comment\ngate G EY1 T\ntest T EH1 S T\n";
         Cmudict::parse(lines.to_owned()).unwrap()
     }
 
-    fn said(text: &str) -> String {
-        let table = table();
-        text_normalizer::clauses(text).iter().map(|clause| table.clause(clause)).collect::<Vec<_>>().join(" ")
+    fn phonemes(text: &str) -> String {
+        cmudict().phonemes(&text_normalizer::clauses(text))
     }
 
     #[test]
-    fn known_words_are_spelled_as_espeak_spells_them() {
-        assert_eq!(said("Hello, world!"), "həlˈoʊ, wˈɜːld!");
+    fn known_words_are_transcribed_as_espeak_transcribes_them() {
+        assert_eq!(phonemes("Hello, world!"), "həlˈoʊ, wˈɜːld!");
     }
 
     #[test]
     fn endings_agree_with_the_sound_before_them() {
-        assert_eq!(said("gates tested worlds world's"), "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz.");
+        assert_eq!(phonemes("gates tested worlds world's"), "ɡˈeɪts tˈɛstɪd wˈɜːldz wˈɜːldz.");
     }
 
     #[test]
-    fn unknown_words_are_said_by_their_letters_and_capitals_one_by_one() {
-        assert_eq!(said("zork"), "zˈɔːɹk.");
-        assert_eq!(said("plake"), "plˈeɪk.");
-        assert_eq!(said("TTS"), "tˈiː tˈiː ˈɛs.");
+    fn unknown_words_are_pronounced_by_their_letters_and_capitals_one_by_one() {
+        assert_eq!(phonemes("zork"), "zˈɔːɹk.");
+        assert_eq!(phonemes("plake"), "plˈeɪk.");
+        assert_eq!(phonemes("TTS"), "tˈiː tˈiː ˈɛs.");
     }
 
     proptest! {
         #[test]
-        fn any_letters_can_be_said(word in "[a-zà-ÿ']{1,20}") {
+        fn any_letters_can_be_pronounced(word in "[a-zà-ÿ']{1,20}") {
             let phones = spelling(&word);
 
             prop_assert!(!ipa(&phones).contains(|mark: char| mark.is_ascii_digit() || mark.is_ascii_uppercase()));

@@ -1,20 +1,20 @@
-//! Written English as it is said: numbers, times, money, units and abbreviations become words,
-//! marks that nobody reads aloud go, and what is left is cut into clauses.
+//! Rewrites English text as it is read aloud: numbers, times, amounts of money, units and abbreviations become
+//! words, marks that are not pronounced are removed, and the rest is cut into clauses.
 //!
 //! ```text
 //!   "It's 21.5 °C at 10:05, i.e. warm."  ─▶  it's twenty one point five degrees celsius at ten oh five, that is warm.
 //! ```
 
-/// A stretch of words said in one breath, and the mark that ends it.
+/// Words up to the next punctuation mark, and that mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clause {
-    /// Words apart by single spaces: letters and apostrophes, no digits.
+    /// Words separated by single spaces: letters and apostrophes, no digits.
     pub words: String,
-    /// One of `, . ; : ! ?`: the melody of the end.
+    /// One of `, . ; : ! ?`.
     pub mark: char,
 }
 
-/// The clauses of a text, in order. Empty where there is nothing to say.
+/// The clauses of a text, in order. Empty if the text has no words.
 pub fn clauses(text: &str) -> Vec<Clause> {
     let mut clauses = Vec::new();
     let mut words: Vec<String> = Vec::new();
@@ -22,9 +22,9 @@ pub fn clauses(text: &str) -> Vec<Clause> {
     let tokens: Vec<&str> = plain.split_whitespace().collect();
     let mut rest = tokens.as_slice();
     while let Some((token, after)) = rest.split_first() {
-        let (said, used, mark) = say(token, after);
+        let (reading, used, mark) = read_token(token, after);
         rest = &after[used..];
-        words.extend(said.split_whitespace().map(str::to_owned));
+        words.extend(reading.split_whitespace().map(str::to_owned));
         if let Some(mark) = mark {
             end_clause(&mut words, mark, &mut clauses);
         }
@@ -40,7 +40,7 @@ fn end_clause(words: &mut Vec<String>, mark: char, clauses: &mut Vec<Clause>) {
     }
 }
 
-/// Drops what is there for the eye: Markdown, brackets, quotation marks, pictures.
+/// Removes Markdown, brackets and quotation marks.
 fn without_markup(text: &str) -> String {
     text.chars()
         .map(|mark| match mark {
@@ -52,29 +52,29 @@ fn without_markup(text: &str) -> String {
             other => other,
         })
         .collect::<String>()
-        // A dash was set off by spaces: the comma belongs to the word before.
+        // A dash between spaces became " ,": attach the comma to the word before.
         .replace(" ,", ", ")
 }
 
-/// What a token sounds like, how many of the tokens after it belong to it, and the mark it ends on.
-fn say(token: &str, after: &[&str]) -> (String, usize, Option<char>) {
-    if let Some(said) = abbreviation(token, after) {
-        return (said.to_owned(), 0, None);
+/// The words of a token, how many of the following tokens belong to it, and the mark that ends it.
+fn read_token(token: &str, after: &[&str]) -> (String, usize, Option<char>) {
+    if let Some(words) = abbreviation(token, after) {
+        return (words.to_owned(), 0, None);
     }
     let body = token.trim_end_matches([',', '.', ';', ':', '!', '?']);
     let mark = token[body.len()..].chars().next();
     let body = body.trim_start_matches(['\'', ',']);
 
     if mark.is_none()
-        && let Some((next, said)) = after.first().and_then(|next| Some((*next, number(body)?)))
+        && let Some((next, words)) = after.first().and_then(|next| Some((*next, number(body)?)))
     {
         let unit_body = next.trim_end_matches([',', '.', ';', ':', '!', '?']);
         let unit_mark = next[unit_body.len()..].chars().next();
         if let Some(unit) = unit(unit_body, body) {
-            return (format!("{said} {unit}"), 1, unit_mark);
+            return (format!("{words} {unit}"), 1, unit_mark);
         }
         if let Some(half) = half_of_day(next) {
-            return (format!("{said} {half}"), 1, ends_sentence(next, &after[1..]));
+            return (format!("{words} {half}"), 1, ends_sentence(next, &after[1..]));
         }
     }
     if let Some((time, half)) = time(body, after) {
@@ -86,14 +86,14 @@ fn say(token: &str, after: &[&str]) -> (String, usize, Option<char>) {
     (word(body), 0, mark)
 }
 
-/// `p.m.` ends the sentence only where the next word begins one.
+/// The mark after `p.m.`: its full stop ends the sentence only if the next word begins one.
 fn ends_sentence(token: &str, after: &[&str]) -> Option<char> {
     let mark = token.chars().last().filter(|mark| ",;:!?".contains(*mark));
     let next_begins = after.first().is_some_and(|next| next.starts_with(char::is_uppercase));
     mark.or((token.ends_with('.') && next_begins).then_some('.'))
 }
 
-/// Abbreviations whose full stop ends no sentence.
+/// Abbreviations whose full stop does not end a sentence.
 fn abbreviation(token: &str, after: &[&str]) -> Option<&'static str> {
     let before_name = after.first().is_some_and(|next| next.starts_with(char::is_uppercase));
     Some(match token.trim_end_matches(',').to_lowercase().as_str() {
@@ -114,21 +114,21 @@ fn abbreviation(token: &str, after: &[&str]) -> Option<&'static str> {
     })
 }
 
-/// One token without its final mark.
+/// The words of one token without its final mark.
 fn word(body: &str) -> String {
     if body.is_empty() {
         return String::new();
     }
-    if let Some(said) = symbol(body).or_else(|| number(body)).or_else(|| measure(body)) {
-        return said;
+    if let Some(words) = symbol(body).or_else(|| number(body)).or_else(|| measure(body)) {
+        return words;
     }
-    // `and/or`, `well-known`, `user@example.org`, `2x`: piece by piece.
-    let mut said = String::new();
+    // `and/or`, `well-known`, `user@example.org`, `2x` are read piece by piece.
+    let mut words = String::new();
     let mut piece = String::new();
-    let flush = |piece: &mut String, said: &mut String| {
+    let flush = |piece: &mut String, words: &mut String| {
         if !piece.is_empty() {
-            said.push(' ');
-            said.push_str(&plain_word(piece));
+            words.push(' ');
+            words.push_str(&plain_word(piece));
             piece.clear();
         }
     };
@@ -136,27 +136,26 @@ fn word(body: &str) -> String {
         let changes_kind =
             piece.chars().last().is_some_and(|last| last.is_ascii_digit() != mark.is_ascii_digit());
         if changes_kind {
-            flush(&mut piece, &mut said);
+            flush(&mut piece, &mut words);
         }
         match mark {
             letter if letter.is_alphanumeric() || letter == '\'' => piece.push(letter),
             other => {
-                flush(&mut piece, &mut said);
+                flush(&mut piece, &mut words);
                 if let Some(name) = symbol(other.encode_utf8(&mut [0; 4])) {
-                    said.push(' ');
-                    said.push_str(&name);
+                    words.push(' ');
+                    words.push_str(&name);
                 } else if other == '.' {
-                    said.push_str(" dot");
+                    words.push_str(" dot");
                 }
             }
         }
     }
-    flush(&mut piece, &mut said);
-    said.trim().to_owned()
+    flush(&mut piece, &mut words);
+    words.trim().to_owned()
 }
 
-/// Letters, or a run of digits. Capitals alone are read as they are: whoever pronounces them knows
-/// whether it is a word.
+/// Letters, or a run of digits. Capitals stay as they are: the phonemizer decides whether they are spelled out.
 fn plain_word(piece: &str) -> String {
     number(piece).unwrap_or_else(|| match piece {
         "etc" => "et cetera".to_owned(),
@@ -183,7 +182,7 @@ fn symbol(text: &str) -> Option<String> {
 
 // --- Numbers --------------------------------------------------------------------------------------
 
-/// A number written in digits: `1,234`, `-3.5`, `21st`, `1995`, `5%`, `$4.20`, `#1`.
+/// Reads a number in digits: `1,234`, `-3.5`, `21st`, `1995`, `5%`, `$4.20`, `#1`.
 fn number(text: &str) -> Option<String> {
     if let Some(amount) = text.strip_prefix('$') {
         return money(amount, "dollar", "cent");
@@ -219,7 +218,7 @@ fn number(text: &str) -> Option<String> {
     })
 }
 
-/// Digits, in groups of three by commas if at all.
+/// Parses digits, with or without commas between groups of three.
 fn whole(text: &str) -> Option<u64> {
     let mut groups = text.split(',');
     let first = groups.next()?;
@@ -295,8 +294,8 @@ fn cardinal(value: u64) -> String {
 }
 
 fn ordinal(value: u64) -> String {
-    let said = cardinal(value);
-    let (head, last) = said.rsplit_once(' ').map_or(("", said.as_str()), |(head, last)| (head, last));
+    let words = cardinal(value);
+    let (head, last) = words.rsplit_once(' ').map_or(("", words.as_str()), |(head, last)| (head, last));
     let last = match last {
         "one" => "first".to_owned(),
         "two" => "second".to_owned(),
@@ -327,7 +326,7 @@ fn one_by_one(digits: &str) -> String {
 
 // --- Times and units ------------------------------------------------------------------------------
 
-/// `10:05`, with the half of the day where the next token is one.
+/// Reads `10:05`, and `a.m.` or `p.m.` where that is the next token.
 fn time(body: &str, after: &[&str]) -> Option<(String, Option<&'static str>)> {
     let (hour, minute) = body.split_once(':')?;
     let (hour, minutes) = (whole(hour)?, whole(minute)?);
@@ -335,14 +334,14 @@ fn time(body: &str, after: &[&str]) -> Option<(String, Option<&'static str>)> {
         return None;
     }
     let half = after.first().and_then(|next| half_of_day(next));
-    let said = match minutes {
+    let words = match minutes {
         0 if half.is_some() => cardinal(hour),
         0 if hour <= 12 => format!("{} o'clock", cardinal(hour)),
         0 => format!("{} hundred", cardinal(hour)),
         1..10 => format!("{} oh {}", cardinal(hour), cardinal(minutes)),
         _ => format!("{} {}", cardinal(hour), cardinal(minutes)),
     };
-    Some((said, half))
+    Some((words, half))
 }
 
 fn half_of_day(token: &str) -> Option<&'static str> {
@@ -353,13 +352,13 @@ fn half_of_day(token: &str) -> Option<&'static str> {
     }
 }
 
-/// A number with its unit in one token: `5km`, `21°C`, `3pm`.
+/// Reads a number with its unit in one token: `5km`, `21°C`, `3pm`.
 fn measure(text: &str) -> Option<String> {
     let digits = text.find(|mark: char| !(mark.is_ascii_digit() || mark == '.' || mark == ','))?;
     let (amount, rest) = text.split_at(digits);
-    let said = number(amount)?;
+    let words = number(amount)?;
     let unit = half_of_day(rest).or_else(|| unit(rest, amount))?;
-    Some(format!("{said} {unit}"))
+    Some(format!("{words} {unit}"))
 }
 
 fn unit(text: &str, amount: &str) -> Option<&'static str> {
@@ -418,15 +417,15 @@ mod tests {
 
     use super::*;
 
-    /// The clauses put together again.
-    fn said(text: &str) -> String {
+    /// The clauses joined.
+    fn normalized(text: &str) -> String {
         let parts: Vec<String> =
             clauses(text).iter().map(|clause| format!("{}{}", clause.words, clause.mark)).collect();
         parts.join(" ")
     }
 
     #[test]
-    fn numbers_are_said_as_people_say_them() {
+    fn numbers_are_written_as_they_are_read() {
         let table = [
             ("0", "zero."),
             ("7 apples", "seven apples."),
@@ -447,13 +446,13 @@ mod tests {
                 "nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine nine.",
             ),
         ];
-        for (written, spoken) in table {
-            assert_eq!(said(written), spoken, "{written}");
+        for (written, expected) in table {
+            assert_eq!(normalized(written), expected, "{written}");
         }
     }
 
     #[test]
-    fn times_units_and_abbreviations_are_said_in_full() {
+    fn times_units_and_abbreviations_are_written_in_full() {
         let table = [
             ("At 10:05 or 3:00 p.m. today.", "At ten oh five or three pee em today."),
             ("It is 7 p.m. Go home.", "It is seven pee em. Go home."),
@@ -463,16 +462,16 @@ mod tests {
             ("Mr. Smith vs. Dr. Jones, e.g. today", "mister Smith versus doctor Jones for example today."),
             ("AT&T, and/or user@example.org", "AT and T, and or user at example dot org."),
         ];
-        for (written, spoken) in table {
-            assert_eq!(said(written), spoken.replace("Jones for", "Jones, for"), "{written}");
+        for (written, expected) in table {
+            assert_eq!(normalized(written), expected.replace("Jones for", "Jones, for"), "{written}");
         }
     }
 
     #[test]
-    fn what_is_there_for_the_eye_is_not_read_aloud() {
-        assert_eq!(said("**Bold**, `code` — and “quotes” (here) 🎉!"), "Bold, code, and quotes here!");
-        assert_eq!(said("Wait… what?"), "Wait, what?");
-        assert_eq!(said("don’t"), "don't.");
+    fn markup_is_not_read_aloud() {
+        assert_eq!(normalized("**Bold**, `code` — and “quotes” (here) 🎉!"), "Bold, code, and quotes here!");
+        assert_eq!(normalized("Wait… what?"), "Wait, what?");
+        assert_eq!(normalized("don’t"), "don't.");
     }
 
     #[test]
@@ -484,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_say_is_no_clause() {
+    fn text_without_words_has_no_clauses() {
         assert_eq!(clauses(""), []);
         assert_eq!(clauses(" ... !? — 🎉 "), []);
     }
@@ -500,7 +499,7 @@ mod tests {
         }
 
         #[test]
-        fn any_number_is_said(value in 0u64..1_000_000_000_000_000) {
+        fn any_number_is_written_in_words(value in 0u64..1_000_000_000_000_000) {
             let words = cardinal(value);
 
             prop_assert!(words.chars().all(|mark| mark.is_ascii_lowercase() || mark == ' '));

@@ -1,13 +1,13 @@
-//! What every history store promises, checked on each of them.
+//! What every history store promises.
 
 use crate::{
     ids::{SessionId, TurnId, UserId, UtteranceId},
     protocol::edge_v1::to_client::Finish,
-    store::history::{Entry, HistoryItem, HistoryStore},
+    store::history::{Entry, HistoryItem, HistoryStore, Saved},
 };
 
 /// A line that a user said.
-pub fn utterance(user: &str, session: u128, text: &str) -> Entry {
+pub(crate) fn utterance(user: &str, session: u128, text: &str) -> Entry {
     entry(
         user,
         session,
@@ -22,7 +22,7 @@ pub fn utterance(user: &str, session: u128, text: &str) -> Entry {
 }
 
 /// A line that the gateway said.
-pub fn answer(user: &str, session: u128, text: &str) -> Entry {
+pub(crate) fn answer(user: &str, session: u128, text: &str) -> Entry {
     let line = HistoryItem::Response {
         turn_id: TurnId(1),
         text: text.into(),
@@ -34,19 +34,20 @@ pub fn answer(user: &str, session: u128, text: &str) -> Entry {
 
 fn entry(user: &str, session: u128, line: HistoryItem) -> Entry {
     Entry {
-        user_id: UserId::parse(user).expect("a test names good users"),
+        user_id: UserId::parse(user).unwrap(),
         session_id: SessionId::from_u128(session),
         at_ms: 1_700_000_000_000,
         item: line,
     }
 }
 
-/// Runs every promise against an empty store.
-pub async fn suite(store: &dyn HistoryStore) {
+/// Checks every promise on an empty store.
+pub(crate) async fn suite(store: &dyn HistoryStore) {
     lines_come_back_in_order_and_as_they_were(store).await;
     users_and_sessions_do_not_see_each_other(store).await;
     pages_follow_each_other(store).await;
-    writers_at_the_same_time_take_different_places(store).await;
+    the_order_of_calls_is_the_order_of_places(store).await;
+    an_append_that_nobody_waits_for_takes_place(store).await;
 }
 
 async fn lines_come_back_in_order_and_as_they_were(store: &dyn HistoryStore) {
@@ -68,7 +69,7 @@ async fn users_and_sessions_do_not_see_each_other(store: &dyn HistoryStore) {
         store.append(line.clone()).await.unwrap();
     }
 
-    let texts = |saved: Vec<crate::store::history::Saved>| -> Vec<String> {
+    let texts = |saved: Vec<Saved>| -> Vec<String> {
         saved.iter().map(|saved| saved.entry.item.text().to_owned()).collect()
     };
     let of = |session: u128| store.of_session(&ann.user_id, SessionId::from_u128(session), 0, 10);
@@ -99,10 +100,16 @@ async fn pages_follow_each_other(store: &dyn HistoryStore) {
     assert_eq!(newest.iter().map(|saved| saved.seq).collect::<Vec<_>>(), [23, 24, 25]);
 }
 
-async fn writers_at_the_same_time_take_different_places(store: &dyn HistoryStore) {
+async fn the_order_of_calls_is_the_order_of_places(store: &dyn HistoryStore) {
     let appends = (0..50).map(|n| store.append(utterance("crowd", 6, &n.to_string())));
-    let mut places: Vec<u64> =
+    let places: Vec<u64> =
         futures::future::join_all(appends).await.into_iter().map(|place| place.unwrap()).collect();
-    places.sort_unstable();
     assert_eq!(places, (1..=50).collect::<Vec<_>>());
+}
+
+async fn an_append_that_nobody_waits_for_takes_place(store: &dyn HistoryStore) {
+    let line = utterance("absent", 7, "Hello.");
+    drop(store.append(line.clone()));
+    let saved = store.newest(&line.user_id, 1).await.unwrap();
+    assert_eq!(saved, [Saved { seq: 1, entry: line }]);
 }

@@ -1,0 +1,94 @@
+//! Sessions: their timers, their speech, and what they remember.
+
+use std::time::Duration;
+
+use crate::{
+    config::Reader,
+    protocol::edge_v1::to_client::Delivery,
+    turn::endpointer::{EndpointerConfig, MAX_PRE_ROLL, MIN_PRE_ROLL},
+};
+
+/// Default of `SESSION_MEMORY`.
+const DEFAULT_MEMORY: usize = 12;
+/// The language model reads no more messages than this.
+const MAX_MEMORY: usize = 24;
+
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// `SESSION_GRACE_MS`
+    pub grace: Duration,
+    /// `SESSION_HEARTBEAT_MS`
+    pub heartbeat: Duration,
+    /// `SESSION_DEAD_AFTER_MS`
+    pub client_timeout: Duration,
+    /// How long a session is kept that no client ever attached to (`SESSION_TTL_MS`).
+    pub ttl: Duration,
+    /// `SESSION_LANGUAGE`
+    pub language: String,
+    /// Lines of the user's earlier conversations that a new session gives to the LLM; 0 for none (`SESSION_MEMORY`).
+    pub memory: usize,
+    /// `SPEECH_DELIVERY`
+    pub delivery: Delivery,
+    /// Audio before the start of speech that an utterance includes (`PRE_ROLL_MS`).
+    pub pre_roll: Duration,
+    /// Percentage of users whose client's own voice detection is used (`CLIENT_VAD_PERCENT`).
+    pub client_vad_percent: u8,
+    /// How long the agent stays in a room without a microphone (`AGENT_IDLE_MS`).
+    pub agent_idle: Duration,
+}
+
+impl Reader<'_> {
+    pub(super) fn session(&mut self) -> SessionConfig {
+        SessionConfig {
+            grace: self.millis("SESSION_GRACE_MS", 60_000),
+            heartbeat: self.millis("SESSION_HEARTBEAT_MS", 10_000),
+            client_timeout: self.millis("SESSION_DEAD_AFTER_MS", 30_000),
+            ttl: self.millis("SESSION_TTL_MS", 3_600_000),
+            language: self.text("SESSION_LANGUAGE").unwrap_or_else(|| "en-US".into()),
+            memory: self.memory(),
+            delivery: self
+                .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
+                .unwrap_or_default(),
+            pre_roll: self.pre_roll(),
+            client_vad_percent: self.percent("CLIENT_VAD_PERCENT", 100),
+            agent_idle: self.millis("AGENT_IDLE_MS", 300_000),
+        }
+    }
+
+    fn memory(&mut self) -> usize {
+        let lines = match self.text("SESSION_MEMORY").as_deref() {
+            None => DEFAULT_MEMORY,
+            Some("off") => 0,
+            Some(_) => self.parsed("SESSION_MEMORY").unwrap_or(DEFAULT_MEMORY),
+        };
+        if lines > MAX_MEMORY {
+            self.problem("SESSION_MEMORY", format!("must be off, or at most {MAX_MEMORY}"));
+        }
+        lines
+    }
+
+    fn pre_roll(&mut self) -> Duration {
+        let pre_roll = self.millis("PRE_ROLL_MS", EndpointerConfig::default().pre_roll.as_millis() as u64);
+        if !(MIN_PRE_ROLL..=MAX_PRE_ROLL).contains(&pre_roll) {
+            let (min, max) = (MIN_PRE_ROLL.as_millis(), MAX_PRE_ROLL.as_millis());
+            self.problem("PRE_ROLL_MS", format!("must be {min} to {max}"));
+        }
+        pre_roll
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::read;
+
+    #[test]
+    fn memory_is_a_number_of_lines_or_off() {
+        let memory = |value| read(&[("SESSION_MEMORY", value)]).map(|config| config.session.memory);
+
+        assert_eq!(memory(""), Ok(12));
+        assert_eq!(memory("off"), Ok(0));
+        assert_eq!(memory("24"), Ok(24));
+        assert_eq!(memory("25").unwrap_err().to_string(), "SESSION_MEMORY: must be off, or at most 24");
+        assert!(memory("some").is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! `/api/livekit/participants/stream`: who is in a room, as an event stream.
+//!
+//! ```text
+//!   retry: 2000
+//!
+//!   event: snapshot
+//!   id: 1795248000000:3
+//!   data: {"room":"room-a","epoch":1795248000000,"version":3,"snapshot":[…]}
+//!
+//!   event: diff
+//!   id: 1795248000000:4
+//!   data: {"room":"room-a","epoch":1795248000000,"version":4,"diff":{"joined":[…],"left":[],…}}
+//!
+//!   :
+//! ```
+//! A browser's EventSource reconnects with `Last-Event-ID` and gets the diffs that it missed, or a snapshot if the
+//! gateway no longer has them.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::Deserialize;
+
+use crate::{
+    http::{AppState, error::ApiError, middleware::drain::NotDraining, rooms::access},
+    ids::RoomName,
+    room::{Rooms, SubscriberKind},
+    telemetry,
+    ws::send_queue::{Connection, SendQueue, SendQueueStream},
+};
+
+/// The most bytes that are queued for a client that does not read.
+const QUEUE_BYTES: usize = 64 * 1024;
+
+/// Sent first: how long a client waits before it reconnects, in milliseconds.
+const RETRY: Bytes = Bytes::from_static(b"retry: 2000\n\n");
+
+#[derive(Deserialize)]
+pub(in crate::http) struct StreamQuery {
+    room: RoomName,
+    /// For clients that cannot set the header `Last-Event-ID`.
+    last_event_id: Option<String>,
+}
+
+/// `GET /api/livekit/participants/stream?room=`
+pub(in crate::http) async fn open(
+    app: web::Data<AppState>,
+    request: HttpRequest,
+    query: web::Query<StreamQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let StreamQuery { room, last_event_id } = query.into_inner();
+    access::stream_viewer(&app, &request, &room).await?;
+    NotDraining::check(&app)?;
+    let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+    let resume = header.or(last_event_id.as_deref()).and_then(parse_event_id);
+
+    let (send_queue, events) = SendQueue::new(QUEUE_BYTES, request.conn_data::<Connection>().copied());
+    let id = app.registry.next_socket();
+    // Cannot fail: the queue is empty.
+    let _ = send_queue.send(RETRY);
+    app.rooms.watch(&room, id, &send_queue, SubscriberKind::Stream, resume);
+    metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header(("Cache-Control", "no-store"))
+        // nginx buffers responses unless this header is set.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(Events { events, rooms: app.rooms.clone(), room, id }))
+}
+
+/// `epoch:version`; none if it cannot be parsed: the client then gets a snapshot.
+fn parse_event_id(id: &str) -> Option<(u64, u64)> {
+    let (epoch, version) = id.trim().split_once(':')?;
+    Some((epoch.parse().ok()?, version.parse().ok()?))
+}
+
+/// The body of a stream. The subscription ends when it is dropped, from whichever side.
+struct Events {
+    events: SendQueueStream,
+    rooms: Rooms,
+    room: RoomName,
+    id: u64,
+}
+
+impl Stream for Events {
+    type Item = Result<Bytes, ApiError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next_unpin(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        metrics::gauge!(telemetry::EVENT_STREAMS).decrement(1);
+        self.rooms.unwatch(&self.room, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_event_id_is_an_epoch_and_a_version_or_nothing() {
+        assert_eq!(parse_event_id(" 1795248000000:42 "), Some((1_795_248_000_000, 42)));
+        for nonsense in ["", ":", "7", "a:b", "1:2:3", "-1:2"] {
+            assert_eq!(parse_event_id(nonsense), None, "{nonsense}");
+        }
+    }
+}

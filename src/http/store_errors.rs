@@ -1,0 +1,38 @@
+//! Failures of stores, the session registry and the deny list, as clients see them.
+
+use crate::{
+    deny::DenyError, error::Code, http::error::ApiError, session::registry::RegistryError, store::StoreError,
+};
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full | StoreError::Closed => {
+                tracing::warn!(%error, "request refused");
+                Self::new(Code::Overloaded, "the gateway cannot store this now; try again")
+            }
+            StoreError::Failed(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NotFound => Self::no_such_session(),
+            RegistryError::OtherUser => Self::new(Code::Forbidden, error.to_string()),
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DenyError> for ApiError {
+    fn from(error: DenyError) -> Self {
+        match error {
+            DenyError::Full => {
+                Self::new(Code::RateLimited, "too many people are kept out already; try again later")
+            }
+            DenyError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,5 +1,0 @@
-//! From text to phonemes.
-
-pub mod cmudict;
-pub mod phonemizer;
-pub mod text_normalizer;

@@ -1,0 +1,124 @@
+//! The deny list in the embedded database.
+//!
+//! ```text
+//!   tree "denied"   <room> 0x00 <identity>  → end in milliseconds since the Unix epoch: u64, big-endian
+//! ```
+//! Names have no control characters, so the 0x00 separates them. Entries that cannot be parsed are kept in
+//! the tree "denied.unreadable", under the same key.
+
+use futures::future::BoxFuture;
+
+use crate::{
+    ids::{Identity, RoomName},
+    store::{
+        StoreError,
+        deny_list::{DenyEntry, DenyListStore},
+        sled::{Disk, DiskError, set_aside},
+    },
+};
+
+/// The store.
+pub struct SledDenyList {
+    disk: Disk,
+    tree: sled::Tree,
+    unreadable: sled::Tree,
+}
+
+impl SledDenyList {
+    /// The deny list in this database.
+    pub fn new(disk: Disk) -> Result<Self, DiskError> {
+        Ok(Self { tree: disk.tree("denied")?, unreadable: disk.tree("denied.unreadable")?, disk })
+    }
+}
+
+impl DenyListStore for SledDenyList {
+    fn load(&self) -> BoxFuture<'static, Result<Vec<DenyEntry>, StoreError>> {
+        let (tree, unreadable) = (self.tree.clone(), self.unreadable.clone());
+        self.disk.run(move || {
+            let mut entries = Vec::new();
+            for item in &tree {
+                let (key, value) = item?;
+                match parse(&key, &value) {
+                    Some(entry) => entries.push(entry),
+                    None => {
+                        set_aside(&tree, &unreadable, &key, &value)?;
+                        tracing::error!(key = %key.escape_ascii(), "unreadable deny list entry set aside");
+                    }
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    fn put(&self, entry: DenyEntry) -> BoxFuture<'static, Result<(), StoreError>> {
+        let tree = self.tree.clone();
+        self.disk.run_durable(move || {
+            tree.insert(key(&entry.room, &entry.identity), &entry.until_ms.to_be_bytes())?;
+            Ok(())
+        })
+    }
+
+    fn remove(&self, entries: Vec<(RoomName, Identity)>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let tree = self.tree.clone();
+        self.disk.run(move || {
+            for (room, identity) in &entries {
+                tree.remove(key(room, identity))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn key(room: &RoomName, identity: &Identity) -> Vec<u8> {
+    [room.as_str().as_bytes(), &[0], identity.as_str().as_bytes()].concat()
+}
+
+fn parse(key: &[u8], value: &[u8]) -> Option<DenyEntry> {
+    let (room, identity) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    Some(DenyEntry {
+        room: RoomName::parse(room).ok()?,
+        identity: Identity::parse(identity).ok()?,
+        until_ms: u64::from_be_bytes(value.try_into().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        sled::tests::reopen,
+        suite::deny_list::{entry, suite},
+    };
+
+    #[tokio::test]
+    async fn sled_passes_the_suite_of_deny_list_stores() {
+        let folder = tempfile::tempdir().unwrap();
+        suite(&SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn an_entry_survives_a_reopen_and_one_that_cannot_be_parsed_is_kept_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = entry("guest:bob-abc123", 7);
+        {
+            let store = SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap();
+            store.tree.insert(b"no zero byte", b"short").unwrap();
+            store.put(entry.clone()).await.unwrap();
+        }
+
+        let store = SledDenyList::new(reopen(folder.path())).unwrap();
+
+        assert_eq!(store.load().await, Ok(vec![entry]));
+        assert_eq!(store.tree.len(), 1);
+        assert_eq!(store.unreadable.get(b"no zero byte").unwrap().unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_key_is_parsed_as_it_was_written() {
+        let entry = entry("guest:bob-abc123", 7);
+        let key = key(&entry.room, &entry.identity);
+        assert_eq!(parse(&key, &7_u64.to_be_bytes()), Some(entry));
+        assert_eq!(parse(&key, b"short"), None);
+        assert_eq!(parse(b"no zero byte", &7_u64.to_be_bytes()), None);
+    }
+}

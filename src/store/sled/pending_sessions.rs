@@ -1,0 +1,120 @@
+//! Sessions that were created and not changed since: most of those created in a burst never are.
+//!
+//! Pure: [`SledSessions`](super::SledSessions) writes them to the disk, in groups, and gives one keys of its
+//! own when it changes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
+
+use crate::{
+    ids::{RoomName, SessionId, UserId},
+    store::sessions::SessionRecord,
+};
+
+/// The most that are kept, some 30 MB. Beyond that the oldest is forgotten; its control token restores it.
+const MAX_PENDING: usize = 65_536;
+
+#[derive(Debug, Default)]
+pub(super) struct PendingSessions {
+    /// In the order of creation, since ids sort by it.
+    by_id: BTreeMap<SessionId, SessionRecord>,
+    by_room: HashMap<RoomName, SessionId>,
+    /// The newest of each user.
+    by_user: HashMap<UserId, SessionId>,
+}
+
+impl PendingSessions {
+    pub(super) fn insert(&mut self, record: SessionRecord) {
+        let id = record.session_id;
+        self.by_room.insert(record.room.clone(), id);
+        self.by_user.entry(record.user_id.clone()).and_modify(|known| *known = id.max(*known)).or_insert(id);
+        self.by_id.insert(id, record);
+        if self.by_id.len() > MAX_PENDING {
+            self.remove_first();
+        }
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&SessionRecord> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn of_room(&self, room: &RoomName) -> Option<SessionId> {
+        self.by_room.get(room).copied()
+    }
+
+    /// The newest of a user.
+    pub(super) fn of_user(&self, user: &UserId) -> Option<SessionId> {
+        self.by_user.get(user).copied()
+    }
+
+    /// Newest first; only those older than `before`, if that is given.
+    pub(super) fn newest(&self, before: Option<SessionId>) -> impl Iterator<Item = &SessionRecord> {
+        let older = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
+        self.by_id.range(older).rev().map(|(_, record)| record)
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) {
+        if let Some(record) = self.by_id.remove(&id) {
+            self.by_room.remove(&record.room);
+            if self.by_user.get(&record.user_id) == Some(&id) {
+                self.by_user.remove(&record.user_id);
+            }
+        }
+    }
+
+    /// Forgets those created before this time.
+    pub(super) fn expire(&mut self, oldest_ms: u64) {
+        while self.by_id.first_key_value().is_some_and(|(_, record)| record.created_ms < oldest_ms) {
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) {
+        if let Some(first) = self.by_id.keys().next().copied() {
+            self.remove(first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::sessions::record;
+
+    #[test]
+    fn the_newest_of_a_user_is_the_one_that_was_created_last() {
+        let mut pending = PendingSessions::default();
+        let john = UserId::parse("john").unwrap();
+        for n in [1, 3, 2] {
+            pending.insert(record(n, "john"));
+        }
+        assert_eq!(pending.of_user(&john), Some(SessionId::from_u128(3)));
+        let newest: Vec<u64> =
+            pending.newest(Some(SessionId::from_u128(3))).map(|record| record.created_ms).collect();
+        assert_eq!(newest, [2, 1]);
+    }
+
+    #[test]
+    fn a_session_that_is_removed_or_too_old_is_found_by_no_key() {
+        let mut pending = PendingSessions::default();
+        (1..=3).for_each(|n| pending.insert(record(n, &format!("user-{n}"))));
+
+        pending.remove(SessionId::from_u128(2));
+        pending.expire(2);
+
+        let left: Vec<u64> = pending.newest(None).map(|record| record.created_ms).collect();
+        assert_eq!(left, [3]);
+        assert_eq!((pending.by_room.len(), pending.by_user.len()), (1, 1));
+    }
+
+    #[test]
+    fn beyond_the_maximum_the_oldest_is_forgotten() {
+        let mut pending = PendingSessions::default();
+        (0..=MAX_PENDING as u128).for_each(|n| pending.insert(record(n, "john")));
+        assert_eq!(pending.by_id.len(), MAX_PENDING);
+        assert_eq!(pending.get(SessionId::from_u128(0)), None);
+        assert_eq!(pending.by_room.len(), MAX_PENDING);
+    }
+}

@@ -1,0 +1,152 @@
+//! What every session store promises.
+
+use crate::{
+    clock,
+    ids::{RoomName, SessionId, UserId},
+    protocol::edge_v1::to_client::EndReason,
+    store::sessions::{LivekitRoom, SessionChange, SessionRecord, SessionStore},
+};
+
+/// A session of long ago.
+pub(crate) fn record(n: u128, user: &str) -> SessionRecord {
+    let user_id = UserId::parse(user).unwrap();
+    SessionRecord {
+        session_id: SessionId::from_u128(n),
+        room: RoomName::for_user(&user_id, &n.to_string()),
+        user_id,
+        created_ms: n as u64,
+        generation_base: 0,
+        ended: None,
+        livekit_room: None,
+    }
+}
+
+/// A session of this moment.
+pub(crate) fn new_record(user: &str) -> SessionRecord {
+    SessionRecord { session_id: SessionId::new(), created_ms: clock::unix_ms(), ..record(1, user) }
+}
+
+/// A session of this moment whose id is chosen.
+fn numbered(n: u128, user: &str) -> SessionRecord {
+    SessionRecord { created_ms: clock::unix_ms(), ..record(n, user) }
+}
+
+/// Checks every promise on an empty store.
+pub(crate) async fn suite(store: &dyn SessionStore) {
+    sessions_are_listed_in_pages_newest_first(store).await;
+    a_session_is_found_by_its_id_its_room_and_its_user(store).await;
+    a_session_stays_where_it_is_in_every_list_when_it_changes(store).await;
+    a_change_leaves_what_else_changed(store).await;
+    a_session_that_is_known_is_not_restored(store).await;
+    sessions_that_started_and_have_not_ended_are_unfinished(store).await;
+    changes_take_effect_in_the_order_of_the_calls(store).await;
+}
+
+async fn sessions_are_listed_in_pages_newest_first(store: &dyn SessionStore) {
+    for n in 1..=5 {
+        store.create(numbered(n, "pages")).await.unwrap();
+    }
+    let page = async |before: Option<u128>, limit| -> Vec<SessionId> {
+        let page = store.newest(before.map(SessionId::from_u128), limit).await.unwrap();
+        page.iter().map(|record| record.session_id).collect()
+    };
+    let check = async || {
+        assert_eq!(page(None, 2).await, [5, 4].map(SessionId::from_u128));
+        assert_eq!(page(Some(4), 2).await, [3, 2].map(SessionId::from_u128));
+        assert_eq!(page(Some(2), 2).await, [1].map(SessionId::from_u128));
+        assert_eq!(page(Some(1), 2).await, []);
+    };
+    check().await;
+    for n in [2, 4] {
+        store.change(SessionId::from_u128(n), SessionChange::Started).await.unwrap();
+    }
+    check().await;
+}
+
+async fn a_session_is_found_by_its_id_its_room_and_its_user(store: &dyn SessionStore) {
+    let (old, new) = (numbered(11, "names"), numbered(12, "names"));
+    for session in [&old, &new] {
+        store.create(session.clone()).await.unwrap();
+    }
+    assert_eq!(store.get(old.session_id).await, Ok(Some(old.clone())));
+    assert_eq!(store.of_room(&old.room).await, Ok(Some(old.clone())));
+    assert_eq!(store.of_user(&old.user_id).await, Ok(Some(new)));
+
+    let unknown = record(13, "unknown");
+    assert_eq!(store.get(unknown.session_id).await, Ok(None));
+    assert_eq!(store.of_room(&unknown.room).await, Ok(None));
+    assert_eq!(store.of_user(&unknown.user_id).await, Ok(None));
+    assert_eq!(store.change(unknown.session_id, SessionChange::Started).await, Ok(None));
+}
+
+async fn a_session_stays_where_it_is_in_every_list_when_it_changes(store: &dyn SessionStore) {
+    let sessions = [21, 22, 23].map(|n| numbered(n, "lists"));
+    for session in &sessions {
+        store.create(session.clone()).await.unwrap();
+    }
+    let newest = async || store.of_user(&sessions[0].user_id).await.unwrap().unwrap().session_id;
+    for changed in [&sessions[1], &sessions[2], &sessions[0]] {
+        let after = store.change(changed.session_id, SessionChange::Started).await.unwrap().unwrap();
+        assert_eq!(after.generation_base, 1);
+        assert_eq!(store.get(changed.session_id).await, Ok(Some(after.clone())));
+        assert_eq!(store.of_room(&changed.room).await, Ok(Some(after)));
+        assert_eq!(newest().await, sessions[2].session_id);
+    }
+}
+
+async fn a_change_leaves_what_else_changed(store: &dyn SessionStore) {
+    let session = numbered(31, "changes");
+    store.create(session.clone()).await.unwrap();
+    let room = LivekitRoom { sid: "RM_1".into(), created_ms: 7 };
+
+    store.change(session.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap();
+    let changed = store.change(session.session_id, SessionChange::RoomCreated(room.clone())).await.unwrap();
+
+    let both = SessionRecord { ended: Some(EndReason::Logout), livekit_room: Some(room), ..session };
+    assert_eq!(changed, Some(both.clone()));
+    assert_eq!(store.get(both.session_id).await, Ok(Some(both)));
+}
+
+async fn a_session_that_is_known_is_not_restored(store: &dyn SessionStore) {
+    let (new, ended, lost) = (numbered(41, "known"), numbered(42, "known"), numbered(43, "known"));
+    store.create(new.clone()).await.unwrap();
+    store.create(ended.clone()).await.unwrap();
+    let reason = SessionChange::Ended(EndReason::Logout);
+    let ended = store.change(ended.session_id, reason).await.unwrap().unwrap();
+
+    for known in [&new, &ended] {
+        let restored = SessionRecord { created_ms: 7, ended: None, ..known.clone() };
+        assert_eq!(store.restore(restored).await, Ok(Some(known.clone())));
+        assert_eq!(store.get(known.session_id).await, Ok(Some(known.clone())));
+    }
+    assert_eq!(store.restore(lost.clone()).await, Ok(Some(lost.clone())));
+    assert_eq!(store.of_user(&lost.user_id).await, Ok(Some(lost)));
+}
+
+async fn sessions_that_started_and_have_not_ended_are_unfinished(store: &dyn SessionStore) {
+    let [unused, open, ended] = [51, 52, 53].map(|n| numbered(n, "open"));
+    for session in [&unused, &open, &ended] {
+        store.create(session.clone()).await.unwrap();
+    }
+    for id in [open.session_id, open.session_id, ended.session_id] {
+        store.change(id, SessionChange::Started).await.unwrap();
+    }
+    store.change(ended.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap();
+
+    let mut unfinished = store.unfinished().await.unwrap();
+    unfinished.retain(|(id, _)| [&unused, &open, &ended].iter().any(|session| session.session_id == *id));
+    assert_eq!(unfinished, [(open.session_id, 2)]);
+}
+
+async fn changes_take_effect_in_the_order_of_the_calls(store: &dyn SessionStore) {
+    let session = numbered(61, "order");
+    store.create(session.clone()).await.unwrap();
+    let reasons = [EndReason::Disconnected, EndReason::Logout];
+    let changes = reasons.map(|reason| store.change(session.session_id, SessionChange::Ended(reason)));
+
+    // The last is polled first, and the first is dropped.
+    let [first, last] = changes;
+    drop(first);
+
+    assert_eq!(last.await.unwrap().unwrap().ended, Some(EndReason::Disconnected));
+}

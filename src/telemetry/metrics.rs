@@ -1,0 +1,186 @@
+//! Every metric: its name, kind, help and known labels in one table. Each counts things.
+//!
+//! All of them are registered at the start, so that the first scrape has them, at zero. docs/OPERATIONS.md says what to
+//! do about each.
+
+use std::sync::OnceLock;
+
+use ::metrics::{Label, SharedString, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+pub(crate) const SESSIONS: &str = "june_sessions";
+pub(crate) const SOCKETS: &str = "june_sockets";
+pub(crate) const SLOW_CLIENTS: &str = "june_slow_clients_total";
+pub(crate) const MALFORMED_MESSAGES: &str = "june_malformed_messages_total";
+pub(crate) const UNKNOWN_MESSAGES: &str = "june_unknown_messages_total";
+pub(crate) const FLOODED_MESSAGES: &str = "june_flooded_messages_total";
+pub(crate) const CONNECTS_REFUSED: &str = "june_connects_refused_total";
+pub(crate) const UPLINK_LOST: &str = "june_uplink_frames_lost_total";
+pub(crate) const UPLINK_STALE: &str = "june_uplink_frames_stale_total";
+pub(crate) const PACKETS_LOST: &str = "june_packets_lost_total";
+pub(crate) const PACKETS_STALE: &str = "june_packets_stale_total";
+pub(crate) const PACKETS_SPOOFED: &str = "june_packets_spoofed_total";
+pub(crate) const PACKET_SAMPLES_DROPPED: &str = "june_packet_samples_dropped_total";
+pub(crate) const AGENT_AUDIO_DROPPED: &str = "june_agent_audio_dropped_total";
+pub(crate) const AGENT_LOST: &str = "june_agent_lost_total";
+pub(crate) const STT_AUDIO_DROPPED: &str = "june_stt_audio_dropped_total";
+pub(crate) const SPEECH_DROPPED: &str = "june_speech_dropped_total";
+pub(crate) const CLIPS_FAILED: &str = "june_clips_failed_total";
+pub(crate) const CONSUMERS: &str = "june_consumers";
+pub(crate) const CONSUMER_DROPPED: &str = "june_consumer_messages_dropped_total";
+pub(crate) const ROOMS: &str = "june_rooms";
+pub(crate) const EVENT_STREAMS: &str = "june_event_streams";
+pub(crate) const WATCHERS_BEHIND: &str = "june_room_watchers_behind_total";
+pub(crate) const ROSTER_DRIFT: &str = "june_roster_drift_total";
+pub(crate) const ROSTER_LISTS: &str = "june_roster_lists_total";
+pub(crate) const TURNED_AWAY: &str = "june_turned_away_total";
+pub(crate) const WEBHOOKS: &str = "june_webhooks_total";
+pub(crate) const KEY_SETS: &str = "june_key_sets_total";
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    /// A label and its known values. Further values appear when they occur.
+    label: Option<(&'static str, &'static [&'static str])>,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help, label: None }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help, label: None }
+}
+
+impl Metric {
+    const fn by(self, label: &'static str, values: &'static [&'static str]) -> Self {
+        Self { label: Some((label, values)), ..self }
+    }
+}
+
+const METRICS: &[Metric] = &[
+    gauge(SESSIONS, "Sessions on this machine, attached or within their grace."),
+    gauge(SOCKETS, "Open control channels."),
+    counter(SLOW_CLIENTS, "Clients that were disconnected because they did not read."),
+    counter(MALFORMED_MESSAGES, "Messages and frames of clients that could not be decoded."),
+    counter(UNKNOWN_MESSAGES, "Messages of types that are only passed on to consumers."),
+    counter(FLOODED_MESSAGES, "Messages and frames that were dropped because a client sent too many."),
+    counter(CONNECTS_REFUSED, "Connects that were refused by a rate limit.").by("by", &["user", "address"]),
+    counter(UPLINK_LOST, "Audio frames on control channels that never arrived."),
+    counter(UPLINK_STALE, "Audio frames on control channels that arrived twice or too late."),
+    counter(PACKETS_LOST, "Audio data packets in rooms that never arrived."),
+    counter(PACKETS_STALE, "Audio data packets in rooms that arrived twice or too late."),
+    counter(PACKETS_SPOOFED, "Audio data packets in rooms that were not sent by the session's user."),
+    counter(
+        PACKET_SAMPLES_DROPPED,
+        "Samples of data packets that were dropped because their buffer was full.",
+    ),
+    counter(AGENT_AUDIO_DROPPED, "Chunks of room audio that were dropped because the session was too slow."),
+    counter(AGENT_LOST, "Times that an agent lost its room, or could not join it."),
+    counter(STT_AUDIO_DROPPED, "Chunks of audio that were dropped because STT was too slow."),
+    counter(SPEECH_DROPPED, "Frames of speech that a room did not accept."),
+    counter(CLIPS_FAILED, "Spoken answers that a phone could not play."),
+    gauge(CONSUMERS, "Connected consumers."),
+    counter(CONSUMER_DROPPED, "Messages that were dropped because a consumer did not read."),
+    gauge(ROOMS, "Rooms in memory."),
+    gauge(EVENT_STREAMS, "Open event streams."),
+    counter(WATCHERS_BEHIND, "Updates of a room that a subscriber was too slow for; it gets a snapshot."),
+    counter(ROSTER_DRIFT, "Corrections of a room's participants and tracks by LiveKit's list."),
+    counter(ROSTER_LISTS, "Calls of LiveKit's API for the participants of a room.")
+        .by("outcome", &["answered", "failed"]),
+    counter(TURNED_AWAY, "Removals of participants who came back although they had been removed."),
+    counter(WEBHOOKS, "Webhooks of LiveKit, by what became of them; a code is a refusal.")
+        .by("outcome", &["taken", "ignored", "duplicate", "INVALID_TOKEN", "OVERLOADED"]),
+    counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
+];
+
+/// Starts collecting metrics; they are rendered through the handle.
+pub(crate) fn start_metrics() -> PrometheusHandle {
+    // Metrics are global to a process: several gateways in it, as in tests, share them.
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let start = || {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        ::metrics::set_global_recorder(recorder).expect("nothing else sets a recorder");
+        METRICS.iter().for_each(register);
+        handle
+    };
+    HANDLE.get_or_init(start).clone()
+}
+
+/// Describes a metric, and registers it with each known value of its label: a handle alone makes it appear, at zero.
+fn register(metric: &Metric) {
+    let Metric { name, kind, help, label } = metric;
+    let help = SharedString::const_str(help);
+    match kind {
+        Kind::Counter => ::metrics::describe_counter!(*name, Unit::Count, help),
+        Kind::Gauge => ::metrics::describe_gauge!(*name, Unit::Count, help),
+    }
+    let labels: Vec<Vec<Label>> = match label {
+        Some((key, values)) => {
+            values.iter().map(|value| vec![Label::from_static_parts(key, value)]).collect()
+        }
+        None => vec![Vec::new()],
+    };
+    for labels in labels {
+        match kind {
+            Kind::Counter => drop(::metrics::counter!(*name, labels)),
+            Kind::Gauge => drop(::metrics::gauge!(*name, labels)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names of this file's constants.
+    fn constants() -> BTreeSet<&'static str> {
+        let source = include_str!("metrics.rs");
+        let constants = source.lines().filter_map(|line| line.strip_prefix("pub(crate) const "));
+        constants.filter_map(|line| line.split('"').nth(1)).collect()
+    }
+
+    #[test]
+    fn the_first_scrape_has_every_metric_with_its_help_and_type() {
+        let scrape = start_metrics().render();
+
+        let described: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(described, constants());
+        for metric in METRICS {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let name = metric.name;
+            assert!(scrape.contains(&format!("# HELP {name} {}\n", metric.help)), "{name}: {scrape}");
+            assert!(scrape.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {scrape}");
+            let (label, values) = metric.label.unwrap_or(("", &[]));
+            let series: Vec<String> = if values.is_empty() {
+                vec![format!("\n{name} ")]
+            } else {
+                values.iter().map(|value| format!("\n{name}{{{label}=\"{value}\"}} ")).collect()
+            };
+            for series in series {
+                assert!(scrape.contains(&series), "{series}: {scrape}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_for_operators_explains_every_metric() {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        for name in constants() {
+            assert!(page.contains(&format!("`{name}")), "{name}");
+        }
+    }
+}
