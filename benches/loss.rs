@@ -1,5 +1,5 @@
-//! Speech over a line that loses packets, through the whole path: how many words are wrong, and how much
-//! later the end of speech is noticed, against the same line without losses. Several people speak at once, each in a
+//! Speech over a network that loses packets, through the whole path: how many words are wrong, and how much
+//! later the end of speech is detected, against the same network without losses. Several people speak at once, each in a
 //! room of their own, and in so much noise that some words are not understood anyhow: what is understood without effort
 //! hides what losses do to it.
 //!
@@ -15,24 +15,17 @@
 
 #[path = "support/figures.rs"]
 mod figures;
-#[path = "../crates/libwebrtc/tests/livekit/line.rs"]
-mod line;
 #[allow(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
 #[path = "../tests/e2e/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
-use june_edge::{
-    client::microphone::{FRAME_SAMPLES, Published},
-    protocol::{
-        FromClient, ToClient,
-        edge_v1::{from_client::Interrupt, to_client::StreamData::Transcription},
-    },
-};
-use line::{Line, Loss};
+use june_client::{FRAME_SAMPLES, RoomMicrophone};
+use june_protocol::{FromClient, ToClient, from_client::Interrupt, to_client::StreamData::Transcription};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use support::{Clip, Glasses, June, LivekitServer, clips, free_port, word_errors, words};
+use support::{Glasses, June, LivekitServer};
+use test_support::{Clip, Loss, LossyNetwork, PROXY_ADDRESS, clips, free_port, word_errors, words};
 
 /// Where chance begins; another seed, other losses.
 const SEED: u64 = 7;
@@ -46,9 +39,9 @@ const SNR_DB: f32 = 20.0;
 fn main() {
     actix_web::rt::System::new().block_on(async {
         let (port, udp_port) = (free_port(), free_port());
-        let mut livekit = LivekitServer::configure(port, line::ADDRESS, udp_port);
+        let mut livekit = LivekitServer::configure(port, PROXY_ADDRESS, udp_port);
         livekit.run().await;
-        let line = Line::start(udp_port, LATENCY, SEED).await;
+        let network = LossyNetwork::start(udp_port, LATENCY, SEED).await;
         let data = tempfile::tempdir().unwrap();
         let june = June::with(&livekit, data.path(), port, &[("RUST_LOG", "error")]).await;
         let mut speakers = Vec::new();
@@ -56,7 +49,7 @@ fn main() {
             let mut glasses = june.glasses(&format!("speaker-{number}")).await;
             glasses.agent().await;
             let room = glasses.ack.livekit.clone().unwrap();
-            speakers.push((glasses, Published::join(&room.url, &room.token).await.unwrap()));
+            speakers.push((glasses, RoomMicrophone::join(&room.url, &room.token).await.unwrap()));
         }
 
         let clips: Vec<Clip> = clips().into_iter().map(in_noise).collect();
@@ -68,14 +61,14 @@ fn main() {
             ("5 % at random", "loss5", Loss::Random(0.05)),
             ("10 % in runs of 3", "loss10_bursts", Loss::Bursts(0.10, 3.0)),
         ] {
-            line.lose(loss);
+            network.lose(loss);
             let all = speakers.iter_mut().map(|(glasses, microphone)| hear(glasses, microphone, &clips));
             let each = futures::future::join_all(all).await;
             let mut heard = each.into_iter().fold(Heard::default(), Heard::and);
             let median_ms = heard.median_noticed_ms();
             println!(
                 "  {name:<36} {:>5.1} %   {:>4} of {:>4}   {:>12.0} ms",
-                line.lost_percent(),
+                network.lost_percent(),
                 heard.wrong,
                 heard.spoken,
                 median_ms
@@ -119,7 +112,7 @@ impl Heard {
 }
 
 /// Speaks every recording.
-async fn hear(glasses: &mut Glasses, microphone: &Published, clips: &[Clip]) -> Heard {
+async fn hear(glasses: &mut Glasses, microphone: &RoomMicrophone, clips: &[Clip]) -> Heard {
     let mut heard = Heard::default();
     for clip in clips {
         let (said, after) = utter(glasses, microphone, clip).await;
@@ -142,7 +135,7 @@ fn in_noise(clip: Clip) -> Clip {
 }
 
 /// Speaks a recording; what was understood of it, and how long after its last sample the end was noticed.
-async fn utter(glasses: &mut Glasses, microphone: &Published, clip: &Clip) -> (String, Duration) {
+async fn utter(glasses: &mut Glasses, microphone: &RoomMicrophone, clip: &Clip) -> (String, Duration) {
     let mut said = Vec::new();
     let mut noticed = None;
     let hearing = glasses.wait_for_message(|message| {
@@ -168,7 +161,7 @@ async fn utter(glasses: &mut Glasses, microphone: &Published, clip: &Clip) -> (S
         last
     };
     let ((), last) = tokio::join!(hearing, speaking);
-    glasses.channel.say(&FromClient::Interrupt(Interrupt::default())).await.unwrap();
+    glasses.channel.send(&FromClient::Interrupt(Interrupt::default())).await.unwrap();
     glasses.turn_saved().await;
     (said.join(" "), noticed.unwrap().saturating_duration_since(last))
 }

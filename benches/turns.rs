@@ -23,17 +23,16 @@ mod support;
 
 use std::time::Duration;
 
-use june_edge::{
-    client::microphone::{FRAME_SAMPLES, Published},
-    protocol::{
-        FromClient, ToClient,
-        edge_v1::{
-            from_client::{ConnectionInit, Interrupt},
-            to_client::TurnMetrics,
-        },
+use june_client::{FRAME_SAMPLES, RoomMicrophone};
+use june_edge::protocol::{
+    FromClient, ToClient,
+    edge_v1::{
+        from_client::{ConnectionInit, Interrupt},
+        to_client::TurnMetrics,
     },
 };
-use support::{Clip, Glasses, June, LivekitServer, clips, free_port, word_errors, words};
+use support::{Glasses, June, LivekitServer};
+use test_support::{Clip, clips, free_port, word_errors, words};
 
 /// How often each recording is published.
 const ROUNDS: usize = 2;
@@ -151,7 +150,7 @@ async fn turns(june: &June) -> Turns {
     let mut glasses = june.glasses("speaker").await;
     glasses.agent().await;
     let room = glasses.ack.livekit.clone().unwrap();
-    let microphone = Published::join(&room.url, &room.token).await.unwrap();
+    let microphone = RoomMicrophone::join(&room.url, &room.token).await.unwrap();
     let (mut metrics, mut wrong, mut spoken) = (Vec::new(), 0, 0);
     for clip in (0..ROUNDS).flat_map(|_| clips()) {
         let (said, turn) = turn(&mut glasses, &microphone, &clip).await;
@@ -163,13 +162,13 @@ async fn turns(june: &June) -> Turns {
     Turns { metrics, wer_percent: 100.0 * wrong as f64 / spoken as f64 }
 }
 
-async fn turn(glasses: &mut Glasses, microphone: &Published, clip: &Clip) -> (String, TurnMetrics) {
+async fn turn(glasses: &mut Glasses, microphone: &RoomMicrophone, clip: &Clip) -> (String, TurnMetrics) {
     let said = async {
         let said = glasses.final_words().await;
         glasses
             .wait_for_message(|message| matches!(message, ToClient::SpeechBegin { .. }).then_some(()))
             .await;
-        glasses.channel.say(&FromClient::Interrupt(Interrupt::default())).await.unwrap();
+        glasses.channel.send(&FromClient::Interrupt(Interrupt::default())).await.unwrap();
         let metrics = glasses
             .wait_for_message(|message| match message {
                 ToClient::TurnMetrics(metrics) => Some(metrics.clone()),
@@ -214,7 +213,7 @@ async fn stream_cost(june: &June, sound: &[i16]) -> Cost {
     for frame in sound.chunks_exact(FRAME_SAMPLES).cycle().take(STREAM_SECONDS * 50) {
         tick.tick().await;
         for glasses in &mut listeners {
-            glasses.channel.writer().sound(frame, 0).await.unwrap();
+            glasses.channel.writer().send_audio(frame, 0).await.unwrap();
         }
     }
     let streams = STREAMS as f64;

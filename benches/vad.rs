@@ -8,7 +8,7 @@
     reason = "a benchmark prints, and stops where something is missing"
 )]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use june_edge::{
         utterance_detector::{SpeechEvent, UtteranceDetector},
     },
 };
+use test_support::fixtures;
 
 #[path = "support/figures.rs"]
 mod support;
@@ -286,10 +287,6 @@ fn mix(speech: &[i16], noise: &[i16], snr_db: i32) -> Vec<i16> {
 
 fn frames(samples: &[i16]) -> Vec<Frame> {
     samples.as_chunks().0.to_vec()
-}
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio")
 }
 
 /// A name as a key of the figures: words and numbers apart by `_`.

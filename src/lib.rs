@@ -19,7 +19,6 @@
 pub mod audio;
 pub mod auth;
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub(crate) mod consumers;
@@ -27,16 +26,16 @@ pub mod deny;
 pub mod error;
 pub mod gateway;
 pub mod http;
-pub mod ids;
 pub mod livekit;
 pub mod protocol;
 pub mod providers;
 pub mod response;
 pub mod rollout;
 pub(crate) mod room;
-pub mod secret;
 pub mod session;
 pub mod store;
 pub mod telemetry;
 pub mod turn;
 pub(crate) mod ws;
+
+pub use june_protocol::{ids, secret};

@@ -1,5 +1,5 @@
-//! What it takes to create a session over HTTP, beside LiveKit's SDK for Node.js and beside a handler
-//! that signs a token and does nothing else: the same request, the same load, the same machine.
+//! The rate of session creation over HTTP, compared with LiveKit's SDK for Node.js and with a handler that only
+//! signs a token: the same request, load and machine.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,14 +22,14 @@ const KEY: &str = "devkey";
 const SECRET: &str = "devsecret-devsecret-devsecret-32";
 const URL: &str = "ws://127.0.0.1:7880";
 
-/// Requests that are open at once.
+/// Concurrent requests.
 const CONNECTIONS: usize = 64;
 
-/// How long each is measured, and how often: in turns, so that what else the machine does meets all alike.
+/// Length and number of the rounds. The servers take turns, so that other load on the machine affects all alike.
 const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
 
-/// What one server did in each round.
+/// The results of one server, by round.
 #[derive(Default)]
 struct Rounds {
     per_s: Vec<f64>,
@@ -90,7 +90,7 @@ fn request(path: &str) -> String {
     )
 }
 
-/// A process that ends with the benchmark.
+/// A process that is killed at the end.
 struct Node(Child);
 
 impl Drop for Node {
@@ -100,7 +100,7 @@ impl Drop for Node {
     }
 }
 
-/// The server of node_tokens.mjs, and its port.
+/// Starts node_tokens.mjs. Returns its port, too.
 fn node() -> (Node, u16) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/support/node_tokens.mjs");
     let mut command = Command::new("node");
@@ -111,7 +111,7 @@ fn node() -> (Node, u16) {
     (Node(node), port.trim().parse().expect("node_tokens.mjs says its port"))
 }
 
-/// A server whose one handler signs a token, and its port.
+/// Starts a server whose only handler signs a token. Returns its port, too.
 fn bare() -> u16 {
     #[derive(serde::Deserialize)]
     struct Create {

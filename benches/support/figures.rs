@@ -1,4 +1,4 @@
-//! Where figures go: `target/bench/NAME.json`, `{"figures": {key: number}}`.
+//! Writes figures to `target/bench/NAME.json`: `{"figures": {key: number}}`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub fn write_figures(name: &str, figures: &[(String, f64)]) {
     write(name, Map::new(), figures);
 }
 
-/// Adds figures to those that another part of the benchmark has just written.
+/// Adds figures to those of another part of the benchmark.
 #[allow(dead_code, reason = "a benchmark writes its figures, or adds them")]
 pub fn add_figures(name: &str, figures: &[(String, f64)]) {
     let written = std::fs::read(path(name)).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());

@@ -1,4 +1,4 @@
-//! A gateway in a process of its own, without LiveKit and without models.
+//! A gateway process without LiveKit and without models.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What LiveKit would sign with.
+/// The LiveKit API secret.
 pub const SECRET: &str = "bench-secret-bench-secret-bench-32";
 
 pub struct Gateway {
@@ -26,7 +26,7 @@ impl Gateway {
         command.env("LIVEKIT_API_SECRET", SECRET).env("LLM", "echo").env("RUST_LOG", "off");
         // There is no LiveKit to ask, and nobody is to be told that it is not there.
         command.env("ROSTER_RECONCILE_MS", "3600000").env("JUNE_MODELS", "/nowhere");
-        // The clients answer no pings.
+        // The clients do not answer pings.
         command.env("SESSION_HEARTBEAT_MS", "3600000").env("SESSION_DEAD_AFTER_MS", "3600000");
         let process = command.spawn().unwrap();
         let gateway = Self { process, port, _data: data };

@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 load: a number of kept connections, each asking again as soon as it is answered.
+//! HTTP/1.1 load: a number of persistent connections, each of which sends the next request after the response.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What came of a load.
+/// The result of a load.
 pub struct Load {
-    /// Answers a second, over all connections.
+    /// Responses per second, over all connections.
     pub per_s: f64,
-    /// How long each answer took, in milliseconds, sorted.
+    /// The latencies in milliseconds, sorted.
     pub took_ms: Vec<f64>,
 }
 
-/// Sends `request` over and over on `connections` connections for this long.
+/// Sends `request` repeatedly on `connections` connections.
 pub async fn load(port: u16, request: String, connections: usize, time: Duration) -> Load {
     let began = Instant::now();
     let asking: Vec<_> =
@@ -47,7 +47,7 @@ async fn ask(port: u16, request: String, until: Instant) -> Vec<f64> {
     took_ms
 }
 
-/// Whether head and body of an answer have arrived.
+/// Whether head and body of a response arrived.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();

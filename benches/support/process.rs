@@ -1,4 +1,4 @@
-//! What a process takes, as Linux accounts for it (proc(5)).
+//! Resource usage of a process, from proc(5).
 
 use std::fs;
 
@@ -13,8 +13,8 @@ pub fn resident_kb(pid: u32) -> f64 {
 #[allow(dead_code, reason = "not every benchmark counts it")]
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name, in brackets, may have spaces in it.
+    // The name, in parentheses, may contain spaces.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    ticks / 100.0 // USER_HZ is 100 on every Linux of ours
+    ticks / 100.0 // USER_HZ is 100
 }

@@ -1,4 +1,4 @@
-//! Clients as plain sockets, of which one thread can have thousands.
+//! Clients as plain sockets, thousands on one thread.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub async fn connect(port: u16) -> TcpStream {
     connection
 }
 
-/// Makes a session, and goes on as its control channel. Gives its control token, too.
+/// Creates a session and upgrades to its control channel. Returns the control token, too.
 pub async fn upgrade(port: u16, user: &str) -> (TcpStream, String) {
     let mut connection = connect(port).await;
     let body = format!("{{\"user_id\":\"{user}\"}}");
@@ -29,7 +29,7 @@ pub async fn upgrade(port: u16, user: &str) -> (TcpStream, String) {
     (connection, token)
 }
 
-/// Goes on as a control channel.
+/// Upgrades to a control channel.
 pub async fn switch(connection: &mut TcpStream, token: &str) {
     let upgrade = format!(
         "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -39,7 +39,7 @@ pub async fn switch(connection: &mut TcpStream, token: &str) {
     read_until(connection, "\r\n\r\n", "101 Switching").await;
 }
 
-/// Reads until the text ends so and has this in it.
+/// Reads until the text has this end and contains that text.
 pub async fn read_until(connection: &mut TcpStream, end: &str, part: &str) -> String {
     let mut bytes = Vec::new();
     loop {
@@ -56,7 +56,7 @@ pub async fn read_until(connection: &mut TcpStream, end: &str, part: &str) -> St
     }
 }
 
-/// A text frame of a client, masked with zeros (RFC 6455 §5.3 wants a mask, and not a secret one).
+/// A text frame of a client, masked with zeros (RFC 6455 §5.3 requires a mask).
 pub fn frame(text: &str) -> Vec<u8> {
     let mut frame = vec![0x81];
     match text.len() {

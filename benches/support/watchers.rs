@@ -1,5 +1,5 @@
-//! Watchers of a room as plain sockets, thousands of them on one thread: what they read is looked at as
-//! little as can be, so that the load takes little of the machine.
+//! Subscribers of a room as plain sockets, thousands on one thread. They parse as little as possible, so that the
+//! load takes little of the machine.
 
 use std::{
     cell::RefCell,
@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc as tokio_mpsc, task::L
 
 use crate::sockets::{connect, frame, read_until, upgrade};
 
-/// How watchers are connected.
+/// How subscribers are connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Face {
     /// A control channel, with a session of its own.
@@ -30,7 +30,7 @@ impl Face {
         }
     }
 
-    /// As it stands in the names of figures.
+    /// The name in keys of figures.
     pub fn key(self) -> &'static str {
         match self {
             Self::Channel => "ws",
@@ -39,7 +39,7 @@ impl Face {
     }
 }
 
-/// The watchers, on a thread of their own. They end with this.
+/// Subscribers, on a thread of their own. They end when this is dropped.
 pub struct Watchers {
     orders: tokio_mpsc::UnboundedSender<Order>,
 }
@@ -50,13 +50,13 @@ enum Order {
     Behind(u64, mpsc::Sender<usize>),
 }
 
-/// What is awaited of all watchers together.
+/// What all subscribers together wait for.
 #[derive(Default)]
 struct Shared {
     arrivals: Vec<Instant>,
     expected: usize,
     told: Option<mpsc::Sender<Vec<Instant>>>,
-    /// The last version each was told.
+    /// The last version that each received.
     versions: Vec<u64>,
 }
 
@@ -68,7 +68,7 @@ struct Place {
     token: String,
 }
 
-/// An update is longer, whatever else comes is shorter.
+/// Updates are longer; all other messages are shorter.
 const MIN_UPDATE: usize = 100;
 
 impl Watchers {
@@ -103,23 +103,23 @@ impl Watchers {
         Self { orders }
     }
 
-    /// Connects more watchers; back when each has been told who is there.
+    /// Connects more subscribers. Returns when each received a snapshot.
     pub fn add(&self, count: usize) {
         let (done, is_done) = mpsc::channel();
         self.orders.send(Order::Add(count, done)).ok().unwrap();
         is_done.recv().unwrap();
     }
 
-    /// Gives when each of so many was told of the next change, once all were.
+    /// Returns when each of `count` subscribers received the next change.
     pub fn expect(&self, count: usize) -> mpsc::Receiver<Vec<Instant>> {
         let (told, is_told) = mpsc::channel();
         self.orders.send(Order::Expect(count, told)).ok().unwrap();
-        // The order is taken before the change is sent.
+        // Registered before the change is sent.
         thread::sleep(Duration::from_millis(5));
         is_told
     }
 
-    /// How many were last told of another version.
+    /// How many last received another version.
     pub fn behind(&self, version: u64) -> usize {
         let (answer, answered) = mpsc::channel();
         self.orders.send(Order::Behind(version, answer)).ok().unwrap();
@@ -128,7 +128,7 @@ impl Watchers {
 }
 
 async fn add(place: &Place, count: usize, shared: &Rc<RefCell<Shared>>) {
-    // A few at a time: connections that wait to be accepted are only so many.
+    // A few at a time, because of the listen backlog.
     const AT_ONCE: usize = 50;
     let first = shared.borrow().versions.len();
     shared.borrow_mut().versions.resize(first + count, 0);
@@ -142,7 +142,7 @@ async fn add(place: &Place, count: usize, shared: &Rc<RefCell<Shared>>) {
     }
 }
 
-/// Reads updates for ever.
+/// Reads updates until the connection ends.
 async fn watch(connection: TcpStream, number: usize, shared: Rc<RefCell<Shared>>) {
     let mut buffer = [0; 2048];
     while connection.readable().await.is_ok() {
@@ -168,7 +168,7 @@ async fn watch(connection: TcpStream, number: usize, shared: Rc<RefCell<Shared>>
     }
 }
 
-/// The number after `"version":`, which stands near the beginning.
+/// The number after `"version":`, which is near the beginning.
 fn version(update: &[u8]) -> u64 {
     const KEY: &[u8] = b"\"version\":";
     let Some(at) = update.windows(KEY.len()).position(|window| window == KEY) else { return 0 };
@@ -202,7 +202,7 @@ async fn open_channel(place: &Place, number: usize) -> TcpStream {
         format!(r#"{{"type":"subscribe:participants","room":"{}","token":"{}"}}"#, place.room, place.token);
     connection.write_all(&frame(&subscribe)).await.unwrap();
     read_until(&mut connection, "}", "\"snapshot\":").await;
-    // Nothing is wanted of a microphone that is not there: it is asked for no more.
+    // Acknowledge the microphone's state, which is requested again otherwise.
     connection
         .write_all(&frame(r#"{"type":"microphone_state_ack","version":1,"isMicrophoneEnabled":true}"#))
         .await

@@ -8,8 +8,7 @@ pub mod uplink_decoder;
 
 use std::sync::Arc;
 
-/// Sample rate of all audio that is recognised: 16 kHz, mono, signed 16 bit.
-pub const SAMPLE_RATE_HZ: u32 = 16_000;
+pub use june_protocol::SAMPLE_RATE_HZ;
 
 /// Samples at [`SAMPLE_RATE_HZ`], shared without copying.
 pub type Pcm = Arc<[i16]>;

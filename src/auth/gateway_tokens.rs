@@ -22,8 +22,8 @@ use crate::{
     secret::Secret,
 };
 
-/// Lifetime of a control token. An open channel renews it.
-pub(crate) const CONTROL_TTL: Duration = Duration::from_secs(3600);
+/// Default lifetime of a control token. An open channel renews it.
+pub(super) const CONTROL_TTL: Duration = Duration::from_secs(3600);
 
 /// Lifetime of a stream token: an EventSource repeats it at every reconnect, and cannot renew it.
 pub(crate) const STREAM_TTL: Duration = Duration::from_secs(12 * 3600);
@@ -71,14 +71,17 @@ pub(super) struct GatewayTokens {
     control: KeyPair,
     stream: KeyPair,
     resume: EncodingKey,
+    /// Lifetime of a control token.
+    pub(super) control_ttl: Duration,
 }
 
 impl GatewayTokens {
-    pub(super) fn new(secret: &[u8]) -> Self {
+    pub(super) fn new(secret: &[u8], control_ttl: Duration) -> Self {
         Self {
             control: KeyPair::new(secret),
             stream: KeyPair::new(&[b"stream ", secret].concat()),
             resume: EncodingKey::from_secret(&[b"resume ", secret].concat()),
+            control_ttl,
         }
     }
 
@@ -89,7 +92,7 @@ impl GatewayTokens {
             sid: session,
             room: Some(room.clone()),
             scope: CONTROL_SCOPE.into(),
-            exp: now + CONTROL_TTL.as_secs(),
+            exp: now + self.control_ttl.as_secs(),
             iat: now,
             jti: Uuid::new_v4(),
         }))
@@ -169,7 +172,7 @@ mod tests {
     const SESSION: SessionId = SessionId::from_u128(7);
 
     fn tokens() -> GatewayTokens {
-        GatewayTokens::new(b"secret")
+        GatewayTokens::new(b"secret", CONTROL_TTL)
     }
 
     fn room() -> RoomName {

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 pub use self::error::{AuthError, LivekitTokenError};
-pub(crate) use self::gateway_tokens::{CONTROL_TTL, STREAM_TTL, StreamGrant};
+pub(crate) use self::gateway_tokens::{STREAM_TTL, StreamGrant};
 use crate::{
     auth::{gateway_tokens::GatewayTokens, users::Users},
     config::AuthConfig,
@@ -89,11 +89,16 @@ impl Authenticator {
     ) -> Self {
         let secret = auth.control_secret.as_ref().map_or(control_secret, |secret| secret.expose().as_bytes());
         Self {
-            tokens: GatewayTokens::new(secret),
+            tokens: GatewayTokens::new(secret, auth.control_ttl.unwrap_or(gateway_tokens::CONTROL_TTL)),
             users: users.map(Arc::new),
             api_keys: auth.api_keys.iter().map(|key| Sha256::digest(key.expose()).into()).collect(),
             livekit,
         }
+    }
+
+    /// Lifetime of a control token.
+    pub(crate) fn control_ttl(&self) -> Duration {
+        self.tokens.control_ttl
     }
 
     /// Whether the REST API needs no authentication: no API keys are configured.
@@ -144,7 +149,7 @@ impl Authenticator {
         Ok((identity, token, issuer.url().to_owned()))
     }
 
-    /// A control token for one session, valid for [`CONTROL_TTL`] from `now`, in seconds since the Unix epoch.
+    /// A control token for one session, valid for [`control_ttl`](Self::control_ttl) from `now`, in seconds since the Unix epoch.
     pub(crate) fn control_token(
         &self,
         user: &UserId,

@@ -3,6 +3,7 @@
 pub mod check_config;
 pub mod serve;
 pub mod talk;
+mod wav;
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! `june talk`: talks to a gateway as a pair of glasses does, and prints what happens.
+//! `june talk`: connects to a gateway as a client, speaks or types, and prints what happens.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,67 +7,58 @@ use std::{
 };
 
 use clap::ValueEnum;
+use june_client::{
+    ClientError, Device, DeviceEvent, End, FRAME_MS, FRAME_SAMPLES, Gateway, Options, RoomState,
+};
+use june_protocol::{
+    FromClient, Secret, ToClient,
+    from_client::Say,
+    ids::UserId,
+    to_client::{Delivery, MediaReason, StreamData, TurnMetrics},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{
-    client::{
-        ClientError, Device, DeviceEvent, Gateway,
-        device::{self, Options},
-        microphone::{self, FRAME_MS, FRAME_SAMPLES},
-        reconnect_policy::End,
-        room::RoomState,
-    },
-    clock,
-    ids::UserId,
-    protocol::{
-        FromClient, ToClient,
-        edge_v1::{
-            from_client::Say,
-            to_client::{Delivery, StreamData, TurnMetrics},
-        },
-    },
-    secret::Secret,
-};
+use crate::{cli::wav::read_wav, clock};
 
-/// Silence behind the recording, so that the gateway hears where it ends.
+/// Silence after the recording, so that the gateway detects its end.
 const SILENCE_AFTER: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether everything is said and done.
+/// How often to check whether everything was answered.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long nothing may happen once everything was said.
+/// How long to wait for the next event once everything was sent.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is said to which gateway.
+/// The arguments of `june talk`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to say: a WAV file
+    /// A WAV file to send as speech
     #[arg(value_name = "FILE.wav", required_unless_present_any = ["mic_file", "text"])]
     file: Option<PathBuf>,
-    /// A WAV file that stands for the microphone; the same as FILE.wav
+    /// The same as FILE.wav
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     mic_file: Option<PathBuf>,
-    /// A line to type instead of speaking
+    /// A message to type instead of speaking
     #[arg(long, conflicts_with_all = ["file", "mic_file"])]
     text: Option<String>,
-    /// Where the gateway is
+    /// The gateway's URL
     #[arg(long, env = "JUNE_URL", default_value = "http://127.0.0.1:8080")]
     gateway: String,
-    /// An API key, where the gateway wants one
+    /// An API key, if the gateway requires one
     #[arg(long, env = "JUNE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Who speaks
+    /// The user
     #[arg(long, default_value = "demo")]
     user: UserId,
-    /// How the voice gets there
+    /// How the audio reaches the gateway
     #[arg(long, value_enum, default_value_t = Media::Livekit)]
     media: Media,
-    /// Where to save the spoken answer, as a WAV file
+    /// Save the spoken response as a WAV file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
-/// How the voice gets to the gateway.
+/// How the audio reaches the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Media {
     /// Published into the LiveKit room.
@@ -76,13 +67,13 @@ enum Media {
     Ws,
 }
 
-/// Talks, and prints what happens.
+/// Runs the command.
 pub fn main(args: Args) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    // See gateway.rs: two crypto providers are linked, one has to be chosen.
+    // Two crypto providers are linked; one must be selected.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     runtime.block_on(async {
         let talked = tokio::select! {
@@ -98,15 +89,16 @@ pub fn main(args: Args) -> ExitCode {
 
 async fn talk(args: Args) -> Result<(), String> {
     let file = args.file.or(args.mic_file);
-    let sound = file.as_deref().map(microphone::read_wav).transpose()?;
+    let audio = file.as_deref().map(read_wav).transpose()?;
     let gateway = Gateway::new(&args.gateway, args.api_key.map(Secret::new));
     let session = gateway.create_session(&args.user).await.map_err(sentence)?;
     print("session", &session.session_id.to_string());
     print("room", session.room_name.as_str());
 
-    let by_livekit = args.media == Media::Livekit && sound.is_some();
-    let media = if by_livekit { device::Media::Livekit } else { device::Media::Ws };
-    let options = Options { media, ..Options::default() };
+    let by_livekit = args.media == Media::Livekit && audio.is_some();
+    let media = if by_livekit { june_client::Media::Livekit } else { june_client::Media::Ws };
+    let options =
+        Options { media, control_token_expires_at: session.control_token_expires_at, ..Options::default() };
     let (device, ack) =
         Device::connect(&session.control_url, &session.control_token, options).await.map_err(sentence)?;
     let mut conversation = Conversation::new(device);
@@ -117,42 +109,42 @@ async fn talk(args: Args) -> Result<(), String> {
     }
     if let Some(text) = args.text {
         print("typed", &text);
-        conversation.device.say(FromClient::Say(Say { text })).await;
+        conversation.device.send(FromClient::Say(Say { text })).await;
     }
     if let Some(file) = &file {
-        let seconds = sound.as_ref().map_or(0.0, |sound| sound.len() as f32 / 16_000.0);
+        let seconds = audio.as_ref().map_or(0.0, |samples| samples.len() as f32 / 16_000.0);
         print("speaking", &format!("{} ({seconds:.1} s)", file.display()));
     }
-    conversation.run(sound.as_deref()).await?;
+    conversation.run(audio.as_deref()).await?;
     if let Some(path) = &args.save {
-        let (samples, rate_hz) = (&conversation.sound, conversation.rate_hz);
+        let (samples, rate_hz) = (&conversation.audio, conversation.rate_hz);
         save(path, samples, rate_hz)?;
         print(
             "saved",
             &format!("{} ({:.1} s)", path.display(), samples.len() as f32 / rate_hz.max(1) as f32),
         );
     }
-    // Not a good-bye: the session keeps its history, and its grace.
-    conversation.device.leave().await;
+    // No `goodbye`: the session keeps its grace period.
+    conversation.device.disconnect().await;
     Ok(())
 }
 
-/// What happens on the channel, as it is printed.
+/// The state of the conversation, for printing.
 struct Conversation {
     device: Device,
-    began: Instant,
-    /// The answer that is heard, and its rate in Hz.
-    sound: Vec<i16>,
+    started: Instant,
+    /// The samples of the current response, and their rate in Hz.
+    audio: Vec<i16>,
     rate_hz: u32,
-    /// It is being played.
+    /// The response is being played.
     playing: bool,
-    /// Turns that were begun and are not on disk.
+    /// Turns that began and are not stored yet.
     open_turns: usize,
-    /// Turns that are on disk.
+    /// Turns that are stored.
     saved_turns: usize,
-    /// Utterances whose last word is still to come.
+    /// Utterances without a final transcript.
     open_utterances: usize,
-    news_at: Instant,
+    last_event_at: Instant,
     answer: String,
 }
 
@@ -161,106 +153,108 @@ impl Conversation {
         let now = clock::now();
         Self {
             device,
-            began: now,
-            sound: Vec::new(),
+            started: now,
+            audio: Vec::new(),
             rate_hz: 0,
             playing: false,
             open_turns: 0,
             saved_turns: 0,
             open_utterances: 0,
-            news_at: now,
+            last_event_at: now,
             answer: String::new(),
         }
     }
 
-    /// Waits until we are in the room and the gateway too: what is said before is not heard.
+    /// Waits until this client and the gateway's agent are in the room. Audio sent before would be lost.
     async fn wait_for_the_room(&mut self) -> Result<(), String> {
-        use crate::protocol::edge_v1::to_client::MediaReason::{AgentJoined, LivekitUnreachable};
-        let (mut we, mut they) = (false, false);
-        while !(we && they) {
-            let news = self.next().await?;
-            if let DeviceEvent::Room(RoomState::In { url, identity, took }) = &news {
+        let (mut joined, mut agent_joined) = (false, false);
+        while !(joined && agent_joined) {
+            let event = self.next().await?;
+            if let DeviceEvent::Room(RoomState::In { url, identity, took }) = &event {
                 print("joined", &format!("{url} as {identity} in {} ms", took.as_millis()));
-                we = true;
+                joined = true;
             }
-            if let DeviceEvent::Room(RoomState::Failed(why)) = news {
+            if let DeviceEvent::Room(RoomState::Failed(why)) = event {
                 return Err(why);
             }
-            if let DeviceEvent::Message(message) = &news
+            if let DeviceEvent::Message(message) = &event
                 && let ToClient::MediaState { reason, .. } = **message
             {
-                they |= reason == AgentJoined;
-                if reason == LivekitUnreachable {
+                agent_joined |= reason == MediaReason::AgentJoined;
+                if reason == MediaReason::LivekitUnreachable {
                     return Err("the gateway cannot reach LiveKit: try --media ws".into());
                 }
             }
-            self.take(news)?;
+            self.take(event)?;
         }
         Ok(())
     }
 
     async fn next(&mut self) -> Result<DeviceEvent, String> {
-        self.device.next().await.ok_or_else(|| "the channel is over".to_owned())
+        self.device.next().await.ok_or_else(|| "the channel closed".to_owned())
     }
 
-    /// Speaks, listens and prints until everything is said and answered.
-    async fn run(&mut self, sound: Option<&[i16]>) -> Result<(), String> {
-        self.began = clock::now();
+    /// Sends the audio, and prints events until everything was answered.
+    async fn run(&mut self, audio: Option<&[i16]>) -> Result<(), String> {
+        self.started = clock::now();
         let silence = vec![0; SILENCE_AFTER.as_millis() as usize * 16];
-        let mut frames = sound.unwrap_or_default().chunks(FRAME_SAMPLES).chain(silence.chunks(FRAME_SAMPLES));
+        let mut frames = audio.unwrap_or_default().chunks(FRAME_SAMPLES).chain(silence.chunks(FRAME_SAMPLES));
         let mut tick = interval(Duration::from_millis(FRAME_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut look = interval(POLL_INTERVAL);
-        let mut still_speaking = sound.is_some();
+        let mut poll = interval(POLL_INTERVAL);
+        let mut still_speaking = audio.is_some();
         loop {
             tokio::select! {
                 _ = tick.tick(), if still_speaking => match frames.next() {
                     Some(frame) => {
-                        self.device.speak(frame);
+                        self.device.send_audio(frame);
                     }
                     None => still_speaking = false,
                 },
-                _ = look.tick(), if !still_speaking => {
-                    if self.is_over() {
+                _ = poll.tick(), if !still_speaking => {
+                    if self.is_complete() {
                         return Ok(());
                     }
-                    if clock::now() - self.news_at > TURN_TIMEOUT {
-                        return Err("nothing more came from the gateway".into());
+                    if clock::now() - self.last_event_at > TURN_TIMEOUT {
+                        return Err("the gateway sent nothing for 30 s".into());
                     }
                 }
-                news = self.device.next() => self.take(news.ok_or("the channel is over")?)?,
+                event = self.device.next() => self.take(event.ok_or("the channel closed")?)?,
             }
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.open_turns == 0 && self.open_utterances == 0 && self.saved_turns > 0 && !self.playing
     }
 
-    fn take(&mut self, news: DeviceEvent) -> Result<(), String> {
-        self.news_at = clock::now();
-        match news {
-            DeviceEvent::Sound(frame) => self.sound.extend(frame.samples()),
+    fn take(&mut self, event: DeviceEvent) -> Result<(), String> {
+        self.last_event_at = clock::now();
+        match event {
+            DeviceEvent::Audio(frame) => self.audio.extend(frame.samples()),
             DeviceEvent::Played { .. } => self.playing = false,
             DeviceEvent::Message(message) => self.message(*message),
-            DeviceEvent::Away { reason, .. } => print("away", &reason),
-            DeviceEvent::Attached(ack) if ack.resumed => print("back", "the conversation goes on"),
+            DeviceEvent::Disconnected { reason, .. } => print("away", &reason),
+            DeviceEvent::Attached(ack) if ack.resumed => print("back", "the session was resumed"),
             DeviceEvent::Attached(_) => {
-                // What was open went with the gateway that knew of it.
+                // Open turns and utterances were lost with the earlier connection.
                 (self.open_turns, self.open_utterances) = (0, 0);
             }
             DeviceEvent::Room(RoomState::Failed(why)) => print("note", &why),
             DeviceEvent::Room(RoomState::Out | RoomState::Joining | RoomState::In { .. }) => {}
-            DeviceEvent::Over(End::Refused { code, message }) => return Err(format!("{code}: {message}")),
-            DeviceEvent::Over(End::Superseded) => return Err("another client has the session".into()),
-            DeviceEvent::Over(End::Session(reason)) => {
-                return Err(format!("the session is over: {reason:?}"));
+            DeviceEvent::TokenExpiring { .. } => {}
+            DeviceEvent::Ended(End::Refused { code, message } | End::TokenRejected { code, message }) => {
+                return Err(format!("{code}: {message}"));
+            }
+            DeviceEvent::Ended(End::Superseded) => return Err("another client took the session over".into()),
+            DeviceEvent::Ended(End::Session(reason)) => {
+                return Err(format!("the session ended: {reason:?}"));
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a demonstration prints what a person wants to see")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a demonstration prints some of the messages")]
     fn message(&mut self, message: ToClient) {
         match message {
             ToClient::SpeechStarted { .. } => self.open_utterances += 1,
@@ -283,11 +277,11 @@ impl Conversation {
             }
             ToClient::AnswerDone { text, .. } => self.print_at("answer", &text),
             ToClient::SpeechBegin { sample_rate, delivery, .. } => {
-                self.sound.clear();
+                self.audio.clear();
                 self.rate_hz = sample_rate;
-                // What is spoken in the room is played there.
+                // With delivery to the room the response is played there.
                 self.playing = delivery == Delivery::Ws;
-                self.print_at("sound", "the answer is heard");
+                self.print_at("sound", "the response is spoken");
             }
             ToClient::TurnMetrics(metrics) => self.print_metrics(&metrics),
             ToClient::TurnSaved { .. } => {
@@ -301,7 +295,7 @@ impl Conversation {
     }
 
     fn print_at(&self, label: &str, text: &str) {
-        let at = (clock::now() - self.began).as_secs_f32();
+        let at = (clock::now() - self.started).as_secs_f32();
         print(label, &format!("{at:6.2} s  {text}"));
     }
 
@@ -338,12 +332,12 @@ fn sentence(error: ClientError) -> String {
     error.to_string()
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 fn print(label: &str, text: &str) {
     println!("{label:<12}{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "this is the program's own voice, not its log")]
+#[expect(clippy::print_stderr, reason = "the program's own output, not a log")]
 fn failed(problem: &str) -> ExitCode {
     eprintln!("june: {problem}");
     ExitCode::FAILURE

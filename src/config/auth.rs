@@ -23,6 +23,8 @@ pub struct AuthConfig {
     pub may_lack_exp: bool,
     /// Signs control tokens (`CONTROL_TOKEN_SECRET`). If none is set, one is generated and kept in the data folder.
     pub control_secret: Option<Secret>,
+    /// Lifetime of control tokens; none for one hour. There is no setting for it: tests shorten it.
+    pub control_ttl: Option<Duration>,
 }
 
 /// An identity provider's public keys.
@@ -72,6 +74,7 @@ impl Reader<'_> {
             audience: self.text("AUTH_JWT_AUDIENCE"),
             may_lack_exp,
             control_secret: self.secret("CONTROL_TOKEN_SECRET"),
+            control_ttl: None,
         }
     }
 

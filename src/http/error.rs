@@ -14,8 +14,10 @@ use serde::Serialize;
 
 use crate::{
     auth::{AuthError, LivekitTokenError},
+    clock,
     error::Code,
     livekit::api::LivekitError,
+    protocol::ToClient,
 };
 
 /// A failure as an HTTP response reports it.
@@ -73,6 +75,19 @@ impl ApiError {
     }
 }
 
+impl From<ApiError> for ToClient {
+    /// A `connection_error`.
+    fn from(error: ApiError) -> Self {
+        Self::ConnectionError {
+            code: error.code,
+            message: error.message,
+            timestamp: clock::timestamp(clock::unix_ms()),
+            retryable: error.code.retryable(),
+            retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
+        }
+    }
+}
+
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         Self { code: error.code(), message: error.to_string(), retry_after: error.retry_after() }
@@ -95,6 +110,52 @@ impl From<LivekitError> for ApiError {
             LivekitError::NoEgress(_) => Code::RecordingUnavailable,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+/// The status of a response with this code.
+pub(crate) const fn status(code: Code) -> StatusCode {
+    match code {
+        Code::MissingToken | Code::InvalidToken | Code::ExpiredToken => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::InvalidRequest | Code::MalformedMessage | Code::Unsupported => StatusCode::BAD_REQUEST,
+        Code::SessionNotFound | Code::NotFound => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::SessionError => StatusCode::CONFLICT,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::MediaUnavailable => StatusCode::BAD_GATEWAY,
+        Code::AuthUnavailable
+        | Code::RecordingUnavailable
+        | Code::AiUnavailable
+        | Code::Overloaded
+        | Code::NoActiveSession => StatusCode::SERVICE_UNAVAILABLE,
+        Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The `Retry-After` of a response, in seconds, unless the error has its own; none if waiting does not help.
+const fn default_retry_after_s(code: Code) -> Option<u64> {
+    match code {
+        Code::RateLimited | Code::Overloaded | Code::MediaUnavailable | Code::AuthUnavailable => Some(1),
+        Code::NoActiveSession => Some(5),
+        Code::MissingToken
+        | Code::InvalidToken
+        | Code::ExpiredToken
+        | Code::Forbidden
+        | Code::InvalidRequest
+        | Code::SessionNotFound
+        | Code::NotFound
+        | Code::MethodNotAllowed
+        | Code::TooLarge
+        | Code::UnsupportedMediaType
+        | Code::MalformedMessage
+        | Code::Unsupported
+        | Code::SessionError
+        | Code::RecordingUnavailable
+        | Code::AiUnavailable
+        | Code::InternalError => None,
     }
 }
 
@@ -132,7 +193,7 @@ struct Problem<'a> {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.code.status()
+        status(self.code)
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -142,7 +203,7 @@ impl ResponseError for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
-        if let Some(default) = self.code.default_retry_after_s() {
+        if let Some(default) = default_retry_after_s(self.code) {
             let wait = self.retry_after.map_or(default, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
             response.insert_header((header::RETRY_AFTER, wait.to_string()));
         }

@@ -1,7 +1,7 @@
-//! Whatever a client sends, nothing panics and nothing grows: both decoders, and what they feed, under
-//! inputs that are nearly right.
+//! Fuzzing of what clients send: both decoders and the session behind them neither panic nor hold more memory than
+//! the input justifies. Inputs are almost valid.
 //!
-//! A few hundred of them in each run of the tests; `make fuzz` goes on for as long as it is told to.
+//! Each test run tries a few hundred inputs; `make fuzz` runs for a given time.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -38,21 +38,21 @@ use crate::{
     session::{self, Input, Session, SessionConfig, messages::Attachment},
 };
 
-// --- How much memory a thread holds -----------------------------------------------------------
+// --- Memory of a thread -----------------------------------------------------------
 
-/// Counts what each thread of the tests allocates.
+/// Counts the allocations of each thread.
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    /// What the thread holds, and the most that it held.
+    /// Bytes that the thread holds, and their maximum.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
 fn count(bytes: isize) {
-    // A thread that is going down has no counter any more.
+    // A thread that is ending has no thread-local storage any more.
     let _ = HELD.try_with(|held| {
         let (now, most) = held.get();
         let now = now + bytes;
@@ -61,7 +61,7 @@ fn count(bytes: isize) {
 }
 
 #[expect(unsafe_code, reason = "an allocator is unsafe by its nature; this one only counts")]
-// SAFETY: everything is the system's allocator.
+// SAFETY: forwards to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -74,7 +74,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs something; gives the most bytes that it held while it ran.
+/// Runs something. Returns the maximum of the bytes that it held.
 fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.with(|held| {
         let (now, _) = held.get();
@@ -87,7 +87,7 @@ fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
 
 // --- Running ----------------------------------------------------------------------------------
 
-/// Tries inputs: some hundreds, and more for as long as `JUNE_FUZZ_SECONDS` says.
+/// Tries a few hundred inputs, and more for `JUNE_FUZZ_SECONDS`.
 fn fuzz<S: Strategy>(inputs: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let seconds = env::var("JUNE_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let until = clock::now() + Duration::from_secs(seconds.unwrap_or(0));
@@ -104,7 +104,7 @@ fn fuzz<S: Strategy>(inputs: S, test: impl Fn(S::Value) -> Result<(), TestCaseEr
 
 // --- Text -------------------------------------------------------------------------------------
 
-/// Every example of what clients say.
+/// All examples of clients' messages.
 fn examples() -> Vec<String> {
     let page = include_str!("../../docs/PROTOCOL.md");
     let section =
@@ -132,19 +132,19 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// One thing that is wrong with a message.
+/// A defect of a message.
 #[derive(Clone, Debug)]
 enum Flaw {
     None,
-    /// A field has another value.
+    /// Replaces the value of a field.
     Field(Index, Value),
-    /// A field is missing.
+    /// Removes a field.
     Missing(Index),
-    /// A byte is another.
+    /// Replaces a byte.
     Byte(Index, u8),
-    /// It ends too early.
+    /// Truncates the text.
     Cut(Index),
-    /// It is there twice.
+    /// Repeats the text.
     Twice,
 }
 
@@ -185,7 +185,7 @@ fn flawed(example: &str, flaw: Flaw) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A session with a client on it.
+/// A session with an attached client.
 fn attached(now: Instant) -> Session {
     let config = SessionConfig { client_vad_percent: 50, ..session::tests::config() };
     let mut session = Session::new(session::tests::info(), Arc::new(config), now, 0);
@@ -198,7 +198,7 @@ fn attached(now: Instant) -> Session {
 }
 
 #[test]
-fn no_text_makes_the_decoder_or_a_session_fail_or_grow() {
+fn no_text_makes_the_decoder_or_a_session_panic_or_grow() {
     let examples = examples();
     assert!(examples.len() > 15);
     let example = prop::sample::select(examples)
@@ -210,7 +210,7 @@ fn no_text_makes_the_decoder_or_a_session_fail_or_grow() {
         let mut session = attached(now);
         for (text, wait_ms) in texts {
             let (said, held) = most_held(|| ClientMessage::decode(&text));
-            // An array of the shortest values is 32 times what it is as text, and grows by doubling.
+            // An array of the shortest values takes 32 times its text, and grows by doubling.
             prop_assert!(held <= 64 * text.len() + 4096, "{held} bytes for {} of text", text.len());
             now += Duration::from_millis(wait_ms);
             match said {
@@ -229,7 +229,7 @@ fn no_text_makes_the_decoder_or_a_session_fail_or_grow() {
 }
 
 #[test]
-fn a_text_of_the_longest_size_costs_what_its_size_says() {
+fn a_text_of_the_maximum_size_takes_memory_in_proportion() {
     let fill = |open: &str, with: &str, close: &str| {
         format!("{open}{}{close}", with.repeat((MAX_TEXT_BYTES - open.len() - close.len()) / with.len()))
     };
@@ -247,7 +247,7 @@ fn a_text_of_the_longest_size_costs_what_its_size_says() {
 
 // --- Binary -----------------------------------------------------------------------------------
 
-/// Bytes that begin as a frame of ours does, as a rule.
+/// Bytes that mostly begin with a valid header.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let header = (prop::sample::select(vec![0_u8, 0, 2, 2, 1, 9]), any::<u8>(), 0..400u32, any::<u64>());
     let payload = prop_oneof![
@@ -292,8 +292,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn no_bytes_make_the_decoders_of_sound_fail_or_grow() {
-    // What may wait, and what is in the decoders; and what a step gives back, of which 8 kHz mono grows most.
+fn no_bytes_make_the_audio_decoders_panic_or_grow() {
+    // The reorder buffer and the decoders, and the result of a step, which is largest for 8 kHz mono.
     const STANDING: usize = 2 * MAX_HELD_BYTES + 256 * 1024;
     let bound = |bytes: usize| STANDING + 16 * bytes + 16 * MAX_BACKFILL_SAMPLES;
     fuzz(prop::collection::vec((step(), 0..1_500u64), 1..40), |steps| {

@@ -1,8 +1,8 @@
-//! The `mentra` profile: the wire of MentraOS' phones and glasses, over the same messages.
+//! The `mentra` profile: the wire of MentraOS phones and glasses.
 //!
-//! Only names that those clients know are written (protocol.md §1.3), none of them with a `seq`; what
-//! has no such name is not sent. Of what they say, a few types concern the gateway; every other is
-//! passed on. Binary frames are bare samples. docs/MENTRA.md shows each message by an example.
+//! Messages are translated from and to those of `edge.v1`. Messages without a counterpart are not sent, and no
+//! message has a `seq`. The gateway handles a few types of clients' messages, and forwards all others. Binary
+//! frames are PCM samples without a header. docs/MENTRA.md shows each message by an example.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// Who asks a client to show or to play something, as its `appId` or `packageName`.
+/// `appId` and `packageName` of what the gateway shows or plays.
 pub const APP: &str = "june";
 
-/// The types that concern the gateway itself. A client of this profile has no other ones in common
-/// with `edge.v1`, whatever they are called.
+/// The types that the gateway handles. Other types of this profile are forwarded, even if `edge.v1` has a type of
+/// the same name.
 const KNOWN: &[&str] = &[
     "connection_init",
     "ping",
@@ -34,68 +34,50 @@ const KNOWN: &[&str] = &[
     "audio_play_response",
 ];
 
-/// What is told to clients of this profile in their own way.
+/// Messages to clients that differ from those of `edge.v1`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToMentra {
     /// The session is attached.
     ConnectionAck {
-        /// The session.
         session_id: SessionId,
-        /// When.
         timestamp: String,
-        /// How to join the room, where the client asked for it.
+        /// How to join the room; absent if the client did not request it.
         #[serde(skip_serializing_if = "Option::is_none")]
         livekit: Option<Join>,
-        /// The session as these clients know it.
         user_session: UserSession,
     },
-    /// Something was refused; clients log it.
-    ConnectionError {
-        /// Why.
-        code: Code,
-        /// For people.
-        message: String,
-        /// When.
-        timestamp: String,
-    },
-    /// What the gateway wants of the microphone.
+    /// A request was rejected. Clients log it.
+    ConnectionError { code: Code, message: String, timestamp: String },
+    /// The desired state of the microphone.
     MicrophoneStateChange {
-        /// The first generation reads this,
+        /// Read by the first generation of clients.
         is_microphone_enabled: bool,
-        /// the later ones this: empty means off.
+        /// Read by later generations; empty means off.
         required_data: Vec<MicrophoneData>,
-        /// Send all sound, not only what the client's VAD lets through.
+        /// Send all audio, not only speech detected by the client's VAD.
         bypass_vad: bool,
-        /// Whose microphone.
         session_id: SessionId,
-        /// When.
         timestamp: String,
-        /// The session as these clients know it.
         user_session: UserSession,
     },
     /// How to join the room.
     LivekitInfo(Join),
-    /// Show something on the glasses.
+    /// Shows something on the glasses.
     DisplayEvent {
-        /// Who shows it.
         package_name: String,
-        /// Where: clients drop what does not say so.
+        /// Required: clients ignore events without it.
         view: String,
-        /// What.
         layout: Layout,
-        /// When.
         timestamp: String,
     },
-    /// Fetch a file and play it.
+    /// Fetches and plays a file.
     AudioPlayRequest {
-        /// Comes back in `audio_play_response`.
+        /// Echoed in `audio_play_response`.
         request_id: String,
-        /// Who plays it.
         app_id: String,
-        /// Where it is.
         audio_url: String,
-        /// Whether it replaces what is being played.
+        /// Whether it stops what is being played.
         stop_other_audio: bool,
     },
 }
@@ -104,30 +86,23 @@ pub enum ToMentra {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Join {
-    /// The server.
     pub url: String,
-    /// The room.
     pub room_name: RoomName,
-    /// A fresh token.
     pub token: String,
 }
 
 impl std::fmt::Debug for Join {
-    /// Leaves the token out: it must not reach a log.
+    /// Omits the token: it must not be logged.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Join").field("room_name", &self.room_name).finish_non_exhaustive()
     }
 }
 
-/// What glasses show.
+/// The layout of what glasses show.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "layoutType", rename_all = "snake_case")]
 pub enum Layout {
-    /// Text, from the top.
-    TextWall {
-        /// What it says.
-        text: String,
-    },
+    TextWall { text: String },
 }
 
 impl ToMentra {
@@ -141,34 +116,34 @@ impl ToMentra {
         }
     }
 
-    /// Asks a client to play what is behind a URL.
+    /// Plays the file at a URL.
     pub fn play(request_id: String, audio_url: String) -> Self {
         Self::AudioPlayRequest { request_id, app_id: APP.into(), audio_url, stop_other_audio: true }
     }
 
-    /// Writes the message as a text frame.
+    /// Encodes the message as a text frame.
     pub fn encode(&self) -> String {
         serde_json::to_string(self).expect("messages have only JSON fields")
     }
 }
 
-/// What a message needs besides itself.
+/// What is added to a message.
 pub struct Context<F> {
-    /// Makes the session as these clients know it.
+    /// Returns the session in the format of these clients.
     pub user_session: F,
-    /// Now, as it stands in messages.
+    /// The time of sending (RFC 3339).
     pub timestamp: String,
 }
 
-/// Reads a text frame of this profile.
+/// Decodes a text frame of this profile.
 pub fn decode(text: &str) -> Result<ClientMessage, DecodeError> {
     ClientMessage::decode_known(text, |kind| KNOWN.contains(&kind))
 }
 
-/// Writes a message as a text frame of this profile; none where these clients have no name for it.
+/// Encodes a message as a text frame of this profile; none if it has no counterpart.
 pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>) -> Option<String> {
     let Context { user_session, timestamp } = context;
-    let said = match message {
+    let translated = match message {
         ToClient::ConnectionAck(ack) => ToMentra::ConnectionAck {
             session_id: ack.session_id,
             timestamp: ack.timestamp.clone(),
@@ -203,11 +178,11 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         ToClient::Error { code: Code::AiUnavailable, .. } => {
             ToMentra::show("I have no answer at the moment.".into(), timestamp)
         }
-        // The only message of theirs that says that something is wrong; they log it.
+        // The only message of this profile that reports an error.
         ToClient::Error { code, message, .. } => {
             ToMentra::ConnectionError { code: *code, message: message.clone(), timestamp }
         }
-        // The same in both profiles.
+        // Identical in both profiles.
         ToClient::AuthError { .. }
         | ToClient::Pong { .. }
         | ToClient::DataStream { .. }
@@ -229,7 +204,7 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         | ToClient::ParticipantsUpdate(_)
         | ToClient::SessionEnd { .. } => return None,
     };
-    Some(said.encode())
+    Some(translated.encode())
 }
 
 impl From<&LivekitInfo> for Join {
@@ -239,7 +214,7 @@ impl From<&LivekitInfo> for Join {
 }
 
 impl Profile {
-    /// The close that a client of this profile is given: those of `mentra` have none of the 4000s.
+    /// Maps a close code to this profile: `mentra` has no codes above 4000.
     pub const fn close(self, close: Close) -> Close {
         match (self, close) {
             (Self::EdgeV1, _) => close,
@@ -259,7 +234,7 @@ impl Profile {
         }
     }
 
-    /// Writes a refusal of something that a client said.
+    /// Encodes the error for a message of a client.
     pub fn refusal(self, code: Code, message: String) -> String {
         match self {
             Self::EdgeV1 => ToClient::error(code, message, None).encode(None),
@@ -270,7 +245,7 @@ impl Profile {
         }
     }
 
-    /// Reads a text frame.
+    /// Decodes a text frame.
     pub fn decode(self, text: &str) -> Result<ClientMessage, DecodeError> {
         match self {
             Self::EdgeV1 => ClientMessage::decode(text),
@@ -303,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn every_type_that_concerns_the_gateway_has_an_example_that_is_read() {
+    fn every_type_that_the_gateway_handles_has_an_example_that_is_decoded() {
         let mut shown = BTreeSet::new();
         for example in examples("## Client to gateway", "## Gateway to client") {
-            let said = decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
-            assert!(!matches!(said.message, FromClient::Other { .. }), "{example}");
+            let decoded = decode(&example.to_string()).unwrap_or_else(|error| panic!("{error}: {example}"));
+            assert!(!matches!(decoded.message, FromClient::Other { .. }), "{example}");
             shown.insert(example["type"].as_str().unwrap().to_owned());
         }
         let known: BTreeSet<String> =
@@ -316,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn every_example_of_the_gateway_is_what_the_gateway_writes() {
+    fn every_example_of_the_gateway_is_what_the_gateway_encodes() {
         let mut shown = BTreeSet::new();
         for example in examples("## Gateway to client", "## ") {
             let kind = example["type"].as_str().unwrap().to_owned();
-            let written = match kind.as_str() {
+            let encoded = match kind.as_str() {
                 "auth_error" | "pong" | "data_stream" | "audio_stop_request" => {
                     let message: ToClient = serde_json::from_value(example.clone()).unwrap();
                     let context = Context { user_session: || unreachable!(), timestamp: String::new() };
@@ -330,14 +305,14 @@ mod tests {
                     .unwrap_or_else(|error| panic!("{error}: {example}"))
                     .encode(),
             };
-            assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), example);
+            assert_eq!(serde_json::from_str::<Value>(&encoded).unwrap(), example);
             shown.insert(kind);
         }
         assert_eq!(shown.len(), 10, "{shown:?}");
     }
 
     #[test]
-    fn types_of_the_other_profile_are_passed_on_like_any_unknown_one() {
+    fn types_of_the_other_profile_are_forwarded_like_unknown_types() {
         for text in [r#"{"type":"say","text":"Hello"}"#, r#"{"type":"goodbye"}"#, r#"{"type":"playhead"}"#] {
             assert!(matches!(decode(text).unwrap().message, FromClient::Other { .. }), "{text}");
         }

@@ -1,58 +1,34 @@
-//! The wire of the control channel: plain data and its encoding, no IO.
+//! The wire of the control channel. The messages of `edge.v1` are in the crate `june-protocol`, which clients
+//! share; here are the `mentra` profile and the AsyncAPI document.
 //!
-//! Text frames are JSON objects with a `type`; binary frames are audio with a 16-byte header, up
-//! ([`audio::Up`]) and down ([`audio::Down`]). docs/PROTOCOL.md shows every message by an example,
-//! and those examples are the fixtures of the tests below.
+//! docs/PROTOCOL.md shows every message by an example. The examples are the fixtures of the tests below.
 
 pub mod asyncapi;
-pub mod edge_v1;
 #[cfg(test)]
 mod fuzz;
-pub mod mentra;
+pub(crate) mod mentra;
 
 use serde::{Deserialize, Serialize};
 
-pub use edge_v1::{
-    from_client::{ClientMessage, FromClient},
-    to_client::ToClient,
+pub use june_protocol::{
+    ClientMessage, DecodeError, EDGE_V1, FromClient, MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
 };
 
-/// The name of this protocol, as `Sec-WebSocket-Protocol` and in `connection_init`.
-pub const EDGE_V1: &str = "edge.v1";
+/// The messages and binary frames of `edge.v1`.
+pub mod edge_v1 {
+    pub use june_protocol::{audio, from_client, participants, to_client};
+}
 
-/// How messages are written and read on a channel. The session behind it is the same.
+/// The encoding of messages on a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
-    /// Our own protocol: docs/PROTOCOL.md.
+    /// docs/PROTOCOL.md.
     #[default]
     #[serde(rename = "edge.v1")]
     EdgeV1,
-    /// What MentraOS' phones and glasses speak: docs/MENTRA.md.
+    /// The protocol of MentraOS clients: docs/MENTRA.md.
     #[serde(rename = "mentra")]
     Mentra,
-}
-
-/// The largest text frame a client may send, in bytes.
-pub const MAX_TEXT_BYTES: usize = 64 * 1024;
-
-/// The largest binary frame a client may send, in bytes, header included.
-pub const MAX_BINARY_BYTES: usize = 64 * 1024;
-
-/// Why a frame could not be read. The connection goes on; the client gets an `error` message.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DecodeError {
-    /// Not JSON, not an object, or a field of the wrong kind.
-    #[error("not a message of this protocol: {0}")]
-    Json(String),
-    /// An object without a `type`.
-    #[error("a message needs a \"type\"")]
-    NoType,
-    /// A binary frame too short for its header, or with another magic byte or version.
-    #[error("not an audio frame: {0}")]
-    Header(&'static str),
-    /// A codec that was not agreed, or that this gateway does not decode.
-    #[error("codec not supported: {0}")]
-    Codec(&'static str),
 }
 
 #[cfg(test)]
@@ -62,7 +38,7 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::error::Code;
+    use crate::{error::Code, http::error::status, ids::Identity};
 
     const PAGE: &str = include_str!("../../docs/PROTOCOL.md");
 
@@ -77,19 +53,19 @@ pub(crate) mod tests {
             .collect()
     }
 
-    /// What clients say, as the page shows it.
+    /// The examples of clients' messages.
     pub fn examples_of_clients() -> Vec<Value> {
         examples("## Client to gateway", "## Gateway to client")
     }
 
-    /// What the gateway says.
+    /// The examples of the gateway's messages.
     pub fn examples_of_the_gateway() -> Vec<Value> {
         examples("## Gateway to client", "## Error codes")
     }
 
-    /// The names the decoder knows, from its own source.
+    /// The types that the decoder knows, from its source.
     pub fn decoders_names() -> BTreeSet<&'static str> {
-        include_str!("edge_v1/from_client.rs")
+        include_str!("../../crates/june-protocol/src/from_client.rs")
             .lines()
             .filter_map(|line| line.trim().strip_prefix('"')?.split_once("=> FromClient::"))
             .map(|(name, _)| name.split('"').next().unwrap_or_default())
@@ -101,7 +77,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_example_of_a_client_is_read_and_says_the_same_when_it_is_written() {
+    fn every_example_of_a_client_is_decoded_and_encoded_to_the_same_fields() {
         for example in examples_of_clients() {
             let said = ClientMessage::decode(&example.to_string())
                 .unwrap_or_else(|error| panic!("{error}: {example}"));
@@ -114,7 +90,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_example_of_the_gateway_is_what_the_gateway_writes() {
+    fn every_example_of_the_gateway_is_what_the_gateway_encodes() {
         for example in examples_of_the_gateway() {
             let message: ToClient =
                 serde_json::from_value(example.clone()).unwrap_or_else(|error| panic!("{error}: {example}"));
@@ -125,21 +101,71 @@ pub(crate) mod tests {
         }
     }
 
-    /// For the gateway's own messages that is asyncapi's test: it knows them from their type.
+    // asyncapi's tests check the same for the gateway's messages.
     #[test]
-    fn no_message_of_a_client_is_without_an_example() {
+    fn every_message_of_a_client_has_an_example() {
         assert_eq!(types(&examples_of_clients()), decoders_names());
     }
 
     #[test]
-    fn every_error_code_is_explained_with_its_status() {
+    fn every_error_code_is_documented_with_its_status() {
         let table = PAGE.split("## Error codes").nth(1).and_then(|rest| rest.split("## ").next()).unwrap();
         let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
         for row in &rows {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
-            assert_eq!(cells[2], code.status().as_u16().to_string(), "{code}");
+            assert_eq!(cells[2], status(code).as_u16().to_string(), "{code}");
         }
         assert_eq!(rows.len(), 21);
+    }
+
+    /// The room encodes its own types; clients decode those of `june-protocol`.
+    #[test]
+    fn a_roster_is_encoded_as_clients_decode_it() {
+        use june_protocol::participants::{Diff, Participant};
+
+        use crate::room::roster;
+
+        let track = || roster::Track {
+            sid: "TR_1".into(),
+            name: "mic".into(),
+            source: "microphone".into(),
+            muted: true,
+        };
+        let identity = || Identity::parse("ann").unwrap();
+        let participant = || roster::Participant {
+            sid: "PA_1".into(),
+            identity: identity(),
+            name: "Ann".into(),
+            metadata: "{}".into(),
+            joined_at: 7,
+            tracks: vec![track()],
+            version: 3,
+        };
+        let leave = |reason| roster::Leave { sid: "PA_2".into(), identity: identity(), reason };
+        let reasons = [
+            roster::LeaveReason::Left,
+            roster::LeaveReason::DuplicateIdentity,
+            roster::LeaveReason::Removed,
+            roster::LeaveReason::ConnectionLost,
+            roster::LeaveReason::Aborted,
+            roster::LeaveReason::RoomFinished,
+            roster::LeaveReason::ServerShutdown,
+            roster::LeaveReason::Missed,
+        ];
+        let diff = roster::Diff {
+            joined: vec![participant()],
+            left: reasons.into_iter().map(leave).collect(),
+            updated: vec![participant()],
+            tracks: vec![roster::Tracks { sid: "PA_1".into(), identity: identity(), tracks: vec![track()] }],
+        };
+
+        let (snapshot, diff) =
+            (serde_json::to_value([participant()]).unwrap(), serde_json::to_value(diff).unwrap());
+
+        let decoded: Vec<Participant> = serde_json::from_value(snapshot.clone()).unwrap();
+        assert_eq!(serde_json::to_value(decoded).unwrap(), snapshot);
+        let decoded: Diff = serde_json::from_value(diff.clone()).unwrap();
+        assert_eq!(serde_json::to_value(decoded).unwrap(), diff);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    auth::{AuthError, CONTROL_TTL, Principal},
+    auth::{AuthError, Principal},
     error::{Close, Code},
     ids::RoomName,
     protocol::{
@@ -291,9 +291,9 @@ impl Connection {
         let State::Attached(attached) = &mut self.state else { return };
         let info = out.info();
         let unix_s = out.unix_ms() / 1000;
+        let ttl = out.config().authenticator.control_ttl();
         let control_token = out.config().authenticator.control_token(&info.user, info.id, &info.room, unix_s);
-        let end =
-            TokenEnd { at: out.now + CONTROL_TTL, unix_s: unix_s + CONTROL_TTL.as_secs(), renewable: true };
+        let end = TokenEnd { at: out.now + ttl, unix_s: unix_s + ttl.as_secs(), renewable: true };
         let expires_at = end.unix_s;
         attached.token = Some(Token::new(end, out.now));
         out.tell(ToClient::ControlToken { control_token, expires_at });

@@ -10,7 +10,7 @@ use crate::{
         Profile, ToClient,
         edge_v1::{
             from_client::LocalTranscription,
-            to_client::{MediaSource, PartState, StreamData},
+            to_client::{MediaSource, PartState, SpeechEndReason, StreamData},
         },
     },
     session::{
@@ -246,6 +246,17 @@ fn is_language_tag(tag: &str) -> bool {
             (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
         })
         && tag.split('-').next().is_some_and(|first| first.bytes().all(|byte| byte.is_ascii_alphabetic()))
+}
+
+impl From<EndReason> for SpeechEndReason {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Silence => Self::Silence,
+            EndReason::ClientVad => Self::ClientVad,
+            EndReason::Limit => Self::Limit,
+            EndReason::Muted => Self::Muted,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,6 @@
 //! A session owns one [`UtteranceDetector`]. Its events go to recognition: audio to STT, beginnings and ends to
 //! the turn manager.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::endpointer::{Endpointer, EndpointerConfig};
 use crate::audio::Pcm;
 use crate::audio::pcm::Framer;
@@ -38,9 +35,7 @@ pub enum SpeechEvent {
 }
 
 /// What ended an utterance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "UtteranceEndReason")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// The user was silent for `min_silence`.
     Silence,

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use june_edge::{
-    client::microphone::read_wav,
-    protocol::edge_v1::audio::{Codec, UplinkFrame},
-};
+use june_edge::protocol::edge_v1::audio::{Codec, UplinkFrame};
 use serde_json::{Value, json};
+use test_support::{fixtures, read_wav};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -202,8 +200,7 @@ impl Wire {
     /// Speaks "Go forward ten meters." in pieces of so many bytes, in turns, with silence behind it, in real
     /// time; what comes meanwhile waits.
     pub async fn speak(&mut self, pieces: &[usize]) {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/audio/goforward.wav");
-        let mut samples = read_wav(path.as_ref()).unwrap();
+        let mut samples = read_wav(&fixtures().join("goforward.wav"));
         samples.extend([0; 24_000]);
         let pcm: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         let (mut rest, began, mut sent) = (pcm.as_slice(), Instant::now(), 0);

@@ -39,7 +39,7 @@ async fn an_utterance_that_the_connection_breaks_is_whole_after_the_back_fill() 
     let mut glasses = june.glasses("ann").await;
     for (seq, payload) in (1..).zip(&frames).take(cut) {
         let frame = frame(Codec::Pcm16le, seq, false, payload.clone());
-        glasses.channel.writer().raw(Err(frame)).await.unwrap();
+        glasses.channel.writer().send_raw(Err(frame)).await.unwrap();
     }
     let started =
         |message: &_| matches!(message, june_edge::protocol::ToClient::SpeechStarted { .. }).then_some(());
@@ -63,7 +63,7 @@ async fn an_utterance_that_the_connection_breaks_is_whole_after_the_back_fill() 
     let order = (live..live + 5).chain(cut - 5..live).chain(live + 5..frames.len() + 1);
     for seq in order {
         let frame = frame(Codec::Pcm16le, seq, seq < live, frames[seq - 1].clone());
-        glasses.channel.writer().raw(Err(frame)).await.unwrap();
+        glasses.channel.writer().send_raw(Err(frame)).await.unwrap();
     }
 
     assert_eq!(word_errors(&clip.words, &glasses.final_words().await), 0);
@@ -86,14 +86,14 @@ async fn opus_with_lost_packets_is_understood() {
     encoder.set_packet_loss_perc(10).unwrap();
 
     let format = AudioConfig { codec: Codec::Opus, sample_rate: 16_000, channels: 1 };
-    glasses.channel.say(&FromClient::AudioConfig(format)).await.unwrap();
+    glasses.channel.send(&FromClient::AudioConfig(format)).await.unwrap();
     let sound = [&clip.samples[..], &[0; 16_000]].concat();
     for (seq, samples) in (1..).zip(sound.chunks_exact(FRAME)) {
         let mut packet = [0; 1500];
         let length = encoder.encode(samples, &mut packet).unwrap();
         if seq % 20 != 10 {
             let frame = frame(Codec::Opus, seq, false, Bytes::copy_from_slice(&packet[..length]));
-            glasses.channel.writer().raw(Err(frame)).await.unwrap();
+            glasses.channel.writer().send_raw(Err(frame)).await.unwrap();
         }
     }
 

@@ -18,7 +18,7 @@ fn with_vad(vad: bool) -> ConnectionInit {
 }
 
 async fn say_vad(glasses: &mut Glasses, status: bool) {
-    glasses.channel.say(&FromClient::Vad(Vad { status, audio_seq: None })).await.unwrap();
+    glasses.channel.send(&FromClient::Vad(Vad { status, audio_seq: None })).await.unwrap();
 }
 
 #[actix_web::test]

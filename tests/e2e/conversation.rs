@@ -1,11 +1,9 @@
 //! The main job: a spoken sentence gets a spoken answer.
 
-use june_edge::{
-    client::Event,
-    protocol::{
-        ToClient,
-        edge_v1::to_client::{Finish, MediaSource},
-    },
+use june_client::Event;
+use june_edge::protocol::{
+    ToClient,
+    edge_v1::to_client::{Finish, MediaSource},
 };
 
 use crate::support::{June, LivekitServer, Publisher, clip, clips, free_port, word_errors, words};
@@ -33,7 +31,7 @@ async fn turn(glasses: &mut crate::support::Glasses) -> Turn {
                     answer.clone_from(text)
                 }
                 Event::Message(_, ToClient::SpeechBegin { sample_rate, .. }) => rate_hz = *sample_rate,
-                Event::Sound(frame) => {
+                Event::Audio(frame) => {
                     assert_eq!(frame.position as usize, sound.len(), "no sample is missing");
                     sound.extend(frame.samples());
                 }

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use june_client::{Device, DeviceEvent, FRAME_SAMPLES, Options, Retry, SessionInfo};
 use june_edge::{
-    client::{
-        Device, DeviceEvent, SessionInfo, device::Options, microphone::FRAME_SAMPLES, reconnect_policy::Retry,
-    },
     ids::UtteranceId,
     protocol::{ToClient, edge_v1::to_client::StreamData},
 };
@@ -51,13 +49,13 @@ impl Speaker {
         }
     }
 
-    fn take(&mut self, news: DeviceEvent) {
-        match news {
+    fn take(&mut self, event: DeviceEvent) {
+        match event {
             DeviceEvent::Attached(ack) => {
                 self.attached += 1;
                 self.resumed += usize::from(ack.resumed);
             }
-            DeviceEvent::Over(end) => panic!("{end:?}"),
+            DeviceEvent::Ended(end) => panic!("{end:?}"),
             DeviceEvent::Message(message) => match *message {
                 ToClient::SpeechStarted { .. } => {
                     self.open += 1;
@@ -74,9 +72,10 @@ impl Speaker {
                 ToClient::TurnSaved { history_seq, .. } => self.saved.push(history_seq),
                 _ => {}
             },
-            DeviceEvent::Away { .. }
-            | DeviceEvent::Sound(_)
+            DeviceEvent::Disconnected { .. }
+            | DeviceEvent::Audio(_)
             | DeviceEvent::Played { .. }
+            | DeviceEvent::TokenExpiring { .. }
             | DeviceEvent::Room(_) => {}
         }
     }
@@ -89,10 +88,10 @@ impl Speaker {
             loop {
                 tokio::select! {
                     _ = tick.tick() => break,
-                    news = self.device.next() => self.take(news.unwrap()),
+                    event = self.device.next() => self.take(event.unwrap()),
                 }
             }
-            assert!(self.device.speak(frame), "the device takes sound whether or not it has a connection");
+            assert!(self.device.send_audio(frame), "the device accepts audio whether or not it is connected");
             if (n + 1) % 50 == 0 {
                 each_second((n + 1) / 50);
             }
@@ -103,8 +102,8 @@ impl Speaker {
     async fn settle(&mut self) {
         soon(async {
             while self.open > 0 || self.saved.len() < self.turns || self.turns == 0 {
-                let news = self.device.next().await.unwrap();
-                self.take(news);
+                let event = self.device.next().await.unwrap();
+                self.take(event);
             }
         })
         .await;
@@ -255,8 +254,8 @@ async fn a_gateway_that_is_killed_in_the_middle_of_a_sentence_is_come_back_to() 
     speaker.speak(rest, |_| {}).await;
     soon(async {
         while speaker.saved.len() <= acknowledged.len() {
-            let news = speaker.device.next().await.unwrap();
-            speaker.take(news);
+            let event = speaker.device.next().await.unwrap();
+            speaker.take(event);
         }
     })
     .await;

@@ -7,10 +7,10 @@
     reason = "a test stops where something is missing, waits for one message of many"
 )]
 
+mod audio_paths;
 mod browser;
 mod channel_sound;
 mod client_vad;
-mod conformance;
 mod conversation;
 mod crash;
 mod dev_pair;

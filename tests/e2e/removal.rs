@@ -1,6 +1,6 @@
 //! Removal from rooms of a real LiveKit: of a participant, of everybody with the session; what operators see.
 
-use june_edge::client::SessionInfo;
+use june_client::SessionInfo;
 use june_edge::protocol::{ToClient, edge_v1::to_client::EndReason};
 use livekit::{DisconnectReason, Room, RoomEvent, RoomOptions};
 use serde_json::{Value, json};

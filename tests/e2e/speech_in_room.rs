@@ -1,14 +1,12 @@
 //! `SPEECH_DELIVERY=room`: the answer is a track in the room, and the control channel carries none of it.
 
 use futures::StreamExt;
-use june_edge::{
-    client::Event,
-    protocol::{
-        FromClient, ToClient,
-        edge_v1::{
-            from_client::Say,
-            to_client::{Delivery, LivekitRole},
-        },
+use june_client::Event;
+use june_edge::protocol::{
+    FromClient, ToClient,
+    edge_v1::{
+        from_client::Say,
+        to_client::{Delivery, LivekitRole},
     },
 };
 use livekit::{
@@ -50,9 +48,9 @@ async fn an_answer_is_spoken_in_the_room_where_that_is_wished() {
     .await;
 
     let text = "Is anybody there?".to_owned();
-    glasses.channel.say(&FromClient::Say(Say { text })).await.unwrap();
+    glasses.channel.send(&FromClient::Say(Say { text })).await.unwrap();
     let answered = glasses.wait_for(|event| match event {
-        Event::Sound(frame) => panic!("sound of generation {} on the channel", frame.generation),
+        Event::Audio(frame) => panic!("sound of generation {} on the channel", frame.generation),
         Event::Message(_, ToClient::SpeechBegin { delivery, .. }) => {
             assert_eq!(*delivery, Delivery::Room);
             None

@@ -1,13 +1,11 @@
 //! A client that stops reading.
 
-use june_edge::{
-    client::{Channel, Event},
-    protocol::{
-        FromClient, ToClient,
-        edge_v1::{
-            from_client::{ConnectionInit, Say},
-            to_client::Finish,
-        },
+use june_client::{Channel, Event};
+use june_edge::protocol::{
+    FromClient, ToClient,
+    edge_v1::{
+        from_client::{ConnectionInit, Say},
+        to_client::Finish,
     },
 };
 
@@ -34,13 +32,13 @@ async fn a_client_that_stops_reading_is_let_go_and_nobody_else_notices() {
     let settings = [("SESSION_HEARTBEAT_MS", "1000"), ("SESSION_GRACE_MS", "1000")];
     let june = June::with(&livekit, data.path(), port, &settings).await;
     let mut other = june.glasses("bob").await;
-    other.channel.say(&FromClient::Say(Say { text: long_line() })).await.unwrap();
-    other.wait_for(|event| matches!(event, Event::Sound(_)).then_some(())).await;
+    other.channel.send(&FromClient::Say(Say { text: long_line() })).await.unwrap();
+    other.wait_for(|event| matches!(event, Event::Audio(_)).then_some(())).await;
     // Two answers spoken at once take what they take from here on.
     let mut third = june.glasses("carl").await;
-    third.channel.say(&FromClient::Say(Say { text: long_line() })).await.unwrap();
+    third.channel.send(&FromClient::Say(Say { text: long_line() })).await.unwrap();
     for _ in 0..SENTENCES_FRAMES {
-        third.wait_for(|event| matches!(event, Event::Sound(_)).then_some(())).await;
+        third.wait_for(|event| matches!(event, Event::Audio(_)).then_some(())).await;
     }
     drop(third);
     let before_kb = june.resident_kb();
@@ -48,12 +46,12 @@ async fn a_client_that_stops_reading_is_let_go_and_nobody_else_notices() {
     let session = june.session("ann").await;
     let (mut stalled, _) =
         Channel::open(&session.control_url, &session.control_token, ConnectionInit::default()).await.unwrap();
-    stalled.say(&FromClient::Say(Say { text: long_line() })).await.unwrap();
+    stalled.send(&FromClient::Say(Say { text: long_line() })).await.unwrap();
     let metrics = format!("{}/metrics", june.url());
     let mut answers = 0;
     loop {
         // From here on nobody reads `stalled`; the other one goes on talking.
-        other.channel.say(&FromClient::Say(Say { text: "And you?".into() })).await.unwrap();
+        other.channel.send(&FromClient::Say(Say { text: "And you?".into() })).await.unwrap();
         let answered = other.wait_for_message(|message| match message {
             ToClient::AnswerDone { text, finish: Finish::Stop, .. } => {
                 text.contains("And you?").then_some(())

@@ -1,5 +1,4 @@
-//! The whole gateway in this process, over real sockets, without models and without LiveKit: what a
-//! client sees of sessions, of the control channel and of its own mistakes.
+//! The whole gateway in this process, over real sockets, without models and without LiveKit.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,30 +6,12 @@
     reason = "a test stops where something is missing, waits for one message of many"
 )]
 
-mod admin;
 mod auth;
-mod conformance;
-mod connect;
-mod consumers;
-mod conversation;
-mod deploy;
-mod floods;
-mod history;
-mod issuer;
-mod livekit;
+mod channel;
 mod mentra;
-mod methods;
-mod phone;
-mod process;
-mod raw;
-mod refusals;
-mod removal;
-mod renewal;
-mod rest_page;
-mod resume;
+mod ops;
 mod rooms;
 mod sessions;
-mod stream_tokens;
 mod support;
-mod tokens;
-mod upgrades;
+
+use support::{issuer, livekit, phone, raw};

@@ -13,9 +13,6 @@
 //! interpreter of the SDK. `memory` is the resident set size, including code of programs and libraries;
 //! `private_memory` excludes these and is the part that grows with the number of agents.
 
-#[path = "../tests/livekit/ports.rs"]
-mod ports;
-
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -34,8 +31,8 @@ use livekit::webrtc::audio_source::native::NativeAudioSource;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::{AudioFrame, AudioSourceOptions, RtcAudioSource};
 use livekit_api::access_token::{AccessToken, VideoGrants};
-use ports::free_port;
 use serde_json::{Value, json};
+use test_support::free_port;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;

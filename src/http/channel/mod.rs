@@ -104,5 +104,5 @@ async fn authenticate(app: &AppState, request: &HttpRequest) -> Result<Option<Pr
 fn refuse(error: ApiError) -> HttpResponse {
     let mut response = error.error_response().map_into_boxed_body();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.set_body(BoxBody::new(ToClient::refusal(error).encode(None)))
+    response.set_body(BoxBody::new(ToClient::from(error).encode(None)))
 }

@@ -157,7 +157,7 @@ impl Socket {
     fn refuse(&self, error: ApiError) {
         let code = error.code;
         self.reply(&match self.profile {
-            Profile::EdgeV1 => ToClient::refusal(error).encode(None),
+            Profile::EdgeV1 => ToClient::from(error).encode(None),
             Profile::Mentra => self.profile.refusal(code, error.message),
         });
         self.handle.send_queue().finish_with(frame::close(self.profile.close(code.close()), code.as_str()));

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, web};
 use serde::Serialize;
 
 use crate::{
-    auth::{CONTROL_TTL, LivekitTokenError},
+    auth::LivekitTokenError,
     clock,
     http::{
         AppState,
@@ -31,7 +31,7 @@ impl ControlToken {
         Self {
             control_url: app.control_url(request),
             control_token: token.expose().to_owned(),
-            control_token_expires_at: now + CONTROL_TTL.as_secs(),
+            control_token_expires_at: now + app.authenticator.control_ttl().as_secs(),
         }
     }
 }

@@ -1,13 +1,8 @@
 //! The parts, each a process of its own that ends with the test.
 
 mod livekit;
-#[path = "../../../crates/libwebrtc/tests/livekit/ports.rs"]
-mod ports;
-mod proxy;
 mod publisher;
 mod watcher;
-mod word_errors;
-mod words;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,8 +10,8 @@ use std::{
     time::Duration,
 };
 
+use june_client::{Channel, Event, Gateway as Api, SessionInfo};
 use june_edge::{
-    client::{Channel, Event, Gateway as Api, SessionInfo},
     ids::UserId,
     protocol::{
         ToClient,
@@ -29,13 +24,10 @@ use june_edge::{
 
 pub use self::{
     livekit::{LivekitServer, SECRET},
-    ports::free_port,
-    proxy::Proxy,
     publisher::Publisher,
     watcher::{Everybody, Face, Watcher},
-    word_errors::{word_errors, words},
-    words::{Clip, clip, clips},
 };
+pub use test_support::{Clip, Proxy, clip, clips, free_port, word_errors, words};
 
 /// What should happen soon, on a machine that is busy with other things as well.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -234,7 +226,7 @@ impl Glasses {
     pub async fn wait_for_message<T>(&mut self, mut pick: impl FnMut(&ToClient) -> Option<T>) -> T {
         self.wait_for(|event| match event {
             Event::Message(_, message) => pick(message),
-            Event::Sound(_) | Event::Closed { .. } => None,
+            Event::Audio(_) | Event::Closed { .. } => None,
         })
         .await
     }
@@ -284,7 +276,7 @@ impl Glasses {
     /// Sends sound over the control channel as fast as it goes.
     pub async fn send(&mut self, samples: &[i16]) {
         for frame in samples.chunks(1_600) {
-            self.channel.writer().sound(frame, 0).await.unwrap();
+            self.channel.writer().send_audio(frame, 0).await.unwrap();
         }
     }
 
@@ -300,7 +292,7 @@ impl Glasses {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         for frame in clip.samples.chunks(320).chain(silence.chunks(320)) {
             tick.tick().await;
-            self.channel.writer().sound(frame, 0).await.unwrap();
+            self.channel.writer().send_audio(frame, 0).await.unwrap();
         }
     }
 }

@@ -6,11 +6,11 @@ use std::{
     rc::Rc,
 };
 
-use june_edge::{
-    client::Event,
-    protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate},
+use june_client::Event;
+use june_protocol::{
+    ToClient,
+    participants::{Participant, ParticipantsUpdate, Track},
 };
-use serde_json::Value;
 
 use super::{Glasses, June, until};
 
@@ -41,7 +41,7 @@ pub struct Watcher {
 impl Watcher {
     /// Subscribes on a control channel; back when it has been told who is there.
     pub async fn on_channel(mut glasses: Glasses, subscribe: String) -> Self {
-        glasses.channel.writer().raw(Ok(subscribe)).await.unwrap();
+        glasses.channel.writer().send_raw(Ok(subscribe)).await.unwrap();
         let state = Rc::<RefCell<State>>::default();
         let told = state.clone();
         actix_web::rt::spawn(async move {
@@ -52,7 +52,7 @@ impl Watcher {
                             told.borrow_mut().take(&update);
                         }
                     }
-                    Event::Sound(_) => {}
+                    Event::Audio(_) => {}
                     Event::Closed { .. } => return,
                 }
             }
@@ -111,34 +111,31 @@ impl Watcher {
 
 impl State {
     fn take(&mut self, update: &ParticipantsUpdate) {
-        let each = |list: &Value| list.as_array().cloned().unwrap_or_default();
         if let Some(snapshot) = &update.snapshot {
             self.begun = true;
-            self.everybody = each(snapshot).iter().map(face).collect();
+            self.everybody = snapshot.iter().map(face).collect();
         }
         let Some(diff) = &update.diff else { return };
-        for gone in each(&diff["left"]) {
-            self.everybody.remove(&text(&gone, "sid"));
-            self.left.push((text(&gone, "identity"), text(&gone, "reason")));
+        for gone in &diff.left {
+            self.everybody.remove(&gone.sid);
+            let reason = serde_json::to_value(gone.reason).unwrap();
+            self.left.push((gone.identity.to_string(), reason.as_str().unwrap().to_owned()));
         }
-        for them in each(&diff["joined"]).iter().chain(&each(&diff["updated"])) {
-            self.everybody.extend([face(them)]);
+        for participant in diff.joined.iter().chain(&diff.updated) {
+            self.everybody.extend([face(participant)]);
         }
-        for them in each(&diff["tracks"]) {
-            let known = self.everybody.get_mut(&text(&them, "sid")).unwrap();
-            known.tracks = track_sids(&them["tracks"]);
+        for changed in &diff.tracks {
+            let known = self.everybody.get_mut(&changed.sid).unwrap();
+            known.tracks = track_sids(&changed.tracks);
         }
     }
 }
 
-fn face(them: &Value) -> (String, Face) {
-    (text(them, "sid"), Face { identity: text(them, "identity"), tracks: track_sids(&them["tracks"]) })
+fn face(participant: &Participant) -> (String, Face) {
+    let Participant { sid, identity, tracks, .. } = participant;
+    (sid.clone(), Face { identity: identity.to_string(), tracks: track_sids(tracks) })
 }
 
-fn track_sids(tracks: &Value) -> BTreeSet<String> {
-    tracks.as_array().unwrap().iter().map(|track| text(track, "sid")).collect()
-}
-
-fn text(value: &Value, field: &str) -> String {
-    value[field].as_str().unwrap().to_owned()
+fn track_sids(tracks: &[Track]) -> BTreeSet<String> {
+    tracks.iter().map(|track| track.sid.clone()).collect()
 }

@@ -14,8 +14,6 @@
 mod audio;
 mod data;
 mod leaks;
-mod line;
 mod network;
-mod ports;
 mod reconnect;
 mod support;

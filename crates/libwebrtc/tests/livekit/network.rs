@@ -8,10 +8,9 @@ use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit::webrtc::prelude::IceTransportsType;
 use livekit::webrtc::stats::RtcStats;
+use test_support::{Loss, LossyNetwork, PROXY_ADDRESS, free_port};
 
 use crate::audio::publish_tone;
-use crate::line::{self, Line, Loss};
-use crate::ports::free_port;
 use crate::support::{MODES, Mode, Server, expect_clean_tone, read, subscribed};
 
 const RATE: u32 = 16_000;
@@ -68,29 +67,29 @@ async fn audio_is_received_over_turn_if_only_relayed_candidates_are_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_packets_are_retransmitted() {
     let udp_port = free_port();
-    let server = Server::start_behind(line::ADDRESS, udp_port).await;
-    let line = Line::start(udp_port, Duration::from_millis(4), 0).await;
+    let server = Server::start_behind(PROXY_ADDRESS, udp_port).await;
+    let network = LossyNetwork::start(udp_port, Duration::from_millis(4), 0).await;
     for mode in MODES {
         let plain = format!("loss-plain-{mode:?}");
         let mut python = server.python(&plain, "python", &["tone", "440", "plain"]);
         python.expect_line("published").await;
-        expect_retransmissions(&server, &line, &plain, mode).await;
+        expect_retransmissions(&server, &network, &plain, mode).await;
 
         let red = format!("loss-red-{mode:?}");
         let (room, _events) = server.join(&red, "speaker", mode).await;
         let (_track, publishing) = publish_tone(&room, 48_000, 660.0).await;
-        expect_retransmissions(&server, &line, &red, mode).await;
+        expect_retransmissions(&server, &network, &red, mode).await;
         publishing.abort();
     }
 }
 
 /// Receives until at most 12 % of the packets are missing at their playout time. Without retransmission it would be 20
 /// % of a track without RED and 16 % of one with one RED copy per packet.
-async fn expect_retransmissions(server: &Server, line: &Line, name: &str, mode: Mode) {
+async fn expect_retransmissions(server: &Server, network: &LossyNetwork, name: &str, mode: Mode) {
     let (room, mut events) = server.join(name, "rust", mode).await;
     let track = subscribed(&mut events).await;
     let mut stream = NativeAudioStream::new(track.rtc_track(), RATE as i32, 1);
-    line.lose(Loss::Regular { lost: 5, of: 25 });
+    network.lose(Loss::Regular { lost: 5, of: 25 });
     let mut missing_percent = Vec::new();
     let (mut lost_before, mut received_before) = lost_and_received(&track).await;
     while missing_percent.last().is_none_or(|percent| *percent > 12.0) {
@@ -102,8 +101,8 @@ async fn expect_retransmissions(server: &Server, line: &Line, name: &str, mode: 
         missing_percent.push(100.0 * missing / (missing + received_now));
         (lost_before, received_before) = (lost, received);
     }
-    assert!(line.lost_percent() > 10.0, "{name}: {} % were lost", line.lost_percent());
-    line.lose(Loss::None);
+    assert!(network.lost_percent() > 10.0, "{name}: {} % were lost", network.lost_percent());
+    network.lose(Loss::None);
     room.close().await.unwrap();
 }
 

@@ -10,13 +10,12 @@ use livekit::prelude::*;
 use livekit::webrtc::audio_stream::native::NativeAudioStream;
 use livekit_api::access_token::{AccessToken, VideoGrants};
 use tempfile::TempDir;
+use test_support::free_port;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::RwLock;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
-
-use crate::ports::free_port;
 
 pub const KEY: &str = "devkey";
 pub const SECRET: &str = "secret-secret-secret-secret-secret";

@@ -1,0 +1,102 @@
+//! The gateway's REST API.
+
+use std::time::Duration;
+
+use june_protocol::{
+    Secret,
+    ids::{RoomName, SessionId, UserId},
+};
+use serde::Deserialize;
+
+use crate::{ClientError, root_cause};
+
+/// A session, as `POST /api/sessions` returns it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SessionInfo {
+    /// The session's id.
+    pub session_id: SessionId,
+    /// The session's LiveKit room.
+    pub room_name: RoomName,
+    /// The LiveKit token to join the room with.
+    pub access_token: Option<String>,
+    /// The URL of the LiveKit server.
+    pub livekit_url: Option<String>,
+    /// The URL of the control channel.
+    pub control_url: String,
+    /// The token that opens the control channel.
+    pub control_token: String,
+    /// When the control token expires, in seconds since the Unix epoch.
+    pub control_token_expires_at: Option<u64>,
+}
+
+/// The REST API of a gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    base: String,
+    key: Option<Secret>,
+    http: reqwest::Client,
+}
+
+impl Gateway {
+    /// The gateway at `base` (`http://host:port`), with an API key where it requires one.
+    pub fn new(base: &str, key: Option<Secret>) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), key, http: reqwest::Client::new() }
+    }
+
+    /// Creates a session for `user`, or returns the one that they have.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the gateway's error code, [`ClientError::Unreachable`] without a response.
+    pub async fn create_session(&self, user: &UserId) -> Result<SessionInfo, ClientError> {
+        let request = self
+            .http
+            .post(format!("{}/api/sessions", self.base))
+            .json(&serde_json::json!({ "user_id": user }));
+        self.call(request).await
+    }
+
+    /// The history of a session, oldest first, as JSON (docs/REST.md).
+    ///
+    /// # Errors
+    /// As [`create_session`](Self::create_session).
+    pub async fn history(&self, session: SessionId) -> Result<Vec<serde_json::Value>, ClientError> {
+        #[derive(Deserialize)]
+        struct Page {
+            lines: Vec<serde_json::Value>,
+            next_after: Option<u64>,
+        }
+        let (mut lines, mut after) = (Vec::new(), Some(0));
+        while let Some(from) = after {
+            let url = format!("{}/api/sessions/{session}/history?after={from}", self.base);
+            let page: Page = self.call(self.http.get(url)).await?;
+            lines.extend(page.lines);
+            after = page.next_after;
+        }
+        Ok(lines)
+    }
+
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        mut request: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
+        #[derive(Deserialize)]
+        struct Problem {
+            code: String,
+            detail: String,
+        }
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.expose());
+        }
+        let response = request.send().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
+        let success = response.status().is_success();
+        let header = response.headers().get(reqwest::header::RETRY_AFTER);
+        let retry_after = header.and_then(|after| after.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+        let body = response.bytes().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
+        let unreadable = |error: serde_json::Error| ClientError::Protocol(error.to_string());
+        if success {
+            return serde_json::from_slice(&body).map_err(unreadable);
+        }
+        let Problem { code, detail } = serde_json::from_slice(&body).map_err(unreadable)?;
+        Err(ClientError::Refused { code, message: detail, retry_after })
+    }
+}

@@ -1,0 +1,16 @@
+//! What the tests and benchmarks of this workspace share: recordings and their transcripts, word errors, free
+//! ports, installed models, a lossy network, and a proxy that cuts connections.
+
+mod lossy_network;
+mod models;
+mod ports;
+mod proxy;
+mod recordings;
+mod word_errors;
+
+pub use lossy_network::{Loss, LossyNetwork, PROXY_ADDRESS};
+pub use models::models;
+pub use ports::free_port;
+pub use proxy::Proxy;
+pub use recordings::{Clip, clip, clips, fixtures, read_wav, transcripts};
+pub use word_errors::{word_errors, words};

@@ -1,0 +1,3 @@
+//! MentraOS clients.
+
+mod glasses;

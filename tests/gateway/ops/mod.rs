@@ -1,0 +1,7 @@
+//! What operators and backends use: admin routes, consumers, the command line, deployment, documentation.
+
+mod admin;
+mod consumers;
+mod deploy;
+mod process;
+mod rest_page;

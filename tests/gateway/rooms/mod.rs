@@ -1,0 +1,5 @@
+//! Rooms: their participants, as subscribers see them, and removals.
+
+mod removal;
+mod stream_tokens;
+mod updates;

@@ -1,0 +1,8 @@
+//! Sessions: over REST, across connections, and what is kept of them.
+
+mod conversation;
+mod history;
+mod renewal;
+mod rest;
+mod resume;
+mod takeover;
