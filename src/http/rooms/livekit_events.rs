@@ -11,7 +11,7 @@ use crate::{
     store::sessions::LivekitRoom,
 };
 
-/// Returns immediately; LiveKit calls run in spawned tasks.
+/// LiveKit calls run in spawned tasks.
 pub(super) async fn apply(app: &AppState, event: &proto::WebhookEvent) {
     let Some(livekit_room) = &event.room else { return };
     let Ok(room) = RoomName::parse(&livekit_room.name) else { return };
