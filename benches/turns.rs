@@ -1,5 +1,5 @@
-//! What a turn takes and what a session costs, on the real parts: a livekit-server, the gateway in a
-//! process of its own, the recordings of tests/fixtures/audio spoken into a room in real time.
+//! Latencies of turns, and memory and processor time of sessions: a livekit-server, the gateway in a process of its
+//! own, and the recordings of tests/fixtures/audio published into a room in real time.
 //!
 //! `make bench-turns` prints the tables and writes `target/bench/turns.json`. About two minutes.
 
@@ -35,13 +35,13 @@ use june_edge::{
 };
 use support::{Clip, Glasses, June, LivekitServer, clips, free_port, word_errors, words};
 
-/// How often each recording is spoken.
+/// How often each recording is published.
 const ROUNDS: usize = 2;
 
 /// Sessions whose cost is measured together.
 const SESSIONS: usize = 40;
 
-/// Streams that are heard at once when processor time is measured, and for how long.
+/// Concurrent streams while processor time is measured, and for how long.
 const STREAMS: usize = 8;
 const STREAM_SECONDS: usize = 8;
 
@@ -68,7 +68,7 @@ fn main() {
 
         let turns = turns(&june).await;
         println!(
-            "Turns, in milliseconds from the end of speech as the gate decides it; {} of them",
+            "Turns, in milliseconds from the end of speech as the endpointer detects it; {} of them",
             turns.metrics.len()
         );
         for (name, pick) in [
@@ -123,9 +123,9 @@ async fn sessions_per_second(june: &June) -> load::Load {
     load::load(june.port, request, 64, Duration::from_secs(5)).await
 }
 
-/// Resident memory per session that is attached and whose agent is in its room, where nobody speaks.
+/// Resident memory per attached session whose agent is in its room, without speech.
 async fn idle_session_kb(june: &June) -> f64 {
-    // The first one pays for what all share.
+    // The first one allocates what all share.
     let _first = idle(june, "first").await;
     let before = process::resident_kb(june.process.0.id());
     let mut sessions = Vec::new();
@@ -146,7 +146,7 @@ struct Turns {
     wer_percent: f64,
 }
 
-/// Every recording spoken into a room; each answer is cut short once it is heard.
+/// Publishes every recording; each response is interrupted once its speech begins.
 async fn turns(june: &June) -> Turns {
     let mut glasses = june.glasses("speaker").await;
     glasses.agent().await;
@@ -188,13 +188,13 @@ async fn turn(glasses: &mut Glasses, microphone: &Published, clip: &Clip) -> (St
     tokio::join!(said, speaking).0
 }
 
-/// What one stream takes of the gateway.
+/// Cost of one stream.
 struct Cost {
     core_percent: f64,
     kb: f64,
 }
 
-/// Several streams of the same sound over control channels, in real time.
+/// Several streams of the same audio over control channels, in real time.
 async fn stream_cost(june: &June, sound: &[i16]) -> Cost {
     let pid = june.process.0.id();
     let memory = process::resident_kb(pid);
@@ -235,7 +235,7 @@ fn quiet_room() -> Vec<i16> {
     (0..16_000).map(|_| noise()).collect()
 }
 
-/// The detector of the gateway on ten minutes of a quiet room, by this process's own processor time.
+/// Processor time of the gateway's detector for ten minutes of a quiet room, measured in this process.
 fn vad_core_percent_silent() -> f64 {
     use june_edge::{
         providers::{Choice, ProviderConfig, cache_folder, registry::Providers},
@@ -245,12 +245,12 @@ fn vad_core_percent_silent() -> f64 {
     let models = cache_folder(|name| std::env::var(name).ok()).unwrap().join("models");
     let settings = ProviderConfig { models, llm: Choice::Named("echo"), ..ProviderConfig::default() };
     let providers = Providers::load(&settings);
-    let mut listener = UtteranceDetector::new(providers.vad.detector(), EndpointerConfig::default());
+    let mut detector = UtteranceDetector::new(providers.vad.detector(), EndpointerConfig::default());
     let second = quiet_room();
     let cpu = process::cpu_seconds(std::process::id());
     for _ in 0..SECONDS {
         for frame in second.chunks(FRAME_SAMPLES) {
-            assert!(listener.push(frame).is_empty(), "a quiet room is not speech");
+            assert!(detector.push(frame).is_empty(), "a quiet room is not speech");
         }
     }
     100.0 * (process::cpu_seconds(std::process::id()) - cpu) / SECONDS as f64

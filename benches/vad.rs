@@ -1,7 +1,7 @@
-//! What voice activity detection costs, what its cheap first stage saves, and what that misses.
+//! Processor time of voice activity detection, what the first stage saves, and what it misses.
 //!
-//! `cargo bench --bench vad` prints the tables and writes `target/bench/vad.json`; with
-//! `-- --sweep` it tries thresholds instead. Needs the models (`scripts/setup models`) and python3.
+//! `make bench-vad` prints the tables and writes `target/bench/vad.json`; `cargo bench --bench vad -- --sweep` compares
+//! thresholds instead. Needs the models (`scripts/setup models`) and python3.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ struct Take {
     frames: Vec<Frame>,
 }
 
-/// What a detector said of a take, and what that took.
+/// The result of a detector for a take.
 struct Verdict {
     probabilities: Vec<f32>,
     /// Share of frames that reached the second stage.
@@ -101,7 +101,7 @@ fn main() {
     figures.push(("vad_core_percent_silent".into(), figures[1].1));
 
     println!(
-        "\nAgainst Silero alone: speech frames missed, other frames taken for speech, utterances of the gate\n"
+        "\nAgainst Silero alone: speech frames missed, other frames taken for speech, utterances of the endpointer\n"
     );
     println!("{:<24} {:>7} {:>7} {:>7} {:>12} {:>9}", "", "missed", "added", "awake", "utterances", "lost");
     for take in &spoken {
@@ -214,19 +214,19 @@ fn judge<D: SpeechDetector>(detector: &mut D, take: &Take, awake: impl Fn(&D) ->
     }
 }
 
-/// What this thread has computed for: unlike the clock it does not run on while others compute.
+/// Processor time of this thread.
 fn cpu_time() -> Duration {
     let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
 }
 
 fn utterances(detector: impl SpeechDetector + 'static, take: &Take) -> Vec<(u64, u64)> {
-    let mut listener = UtteranceDetector::new(Box::new(detector), EndpointerConfig::default());
-    let mut heard = listener.push(take.frames.as_flattened());
-    heard.extend(listener.stall());
+    let mut detector = UtteranceDetector::new(Box::new(detector), EndpointerConfig::default());
+    let mut events = detector.push(take.frames.as_flattened());
+    events.extend(detector.stall());
     let mut found = Vec::new();
     let mut began = 0;
-    for event in heard {
+    for event in events {
         match event {
             SpeechEvent::Started { at_sample } => began = at_sample,
             SpeechEvent::Ended { at_sample, .. } => found.push((began, at_sample)),
@@ -258,7 +258,7 @@ fn silence() -> Take {
     Take { name: "digital silence".into(), frames: vec![[0; FRAME_SAMPLES]; 20 * 31] }
 }
 
-/// Half a minute of noise at this share of its own -20 dBFS.
+/// 30 s of noise at -20 dBFS, scaled by this factor.
 fn backdrop(kind: &str, scale: f32) -> Take {
     let level = -20.0 + 20.0 * scale.log10();
     let samples: Vec<i16> =

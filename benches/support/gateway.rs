@@ -23,7 +23,7 @@ impl Gateway {
         command.arg("serve").stdin(Stdio::null());
         command.env("PORT", port.to_string()).env("DATA_DIR", data.path());
         command.env("LIVEKIT_URL", "ws://127.0.0.1:9").env("LIVEKIT_API_KEY", "devkey");
-        command.env("LIVEKIT_API_SECRET", SECRET).env("THINKER", "parrot").env("RUST_LOG", "off");
+        command.env("LIVEKIT_API_SECRET", SECRET).env("LLM", "echo").env("RUST_LOG", "off");
         // There is no LiveKit to ask, and nobody is to be told that it is not there.
         command.env("ROSTER_RECONCILE_MS", "3600000").env("JUNE_MODELS", "/nowhere");
         // The clients answer no pings.

@@ -104,7 +104,7 @@ mod tests {
     fn with_nothing_set_the_pair_of_a_livekit_development_server_is_used() {
         let livekit = read(&[]).unwrap().livekit.unwrap();
 
-        // pkg/config/config.go and cmd/server/main.go of livekit-server: `--dev` uses "devkey" and "secret".
+        // livekit-server, cmd/server/main.go: `--dev` without keys uses "devkey" and "secret".
         assert_eq!(livekit.url, "ws://127.0.0.1:7880");
         assert_eq!((livekit.api_key.as_str(), livekit.api_secret.expose()), ("devkey", "secret"));
     }

@@ -136,47 +136,17 @@ impl Socket {
         let id = serde_json::from_str::<Id>(text).map_or(Value::Null, |Id { id }| id);
         let said = serde_json::from_str(text)
             .map_err(|error| ApiError::new(Code::MalformedMessage, error.to_string()));
-        let deliver = said.and_then(|Said::Send { session_id, message }| {
-            self.may_send(session_id, &message)?;
-            let text = Value::Object(message).to_string();
-            let session = self.directory.live(session_id).ok_or_else(ApiError::no_such_session)?;
-            Ok(async move { session.send(Deliver(text)).await })
+        let message = said.and_then(|Said::Send { session_id, message }| {
+            may_send(&message)?;
+            Ok((session_id, Value::Object(message).to_string()))
         });
-        let deliver = match deliver {
-            Ok(deliver) => deliver,
+        let (session, message) = match message {
+            Ok(message) => message,
             Err(error) => return self.answer(Err(error), &id),
         };
         // One after the other: a consumer that is faster than the sessions waits in its own connection.
-        ctx.wait(deliver.into_actor(self).map(move |delivered, socket, _| {
-            let delivered = match delivered {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(Undelivered::Away)) => {
-                    Err(ApiError::new(Code::SessionError, "the client is not there at the moment"))
-                }
-                Ok(Err(Undelivered::Busy)) => {
-                    Err(ApiError::new(Code::RateLimited, "the client does not take what it is sent"))
-                }
-                Err(_) => Err(ApiError::no_such_session()),
-            };
-            socket.answer(delivered, &id);
-        }));
-    }
-
-    /// Whether a message may go to a session's client.
-    fn may_send(&self, session: SessionId, message: &Map<String, Value>) -> Result<(), ApiError> {
-        let kind = message.get("type").and_then(Value::as_str).unwrap_or_default();
-        if kind.is_empty() {
-            return Err(ApiError::invalid("message", "needs a \"type\""));
-        }
-        if OURS.contains(&kind) {
-            let why = format!("\"{kind}\" is the gateway's own to say");
-            return Err(ApiError::new(Code::Unsupported, why));
-        }
-        let owner = self.directory.user_of_live(session).ok_or_else(ApiError::no_such_session)?;
-        if self.user.as_ref().is_some_and(|user| *user != owner) {
-            return Err(ApiError::new(Code::Forbidden, "the session is another user's"));
-        }
-        Ok(())
+        let delivered = deliver(self.directory.clone(), self.user.clone(), session, message);
+        ctx.wait(delivered.into_actor(self).map(move |delivered, socket, _| socket.answer(delivered, &id)));
     }
 
     fn answer(&self, result: Result<(), ApiError>, id: &Value) {
@@ -194,6 +164,43 @@ impl Socket {
     fn close(&self, close: Close, reason: &str) {
         let _ = self.send_queue.send(frame::close(close, reason));
         self.send_queue.finish();
+    }
+}
+
+/// Whether a consumer may send this message, whoever it is for.
+fn may_send(message: &Map<String, Value>) -> Result<(), ApiError> {
+    let kind = message.get("type").and_then(Value::as_str).unwrap_or_default();
+    if kind.is_empty() {
+        return Err(ApiError::invalid("message", "needs a \"type\""));
+    }
+    if OURS.contains(&kind) {
+        let why = format!("\"{kind}\" is the gateway's own to say");
+        return Err(ApiError::new(Code::Unsupported, why));
+    }
+    Ok(())
+}
+
+/// Sends a message to a session's client, if the consumer may know that user's sessions.
+async fn deliver(
+    registry: SessionRegistry,
+    user: Option<UserId>,
+    session: SessionId,
+    message: String,
+) -> Result<(), ApiError> {
+    let owner = registry.user_of(session).await?;
+    if user.is_some_and(|user| user != owner) {
+        return Err(ApiError::new(Code::Forbidden, "the session is another user's"));
+    }
+    let actor = registry.live(session).ok_or_else(ApiError::no_such_session)?;
+    match actor.send(Deliver(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Undelivered::Away)) => {
+            Err(ApiError::new(Code::SessionError, "the client is not there at the moment"))
+        }
+        Ok(Err(Undelivered::Busy)) => {
+            Err(ApiError::new(Code::RateLimited, "the client does not take what it is sent"))
+        }
+        Err(_) => Err(ApiError::no_such_session()),
     }
 }
 

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Each role is a trait whose calls return a stream: a session polls it with actix's `add_stream`, and dropping it
-//! cancels the work. Inference never runs on the thread that polls a stream; it runs on a bounded
-//! [`WorkerPool`](inference::worker_pool::WorkerPool). The [`registry`] lists the providers of each role: a new one
-//! is one file and one line there.
+//! cancels the work. Inference never runs on the thread that polls a stream; it runs on a bounded pool of threads
+//! (`inference::worker_pool`). The [`registry`] lists the providers of each role: a new one is one file and one line
+//! there.
 
 mod config;
 pub mod inference;

@@ -121,6 +121,12 @@ impl SessionRegistry {
         self.find(id).await?.ok_or(RegistryError::NotFound)
     }
 
+    /// A token was issued for a session: it is not forgotten, though no client has attached yet.
+    pub async fn keep(&self, id: SessionId) -> Result<(), RegistryError> {
+        self.shared.store.change(id, SessionChange::Used).await?;
+        Ok(())
+    }
+
     /// The session of a room, ended or not.
     pub async fn of_room(&self, room: &RoomName) -> Result<Option<SessionRecord>, RegistryError> {
         Ok(self.shared.store.of_room(room).await?.map(|record| self.current(record)))
@@ -300,11 +306,15 @@ impl SessionRegistry {
         self.shared.live.get(&id)?.actor().cloned()
     }
 
-    /// Whose session this is, if it is live. Asks no store.
-    pub fn user_of_live(&self, id: SessionId) -> Option<UserId> {
-        match self.shared.live.get(&id)?.value() {
+    /// Whose session this is, if it has not ended. Asks the store only if it is not live.
+    pub async fn user_of(&self, id: SessionId) -> Result<UserId, RegistryError> {
+        let live = self.shared.live.get(&id).and_then(|live| match live.value() {
             Live::Running { user, .. } => Some(user.clone()),
             Live::Ending(_) => None,
+        });
+        match live {
+            Some(user) => Ok(user),
+            None => Ok(self.get(id).await?.user_id),
         }
     }
 
@@ -329,19 +339,15 @@ impl SessionRegistry {
     /// Records the end of the sessions of an earlier process that nobody came back to; in a spawned task,
     /// after the grace. To be called before the first client is served.
     pub fn close_abandoned(&self) {
+        let grace = self.shared.services.config.grace;
         let unfinished = self.shared.store.unfinished();
-        let registry = self.clone();
+        // A gateway that stops before must not be held in memory.
+        let shared = Arc::downgrade(&self.shared);
         actix_web::rt::spawn(async move {
-            let closed = async {
-                let unfinished = unfinished.await?;
-                tokio::time::sleep(registry.shared.services.config.grace).await;
-                for (id, generation_base) in unfinished {
-                    // One that was started in the meantime has another generation.
-                    registry.shared.store.change(id, SessionChange::Abandoned { generation_base }).await?;
-                }
-                Ok::<(), StoreError>(())
-            };
-            if let Err(error) = closed.await {
+            let unfinished = unfinished.await;
+            tokio::time::sleep(grace).await;
+            let Some(shared) = shared.upgrade() else { return };
+            if let Err(error) = close(&*shared.store, unfinished).await {
                 tracing::error!(%error, "abandoned sessions are not closed");
             }
         });
@@ -387,6 +393,17 @@ impl SessionOwner for SessionRegistry {
             registry.shared.live.remove_if(&id, |_, live| matches!(live, Live::Ending(_)));
         });
     }
+}
+
+async fn close(
+    store: &dyn SessionStore,
+    abandoned: Result<Vec<(SessionId, u32)>, StoreError>,
+) -> Result<(), StoreError> {
+    for (id, generation_base) in abandoned? {
+        // One that was started in the meantime has another generation.
+        store.change(id, SessionChange::Abandoned { generation_base }).await?;
+    }
+    Ok(())
 }
 
 fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {

@@ -44,6 +44,9 @@ pub struct LivekitRoom {
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionChange {
+    /// A token was issued for it. Changes nothing, but the session is used: it is kept even if no client ever
+    /// attaches.
+    Used,
     /// An actor starts for it. No effect if it has ended.
     Started,
     /// It ended. No effect if it had ended before: the first reason stays.
@@ -58,6 +61,7 @@ pub enum SessionChange {
 impl SessionChange {
     pub fn apply(&self, record: &mut SessionRecord) {
         match self {
+            Self::Used => {}
             Self::Started => {
                 if record.ended.is_none() {
                     record.generation_base += 1;

@@ -57,7 +57,7 @@ impl Target {
         let mut command = Command::new(env!("CARGO_BIN_EXE_june"));
         command.arg("serve").stdin(Stdio::null());
         command.env("PORT", port.to_string()).env("DATA_DIR", data.path());
-        command.env("AUTH_JWT_SECRET", SECRET).env("LIVEKIT_URL", "off").env("THINKER", "parrot");
+        command.env("AUTH_JWT_SECRET", SECRET).env("LIVEKIT_URL", "off").env("LLM", "echo");
         // A case waits the grace out.
         command.env("SESSION_GRACE_MS", "4000").env("RUST_LOG", "error");
         let own = Own { process: command.spawn().unwrap(), _data: data };

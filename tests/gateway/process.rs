@@ -23,8 +23,12 @@ fn june(command: &str, settings: &[(&str, &str)]) -> Output {
         .unwrap()
 }
 
+fn lines(output: &Output) -> Vec<String> {
+    String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect()
+}
+
 fn last_line(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+    lines(output).pop().unwrap_or_default()
 }
 
 #[test]
@@ -32,7 +36,7 @@ fn bad_settings_are_said_one_line_each_with_exit_code_64() {
     let output = june("serve", &[("PORT", "http"), ("HOST", "0.0.0.0")]);
 
     assert_eq!(output.status.code(), Some(64));
-    let lines: Vec<String> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+    let lines = lines(&output);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("june: HOST:")), "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("june: PORT:")), "{lines:?}");
@@ -42,6 +46,25 @@ fn bad_settings_are_said_one_line_each_with_exit_code_64() {
 fn settings_can_be_checked_without_starting() {
     assert_eq!(june("check-config", &[]).status.code(), Some(0));
     assert_eq!(june("check-config", &[("PORT", "http")]).status.code(), Some(64));
+}
+
+#[test]
+fn checking_the_settings_prints_problems_and_notes() {
+    let notes = [("API_KEYS", "a"), ("THINKER", "parrot"), ("REDIS_URL", "redis://localhost")];
+    let expected_notes = [
+        "june: note: THINKER: deprecated: use LLM",
+        "june: note: THINKER: parrot is deprecated: use echo",
+        "june: note: REDIS_URL: not served yet: a gateway is one machine",
+    ];
+
+    let valid = june("check-config", &notes);
+    let invalid = june("check-config", &[&notes[..], &[("PORT", "http")]].concat());
+
+    assert_eq!(valid.status.code(), Some(0));
+    assert_eq!(lines(&valid), [&expected_notes[..], &["june: the settings are valid"]].concat());
+    assert_eq!(invalid.status.code(), Some(64));
+    assert!(lines(&invalid)[0].starts_with("june: PORT: "), "{invalid:?}");
+    assert_eq!(lines(&invalid)[1..], expected_notes);
 }
 
 #[test]
@@ -180,5 +203,30 @@ async fn whatever_is_logged_no_token_is_in_it() {
     for secret in ["hush", control_token, access_token] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
+    }
+}
+
+#[actix_web::test]
+async fn a_deployment_logs_notes_and_says_that_an_echo_answers_its_end_users() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(&[
+        ("DATA_DIR", &data.path().display().to_string()),
+        ("HOST", "127.0.0.1"),
+        ("API_KEYS", "key"),
+        ("STT_SERVICE_URL", "http://stt.example"),
+    ]);
+
+    let health = soon(reqwest::get(format!("{}/health", process.url))).await.unwrap();
+    let health: Value = health.json().await.unwrap();
+
+    assert_eq!(health["status"], "degraded");
+    let parts = health["parts"].as_array().unwrap();
+    let llm = parts.iter().find(|part| part["role"] == "llm").unwrap();
+    assert_eq!((&llm["part"], &llm["provider"]), (&"thinker".into(), &"echo".into()));
+    let message = llm["message"].as_str().unwrap();
+    assert!(message.contains("no LLM is configured"), "{message}");
+    let log = process.end();
+    for warning in [message, "STT_SERVICE_URL: not served yet"] {
+        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(warning)), "{warning}: {log}");
     }
 }

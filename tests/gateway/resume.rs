@@ -1,7 +1,7 @@
 //! A session outlives its socket.
 
 use june_edge::{
-    client::ClientError,
+    client::{ClientError, SessionInfo},
     protocol::{
         ToClient,
         edge_v1::{
@@ -10,6 +10,7 @@ use june_edge::{
         },
     },
 };
+use serde_json::Value;
 
 use crate::support::{Glasses, TestGateway, soon};
 
@@ -147,6 +148,24 @@ async fn a_session_that_nobody_came_back_to_after_a_restart_is_over_when_its_gra
 
     assert!(!after.ack.resumed);
     assert_ne!(after.ack.session_id, before.ack.session_id);
+}
+
+#[actix_web::test]
+async fn a_session_that_a_token_was_renewed_for_is_kept_and_one_that_nobody_used_is_forgotten() {
+    let gateway = TestGateway::with(&[("SESSION_TTL_MS", "1")]).await;
+    let path = |session: &SessionInfo| format!("/api/sessions/{}", session.session_id);
+    let renewed = path(&gateway.session("ann").await);
+    assert_eq!(gateway.post(&format!("{renewed}/token"), &Value::Null).await.0, 200);
+    let unused = path(&gateway.session("ann").await);
+
+    soon(async {
+        while gateway.get(&unused).await.0 != 404 {
+            gateway.session("bob").await;
+        }
+    })
+    .await;
+
+    assert_eq!(gateway.get(&renewed).await.0, 200);
 }
 
 #[actix_web::test]

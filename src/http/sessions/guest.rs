@@ -41,6 +41,7 @@ pub(in crate::http) async fn invite(
     }
     let (identity, token, livekit_url) =
         app.authenticator.guest(&body.guest_name, &ids::suffix(), &record.room)?;
+    app.registry.keep(record.session_id).await?;
     Ok(web::Json(Invitation {
         session_id: record.session_id,
         room_name: record.room,

@@ -44,6 +44,7 @@ pub(in crate::http) async fn control(
     id: web::Path<String>,
 ) -> Result<web::Json<ControlToken>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.registry.keep(record.session_id).await?;
     Ok(web::Json(ControlToken::issue(&record, &app, &request)))
 }
 
@@ -55,6 +56,7 @@ pub(in crate::http) async fn renew(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.registry.keep(record.session_id).await?;
     let session = Session::of(record, &app, &request);
     match session.denied_until {
         Some(until) => Err(LivekitTokenError::Denied { until }.into()),

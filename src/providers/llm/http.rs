@@ -48,6 +48,7 @@ pub(in crate::providers) fn load_gemini(
 }
 
 /// How long a provider may take before the connection counts as lost.
+#[derive(Clone, Copy)]
 struct Timeouts {
     /// Until the response begins.
     first_event: Duration,

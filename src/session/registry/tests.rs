@@ -86,7 +86,7 @@ async fn clients_that_attach_at_the_same_time_get_one_actor() {
 
     let actors: Vec<_> = actors.into_iter().map(Result::unwrap).collect();
     assert!(actors.iter().all(|actor| *actor == actors[0]));
-    assert_eq!((registry.count(), registry.user_of_live(record.session_id)), (1, Some(john())));
+    assert_eq!((registry.count(), registry.user_of(record.session_id).await), (1, Ok(john())));
 }
 
 #[actix_web::test]

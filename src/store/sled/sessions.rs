@@ -12,7 +12,7 @@
 //!
 //! Three keys in random places cost sled ten times what the rest of creating a session does. So a new
 //! session is written with others created at that moment, under one key (`f`), and gets keys of its own
-//! (`i`, `r`, `u`) with its first change. One that never changes is forgotten after `SESSION_TTL_MS`.
+//! (`i`, `r`, `u`) with its first change. One without a change is forgotten after `SESSION_TTL_MS`.
 //!
 //! ```text
 //!   create ─▶ pending (memory) ─▶ queue ─▶ thread "session-writer": f     change ─▶ thread "store": i, r, u
@@ -425,20 +425,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_session_survives_a_reopen_and_is_forgotten_if_it_never_changes() {
+    async fn a_new_session_survives_a_reopen_and_is_forgotten_if_it_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let (used, unused) = (new_record("ann"), new_record("bob"));
+        let [started, used, unused] = ["ann", "eve", "bob"].map(new_record);
         {
             let store = SledSessions::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
-            store.create(used.clone()).await.unwrap();
-            store.create(unused.clone()).await.unwrap();
-            store.change(used.session_id, SessionChange::Started).await.unwrap();
+            for session in [&started, &used, &unused] {
+                store.create(session.clone()).await.unwrap();
+            }
+            store.change(started.session_id, SessionChange::Started).await.unwrap();
+            store.change(used.session_id, SessionChange::Used).await.unwrap();
             store.flush().await.unwrap();
         }
 
         let store = SledSessions::new(reopen(folder.path()), HOUR).unwrap();
         assert_eq!(store.get(unused.session_id).await, Ok(Some(unused.clone())));
-        assert_eq!(store.get(used.session_id).await.unwrap().unwrap().generation_base, 1);
+        assert_eq!(store.get(started.session_id).await.unwrap().unwrap().generation_base, 1);
         drop(store);
 
         while clock::unix_ms() == unused.created_ms {
@@ -446,7 +448,8 @@ mod tests {
         }
         let store = SledSessions::new(reopen(folder.path()), Duration::ZERO).unwrap();
         let left = store.newest(None, 9).await.unwrap();
-        assert_eq!(left.iter().map(|record| record.session_id).collect::<Vec<_>>(), [used.session_id]);
+        let left: Vec<SessionId> = left.iter().map(|record| record.session_id).collect();
+        assert_eq!(left, [used.session_id, started.session_id]);
     }
 
     #[tokio::test]

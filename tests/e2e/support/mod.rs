@@ -106,7 +106,7 @@ pub struct June {
 }
 
 impl June {
-    /// A gateway beside this LiveKit, on a data folder. The parrot answers.
+    /// A gateway beside this LiveKit, on a data folder. The echo model answers.
     pub async fn start(livekit: &LivekitServer, data: &Path, port: u16) -> Self {
         Self::with(livekit, data, port, &[]).await
     }
@@ -121,7 +121,7 @@ impl June {
             ("LIVEKIT_API_KEY".into(), livekit::KEY.into()),
             ("LIVEKIT_API_SECRET".into(), SECRET.into()),
             ("LIVEKIT_REJOIN_BACKOFF_MS".into(), "200".into()),
-            ("THINKER".into(), "parrot".into()),
+            ("LLM".into(), "echo".into()),
         ];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let process = launch(&all);
