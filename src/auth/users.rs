@@ -163,8 +163,8 @@ mod tests {
             (json!({"sub": "1", "email": "", "exp": exp}), "1"),
             (json!({"sub": "1", "exp": exp}), "1"),
         ] {
-            let grant = verify(&settings(), &jwt("users", &claims, Algorithm::HS256)).await.unwrap();
-            assert_eq!((grant.user.as_str(), grant.expires_at), (user, Some(exp)), "{claims}");
+            let principal = verify(&settings(), &jwt("users", &claims, Algorithm::HS256)).await.unwrap();
+            assert_eq!((principal.user.as_str(), principal.expires_at), (user, Some(exp)), "{claims}");
         }
     }
 

@@ -130,6 +130,7 @@ impl Model {
 
     // --- Effects ------------------------------------------------------------------------------
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the model knows what it is about, not every effect")]
     pub(crate) fn effect(&mut self, effect: &Effect) {
         match effect {
             Effect::Transcribe(utterance) => {

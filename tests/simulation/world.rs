@@ -73,6 +73,10 @@ pub(crate) struct World {
 }
 
 impl Drop for World {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the last steps of a run that failed, for the person who looks at it"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             for line in &self.log {
@@ -149,6 +153,7 @@ impl World {
         self.now = until;
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the world knows what reaches it, not every effect")]
     fn input(&mut self, what: &str, input: Input) {
         if self.log.len() == 60 {
             self.log.pop_front();

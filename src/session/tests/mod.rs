@@ -27,6 +27,7 @@ use crate::{
         vad::{Frame, SpeechDetector},
     },
     secret::Secret,
+    store::history::HistoryItem,
     turn::client_vad,
 };
 
@@ -914,11 +915,9 @@ fn a_transcript_of_the_clients_own_keeps_its_language() {
     assert_eq!(streams.len(), 1, "{told:?}");
     assert_eq!(streams[0]["streamType"], "transcription:de-DE");
     assert_eq!(streams[0]["data"]["transcribeLanguage"], "de-DE");
-    let saved = rig.effects.iter().find_map(|effect| match effect {
-        Effect::Save(crate::store::history::HistoryItem::Utterance { language, .. }, _) => {
-            Some(language.clone())
-        }
-        _ => None,
+    let saved = rig.effects.iter().find_map(|effect| {
+        let Effect::Save(HistoryItem::Utterance { language, .. }, _) = effect else { return None };
+        Some(language.clone())
     });
     assert_eq!(saved.as_deref(), Some("de-DE"));
 

@@ -71,6 +71,7 @@ impl Bench {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a response has a few effects; any other is a failure")]
 fn brief(effects: &[Effect]) -> Vec<String> {
     let mut brief: Vec<String> = Vec::new();
     let mut frames = 0;
