@@ -11,13 +11,13 @@ use crate::{
 /// A part of the pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// `livekit`, `vad`, `stt`, `llm`, `tts`
-    pub role: &'static str,
     /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`.
     pub part: &'static str,
+    /// `livekit`, `vad`, `stt`, `llm`, `tts`
+    pub role: &'static str,
     pub provider: String,
     pub ready: bool,
-    /// Why it is not ready, and what to do about it.
+    /// Why it is not ready, or what an operator should know, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
