@@ -18,6 +18,8 @@ const MAILBOX: usize = 2;
 /// Records what sockets report.
 struct RecordingSession {
     events: mpsc::UnboundedSender<SocketEvent>,
+    /// Told once the mailbox has its capacity.
+    started: Option<oneshot::Sender<()>>,
     /// Handles no message before this ends.
     busy_until: Option<oneshot::Receiver<()>>,
 }
@@ -27,6 +29,7 @@ impl Actor for RecordingSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        let _ = self.started.take().map(|started| started.send(()));
         if let Some(ready) = self.busy_until.take() {
             ctx.wait(ready.into_actor(self).map(|_, _, _| ()));
         }
@@ -54,17 +57,20 @@ struct Client {
 
 impl Client {
     /// A client of an idle session.
-    fn connect(is_authenticated: bool) -> Self {
-        let mut client = Self::connect_to_busy_session(is_authenticated);
+    async fn connect(is_authenticated: bool) -> Self {
+        let mut client = Self::connect_to_busy_session(is_authenticated).await;
         client.ready = None;
         client
     }
 
-    fn connect_to_busy_session(is_authenticated: bool) -> Self {
+    async fn connect_to_busy_session(is_authenticated: bool) -> Self {
         tokio::time::pause();
         let (sender, events) = mpsc::unbounded_channel();
         let (ready, busy_until) = oneshot::channel();
-        let session = RecordingSession { events: sender, busy_until: Some(busy_until) }.start();
+        let (started, has_started) = oneshot::channel();
+        let session =
+            RecordingSession { events: sender, started: Some(started), busy_until: Some(busy_until) }.start();
+        has_started.await.unwrap();
         let (send_queue, outgoing) = SendQueue::new(QUEUE_BYTES, None);
         let socket = Socket {
             handle: SocketHandle::new(1, send_queue.clone(), "http://localhost".into()),
@@ -141,7 +147,7 @@ const PING: &str = r#"{"type":"ping","t":42}"#;
 #[actix::test]
 async fn a_client_that_sends_no_connection_init_is_refused_after_five_seconds() {
     for (is_authenticated, code, close) in [(false, "MISSING_TOKEN", 4401), (true, "SESSION_ERROR", 1008)] {
-        let mut client = Client::connect(is_authenticated);
+        let mut client = Client::connect(is_authenticated).await;
         let connected_at = clock::now();
 
         assert_eq!(client.read_error().await, code);
@@ -155,7 +161,7 @@ async fn a_client_that_sends_no_connection_init_is_refused_after_five_seconds() 
 
 #[actix::test]
 async fn a_client_that_is_attached_has_no_timeout() {
-    let mut client = Client::connect(true);
+    let mut client = Client::connect(true).await;
     client.say(INIT);
     client.say(PING);
     assert!(matches!(client.read().await, Some(Frame::Text(_))));
@@ -170,7 +176,7 @@ async fn a_client_that_is_attached_has_no_timeout() {
 
 #[actix::test]
 async fn what_comes_before_connection_init_is_refused_and_the_channel_stays_open() {
-    let mut client = Client::connect(true);
+    let mut client = Client::connect(true).await;
     client.say(BUTTON);
     client.send_audio(1);
     client.say("nonsense");
@@ -183,7 +189,7 @@ async fn what_comes_before_connection_init_is_refused_and_the_channel_stays_open
 
 #[actix::test]
 async fn audio_waits_for_a_session_that_is_busy_and_none_of_it_is_lost() {
-    let mut client = Client::connect_to_busy_session(true);
+    let mut client = Client::connect_to_busy_session(true).await;
     client.say(INIT);
     let frames = 50;
     for n in 1..=frames {
@@ -204,7 +210,7 @@ async fn audio_waits_for_a_session_that_is_busy_and_none_of_it_is_lost() {
 
 #[actix::test]
 async fn a_text_message_for_a_session_that_is_busy_is_refused_and_the_next_ones_are_read() {
-    let mut client = Client::connect_to_busy_session(true);
+    let mut client = Client::connect_to_busy_session(true).await;
     client.say(INIT);
     for _ in 0..10 {
         client.say(BUTTON);
@@ -220,7 +226,7 @@ async fn a_text_message_for_a_session_that_is_busy_is_refused_and_the_next_ones_
 
 #[actix::test]
 async fn a_client_that_does_not_read_costs_no_more_than_its_queue_and_learns_why_it_was_aborted() {
-    let mut client = Client::connect(true);
+    let mut client = Client::connect(true).await;
     let frame = frame::text(&"x".repeat(1000));
     let mut queued = 0;
     while client.send_queue.send(frame.clone()).is_ok() {
@@ -236,7 +242,7 @@ async fn a_client_that_does_not_read_costs_no_more_than_its_queue_and_learns_why
 
 #[actix::test]
 async fn the_session_is_told_that_the_connection_is_over_although_its_mailbox_is_full() {
-    let mut client = Client::connect_to_busy_session(true);
+    let mut client = Client::connect_to_busy_session(true).await;
     client.say(INIT);
     for _ in 0..10 {
         client.say(BUTTON);
