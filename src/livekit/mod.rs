@@ -1,7 +1,7 @@
 //! LiveKit: API calls, tokens, webhooks, recordings (egress), and the media agent that joins rooms.
 
-pub mod agent;
-pub mod api;
-pub mod egress;
+pub(crate) mod agent;
+pub(crate) mod api;
+pub(crate) mod egress;
 pub mod token;
 pub(crate) mod webhook;

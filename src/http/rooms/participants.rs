@@ -1,4 +1,4 @@
-//! Who is in a room, asked once or followed as an event stream (seed 003).
+//! Who is in a room: once, or as an event stream (docs/PARTICIPANTS.md).
 //!
 //! ```text
 //!   retry: 2000
@@ -13,8 +13,8 @@
 //!
 //!   :
 //! ```
-//! A browser's EventSource comes back by itself with `Last-Event-ID` and goes on from there; where what
-//! it missed is gone it gets a snapshot.
+//! A browser's EventSource reconnects by itself with `Last-Event-ID` and continues from there; where the diffs that
+//! it missed are dropped, it gets a snapshot.
 
 use std::{
     pin::Pin,
