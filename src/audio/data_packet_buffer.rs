@@ -43,6 +43,7 @@ pub struct DataPacketBuffer {
 }
 
 impl DataPacketBuffer {
+    /// Queues the samples of a packet.
     pub fn push(&mut self, packet: &[u8], now: Instant) {
         let pcm = match packet {
             [] => return,

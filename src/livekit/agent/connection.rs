@@ -1,12 +1,13 @@
 //! Keeps our participant in a room: joins it, and joins again when the connection is lost.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use livekit::{
-    DisconnectReason, Room, RoomError, RoomEvent, RoomOptions,
+    DisconnectReason, Room, RoomEvent, RoomOptions,
     prelude::{Participant, RemoteParticipant},
 };
 use rand::Rng;
@@ -194,9 +195,12 @@ fn muted(participant: &RemoteParticipant, track_sid: String, muted: bool) -> Opt
     Some(roster::Event::Muted { sid: participant.sid().to_string(), track_sid, muted })
 }
 
-/// The error in one line: LiveKit's errors are nested.
-fn one_line(error: &RoomError) -> String {
-    error.to_string().lines().collect::<Vec<_>>().join(" ")
+/// The error in one line, since LiveKit's errors are nested; and without the token, which LiveKit repeats where it
+/// refuses it.
+fn one_line(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let words = text.split_whitespace().map(|word| if word.starts_with("eyJ") { "<token>" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -212,5 +216,15 @@ mod tests {
         assert_eq!(backoff(shortest, 3, 0.0), Duration::from_secs(8));
         assert_eq!(backoff(shortest, 99, 0.0), Duration::from_secs(20));
         assert_eq!(backoff(shortest, 99, 1.0), MAX_BACKOFF);
+    }
+
+    #[test]
+    fn an_error_is_logged_in_one_line_and_without_the_token() {
+        let error =
+            "signal failure: 401 Unauthorized\n  invalid token: eyJ0eXAi.eyJpc3Mi.jYYe, error: cryptographic";
+        assert_eq!(
+            one_line(&error),
+            "signal failure: 401 Unauthorized invalid token: <token> error: cryptographic"
+        );
     }
 }
