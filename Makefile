@@ -34,7 +34,7 @@ check: ## Checks formatting, lints, documentation and dependencies
 	@scripts/setup build-tools check-tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 	@$(MAKE) --no-print-directory deny
 
 deny: ## Checks the dependencies' licences, versions and sources (deny.toml)

@@ -12,9 +12,14 @@
 //! 6. [`livekit`]: tokens, API calls, the media agent. [`room`]: who is in a room, pushed to subscribers.
 //! 7. [`store`]: conversation history and session records. [`deny`]: who was removed from a room.
 //! 8. [`consumers`]: backends that receive what clients send.
-//! 9. [`client`] and [`cli`]: the other end of the wire.
+//! 9. [`cli`]: the command line. Its `june talk`, like any other client, is built on the crate `june-client`.
 //!
 //! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`rollout`], [`secret`], [`telemetry`].
+
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the readers of these pages are those who work on the gateway"
+)]
 
 pub mod audio;
 pub mod auth;
