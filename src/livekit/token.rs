@@ -33,7 +33,7 @@ pub const AGENT_TTL: Duration = Duration::from_secs(600);
 /// Lifetime of a guest's token: long enough to be passed on and used.
 pub const GUEST_TTL: Duration = Duration::from_secs(600);
 
-/// The name the microphone's track has (seed 004).
+/// The name the microphone's track has.
 pub const MICROPHONE_TRACK: &str = "mic";
 
 /// The claims of a LiveKit token that the gateway uses (livekit.io, "Access tokens").

@@ -551,3 +551,6 @@ impl StreamHandler<TtsItem> for SessionActor {
     /// One sentence is synthesized; the session goes on.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
+
+#[cfg(test)]
+mod tests;

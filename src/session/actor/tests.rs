@@ -1,0 +1,276 @@
+//! The actor in paused time, with a scripted language model and a history in memory.
+
+use std::sync::Mutex;
+
+use actix::Arbiter;
+use futures::{
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    ids::SessionId,
+    protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
+    providers::llm::Prompt,
+    session::{
+        messages::Attachment,
+        tests::{config, info},
+    },
+    store::{StoreError, history::Saved},
+    ws::send_queue::{SendQueue, SendQueueStream},
+};
+
+/// What a client may have queued, in bytes.
+const QUEUE_BYTES: usize = 16 * 1024;
+
+/// Tells the test how the session ended.
+struct Owner(Mutex<Option<oneshot::Sender<EndReason>>>);
+
+impl SessionOwner for Owner {
+    fn refuse_takeovers(&self, _: &UserId, _: Instant) {}
+
+    fn ended(&self, _: SessionId, reason: EndReason, _: &Addr<SessionActor>) {
+        if let Some(ended) = self.0.lock().unwrap().take() {
+            let _ = ended.send(reason);
+        }
+    }
+}
+
+/// Keeps lines in memory.
+#[derive(Default)]
+struct History(Mutex<Vec<Saved>>);
+
+impl HistoryStore for History {
+    fn append(&self, entry: Entry) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let mut lines = self.0.lock().unwrap();
+        let seq = lines.len() as u64 + 1;
+        lines.push(Saved { seq, entry });
+        Box::pin(async move { Ok(seq) })
+    }
+
+    fn of_user(&self, _: &UserId, _: u64, _: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        not_read()
+    }
+
+    fn of_session(
+        &self,
+        _: &UserId,
+        _: SessionId,
+        _: u64,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        not_read()
+    }
+
+    fn newest(&self, _: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+        let lines = self.0.lock().unwrap();
+        let newest = lines[lines.len().saturating_sub(limit)..].to_vec();
+        Box::pin(async move { Ok(newest) })
+    }
+}
+
+fn not_read() -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
+    panic!("a session reads the newest lines only")
+}
+
+/// Answers by script. What it is asked, and when its stream is dropped, is told to the test.
+struct Script {
+    events: Vec<LlmEvent>,
+    /// The response stays open after the events.
+    hangs: bool,
+    asked: mpsc::UnboundedSender<Prompt>,
+    dropped: mpsc::UnboundedSender<()>,
+}
+
+struct TellsWhenDropped(mpsc::UnboundedSender<()>);
+
+impl Drop for TellsWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl LanguageModel for Script {
+    fn name(&self) -> &'static str {
+        "script"
+    }
+
+    fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.asked.send(prompt).unwrap();
+        let events = stream::iter(self.events.clone().into_iter().map(Ok));
+        let guard = TellsWhenDropped(self.dropped.clone());
+        let rest: BoxStream<'static, _> =
+            if self.hangs { stream::pending().boxed() } else { stream::empty().boxed() };
+        events.chain(rest).inspect(move |_| _ = &guard).boxed()
+    }
+}
+
+/// A session and what is around it.
+struct Rig {
+    actor: Addr<SessionActor>,
+    ended: oneshot::Receiver<EndReason>,
+    asked: mpsc::UnboundedReceiver<Prompt>,
+    dropped: mpsc::UnboundedReceiver<()>,
+    history: Arc<History>,
+}
+
+impl Rig {
+    fn new(words: &[&str], hangs: bool, memory: usize) -> Self {
+        Self::with_history(words, hangs, memory, Arc::default())
+    }
+
+    fn with_history(words: &[&str], hangs: bool, memory: usize, history: Arc<History>) -> Self {
+        let (asked, was_asked) = mpsc::unbounded_channel();
+        let (dropped, was_dropped) = mpsc::unbounded_channel();
+        let events = words.iter().map(|text| LlmEvent::TextDelta((*text).to_owned())).collect();
+        let services = Services {
+            config: Arc::new(SessionConfig { memory, voice: None, livekit: false, ..config() }),
+            agents: None,
+            rooms: Rooms::new(vec![Arbiter::current()], Duration::from_secs(30), None),
+            consumers: Consumers::default(),
+            clips: Clips::default(),
+            history: history.clone(),
+            stt: None,
+            llm: Some(Arc::new(Script { events, hangs, asked, dropped })),
+            tts: None,
+        };
+        let (ended, has_ended) = oneshot::channel();
+        let owner = Arc::new(Owner(Mutex::new(Some(ended))));
+        let actor = SessionActor::new(info(), Arc::new(services), owner).start();
+        Self { actor, ended: has_ended, asked: was_asked, dropped: was_dropped, history }
+    }
+
+    async fn attach(&self) -> Client {
+        let (send_queue, outgoing) = SendQueue::new(QUEUE_BYTES, None);
+        let socket = SocketHandle::new(1, send_queue, "http://localhost".into());
+        let attachment =
+            Attachment { profile: Profile::EdgeV1, init: ConnectionInit::default(), token: None };
+        self.actor.send(Attach { socket, attachment }).await.unwrap();
+        Client { actor: self.actor.clone(), outgoing }
+    }
+}
+
+/// A client, behind its socket.
+struct Client {
+    actor: Addr<SessionActor>,
+    outgoing: SendQueueStream,
+}
+
+impl Client {
+    async fn say(&self, text: &str) {
+        let message = ClientMessage::decode(text).unwrap();
+        self.actor.send(FromSocket { id: 1, event: SocketEvent::Message(message) }).await.unwrap();
+    }
+
+    /// The next message of this type; pings and others are passed over.
+    async fn read(&mut self, kind: &str) -> Value {
+        loop {
+            let bytes = self.outgoing.next().await.expect("the connection is open");
+            if let Some(message) = text_of(&bytes)
+                && message["type"] == kind
+            {
+                return message;
+            }
+        }
+    }
+}
+
+/// The message of a text frame.
+fn text_of(frame: &[u8]) -> Option<Value> {
+    let header = if frame[1] == 126 { 4 } else { 2 };
+    (frame[0] & 0x0F == 1).then(|| serde_json::from_slice(&frame[header..]).unwrap())
+}
+
+#[actix::test]
+async fn a_session_that_no_client_attaches_to_ends_with_its_grace() {
+    tokio::time::pause();
+    let rig = Rig::new(&[], false, 0);
+    let began = clock::now();
+
+    assert_eq!(rig.ended.await, Ok(EndReason::GraceExpired));
+
+    assert_eq!((clock::now() - began).as_secs(), config().grace.as_secs());
+}
+
+#[actix::test]
+async fn a_typed_line_is_answered_in_pieces_and_told_when_it_is_saved() {
+    tokio::time::pause();
+    let mut rig = Rig::new(&["It is ", "five."], false, 0);
+    let mut client = rig.attach().await;
+
+    client.say(r#"{"type":"say","text":"What time is it?"}"#).await;
+
+    assert_eq!(rig.asked.recv().await.unwrap().messages[0].text, "What time is it?");
+    assert_eq!(client.read("answer_delta").await["text"], "It is ");
+    assert_eq!(client.read("answer_delta").await["text"], "five.");
+    assert_eq!(client.read("answer_done").await["text"], "It is five.");
+    assert_eq!(client.read("turn_saved").await["historySeq"], 2);
+    let saved: Vec<String> =
+        rig.history.0.lock().unwrap().iter().map(|line| line.entry.item.text().to_owned()).collect();
+    assert_eq!(saved, ["What time is it?", "It is five."]);
+}
+
+#[actix::test]
+async fn an_interruption_drops_the_stream_of_the_language_model() {
+    tokio::time::pause();
+    let mut rig = Rig::new(&["Once upon a time "], true, 0);
+    let mut client = rig.attach().await;
+    client.say(r#"{"type":"say","text":"Tell me a story."}"#).await;
+    client.read("answer_delta").await;
+
+    client.say(r#"{"type":"interrupt"}"#).await;
+
+    rig.dropped.recv().await.unwrap();
+    assert_eq!(client.read("answer_done").await["finish"], "interrupted");
+}
+
+#[actix::test]
+async fn a_client_that_does_not_read_is_aborted_and_its_session_waits_for_it() {
+    tokio::time::pause();
+    let rig = Rig::new(&[], false, 0);
+    let mut client = rig.attach().await;
+    for _ in 0..QUEUE_BYTES / 100 {
+        // Each is answered with an error.
+        client.say(r#"{"type":"say","text":""}"#).await;
+    }
+
+    let first = client.outgoing.next().await.unwrap();
+    assert_eq!(first[0] & 0x0F, 8, "should it read after all, the first frame is the close");
+    assert_eq!(u16::from_be_bytes([first[2], first[3]]), Close::SlowClient.code());
+    let aborted = clock::now();
+    assert_eq!(rig.ended.await, Ok(EndReason::GraceExpired), "nobody came back");
+    assert_eq!((clock::now() - aborted).as_secs(), config().grace.as_secs());
+}
+
+#[actix::test]
+async fn earlier_conversation_reaches_the_language_model_unless_memory_is_off() {
+    tokio::time::pause();
+    let history = Arc::new(History::default());
+    for (memory, remembered) in [(12, true), (0, false)] {
+        let mut rig = Rig::with_history(&["Yes."], false, memory, history.clone());
+        if history.0.lock().unwrap().is_empty() {
+            let appended = history.append(Entry {
+                user_id: info().user,
+                session_id: SessionId::from_u128(1),
+                at_ms: 1,
+                item: HistoryItem::Utterance {
+                    utterance_id: None,
+                    text: "My name is John.".into(),
+                    start_ms: 0,
+                    end_ms: 0,
+                    language: "en-US".into(),
+                },
+            });
+            appended.await.unwrap();
+        }
+        let client = rig.attach().await;
+
+        client.say(r#"{"type":"say","text":"Do you know my name?"}"#).await;
+
+        let prompt = rig.asked.recv().await.unwrap();
+        assert_eq!(prompt.messages[0].text == "My name is John.", remembered, "{memory}: {prompt:?}");
+    }
+}
