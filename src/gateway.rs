@@ -25,11 +25,9 @@ use crate::{
     },
     config::{Config, LivekitConfig},
     consumers::Consumers,
-    deny::DenyList,
+    deny::{DenyList, LivekitRooms},
     http::{self, AppState, Webhooks, server::Server},
-    livekit::{
-        agent::Agents, api::LivekitApi, egress::Egress, room_service::LivekitRooms, token::TokenIssuer,
-    },
+    livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     protocol::edge_v1::to_client::Delivery,
     providers::registry::{Availability, Providers},
     response::clip_store::Clips,

@@ -21,7 +21,7 @@ pub use providers::ProvidersConfig;
 pub use server::ServerConfig;
 pub use session::SessionConfig;
 pub use stores::StoreConfig;
-pub use telemetry::{LogConfig, TelemetryConfig};
+pub use telemetry::TelemetryConfig;
 
 /// Settings that no part of the gateway uses yet, and what it does instead.
 const NOT_SERVED_YET: [(&str, &str); 4] = [

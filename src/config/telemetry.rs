@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Reader;
+use crate::{config::Reader, telemetry::LogConfig};
 
 /// The gateway at `info`, libraries where an operator has to act. `genai` is off: it logs the error messages of
 /// providers, which can quote a key.
@@ -15,14 +15,6 @@ pub struct TelemetryConfig {
     pub log: LogConfig,
     /// Where metrics are served without a key (`METRICS_PORT`); none: at `/metrics` of the main port, with a key.
     pub metrics_bind: Option<SocketAddr>,
-}
-
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// `RUST_LOG`
-    pub filter: String,
-    /// `LOG_FORMAT=json`
-    pub json: bool,
 }
 
 impl Reader<'_> {

@@ -6,12 +6,14 @@
 //! room. An entry lasts longer than any LiveKit token.
 
 mod entries;
+mod room_service;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
 use self::entries::{Entries, Full};
+pub(crate) use self::room_service::LivekitRooms;
 use crate::{
     clock,
     ids::{GuestName, Identity, RoomName},

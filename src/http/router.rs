@@ -11,11 +11,7 @@ use actix_web::{
 
 use crate::{
     error::Code,
-    http::{
-        admin, channel, consumers,
-        error::{self, ApiError},
-        health, mentra, pages, rooms, sessions,
-    },
+    http::{admin, channel, consumers, error, error::ApiError, health, mentra, pages, rooms, sessions},
 };
 
 /// The largest body of a REST request, in bytes.

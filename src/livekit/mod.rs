@@ -3,6 +3,5 @@
 pub mod agent;
 pub mod api;
 pub mod egress;
-pub(crate) mod room_service;
 pub mod token;
 pub(crate) mod webhook;

@@ -258,27 +258,27 @@ mod tests {
     }
 
     /// Runs it to the end by its own deadlines; gives all effects and how long it took.
-    fn play(playout: &mut StreamPlayback, start: Instant) -> (Vec<PlaybackEvent>, Duration) {
+    fn play(playback: &mut StreamPlayback, start: Instant) -> (Vec<PlaybackEvent>, Duration) {
         let mut now = start;
-        let mut effects = playout.poll(now);
-        while let Some(deadline) = playout.deadline() {
+        let mut effects = playback.poll(now);
+        while let Some(deadline) = playback.deadline() {
             now = now.max(deadline);
-            effects.extend(playout.poll(now));
+            effects.extend(playback.poll(now));
         }
         (effects, now - start)
     }
 
     #[test]
     fn the_first_sound_leaves_at_once_and_the_rest_at_the_pace_of_playing() {
-        let mut playout = StreamPlayback::new(RATE);
-        playout.push(&second_of_sound());
-        playout.complete();
+        let mut playback = StreamPlayback::new(RATE);
+        playback.push(&second_of_sound());
+        playback.complete();
         let start = clock::now();
 
-        let first = playout.poll(start);
+        let first = playback.poll(start);
         assert_eq!(frames(&first), 20, "the lead of 400 ms is sent in one go");
 
-        let (rest, took) = play(&mut playout, start);
+        let (rest, took) = play(&mut playback, start);
         assert_eq!(frames(&rest), 30);
         assert_eq!(rest.last(), Some(&PlaybackEvent::Finished));
         assert_eq!(took, ms(1000));
@@ -286,11 +286,11 @@ mod tests {
 
     #[test]
     fn every_frame_carries_twenty_milliseconds_and_the_last_one_the_end() {
-        let mut playout = StreamPlayback::new(RATE);
-        playout.push(&second_of_sound()[..1000]);
-        playout.complete();
+        let mut playback = StreamPlayback::new(RATE);
+        playback.push(&second_of_sound()[..1000]);
+        playback.complete();
 
-        let (effects, _) = play(&mut playout, clock::now());
+        let (effects, _) = play(&mut playback, clock::now());
 
         let sizes: Vec<_> = effects
             .iter()
@@ -304,15 +304,15 @@ mod tests {
 
     #[test]
     fn a_synthesis_that_is_slower_than_the_playing_makes_a_pause_and_no_rush_afterwards() {
-        let mut playout = StreamPlayback::new(RATE);
-        playout.push(&second_of_sound()[..3200]);
+        let mut playback = StreamPlayback::new(RATE);
+        playback.push(&second_of_sound()[..3200]);
         let start = clock::now();
-        assert_eq!(frames(&playout.poll(start)), 10);
-        assert_eq!(frames(&playout.poll(start + ms(900))), 0);
+        assert_eq!(frames(&playback.poll(start)), 10);
+        assert_eq!(frames(&playback.poll(start + ms(900))), 0);
 
-        playout.push(&second_of_sound());
+        playback.push(&second_of_sound());
         assert_eq!(
-            frames(&playout.poll(start + ms(1000))),
+            frames(&playback.poll(start + ms(1000))),
             20,
             "the lead counts from the moment sound is back"
         );
@@ -320,37 +320,37 @@ mod tests {
 
     #[test]
     fn what_was_heard_follows_the_clock_until_the_client_says_better() {
-        let mut playout = StreamPlayback::new(RATE);
-        playout.begin_sentence("One two three four.".into());
-        playout.push(&second_of_sound());
-        playout.begin_sentence("Five six.".into());
-        playout.push(&second_of_sound());
+        let mut playback = StreamPlayback::new(RATE);
+        playback.begin_sentence("One two three four.".into());
+        playback.push(&second_of_sound());
+        playback.begin_sentence("Five six.".into());
+        playback.push(&second_of_sound());
         let start = clock::now();
-        playout.poll(start);
-        playout.poll(start + ms(300));
-        playout.poll(start + ms(600));
+        playback.poll(start);
+        playback.poll(start + ms(300));
+        playback.poll(start + ms(600));
 
-        assert_eq!(playout.heard_text(start + ms(500)), "One two");
+        assert_eq!(playback.heard_text(start + ms(500)), "One two");
 
-        playout.reported(250);
-        assert_eq!(playout.heard_text(start + ms(500)), "One");
-        assert_eq!(playout.heard_ms(start + ms(500)), 250);
+        playback.reported(250);
+        assert_eq!(playback.heard_text(start + ms(500)), "One");
+        assert_eq!(playback.heard_ms(start + ms(500)), 250);
     }
 
     #[test]
     fn a_client_that_comes_back_goes_on_from_what_it_had_played() {
-        let mut playout = StreamPlayback::new(RATE);
-        playout.push(&second_of_sound());
-        playout.complete();
+        let mut playback = StreamPlayback::new(RATE);
+        playback.push(&second_of_sound());
+        playback.complete();
         let start = clock::now();
-        playout.poll(start);
-        playout.reported(100);
-        playout.pause(start + ms(300));
-        assert_eq!(playout.deadline(), None);
-        assert_eq!(playout.poll(start + ms(5_000)), []);
+        playback.poll(start);
+        playback.reported(100);
+        playback.pause(start + ms(300));
+        assert_eq!(playback.deadline(), None);
+        assert_eq!(playback.poll(start + ms(5_000)), []);
 
-        playout.resume(start + ms(9_000));
-        let effects = playout.poll(start + ms(9_000));
+        playback.resume(start + ms(9_000));
+        let effects = playback.poll(start + ms(9_000));
         assert!(matches!(&effects[0], PlaybackEvent::Frame { position: 1600, .. }), "{:?}", effects[0]);
     }
 
@@ -361,26 +361,26 @@ mod tests {
         fn the_client_gets_every_sample(
             runs in proptest::collection::vec((0..4000usize, 0..700u64, any::<bool>()), 1..12),
         ) {
-            let mut playout = StreamPlayback::new(RATE);
+            let mut playback = StreamPlayback::new(RATE);
             let mut now = clock::now();
             let mut sound: Vec<i16> = Vec::new();
             let mut effects = Vec::new();
             for (length, wait_ms, away) in runs {
                 let run: Vec<i16> = (0..length).map(|i| (sound.len() + i) as i16).collect();
                 sound.extend(&run);
-                playout.push(&run);
-                effects.extend(playout.poll(now));
+                playback.push(&run);
+                effects.extend(playback.poll(now));
                 if away {
-                    playout.pause(now);
+                    playback.pause(now);
                 }
                 now += ms(wait_ms);
-                effects.extend(playout.poll(now));
+                effects.extend(playback.poll(now));
                 if away {
-                    playout.resume(now);
+                    playback.resume(now);
                 }
             }
-            playout.complete();
-            effects.extend(play(&mut playout, now).0);
+            playback.complete();
+            effects.extend(play(&mut playback, now).0);
 
             let mut got: Vec<i16> = Vec::new();
             let mut ends = 0;

@@ -4,7 +4,14 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::config::LogConfig;
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `RUST_LOG`
+    pub filter: String,
+    /// `LOG_FORMAT=json`
+    pub json: bool,
+}
 
 /// Starts logging; a second call in a process changes nothing.
 pub fn start_logs(log: &LogConfig) -> Result<(), String> {

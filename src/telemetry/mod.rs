@@ -3,5 +3,5 @@
 mod logs;
 mod metrics;
 
-pub use self::logs::start_logs;
+pub use self::logs::{LogConfig, start_logs};
 pub(crate) use self::metrics::*;

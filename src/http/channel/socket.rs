@@ -14,7 +14,8 @@ use futures::{FutureExt, future::LocalBoxFuture};
 use crate::{
     auth::{Principal, admission::Admission},
     clock,
-    error::{ApiError, Close, Code},
+    error::{Close, Code},
+    http::error::ApiError,
     protocol::{
         ClientMessage, DecodeError, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit},

@@ -18,7 +18,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     consumers::{ConsumerId, Consumers, QUEUE_BYTES},
-    error::{ApiError, Close, Code},
+    error::{Close, Code},
+    http::error::ApiError,
     ids::{SessionId, UserId},
     protocol::{MAX_TEXT_BYTES, Profile},
     session::{

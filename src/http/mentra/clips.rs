@@ -9,10 +9,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use crate::{
-    error::{ApiError, Code},
-    http::AppState,
-};
+use crate::{error::Code, http::AppState, http::error::ApiError};
 
 /// `GET /clips/{clip}.wav`
 pub async fn fetch(
