@@ -45,7 +45,7 @@ fn answer(prompt: &Prompt) -> String {
         false => format!("{}.", text.trim_end_matches([',', ';', ':', '-'])),
     };
     match answered_before {
-        false => format!("Hello. I am an echo: no language model is configured here. You said: {text}"),
+        false => format!("Hello. This is the echo model: no language model is configured. You said: {text}"),
         true => format!("You said: {text}"),
     }
 }
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(pieces[0], "Hello. ");
         assert_eq!(
             pieces.concat(),
-            "Hello. I am an echo: no language model is configured here. You said: Go forward."
+            "Hello. This is the echo model: no language model is configured. You said: Go forward."
         );
     }
 
