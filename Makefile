@@ -17,6 +17,7 @@ run: ## Starts LiveKit and the gateway, plays a recorded question, and stays up 
 test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
 	@scripts/setup build-tools models smollm2 livekit web e2e
 	$(where) && cargo test --locked --workspace --lib
+	cargo test --locked --workspace --doc
 	$(where) && cargo test --locked --test gateway --test simulation
 	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
