@@ -119,7 +119,8 @@ pub(crate) mod tests {
         assert_eq!(rows.len(), 21);
     }
 
-    /// The room encodes its own types; clients decode those of `june-protocol`.
+    /// The room has its own `Participant`, with LiveKit's count of changes, and its own `Diff` of them; clients
+    /// decode those of `june-protocol`.
     #[test]
     fn a_roster_is_encoded_as_clients_decode_it() {
         use june_protocol::participants::{Diff, Participant};

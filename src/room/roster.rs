@@ -24,6 +24,8 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use june_protocol::participants::{Leave, LeaveReason, Track, Tracks};
+
 use crate::ids::Identity;
 
 /// How old an event must be before a list may contradict it. LiveKit stores what it lists and sends webhooks
@@ -55,40 +57,6 @@ pub struct Participant {
     /// LiveKit's count of changes of this participant: the higher, the newer.
     #[serde(skip)]
     pub version: u32,
-}
-
-/// A published track.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Track {
-    /// LiveKit's id of the track.
-    pub sid: String,
-    /// Its name, for example `mic`.
-    pub name: String,
-    /// `microphone`, `camera` and so on.
-    pub source: String,
-    pub muted: bool,
-}
-
-/// Why a participant left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaveReason {
-    /// They left themselves, or LiveKit gives no reason.
-    Left,
-    /// They joined again elsewhere.
-    DuplicateIdentity,
-    /// They were removed.
-    Removed,
-    /// Their connection broke and was not restored.
-    ConnectionLost,
-    /// Their join did not complete.
-    Aborted,
-    /// The room ended, or was deleted.
-    RoomFinished,
-    /// The LiveKit server stopped, or migrated them to another one.
-    ServerShutdown,
-    /// No event arrived, but LiveKit's list lacks them.
-    Missed,
 }
 
 /// A change of a room, or a hint of one.
@@ -138,22 +106,6 @@ pub enum Event {
         /// As in [`Event::Joined`].
         room_sid: String,
     },
-}
-
-/// A participant who left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Leave {
-    pub sid: String,
-    pub identity: Identity,
-    pub reason: LeaveReason,
-}
-
-/// All tracks of a participant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Tracks {
-    pub sid: String,
-    pub identity: Identity,
-    pub tracks: Vec<Track>,
 }
 
 /// What changed from one version to the next.
