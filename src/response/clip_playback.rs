@@ -205,6 +205,16 @@ mod tests {
         vec![of; RATE as usize]
     }
 
+    /// An answer of one sentence that takes a second, as its only clip starts.
+    fn playing(sentence: &str, now: Instant) -> ClipPlayback {
+        let mut clips = ClipPlayback::new(RATE);
+        clips.begin_sentence(sentence.into());
+        clips.push(&second(1));
+        clips.complete();
+        clips.poll(now);
+        clips
+    }
+
     fn clip(effect: Option<PlaybackEvent>) -> (u32, usize) {
         match effect {
             Some(PlaybackEvent::Clip { number: clip, samples }) => (clip, samples.len()),
@@ -241,11 +251,7 @@ mod tests {
     #[test]
     fn a_client_that_never_says_that_it_played_a_clip_is_believed_after_a_while() {
         let now = clock::now();
-        let mut clips = ClipPlayback::new(RATE);
-        clips.begin_sentence("One.".into());
-        clips.push(&second(1));
-        clips.complete();
-        clips.poll(now);
+        let mut clips = playing("One.", now);
 
         let deadline = clips.deadline().unwrap();
         assert_eq!(deadline, now + Duration::from_secs(1) + PLAY_TIMEOUT);
@@ -255,11 +261,7 @@ mod tests {
     #[test]
     fn what_was_cut_is_heard_as_far_as_the_clock_says() {
         let now = clock::now();
-        let mut clips = ClipPlayback::new(RATE);
-        clips.begin_sentence("Four words in here.".into());
-        clips.push(&second(1));
-        clips.complete();
-        clips.poll(now);
+        let clips = playing("Four words in here.", now);
 
         let half = now + Duration::from_millis(500);
         assert_eq!((clips.heard_ms(half), clips.heard_text(half).as_str()), (500, "Four words"));
@@ -268,11 +270,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_is_played_what_it_had_not_heard() {
         let now = clock::now();
-        let mut clips = ClipPlayback::new(RATE);
-        clips.begin_sentence("One.".into());
-        clips.push(&second(1));
-        clips.complete();
-        clips.poll(now);
+        let mut clips = playing("One.", now);
 
         clips.pause(now + Duration::from_millis(400));
         assert_eq!((clips.deadline(), clips.poll(now)), (None, None));
