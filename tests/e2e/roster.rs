@@ -40,7 +40,7 @@ async fn every_view_of_a_busy_room_ends_as_livekits_own_list() {
     let mut ann = june.glasses("ann").await;
     ann.agent().await;
     let room = ann.session.room_name.to_string();
-    let token = |identity: &str| livekit.token(&room, identity);
+    let token = |identity: &str| livekit.publisher_token(&room, identity);
     let own = Watcher::on_channel(ann, r#"{"type":"subscribe:participants"}"#.into()).await;
     let guests = Watcher::on_channel(june.glasses("eve").await, subscribe(&room, &token("eve"))).await;
     let stream = Watcher::on_stream(&june, &room, &token("eve")).await;
@@ -72,7 +72,7 @@ async fn what_happened_while_the_gateway_was_down_is_known_when_it_is_back() {
     let mut june = June::start(&livekit, data.path(), port).await;
     let ann = june.glasses("ann").await;
     let (session, room) = (ann.session.clone(), ann.session.room_name.to_string());
-    let token = |identity: &str| livekit.token(&room, identity);
+    let token = |identity: &str| livekit.publisher_token(&room, identity);
     let before = Watcher::on_channel(ann, r#"{"type":"subscribe:participants"}"#.into()).await;
     let stream = Watcher::on_stream(&june, &room, &token("eve")).await;
     let bob = Publisher::join(&livekit.url(), &token("bob"), "mic").await;
@@ -110,7 +110,7 @@ async fn where_no_webhook_ever_arrives_lists_alone_keep_the_roster_right() {
     let june = June::with(&livekit, data.path(), free_port(), &settings).await;
     let stream = Watcher::on_stream(&june, "room-a", &livekit.token("room-a", "eve")).await;
 
-    let bob = Publisher::join(&livekit.url(), &livekit.token("room-a", "bob"), "mic").await;
+    let bob = Publisher::join(&livekit.url(), &livekit.publisher_token("room-a", "bob"), "mic").await;
     agree(&livekit, "room-a", &["bob"], &[&stream]).await;
     bob.leave().await;
     agree(&livekit, "room-a", &[], &[&stream]).await;

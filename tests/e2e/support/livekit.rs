@@ -76,9 +76,23 @@ impl LivekitServer {
         until(async || reqwest::get(&url).await.ok()).await;
     }
 
-    /// A token that joins a room, publishes and hears.
+    /// A token to join a room, publish and subscribe.
     pub fn token(&self, room: &str, identity: &str) -> String {
-        let grants = VideoGrants { room_join: true, room: room.into(), ..VideoGrants::default() };
+        self.sign(room, identity, true)
+    }
+
+    /// A token to join a room and publish, as the gateway issues them.
+    ///
+    /// Where a participant subscribes, LiveKit asks their SDK for offers at any time, and an SDK that disconnects
+    /// while one is unanswered loses its leave request: LiveKit keeps the participant for 20 s more, and then says
+    /// that the connection was lost.
+    pub fn publisher_token(&self, room: &str, identity: &str) -> String {
+        self.sign(room, identity, false)
+    }
+
+    fn sign(&self, room: &str, identity: &str, can_subscribe: bool) -> String {
+        let grants =
+            VideoGrants { room_join: true, room: room.into(), can_subscribe, ..VideoGrants::default() };
         AccessToken::with_api_key(KEY, self.secret)
             .with_identity(identity)
             .with_grants(grants)
