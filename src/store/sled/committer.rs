@@ -172,3 +172,29 @@ fn open(shared: &Shared) -> Result<Database, DiskError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sled::Disk;
+
+    #[test]
+    fn a_write_to_a_database_that_was_opened_again_since_is_not_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let (epoch, ()) = disk.shared.write(|_| Ok(())).unwrap();
+        let acknowledged = |epoch| {
+            let (done, outcome) = std::sync::mpsc::channel();
+            let acknowledge: Acknowledge = Box::new(move |synced| done.send(synced).unwrap());
+            commit(&disk.shared, &mut vec![Commit { epoch, writes: 1, acknowledge }]);
+            outcome.recv().unwrap()
+        };
+        assert_eq!(acknowledged(epoch), Ok(()));
+
+        reopen(&disk.shared).unwrap();
+
+        assert!(matches!(acknowledged(epoch), Err(StoreError::Unavailable { .. })));
+        let (epoch, ()) = disk.shared.write(|_| Ok(())).unwrap();
+        assert_eq!(acknowledged(epoch), Ok(()));
+    }
+}

@@ -84,6 +84,11 @@ impl Database {
     /// Opens or creates the database of a folder. What was lost of it is counted and logged.
     pub(super) fn open(folder: &Path, progress: Arc<Progress>) -> Result<Self, DiskError> {
         let database = Self::open_files(folder, progress)?;
+        // sled does not make the names of the files that it creates durable.
+        for folder in [folder, &folder.join("sled")] {
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| DiskError::unwritable(folder, &error))?;
+        }
         database.settle_counts(folder)?;
         Ok(database)
     }

@@ -384,6 +384,40 @@ pub(crate) mod tests {
         assert_eq!(read.unwrap().unwrap(), "v");
     }
 
+    #[test]
+    fn a_snapshot_that_was_not_completed_does_not_keep_the_database_from_opening() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Disk::open(folder.path()).unwrap());
+        drop(reopen(folder.path()));
+        std::fs::write(folder.path().join("sled/snap.FFFFFFFFFFFFFFFF.generating"), "half").unwrap();
+
+        reopen(folder.path());
+    }
+
+    #[tokio::test]
+    async fn while_the_disk_fails_writes_are_refused_and_reads_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        disk.write_durable(|database| Ok(database.tree("t")?.insert("k", "v")?)).await.unwrap();
+        // A folder in the place of the file that the committer tries to write.
+        let in_the_way = folder.path().join(".probe");
+        std::fs::create_dir(&in_the_way).unwrap();
+        disk.health().failed("the disk is full");
+
+        for refused in [disk.write(|_| Ok(())).await, disk.write_durable(|_| Ok(())).await, disk.sync().await]
+        {
+            assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+        }
+
+        let read = disk.read(|database| Ok(database.tree("t")?.get("k")?)).await;
+        assert_eq!(read.unwrap().unwrap(), "v");
+        std::fs::remove_dir(in_the_way).unwrap();
+        while disk.health().failure().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(disk.write_durable(|_| Ok(())).await, Ok(()));
+    }
+
     #[tokio::test]
     async fn operations_run_in_the_order_of_the_calls_whether_or_not_somebody_waits() {
         let folder = tempfile::tempdir().unwrap();
