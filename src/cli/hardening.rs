@@ -5,8 +5,8 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit, umask},
 };
 
-/// Files that the process creates are for its user alone, and its memory (keys, tokens, transcripts) is not written to core
-/// files. Gives what could not be done.
+/// Files that the process creates are for its user alone, and its memory (keys, tokens, transcripts) is not
+/// written to core files. Gives what could not be done.
 pub(super) fn harden() -> Vec<String> {
     umask(Mode::RWXG | Mode::RWXO);
     let mut problems = Vec::new();

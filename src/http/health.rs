@@ -17,8 +17,8 @@ use crate::{
     telemetry::{self, memory::Memory},
 };
 
-/// The share of its memory limit, in percent, beyond which a gateway takes no new clients: the system ends a process that
-/// reaches it.
+/// The share of its memory limit, in percent, beyond which a gateway takes no new clients: the system ends a
+/// process that reaches it.
 const MAX_MEMORY_PERCENT: u64 = 95;
 
 /// A part of the pipeline.

@@ -1,8 +1,9 @@
 //! The files that `scripts/setup` installs, and that they are what it installed.
 //!
-//! A damaged model gives wrong results and no error; a damaged ONNX Runtime ends the process by SIGBUS or SIGSEGV as
-//! soon as it is loaded. So every file is compared with its SHA-256 before it is used. What was compared is remembered by
-//! path, size and time of change, in this process and in a file, so that a start does not read 136 MB.
+//! A damaged model gives wrong results and no error; a damaged ONNX Runtime ends the process by SIGBUS or
+//! SIGSEGV as soon as it is loaded. So every file is compared with its SHA-256 before it is used. What was
+//! compared is remembered by path, size and time of change, in this process and in a file, so that a start does
+//! not read 136 MB.
 
 mod elf;
 

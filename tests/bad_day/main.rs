@@ -1,7 +1,7 @@
 //! The `june` binary on bad days: what the environment does to it, and what an operator and a client see of that.
 //!
-//! Every test starts a gateway of its own ([`support::June`]) without models and without LiveKit; the echo model answers
-//! typed lines. Disks of a chosen size are [`support::SmallDisk`]s.
+//! Every test starts a gateway of its own ([`support::June`]) without models and without LiveKit; the echo
+//! model answers typed lines. Disks of a chosen size are [`support::SmallDisk`]s.
 
 #![allow(
     clippy::unwrap_used,

@@ -22,6 +22,7 @@ mod panics;
 mod pending_sessions;
 mod permissions;
 mod secret;
+mod session_records;
 mod sessions;
 mod unsynced_sessions;
 pub(crate) mod verify;

@@ -1,8 +1,8 @@
 //! Secrets that the gateway makes for itself on its first start, and keeps: one file each, in `DATA_DIR/secrets`, for
 //! its user alone.
 //!
-//! Earlier versions kept them in the database, whose files are copied into backups and read by tools. One that is found there is
-//! moved.
+//! Earlier versions kept them in the database, whose files are copied into backups and read by tools. One that
+//! is found there is moved.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use crate::store::sled::{Disk, DiskError, permissions, sessions::RECORDS};
+use crate::store::sled::{Disk, DiskError, permissions, session_records::RECORDS};
 
 /// The secret of this name; `make` makes it if there is none yet. Blocks until it is durable: for use at
 /// startup.

@@ -21,7 +21,7 @@ use crate::{
             deny_list,
             history::{LINES, OF_SESSION, line_key, seq_of},
             panics::caught,
-            permissions, sessions,
+            permissions, session_records,
         },
     },
 };
@@ -115,7 +115,7 @@ pub(crate) fn verify(folder: &Path) -> Result<Findings, DiskError> {
     });
     findings.walk("lines of sessions", |findings| findings.walk_sessions_lines(&database));
     findings.walk("session records", |findings| {
-        for item in &database.tree(sessions::RECORDS)? {
+        for item in &database.tree(session_records::RECORDS)? {
             let (key, value) = item?;
             match key.first() {
                 Some(b'i') => {
@@ -160,7 +160,7 @@ impl Findings {
 
     /// A session's list has the places of its lines in the history of its user, whom the record names.
     fn walk_sessions_lines(&mut self, database: &Database) -> Result<(), StoreError> {
-        let (lines, records) = (database.tree(LINES)?, database.tree(sessions::RECORDS)?);
+        let (lines, records) = (database.tree(LINES)?, database.tree(session_records::RECORDS)?);
         let mut owner: Option<(Vec<u8>, Option<UserId>)> = None;
         for key in database.tree(OF_SESSION)?.iter().keys() {
             let key = key?;
