@@ -31,3 +31,15 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message_in_one_line() {
+        assert_eq!(caught(|| 7), Ok(7));
+        assert_eq!(caught(|| -> u8 { panic!("two\n  lines: {}", 2) }), Err("two lines: 2".into()));
+        assert_eq!(caught(|| -> u8 { panic!("a word") }), Err("a word".into()));
+    }
+}
