@@ -19,6 +19,7 @@ test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
 	$(where) && cargo test --locked --workspace --lib
 	cargo test --locked --workspace --doc
 	$(where) && cargo test --locked --test gateway --test simulation
+	$(where) && cargo test --locked --test bad_day
 	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
 	$(where) && cargo test --locked --test conformance

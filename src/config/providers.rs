@@ -43,6 +43,8 @@ impl Reader<'_> {
         ProvidersConfig {
             registry: ProviderConfig {
                 models,
+                checksums: self.choice("MODEL_CHECKSUMS", &[("on", true), ("off", false)]).unwrap_or(true),
+                checked_models: None,
                 stt: self.provider("STT", &STT),
                 stt_workers: self.workers("STT_WORKERS", cores.min(4)),
                 llm: self.llm(),

@@ -181,7 +181,7 @@ pub(crate) mod tests {
 
     /// A deny list in a new database in this folder.
     pub(crate) fn deny_list(folder: &Path) -> DenyList {
-        let store = SledDenyList::new(Disk::open(folder).unwrap()).unwrap();
+        let store = SledDenyList::new(Disk::open(folder).unwrap());
         futures::executor::block_on(DenyList::open(Arc::new(store), TTL)).unwrap()
     }
 
@@ -191,11 +191,11 @@ pub(crate) mod tests {
         let bob = entry("guest:bob-abc123", 0);
         let until = deny_list(folder.path()).deny(&bob.room, &bob.identity).await.unwrap();
         {
-            let store = SledDenyList::new(reopen(folder.path())).unwrap();
+            let store = SledDenyList::new(reopen(folder.path()));
             store.put(entry("ann", clock::unix_ms() - 1)).await.unwrap();
         }
 
-        let store = Arc::new(SledDenyList::new(reopen(folder.path())).unwrap());
+        let store = Arc::new(SledDenyList::new(reopen(folder.path())));
         let deny = DenyList::open(store.clone(), TTL).await.unwrap();
 
         assert_eq!(deny.until(&bob.room, &bob.identity), Some(until));
@@ -206,7 +206,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn entries_that_ended_are_deleted_from_the_store_when_another_is_added() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap());
+        let store = Arc::new(SledDenyList::new(Disk::open(folder.path()).unwrap()));
         let deny = DenyList::open(store.clone(), Duration::ZERO).await.unwrap();
         let [ann, bob] = ["ann", "bob"].map(|who| entry(who, 0));
         let until = deny.deny(&ann.room, &ann.identity).await.unwrap();

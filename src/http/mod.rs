@@ -18,6 +18,7 @@ mod store_errors;
 
 pub use self::health::Part;
 pub(crate) use self::{
+    health::Health,
     rooms::webhook::Webhooks,
     router::{metrics_routes, routes},
     state::AppState,

@@ -32,7 +32,10 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(at("/api/sessions/{id}/guest-token", [post(sessions::guest::invite)]))
         .service(at("/api/sessions/{id}/participants", [get(sessions::participants)]))
         .service(at("/api/sessions/{id}/participants/{identity}", [delete(sessions::removal::remove)]))
-        .service(at("/api/sessions/{id}/history", [get(sessions::history::of_session)]))
+        .service(at(
+            "/api/sessions/{id}/history",
+            [get(sessions::history::of_session), delete(sessions::history::delete)],
+        ))
         // Rooms
         .service(at("/api/livekit/participants", [get(rooms::participants::list)]))
         .service(at("/api/livekit/participants/stream", [get(rooms::stream::open)]))

@@ -15,7 +15,7 @@ use crate::{
     auth::{Authenticator, admission::Admission, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
-    http::{Part, Webhooks, error::ApiError},
+    http::{Health, Webhooks, error::ApiError},
     livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
@@ -41,8 +41,7 @@ pub(crate) struct AppState {
     pub webhooks: Option<Webhooks>,
     /// The gateway's address for clients; none if it is taken from each request.
     pub public_url: Option<String>,
-    /// For `/health`.
-    pub parts: Vec<Part>,
+    pub health: Health,
     pub metrics: PrometheusHandle,
     /// The gateway is shutting down and accepts no new clients.
     pub draining: AtomicBool,

@@ -1,8 +1,13 @@
 //! Failures of stores, the session registry and the deny list, as clients see them.
 
+use std::time::Duration;
+
 use crate::{
     deny::DenyError, error::Code, http::error::ApiError, session::registry::RegistryError, store::StoreError,
 };
+
+/// When to try again what a failing disk refused: the store looks at the disk at least this often.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -10,6 +15,11 @@ impl From<StoreError> for ApiError {
             StoreError::Full | StoreError::Closed => {
                 tracing::warn!(%error, "request refused");
                 Self::new(Code::Overloaded, "the gateway cannot store this now; try again")
+            }
+            // Logged where the disk failed.
+            StoreError::Unavailable { .. } => {
+                Self::new(Code::Overloaded, "the gateway cannot store this now; try again")
+                    .after(UNAVAILABLE_RETRY)
             }
             StoreError::Failed(_) => Self::internal(error),
         }

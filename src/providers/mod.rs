@@ -12,6 +12,8 @@
 mod config;
 pub mod inference;
 pub mod llm;
+mod model_files;
+pub(crate) mod recorded;
 pub mod registry;
 pub mod stt;
 #[cfg(test)]

@@ -414,6 +414,7 @@ fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {
         created_ms: clock::unix_ms(),
         generation_base: 0,
         ended: None,
+        ended_ms: None,
         livekit_room: None,
     }
 }

@@ -36,6 +36,17 @@ pub(crate) const ROSTER_LISTS: &str = "june_roster_lists_total";
 pub(crate) const TURNED_AWAY: &str = "june_turned_away_total";
 pub(crate) const WEBHOOKS: &str = "june_webhooks_total";
 pub(crate) const KEY_SETS: &str = "june_key_sets_total";
+pub(crate) const STORE_ERRORS: &str = "june_store_errors_total";
+pub(crate) const STORE_READY: &str = "june_store_ready";
+pub(crate) const STORE_FREE_BYTES: &str = "june_store_free_bytes";
+pub(crate) const STORE_LAST_FSYNC: &str = "june_store_last_fsync_timestamp_seconds";
+pub(crate) const STORE_REOPENS: &str = "june_store_reopens_total";
+pub(crate) const STORE_LOST_WRITES: &str = "june_store_lost_writes_total";
+pub(crate) const PARTS_READY: &str = "june_part_ready";
+pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
+pub(crate) const CALLS_FAILED: &str = "june_calls_failed_total";
+pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
+pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -98,6 +109,26 @@ const METRICS: &[Metric] = &[
     counter(TURNED_AWAY, "Removals of participants who came back although they had been removed."),
     counter(WEBHOOKS, "Webhooks of LiveKit, by what became of them; a code is a refusal.")
         .by("outcome", &["taken", "ignored", "duplicate", "INVALID_TOKEN", "OVERLOADED"]),
+    counter(STORE_ERRORS, "Writes, syncs and attempts to open the database that failed."),
+    gauge(STORE_READY, "1 if the store takes writes, else 0."),
+    gauge(STORE_FREE_BYTES, "Free space of DATA_DIR."),
+    gauge(STORE_LAST_FSYNC, "When the last fsync of the store succeeded, in seconds since the Unix epoch."),
+    counter(STORE_REOPENS, "Times that the database was opened again after the disk had failed."),
+    counter(
+        STORE_LOST_WRITES,
+        "Acknowledged writes that were missing when the database was opened, at most.",
+    ),
+    gauge(PARTS_READY, "1 if a part is ready, else 0, as /health reports it.")
+        .by("role", &["livekit", "vad", "stt", "llm", "tts", "store", "memory"]),
+    counter(CALLS_SUCCEEDED, "Calls of LiveKit and of providers that succeeded.")
+        .by("role", &["livekit", "stt", "llm", "tts"]),
+    counter(CALLS_FAILED, "Calls of LiveKit and of providers that failed.")
+        .by("role", &["livekit", "stt", "llm", "tts"]),
+    gauge(MEMORY_RESIDENT, "Memory of the process that is resident."),
+    gauge(
+        MEMORY_LIMIT,
+        "Memory that the process may use: its control group's limit, or the machine's memory.",
+    ),
     counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
 ];
 

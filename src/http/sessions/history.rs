@@ -34,6 +34,27 @@ pub(in crate::http) struct History {
     next_after: Option<u64>,
 }
 
+/// What was deleted.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct DeletedHistory {
+    session_id: SessionId,
+    /// How many lines.
+    deleted: u64,
+}
+
+/// `DELETE /api/sessions/{id}/history`, also of a session that has ended. Durable when it is answered.
+pub(in crate::http) async fn delete(
+    app: web::Data<AppState>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<DeletedHistory>, ApiError> {
+    let record = app.registry.get_any(parse_id(&id)?).await?;
+    caller.may_use(&record)?;
+    let deleted = app.history.delete_session(&record.user_id, record.session_id).await?;
+    tracing::info!(session.id = %record.session_id, lines = deleted, "history of a session deleted");
+    Ok(web::Json(DeletedHistory { session_id: record.session_id, deleted }))
+}
+
 /// `GET /api/sessions/{id}/history`, also of a session that has ended.
 pub(in crate::http) async fn of_session(
     app: web::Data<AppState>,

@@ -65,6 +65,10 @@ impl HistoryStore for History {
         not_read()
     }
 
+    fn delete_session(&self, _: &UserId, _: SessionId) -> BoxFuture<'static, Result<u64, StoreError>> {
+        Box::pin(async { unreachable!("sessions do not delete their history") })
+    }
+
     fn newest(&self, _: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
         let lines = self.0.lock().unwrap();
         let newest = lines[lines.len().saturating_sub(limit)..].to_vec();

@@ -25,7 +25,7 @@ fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
         rooms,
         consumers: Consumers::default(),
         clips: Clips::default(),
-        history: Arc::new(SledHistory::new(Disk::open(&folder.join("history")).unwrap()).unwrap()),
+        history: Arc::new(SledHistory::new(Disk::open(&folder.join("history")).unwrap())),
         stt: None,
         llm: None,
         tts: None,

@@ -3,5 +3,6 @@
 mod admin;
 mod consumers;
 mod deploy;
+mod health;
 mod process;
 mod rest_page;

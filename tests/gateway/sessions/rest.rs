@@ -152,7 +152,9 @@ async fn operators_see_how_the_gateway_is() {
             ("vad", "vad"),
             ("transcriber", "stt"),
             ("thinker", "llm"),
-            ("speaker", "tts")
+            ("speaker", "tts"),
+            ("store", "store"),
+            ("memory", "memory")
         ]
     );
     let metrics =
