@@ -26,9 +26,8 @@ use crate::{
 pub(super) async fn connect(
     app: web::Data<AppState>,
     request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, actix_web::Error> {
-    upgrade(&app, &request, payload, Profile::EdgeV1).await
+) -> HttpResponse {
+    upgrade(&app, &request, Profile::EdgeV1).await
 }
 
 /// `GET /glasses-ws`: MentraOS clients, which have to send their token with the request. A client that offers
@@ -36,23 +35,21 @@ pub(super) async fn connect(
 pub(super) async fn connect_mentra(
     app: web::Data<AppState>,
     request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, actix_web::Error> {
-    upgrade(&app, &request, payload, Profile::Mentra).await
+) -> HttpResponse {
+    upgrade(&app, &request, Profile::Mentra).await
 }
 
 async fn upgrade(
     app: &AppState,
     request: &HttpRequest,
-    payload: web::Payload,
     path_profile: Profile,
-) -> Result<HttpResponse, actix_web::Error> {
-    match admit(app, request, path_profile).await {
-        Ok(caller) => {
-            Ok(socket::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())?)
-        }
-        Err(error) => Ok(refuse(error)),
-    }
+) -> HttpResponse {
+    let upgraded = match admit(app, request, path_profile).await {
+        Ok(caller) => socket::upgrade(request, caller, app.registry.clone(), app.admission.clone())
+            .map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    upgraded.unwrap_or_else(refuse)
 }
 
 async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> Result<Caller, ApiError> {

@@ -4,4 +4,5 @@ mod admin;
 mod consumers;
 mod deploy;
 mod process;
+mod rest_fuzz;
 mod rest_page;

@@ -15,6 +15,8 @@ use crate::ws::connection::Body;
 /// More messages than the mailbox of a session holds here: actix's default is 16.
 const BURST: u32 = 40;
 
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Records what sockets report.
 struct RecordingSession {
     events: mpsc::UnboundedSender<SocketEvent>,
@@ -79,7 +81,7 @@ impl Client {
         };
         let (frames, incoming) = mpsc::unbounded_channel();
         let incoming = UnboundedReceiverStream::new(incoming).map(Ok);
-        let body = Body::new(socket, incoming, Profile::EdgeV1, send_queue.clone(), outgoing);
+        let body = Body::new(socket, incoming, FRAME_TIMEOUT, Profile::EdgeV1, send_queue.clone(), outgoing);
         Self { frames: Some(frames), body, send_queue, events, ready: Some(ready) }
     }
 
