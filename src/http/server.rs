@@ -117,11 +117,8 @@ impl Server {
 
 /// The routes, with what they work on.
 fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {
-    let app = App::new()
-        .app_data(app)
-        .wrap(from_fn(body::limited))
-        .wrap(from_fn(log::requests))
-        .configure(routes);
+    let app =
+        App::new().app_data(app).wrap(from_fn(body::limited)).wrap(from_fn(log::requests)).configure(routes);
     boxed::factory(
         map_config(app.into_factory(), |()| AppConfig::default()).map(ServiceResponse::map_into_boxed_body),
     )
@@ -152,7 +149,9 @@ async fn admit(
 fn refusal(refused: Refused) -> Vec<u8> {
     let error = match refused {
         Refused::All => ApiError::new(Code::Overloaded, "too many connections are open"),
-        Refused::Address => ApiError::new(Code::RateLimited, "too many connections from this address are open"),
+        Refused::Address => {
+            ApiError::new(Code::RateLimited, "too many connections from this address are open")
+        }
     };
     let response = error.error_response();
     let mut bytes = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status()).into_bytes();

@@ -5,8 +5,9 @@
 //!                                    └─────────▶ WebSockets (ws/upgrade), which take the socket out of it
 //! ```
 
+mod deadline;
 pub(crate) mod limit;
 pub(crate) mod stream;
 mod write_stall;
 
-pub(crate) use write_stall::WriteStall;
+pub(crate) use self::{deadline::Deadline, write_stall::WriteStall};

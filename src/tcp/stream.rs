@@ -15,15 +15,12 @@ use std::{
 };
 
 use actix_web::rt::net::TcpStream;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep_until},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     clock,
     config::Timeouts,
-    tcp::{WriteStall, limit::Place},
+    tcp::{Deadline, WriteStall, limit::Place},
     telemetry,
 };
 
@@ -59,7 +56,7 @@ pub(crate) struct ClientStream {
     place: Place,
     activity: Activity,
     head_timeout: Duration,
-    idle: Option<Pin<Box<Sleep>>>,
+    idle: Option<Deadline>,
     stall: WriteStall,
 }
 
@@ -94,12 +91,10 @@ impl ClientStream {
         let Some(since) = self.activity.idle_since.get().filter(|_| !self.stall.is_stalled()) else {
             return Poll::Pending;
         };
-        let deadline = (since + self.head_timeout).into();
-        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if idle.deadline() != deadline {
-            idle.as_mut().reset(deadline);
-        }
-        ready!(idle.as_mut().poll(cx));
+        let at = since + self.head_timeout;
+        let idle = self.idle.get_or_insert_with(|| Deadline::at(at));
+        idle.move_to(at);
+        ready!(idle.poll(cx));
         metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "head").increment(1);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
     }

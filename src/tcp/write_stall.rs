@@ -1,16 +1,12 @@
 //! A client that does not take what it is sent.
 
 use std::{
-    future::Future,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
-
-use crate::telemetry;
+use crate::{tcp::Deadline, telemetry};
 
 /// What a slow client has to take within the timeout, in bytes, for the timeout to begin anew.
 const MIN_PROGRESS: usize = 32 * 1024;
@@ -22,8 +18,8 @@ pub(crate) struct WriteStall {
 }
 
 struct Stalled {
-    timer: Pin<Box<Sleep>>,
-    /// Bytes that the client took since the timer was set.
+    deadline: Deadline,
+    /// Bytes that the client took since the deadline was set.
     taken: usize,
 }
 
@@ -53,7 +49,7 @@ impl WriteStall {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let timeout = self.timeout;
         let stalled = self.stalled.get_or_insert_with(|| Stalled::new(timeout));
-        ready!(stalled.timer.as_mut().poll(cx));
+        ready!(stalled.deadline.poll(cx));
         metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "write").increment(1);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
     }
@@ -61,7 +57,7 @@ impl WriteStall {
 
 impl Stalled {
     fn new(timeout: Duration) -> Self {
-        Self { timer: Box::pin(sleep(timeout)), taken: 0 }
+        Self { deadline: Deadline::after(timeout), taken: 0 }
     }
 }
 

@@ -79,8 +79,11 @@ const METRICS: &[Metric] = &[
     gauge(CONNECTIONS, "Open connections of clients, of HTTP and WebSockets."),
     counter(CONNECTIONS_REFUSED, "Connections that were refused because too many were open.")
         .by("by", &["all", "address"]),
-    counter(CONNECTIONS_TIMED_OUT, "Connections that were ended because the client kept the gateway waiting.")
-        .by("for", &["head", "body", "write", "frame"]),
+    counter(
+        CONNECTIONS_TIMED_OUT,
+        "Connections that were ended because the client kept the gateway waiting.",
+    )
+    .by("for", &["head", "body", "write", "frame"]),
     counter(UPLINK_LOST, "Audio frames on control channels that never arrived."),
     counter(UPLINK_STALE, "Audio frames on control channels that arrived twice or too late."),
     counter(PACKETS_LOST, "Audio data packets in rooms that never arrived."),

@@ -158,11 +158,14 @@ impl FrameValidator {
             let payload = self.payload.take();
             payload.map_or(Ok(()), |payload| payload.check_end(&mut self.text))?;
         }
-        Ok((taken, match (is_dropped, is_over) {
-            (true, _) => Taken::Skipped,
-            (false, true) => Taken::Frame,
-            (false, false) => Taken::Part,
-        }))
+        Ok((
+            taken,
+            match (is_dropped, is_over) {
+                (true, _) => Taken::Skipped,
+                (false, true) => Taken::Frame,
+                (false, false) => Taken::Part,
+            },
+        ))
     }
 
     /// Whether a frame has begun and is not complete.

@@ -5,7 +5,6 @@
 //! handled the first: answers keep their order, also where a later frame ends the connection.
 
 use std::{
-    future::Future,
     mem,
     pin::Pin,
     task::{Context, Poll},
@@ -15,11 +14,11 @@ use std::{
 use actix_web::error::PayloadError;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use tokio::time::{Sleep, sleep};
 
 use crate::{
     error::{Close, Code},
     protocol::Profile,
+    tcp::Deadline,
     telemetry,
     ws::{
         frame,
@@ -40,7 +39,7 @@ pub(super) struct Incoming<S> {
     gave_frame: bool,
     frame_timeout: Duration,
     /// Set while a frame is incomplete.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
     send_queue: SendQueue,
     profile: Profile,
 }
@@ -108,7 +107,7 @@ impl<S> Incoming<S> {
             return Poll::Pending;
         }
         let timeout = self.frame_timeout;
-        self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx)
+        self.deadline.get_or_insert_with(|| Deadline::after(timeout)).poll(cx)
     }
 }
 

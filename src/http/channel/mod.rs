@@ -23,27 +23,17 @@ use crate::{
 
 /// `GET /v1/ws`: `edge.v1`. A bad token is refused before the upgrade; without one, it is expected in the first
 /// message.
-pub(super) async fn connect(
-    app: web::Data<AppState>,
-    request: HttpRequest,
-) -> HttpResponse {
+pub(super) async fn connect(app: web::Data<AppState>, request: HttpRequest) -> HttpResponse {
     upgrade(&app, &request, Profile::EdgeV1).await
 }
 
 /// `GET /glasses-ws`: MentraOS clients, which have to send their token with the request. A client that offers
 /// `edge.v1` gets that.
-pub(super) async fn connect_mentra(
-    app: web::Data<AppState>,
-    request: HttpRequest,
-) -> HttpResponse {
+pub(super) async fn connect_mentra(app: web::Data<AppState>, request: HttpRequest) -> HttpResponse {
     upgrade(&app, &request, Profile::Mentra).await
 }
 
-async fn upgrade(
-    app: &AppState,
-    request: &HttpRequest,
-    path_profile: Profile,
-) -> HttpResponse {
+async fn upgrade(app: &AppState, request: &HttpRequest, path_profile: Profile) -> HttpResponse {
     let upgraded = match admit(app, request, path_profile).await {
         Ok(caller) => socket::upgrade(request, caller, app.registry.clone(), app.admission.clone())
             .map_err(ApiError::from),

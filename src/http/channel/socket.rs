@@ -74,8 +74,7 @@ pub(super) fn upgrade(
         session: None,
         rate_limit: MessageRateLimiter::default(),
     };
-    let (mut response, body) =
-        connection::accept(request, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
+    let (mut response, body) = connection::accept(request, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
     Ok(response.streaming(body))
 }
 

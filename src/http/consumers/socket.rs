@@ -69,8 +69,7 @@ pub(super) fn upgrade(
         registry: registry.clone(),
         send_queue,
     };
-    let (mut response, body) =
-        connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
+    let (mut response, body) = connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
     let states = consumers.sessions(user).into_iter();
     Ok(response.streaming(StatesFirst { sessions: states, consumers: consumers.clone(), body }))
 }

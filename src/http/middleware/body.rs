@@ -6,7 +6,6 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use actix_web::{
@@ -21,14 +20,15 @@ use actix_web::{
     middleware::Next,
 };
 use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt};
-use tokio::time::{Sleep, sleep_until};
+use futures::{Stream, StreamExt};
 
 use crate::{
-    clock,
     config::Timeouts,
     http::error::ApiError,
-    tcp::stream::{Activity, Answering},
+    tcp::{
+        Deadline,
+        stream::{Activity, Answering},
+    },
     telemetry,
 };
 
@@ -66,12 +66,16 @@ pub(crate) async fn limited(
 
 /// Refuses what needs no look at the body.
 fn check(headers: &HeaderMap) -> Result<(), ApiError> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    let length =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
     if length.is_some_and(|length| length > MAX_BODY as u64) {
         return Err(ApiError::too_large());
     }
     let has_body = length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING);
-    if has_body && headers.contains_key(UPGRADE) {
+    // Other upgrades are ignored: clients that would like h2c send ordinary requests.
+    let is_upgrade =
+        headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if has_body && is_upgrade {
         return Err(ApiError::invalid("upgrade", "a request for an upgrade has no body"));
     }
     Ok(())
@@ -80,12 +84,12 @@ fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 /// Puts the limits around the request's body, if it has one.
 fn limit(request: &mut ServiceRequest) {
     let Some(timeouts) = request.request().conn_data::<Timeouts>() else { return };
-    let deadline = clock::now() + timeouts.body;
+    let deadline = Deadline::after(timeouts.body);
     let body = match request.take_payload() {
         Payload::None => return,
         body => body,
     };
-    let limited = LimitedBody { body, left: MAX_BODY, deadline, timer: None };
+    let limited = LimitedBody { body, left: MAX_BODY, deadline };
     request.set_payload(Payload::Stream { payload: Box::pin(limited) });
 }
 
@@ -94,9 +98,7 @@ struct LimitedBody {
     body: Payload,
     /// Bytes that may still come.
     left: usize,
-    deadline: Instant,
-    /// Set once the body is waited for.
-    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
 }
 
 impl Stream for LimitedBody {
@@ -112,14 +114,10 @@ impl Stream for LimitedBody {
                 }
                 None => Err(PayloadError::Overflow),
             })),
-            Poll::Pending => {
-                let deadline = this.deadline;
-                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
-                timer.poll_unpin(cx).map(|()| {
-                    metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "body").increment(1);
-                    Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into())))
-                })
-            }
+            Poll::Pending => this.deadline.poll(cx).map(|()| {
+                metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "body").increment(1);
+                Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into())))
+            }),
             ended => ended,
         }
     }
@@ -138,10 +136,7 @@ impl MessageBody for Body {
         self.body.size()
     }
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.body).poll_next(cx)
     }
 }

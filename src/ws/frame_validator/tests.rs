@@ -177,7 +177,13 @@ pub(in crate::ws) fn valid_frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
                 .iter()
                 .enumerate()
                 .map(|(at, payload)| {
-                    let opcode = if at > 0 { 0 } else if is_text { 1 } else { 2 };
+                    let opcode = if at > 0 {
+                        0
+                    } else if is_text {
+                        1
+                    } else {
+                        2
+                    };
                     masked(if at == last { FINAL | opcode } else { opcode }, payload)
                 })
                 .collect();

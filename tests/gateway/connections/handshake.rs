@@ -66,6 +66,7 @@ async fn of_the_subprotocols_the_known_one_is_chosen_and_no_extension() {
         let protocol = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
         assert_eq!(protocol, chosen, "{head}");
     }
-    let head = head(&gateway, &get("/v1/ws", &[UPGRADE, "Sec-WebSocket-Protocol: EDGE.V1\r\n"].concat())).await;
+    let head =
+        head(&gateway, &get("/v1/ws", &[UPGRADE, "Sec-WebSocket-Protocol: EDGE.V1\r\n"].concat())).await;
     assert!(head.starts_with("http/1.1 400 "), "names of subprotocols are compared exactly: {head}");
 }

@@ -1,9 +1,12 @@
 //! Clients that begin something and do not go on: each of their connections ends, and others are served meanwhile.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::raw_http::{RawClient, UPGRADE, get, post};
-use crate::{rooms::updates::webhook_signature, support::TestGateway};
+use crate::{
+    rooms::updates::{event, webhook, webhook_signature},
+    support::TestGateway,
+};
 
 /// Longer than a test waits.
 const NEVER: &str = "3600000";
@@ -11,7 +14,8 @@ const SOON: &str = "200";
 
 /// With long deadlines, except for one.
 async fn gateway(deadline: &str) -> TestGateway {
-    let names = ["HTTP_HEAD_TIMEOUT_MS", "HTTP_BODY_TIMEOUT_MS", "HTTP_WRITE_TIMEOUT_MS", "WS_FRAME_TIMEOUT_MS"];
+    let names =
+        ["HTTP_HEAD_TIMEOUT_MS", "HTTP_BODY_TIMEOUT_MS", "HTTP_WRITE_TIMEOUT_MS", "WS_FRAME_TIMEOUT_MS"];
     let settings: Vec<_> =
         names.map(|name| (name, if name == deadline { SOON } else { NEVER })).into_iter().collect();
     TestGateway::with(&settings).await
@@ -108,6 +112,17 @@ async fn a_request_for_an_upgrade_with_a_body_is_refused() {
 }
 
 #[actix_web::test]
+async fn a_request_that_would_also_like_http_2_is_an_ordinary_one() {
+    let gateway = TestGateway::start().await;
+    let headers = "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\
+                   Content-Type: application/json\r\nContent-Length: 17\r\n";
+
+    let answer = answer_to(&gateway, &post("/api/sessions", headers, r#"{"user_id":"ann"}"#)).await;
+
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+}
+
+#[actix_web::test]
 async fn a_request_for_an_upgrade_of_another_route_is_answered_and_ended_whatever_follows_it() {
     let gateway = gateway("none").await;
     for (path, status) in
@@ -165,14 +180,46 @@ async fn responses_that_are_not_read_end_the_connection() {
 }
 
 #[actix_web::test]
-async fn a_websocket_that_reads_no_pongs_ends() {
+async fn an_event_stream_that_is_not_read_ends() {
     let gateway = gateway("HTTP_WRITE_TIMEOUT_MS").await;
+    let path = "/api/livekit/participants/stream?room=room-a";
+    let mut client = RawClient::sends(&gateway, get(path, "")).await;
+    client.read_until("event: snapshot").await;
+
+    // More than the buffers of a connection hold.
+    let happening = async {
+        for n in 0.. {
+            let mut joined = event("participant_joined", &format!("EV_{n}"), "room-a", &format!("PA_{n}"));
+            joined["participant"]["metadata"] = Value::from("x".repeat(20_000));
+            webhook(&gateway, "/api/livekit/webhook", &joined).await;
+            let left = event("participant_left", &format!("EV_{n}_left"), "room-a", &format!("PA_{n}"));
+            webhook(&gateway, "/api/livekit/webhook", &left).await;
+        }
+    };
+    let request = get("/livez", "");
+    tokio::select! {
+        () = client.send_until_it_ends(request.as_bytes()) => {}
+        () = happening => {}
+    }
+
+    assert_eq!(gateway.get("/livez").await.0, 200);
+}
+
+/// A client that is attached to a session of its own.
+async fn attached(gateway: &TestGateway) -> RawClient {
     let session = gateway.session("ann").await;
-    let mut client =
-        RawClient::sends(&gateway, get(&format!("/v1/ws?token={}", session.control_token), UPGRADE)).await;
+    let request = get(&format!("/v1/ws?token={}", session.control_token), UPGRADE);
+    let mut client = RawClient::sends(gateway, request).await;
     client.read_until("HTTP/1.1 101 ").await;
     client.send(text(r#"{"type":"connection_init"}"#)).await;
     client.read_until("connection_ack").await;
+    client
+}
+
+#[actix_web::test]
+async fn a_websocket_that_reads_no_pongs_ends() {
+    let gateway = gateway("HTTP_WRITE_TIMEOUT_MS").await;
+    let client = attached(&gateway).await;
 
     let ping = [&[0x89, 0xFD, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
     client.send_until_it_ends(&ping).await;
@@ -186,16 +233,24 @@ async fn a_frame_that_is_not_completed_ends_the_connection() {
     let whole = text(r#"{"type":"connection_init"}"#);
     let oversized = [&[0x82, 0xFF][..], &u64::from(u32::MAX).to_be_bytes(), &[0; 5]].concat();
     for begun in [&whole[..1], &whole[..5], &whole[..20], &oversized[..]] {
-        let session = gateway.session("ann").await;
-        let path = format!("/v1/ws?token={}", session.control_token);
-        let mut client = RawClient::sends(&gateway, get(&path, UPGRADE)).await;
-        client.read_until("HTTP/1.1 101 ").await;
+        let mut client = attached(&gateway).await;
 
         client.send(begun).await;
 
         assert_eq!(gateway.get("/livez").await.0, 200);
         assert_eq!(client.close_code().await, Some(1008), "{begun:?}");
     }
+}
+
+#[actix_web::test]
+async fn a_frame_without_an_end_is_skipped_no_longer_than_a_frame_may_take() {
+    let gateway = gateway("WS_FRAME_TIMEOUT_MS").await;
+    let mut client = attached(&gateway).await;
+    client.send([&[0x82, 0xFF][..], &i64::MAX.to_be_bytes(), &[0; 4]].concat()).await;
+
+    client.send_until_it_ends(&[0; 64 * 1024]).await;
+
+    assert_eq!(gateway.get("/livez").await.0, 200);
 }
 
 #[actix_web::test]
@@ -213,9 +268,7 @@ async fn a_consumer_that_does_not_complete_a_frame_is_closed() {
 async fn a_client_that_answers_a_close_frame_is_not_kept_waiting_and_one_that_does_not_is_ended() {
     let gateway = gateway("none").await;
     for answers in [true, false] {
-        let session = gateway.session("ann").await;
-        let path = format!("/v1/ws?token={}", session.control_token);
-        let mut client = RawClient::sends(&gateway, get(&path, UPGRADE)).await;
+        let mut client = RawClient::sends(&gateway, get("/v1/ws", UPGRADE)).await;
         client.read_until("HTTP/1.1 101 ").await;
         // Another protocol: the channel is refused, with 1008.
         client.send(text(&json!({"type": "connection_init", "protocol": "soap"}).to_string())).await;

@@ -3,7 +3,7 @@
 use crate::support::TestGateway;
 
 /// The cases of Autobahn's groups 1 to 7 and 10.
-const CASES: usize = 246;
+const CASES: usize = 247;
 
 #[actix_web::test]
 #[expect(clippy::print_stdout, reason = "the count is wanted in the test's output")]

@@ -177,12 +177,16 @@ fn request(rng: &mut StdRng, gateway: &TestGateway, known: &Known) -> (String, r
         request = request.header("Content-Type", kind);
     }
     match rng.random_range(0..6) {
-        0 => request = request.header("Authorization", format!("Bearer {}", known.tokens.choose(rng).unwrap())),
+        0 => {
+            request = request.header("Authorization", format!("Bearer {}", known.tokens.choose(rng).unwrap()))
+        }
         1 => request = request.header("Authorization", percent_encoded(&text(rng))),
         2 => request = request.header("X-API-Key", percent_encoded(&text(rng))),
         _ => {}
     }
-    for name in ["Upgrade", "Sec-WebSocket-Version", "Last-Event-ID", "Accept", "Range", "If-None-Match", "Cookie"] {
+    for name in
+        ["Upgrade", "Sec-WebSocket-Version", "Last-Event-ID", "Accept", "Range", "If-None-Match", "Cookie"]
+    {
         if rng.random_bool(0.05) {
             request = request.header(name, percent_encoded(&text(rng)));
         }
@@ -222,7 +226,8 @@ async fn fuzz_no_request_is_answered_with_an_error_of_the_gateway() {
     let mut rng = StdRng::seed_from_u64(seed);
     let gateway = TestGateway::start().await;
     let mut known = Known::of(&gateway).await;
-    let until: Instant = june_edge::clock::now() + Duration::from_secs(number("JUNE_FUZZ_SECONDS").unwrap_or(0));
+    let until: Instant =
+        june_edge::clock::now() + Duration::from_secs(number("JUNE_FUZZ_SECONDS").unwrap_or(0));
 
     let mut sent = 0;
     while sent < REQUESTS || june_edge::clock::now() < until {

@@ -9,7 +9,10 @@ pub(super) struct Case {
 
 pub(super) enum Step {
     /// Sends bytes, in pieces of so many.
-    Send { bytes: Vec<u8>, chop: Option<usize> },
+    Send {
+        bytes: Vec<u8>,
+        chop: Option<usize>,
+    },
     Expect(Expected),
 }
 
@@ -249,7 +252,8 @@ fn opcodes() -> Vec<Case> {
 
 /// 5: fragmentation.
 fn fragmentation() -> Vec<Case> {
-    let [one, two, three, four, five] = [&b"fragment1"[..], b"fragment2", b"fragment3", b"fragment4", b"fragment5"];
+    let [one, two, three, four, five] =
+        [&b"fragment1"[..], b"fragment2", b"fragment3", b"fragment4", b"fragment5"];
     let control = |number: &str, opcode| {
         Case::new(number, PROTOCOL_ERROR).send([fragment(opcode, one), last(two)].concat())
     };
@@ -387,7 +391,13 @@ fn utf8_sequences() -> Vec<Case> {
     let non_characters: Vec<&[u8]> = non_characters.iter().map(Vec::as_slice).collect();
     let groups: [&[&[u8]]; 19] = [
         // 6.5: some valid sequences, and 6.6: all prefixes of one
-        &[b"hello$world", b"hello\xC2\xA2world", b"hello\xE2\x82\xACworld", b"hello\xF0\xA4\xAD\xA2world", GREEK],
+        &[
+            b"hello$world",
+            b"hello\xC2\xA2world",
+            b"hello\xE2\x82\xACworld",
+            b"hello\xF0\xA4\xAD\xA2world",
+            GREEK,
+        ],
         &prefixes,
         // 6.7, 6.8: first possible sequence of a length
         &[b"\x00", b"\xC2\x80", b"\xE0\xA0\x80", b"\xF0\x90\x80\x80"],
@@ -416,7 +426,13 @@ fn utf8_sequences() -> Vec<Case> {
         // 6.16: impossible bytes
         &[b"\xFE", b"\xFF", b"\xFE\xFE\xFF\xFF"],
         // 6.17 to 6.19: overlong sequences
-        &[b"\xC0\xAF", b"\xE0\x80\xAF", b"\xF0\x80\x80\xAF", b"\xF8\x80\x80\x80\xAF", b"\xFC\x80\x80\x80\x80\xAF"],
+        &[
+            b"\xC0\xAF",
+            b"\xE0\x80\xAF",
+            b"\xF0\x80\x80\xAF",
+            b"\xF8\x80\x80\x80\xAF",
+            b"\xFC\x80\x80\x80\x80\xAF",
+        ],
         &[
             b"\xC1\xBF",
             b"\xE0\x9F\xBF",
@@ -424,7 +440,13 @@ fn utf8_sequences() -> Vec<Case> {
             b"\xF8\x87\xBF\xBF\xBF",
             b"\xFC\x83\xBF\xBF\xBF\xBF",
         ],
-        &[b"\xC0\x80", b"\xE0\x80\x80", b"\xF0\x80\x80\x80", b"\xF8\x80\x80\x80\x80", b"\xFC\x80\x80\x80\x80\x80"],
+        &[
+            b"\xC0\x80",
+            b"\xE0\x80\x80",
+            b"\xF0\x80\x80\x80",
+            b"\xF8\x80\x80\x80\x80",
+            b"\xFC\x80\x80\x80\x80\x80",
+        ],
         // 6.20, 6.21: surrogates, single and in pairs
         &[
             SURROGATE,
@@ -513,12 +535,11 @@ fn closing() -> Vec<Case> {
 
 /// 7.7, 7.9 and 7.13: close codes.
 fn close_codes() -> Vec<Case> {
-    const VALID: [u16; 13] =
-        [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
+    const VALID: [u16; 13] = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
     const INVALID: [u16; 9] = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999];
-    let valid = (1..).zip(VALID).map(|(at, code)| {
-        Case::new(format!("7.7.{at}"), End::Closed(Some(code))).send(close(code, b""))
-    });
+    let valid = (1..)
+        .zip(VALID)
+        .map(|(at, code)| Case::new(format!("7.7.{at}"), End::Closed(Some(code))).send(close(code, b"")));
     let invalid = (1..)
         .zip(INVALID)
         .map(|(at, code)| Case::new(format!("7.9.{at}"), PROTOCOL_ERROR).send(close(code, b"")));
