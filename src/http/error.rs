@@ -140,7 +140,11 @@ impl From<&PayloadError> for ApiError {
             PayloadError::Io(cause) if cause.kind() == io::ErrorKind::TimedOut => {
                 Self::new(Code::RequestTimeout, "the body did not arrive in time")
             }
-            _ => Self::invalid("body", error),
+            PayloadError::Incomplete(_)
+            | PayloadError::EncodingCorrupted
+            | PayloadError::UnknownLength
+            | PayloadError::Io(_)
+            | _ => Self::invalid("body", error),
         }
     }
 }

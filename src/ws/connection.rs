@@ -197,7 +197,7 @@ impl Stream for Body {
                 let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
                 closing.as_mut().poll(cx).map(|()| None)
             }
-            sending => sending.map(|bytes| bytes.map(Ok)),
+            sending @ (Poll::Ready(Some(_)) | Poll::Pending) => sending.map(|bytes| bytes.map(Ok)),
         }
     }
 }

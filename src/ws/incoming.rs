@@ -142,7 +142,7 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Incoming<
                         Some(Err(this.fail(Close::Policy, "a frame was not completed in time")))
                     });
                 }
-                ended => return ended,
+                ended @ Poll::Ready(_) => return ended,
             }
         }
     }

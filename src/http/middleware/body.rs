@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The largest body of any request, in bytes: a webhook with a room's metadata.
-pub(crate) const MAX_BODY: usize = 256 * 1024;
+const MAX_BODY: usize = 256 * 1024;
 
 /// Answers a request, with a body that is limited in time and size.
 pub(crate) async fn limited(
@@ -85,10 +85,10 @@ fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 fn limit(request: &mut ServiceRequest) {
     let Some(timeouts) = request.request().conn_data::<Timeouts>() else { return };
     let deadline = Deadline::after(timeouts.body);
-    let body = match request.take_payload() {
-        Payload::None => return,
-        body => body,
-    };
+    let body = request.take_payload();
+    if matches!(body, Payload::None) {
+        return;
+    }
     let limited = LimitedBody { body, left: MAX_BODY, deadline };
     request.set_payload(Payload::Stream { payload: Box::pin(limited) });
 }
@@ -118,7 +118,7 @@ impl Stream for LimitedBody {
                 metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "body").increment(1);
                 Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into())))
             }),
-            ended => ended,
+            ended @ Poll::Ready(_) => ended,
         }
     }
 }

@@ -6,7 +6,6 @@ use crate::support::TestGateway;
 const CASES: usize = 247;
 
 #[actix_web::test]
-#[expect(clippy::print_stdout, reason = "the count is wanted in the test's output")]
 async fn every_case_of_rfc_6455_passes() {
     let gateway = TestGateway::start().await;
 

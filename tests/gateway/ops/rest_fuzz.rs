@@ -218,7 +218,6 @@ async fn check(what: &str, is_head: bool, response: Response) {
 }
 
 #[actix_web::test]
-#[expect(clippy::print_stdout, reason = "the seed is wanted in the test's output")]
 async fn fuzz_no_request_is_answered_with_an_error_of_the_gateway() {
     let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seed = number("JUNE_FUZZ_SEED").unwrap_or_else(rand::random);

@@ -36,7 +36,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs all cases, one after the other and each on its own connection, against a gateway without API keys.
+/// Runs all cases against a gateway, one after the other and each on its own connection. No token is needed.
 pub async fn run(gateway: SocketAddr) -> Report {
     let mut report = Report::default();
     for case in cases::all() {

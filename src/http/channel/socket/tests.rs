@@ -243,6 +243,44 @@ async fn a_client_that_does_not_read_costs_no_more_than_its_queue_and_learns_why
 }
 
 #[actix::test]
+async fn after_a_close_frame_nothing_is_handled_but_the_clients_own() {
+    let mut client = Client::connect(true);
+    client.say(INIT);
+    client.say(PING);
+    assert!(matches!(client.read().await, Some(Frame::Text(_))), "the pong");
+
+    client.send_queue.finish_with(frame::close(Close::Superseded, ""));
+    client.say(BUTTON);
+    client.send(&1000_u16.to_be_bytes(), OpCode::Close);
+
+    assert_eq!(client.read().await, Some(Frame::Close(4001)));
+    assert_eq!(client.read().await, None);
+    drop(client.body);
+    let mut events = Vec::new();
+    while let Some(event) = client.events.recv().await {
+        let is_over = matches!(event, SocketEvent::Closed);
+        events.push(event);
+        if is_over {
+            break;
+        }
+    }
+    assert!(matches!(&events[..], [SocketEvent::Alive, SocketEvent::Closed]), "{}", events.len());
+}
+
+#[actix::test]
+async fn a_client_that_does_not_answer_a_close_frame_is_waited_for_three_seconds() {
+    let mut client = Client::connect(true);
+    client.say(INIT);
+    let closed_at = clock::now();
+
+    client.send_queue.finish_with(frame::close(Close::Restart, ""));
+
+    assert_eq!(client.read().await, Some(Frame::Close(1012)));
+    assert_eq!(client.read().await, None);
+    assert_eq!((clock::now() - closed_at).as_secs(), 3);
+}
+
+#[actix::test]
 async fn the_session_is_told_that_the_connection_is_over_although_its_mailbox_is_full() {
     let mut client = Client::connect_to_busy_session(true);
     client.say(INIT);
