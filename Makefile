@@ -49,8 +49,9 @@ advisories: ## Checks the dependencies against the RustSec database, which is do
 
 SECONDS ?= 60
 
-fuzz: ## Feeds random input to both message decoders, for SECONDS=60 each
+fuzz: ## Feeds random input to the message decoders, the check of frames and all REST routes, for SECONDS=60 each
 	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --lib fuzz -- --nocapture
+	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --test gateway fuzz -- --nocapture
 
 fmt: ## Formats the code
 	cargo fmt --all

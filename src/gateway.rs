@@ -294,7 +294,8 @@ fn session_config(
 /// Starts the servers; returns the address of the main one.
 fn serve(config: &Config, app: &web::Data<AppState>) -> Result<(SocketAddr, Vec<Server>), StartError> {
     let start = |address, workers, routes: fn(&mut web::ServiceConfig)| {
-        Server::start(address, workers, routes, app).map_err(|cause| StartError::Bind { address, cause })
+        Server::start(address, workers, routes, &config.server, app)
+            .map_err(|cause| StartError::Bind { address, cause })
     };
     let main = start(config.server.bind, cores(), http::routes)?;
     let address = main.address();

@@ -5,7 +5,7 @@
 //! one utterance through it. The order to read the modules in:
 //!
 //! 1. [`config`] and [`gateway`]: the settings, and everything that is built from them.
-//! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it.
+//! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it. [`tcp`]: their connections.
 //! 3. [`session`]: a pure state machine and the actor that carries out its effects.
 //! 4. [`audio`] and [`turn`]: from samples to utterances, from utterances to turns.
 //! 5. [`providers`]: STT, LLM, TTS and VAD. [`response`]: an answer as text and as paced speech.
@@ -40,6 +40,7 @@ pub mod rollout;
 pub(crate) mod room;
 pub mod session;
 pub mod store;
+pub(crate) mod tcp;
 pub mod telemetry;
 pub mod turn;
 pub(crate) mod ws;

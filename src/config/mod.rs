@@ -18,7 +18,7 @@ use crate::secret::Secret;
 pub use auth::{AuthConfig, ConnectConfig, JwksConfig, JwksSource};
 pub use livekit::{LivekitConfig, MAX_TOKEN_TTL, RoomConfig};
 pub use providers::ProvidersConfig;
-pub use server::ServerConfig;
+pub use server::{ConnectionsConfig, ServerConfig, Timeouts};
 pub use session::SessionConfig;
 pub use stores::StoreConfig;
 pub use telemetry::TelemetryConfig;

@@ -15,6 +15,9 @@ pub(crate) const MALFORMED_MESSAGES: &str = "june_malformed_messages_total";
 pub(crate) const UNKNOWN_MESSAGES: &str = "june_unknown_messages_total";
 pub(crate) const FLOODED_MESSAGES: &str = "june_flooded_messages_total";
 pub(crate) const CONNECTS_REFUSED: &str = "june_connects_refused_total";
+pub(crate) const CONNECTIONS: &str = "june_connections";
+pub(crate) const CONNECTIONS_REFUSED: &str = "june_connections_refused_total";
+pub(crate) const CONNECTIONS_TIMED_OUT: &str = "june_connections_timed_out_total";
 pub(crate) const UPLINK_LOST: &str = "june_uplink_frames_lost_total";
 pub(crate) const UPLINK_STALE: &str = "june_uplink_frames_stale_total";
 pub(crate) const PACKETS_LOST: &str = "june_packets_lost_total";
@@ -84,6 +87,14 @@ const METRICS: &[Metric] = &[
     counter(UNKNOWN_MESSAGES, "Messages of types that are only passed on to consumers."),
     counter(FLOODED_MESSAGES, "Messages and frames that were dropped because a client sent too many."),
     counter(CONNECTS_REFUSED, "Connects that were refused by a rate limit.").by("by", &["user", "address"]),
+    gauge(CONNECTIONS, "Open connections of clients, of HTTP and WebSockets."),
+    counter(CONNECTIONS_REFUSED, "Connections that were refused because too many were open.")
+        .by("by", &["all", "address"]),
+    counter(
+        CONNECTIONS_TIMED_OUT,
+        "Connections that were ended because the client kept the gateway waiting.",
+    )
+    .by("for", &["head", "body", "write", "frame"]),
     counter(UPLINK_LOST, "Audio frames on control channels that never arrived."),
     counter(UPLINK_STALE, "Audio frames on control channels that arrived twice or too late."),
     counter(PACKETS_LOST, "Audio data packets in rooms that never arrived."),

@@ -8,6 +8,7 @@
 
 mod auth;
 mod channel;
+mod connections;
 mod mentra;
 mod ops;
 mod rooms;

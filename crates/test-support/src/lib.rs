@@ -1,11 +1,12 @@
 //! What the tests and benchmarks of this workspace share: recordings and their transcripts, word errors, free
-//! ports, installed models, a lossy network, and a proxy that cuts connections.
+//! ports, installed models, a lossy network, a proxy that cuts connections, and WebSocket conformance.
 
 mod lossy_network;
 mod models;
 mod ports;
 mod proxy;
 mod recordings;
+pub mod rfc6455;
 mod word_errors;
 
 pub use lossy_network::{Loss, LossyNetwork, PROXY_ADDRESS};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Recipient, prelude::SendError};
 use actix_http::ws::HandshakeError;
-use actix_web::{HttpRequest, HttpResponse, web::Payload};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::{FutureExt, future::LocalBoxFuture};
 
@@ -17,7 +17,7 @@ use crate::{
     error::{Close, Code},
     http::error::ApiError,
     protocol::{
-        ClientMessage, DecodeError, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
+        ClientMessage, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit},
     },
     session::{
@@ -57,7 +57,6 @@ pub(super) struct Caller {
 /// Answers an upgrade.
 pub(super) fn upgrade(
     request: &HttpRequest,
-    payload: Payload,
     caller: Caller,
     registry: SessionRegistry,
     admission: Admission,
@@ -75,8 +74,7 @@ pub(super) fn upgrade(
         session: None,
         rate_limit: MessageRateLimiter::default(),
     };
-    let (mut response, body) =
-        connection::accept(request, payload, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
+    let (mut response, body) = connection::accept(request, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
     Ok(response.streaming(body))
 }
 
@@ -258,10 +256,6 @@ impl Endpoint for Socket {
             (Err(error), true) => self.forward(SocketEvent::Malformed(error)),
             (_, false) => self.reply_error(Code::SessionError, "send connection_init first".into(), None),
         }
-    }
-
-    fn not_utf8(&mut self) {
-        self.forward(SocketEvent::Malformed(DecodeError::Json("not UTF-8".into())));
     }
 
     fn too_large(&mut self) {

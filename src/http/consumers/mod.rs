@@ -25,9 +25,8 @@ pub(super) async fn connect(
     app: web::Data<AppState>,
     _: Operator,
     request: HttpRequest,
-    payload: web::Payload,
     query: web::Query<ConsumerQuery>,
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
-    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry)
+    socket::upgrade(&request, query.user.as_ref(), &app.consumers, &app.registry)
 }

@@ -10,7 +10,7 @@ use std::{
     vec,
 };
 
-use actix_web::{Error, HttpRequest, HttpResponse, web::Payload};
+use actix_web::{Error, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::Stream;
 use serde::Deserialize;
@@ -58,7 +58,6 @@ enum FromConsumer {
 /// Answers an upgrade of a consumer of one user's sessions, or of all sessions.
 pub(super) fn upgrade(
     request: &HttpRequest,
-    payload: Payload,
     user: Option<&UserId>,
     consumers: &Consumers,
     registry: &SessionRegistry,
@@ -70,9 +69,7 @@ pub(super) fn upgrade(
         registry: registry.clone(),
         send_queue,
     };
-    let (mut response, body) =
-        connection::accept(request, payload, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)
-            .map_err(|error| ApiError::invalid("upgrade", error))?;
+    let (mut response, body) = connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
     let states = consumers.sessions(user).into_iter();
     Ok(response.streaming(StatesFirst { sessions: states, consumers: consumers.clone(), body }))
 }
@@ -192,10 +189,6 @@ impl Endpoint for ConsumerSocket {
 
     fn binary(&mut self, _: Bytes, _: &mut Context<'_>) {
         self.send_queue.finish_with(frame::close(Close::Policy, "text only"));
-    }
-
-    fn not_utf8(&mut self) {
-        self.reply(Err(ApiError::new(Code::MalformedMessage, "not UTF-8")), &Value::Null);
     }
 
     fn too_large(&mut self) {

@@ -1,5 +1,6 @@
 //! What many requests pass: authentication, the refusal while shutting down, the request log.
 
 pub(crate) mod auth;
+pub(crate) mod body;
 pub(crate) mod drain;
 pub(crate) mod log;

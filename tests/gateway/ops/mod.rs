@@ -5,4 +5,5 @@ mod consumers;
 mod deploy;
 mod health;
 mod process;
+mod rest_fuzz;
 mod rest_page;

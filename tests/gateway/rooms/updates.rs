@@ -13,15 +13,20 @@ pub async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
     signed_webhook(gateway, path, event.to_string()).await.0
 }
 
-async fn signed_webhook(gateway: &TestGateway, path: &str, body: String) -> (u16, Value) {
+/// The `Authorization` of a webhook with this body.
+pub fn webhook_signature(body: &str) -> String {
     let claims = json!({
         "iss": "devkey",
         "exp": june_edge::clock::unix_s() + 60,
-        "sha256": STANDARD.encode(Sha256::digest(&body)),
+        "sha256": STANDARD.encode(Sha256::digest(body)),
     });
     let key = EncodingKey::from_secret(LIVEKIT_SECRET.as_bytes());
-    let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
-    let request = gateway.http.post(format!("{}{path}", gateway.url)).header("Authorization", token);
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
+}
+
+async fn signed_webhook(gateway: &TestGateway, path: &str, body: String) -> (u16, Value) {
+    let signature = webhook_signature(&body);
+    let request = gateway.http.post(format!("{}{path}", gateway.url)).header("Authorization", signature);
     answer(request.header("Content-Type", "application/webhook+json").body(body)).await
 }
 
