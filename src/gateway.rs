@@ -20,13 +20,13 @@ use rand::Rng;
 use self::media_runtime::MediaRuntime;
 use crate::{
     auth::{
-        Authenticator, RoomKeys, admission::Admission, jwks::JwksError, room_token::RoomTokenVerifier,
-        users::Users,
+        Authenticator, RoomKeys, admission::Admission, failures::AuthFailures, jwks::JwksError,
+        room_token::RoomTokenVerifier, users::Users,
     },
     config::{Config, LivekitConfig},
     consumers::Consumers,
     deny::{DenyList, LivekitRooms},
-    http::{self, AppState, Webhooks, server::Server},
+    http::{self, AppState, OriginPolicy, Webhooks, server::Server},
     livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     protocol::edge_v1::to_client::Delivery,
     providers::registry::{Availability, Providers},
@@ -117,6 +117,8 @@ impl Gateway {
         let app = web::Data::new(AppState {
             registry,
             admission: Admission::new(authenticator.clone(), &config.connects),
+            auth_failures: AuthFailures::new(config.auth.failures_per_minute),
+            origin: OriginPolicy::new(&config),
             address_header: config.connects.address_header.clone(),
             authenticator,
             rooms,
@@ -125,6 +127,7 @@ impl Gateway {
             clips,
             history: stores.history,
             livekit: api,
+            livekit_url: config.livekit.as_ref().map(|livekit| livekit.url.clone()),
             room_tokens,
             recordings,
             webhooks,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use june_edge::cli::{check_config, serve, talk};
+use june_edge::cli::{check_config, keys, serve, talk};
 
 /// June Edge, the edge gateway for voice wearables. Settings are environment variables: see docs/SETTINGS.md.
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Serve,
     /// Checks the settings and prints every problem and every note.
     CheckConfig,
+    /// Makes, lists and revokes API keys with a name and roles.
+    Keys(keys::Args),
     /// Talks to a gateway as a wearable does.
     Talk(talk::Args),
 }
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve => serve::main(),
         Command::CheckConfig => check_config::main(),
+        Command::Keys(args) => keys::main(args),
         Command::Talk(args) => talk::main(args),
     }
 }

@@ -64,7 +64,7 @@ fn too_many(by: &'static str, retry_after: Duration) -> AuthError {
 }
 
 /// The /64 of an IPv6 address: a household or machine has all of it.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -1,6 +1,7 @@
 //! The subcommands of `june`.
 
 pub mod check_config;
+pub mod keys;
 pub mod serve;
 pub mod talk;
 mod wav;

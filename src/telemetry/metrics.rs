@@ -36,6 +36,8 @@ pub(crate) const ROSTER_LISTS: &str = "june_roster_lists_total";
 pub(crate) const TURNED_AWAY: &str = "june_turned_away_total";
 pub(crate) const WEBHOOKS: &str = "june_webhooks_total";
 pub(crate) const KEY_SETS: &str = "june_key_sets_total";
+pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
+pub(crate) const FOREIGN_REQUESTS: &str = "june_foreign_requests_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -99,6 +101,10 @@ const METRICS: &[Metric] = &[
     counter(WEBHOOKS, "Webhooks of LiveKit, by what became of them; a code is a refusal.")
         .by("outcome", &["taken", "ignored", "duplicate", "INVALID_TOKEN", "OVERLOADED"]),
     counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
+    counter(AUTH_FAILURES, "Requests with a wrong key or token, refused with 401 or limited with 429.")
+        .by("outcome", &["refused", "limited"]),
+    counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
+        .by("by", &["host", "origin"]),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

@@ -11,7 +11,7 @@ use actix_web::{
 
 use self::socket::Caller;
 use crate::{
-    auth::Principal,
+    auth::{AuthError, Principal},
     error::Code,
     http::{
         AppState, address,
@@ -94,7 +94,12 @@ async fn authenticate(app: &AppState, request: &HttpRequest) -> Result<Option<Pr
         app.admission.check_address(address)?;
     }
     match auth::token(request) {
-        Some(token) => Ok(Some(app.admission.by_token(&token).await?)),
+        Some(token) => match app.admission.by_token(&token).await {
+            Ok(principal) => Ok(Some(principal)),
+            // Its sender guessed nothing.
+            Err(_) if app.authenticator.api_key(&token).is_some() => Err(AuthError::NO_USER.into()),
+            Err(error) => Err(app.auth_failures.told(auth::from_address(app, request), error).into()),
+        },
         None if request.headers().contains_key(AUTHORIZATION) => Err(ApiError::missing_token()),
         None => Ok(None),
     }
