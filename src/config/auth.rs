@@ -91,7 +91,10 @@ impl Reader<'_> {
             self.note("API_KEYS", "not set: the gateway needs no keys, and serves this machine only");
         }
         if !api_keys.is_empty() {
-            self.note("API_KEYS", "each key may do everything; `june keys add` makes keys with a name and a role");
+            self.note(
+                "API_KEYS",
+                "each key may do everything; `june keys add` makes keys with a name and a role",
+            );
         }
         let session_max_age = self.millis("SESSION_MAX_AGE_MS", 24 * 3_600_000);
         let may_lack_exp = self.flag("MENTRA_COMPAT_NO_EXP");

@@ -138,9 +138,6 @@ mod tests {
     fn a_webhook_secret_is_noted_to_have_no_effect() {
         let notes = read(&[("API_KEYS", KEY), ("LIVEKIT_WEBHOOK_SECRET", "s")]).unwrap().notes;
 
-        assert!(
-            notes.iter().any(|note| note.starts_with("LIVEKIT_WEBHOOK_SECRET: ignored")),
-            "{notes:?}"
-        );
+        assert!(notes.iter().any(|note| note.starts_with("LIVEKIT_WEBHOOK_SECRET: ignored")), "{notes:?}");
     }
 }

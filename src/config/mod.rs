@@ -251,17 +251,19 @@ mod tests {
         KeyFile::at(keys_file.clone()).add("app", [Role::Backend].into(), None).unwrap();
         let keys_file = keys_file.display().to_string();
 
-        let notes = read(&[("API_KEYS_FILE", &keys_file), ("LLM", "gemini"), ("GEMINI_API_KEY", "g")])
-            .unwrap()
-            .notes;
+        let notes =
+            read(&[("API_KEYS_FILE", &keys_file), ("LLM", "gemini"), ("GEMINI_API_KEY", "g")]).unwrap().notes;
 
         assert_eq!(notes, Vec::<String>::new());
     }
 
     #[test]
     fn secrets_do_not_show_in_debug_output() {
-        let config =
-            read(&[("API_KEYS", "hush-a-0123456789abcdef"), ("GEMINI_API_KEY", "hush-b"), ("AUTH_JWT_SECRET", "hush-c-0123456789abcdef0123456789abcdef")]);
+        let config = read(&[
+            ("API_KEYS", "hush-a-0123456789abcdef"),
+            ("GEMINI_API_KEY", "hush-b"),
+            ("AUTH_JWT_SECRET", "hush-c-0123456789abcdef0123456789abcdef"),
+        ]);
 
         assert!(!format!("{:?}", config.unwrap()).contains("hush"));
     }

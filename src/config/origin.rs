@@ -32,9 +32,13 @@ impl Reader<'_> {
         let (any, origins): (Vec<_>, Vec<_>) =
             list(self.text(name)).into_iter().partition(|origin| origin == "*");
         for origin in &origins {
-            let host = origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, host)| host);
+            let host =
+                origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, host)| host);
             if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', ' ', '@'])) {
-                self.problem(name, format!("\"{origin}\" should look like https://host or https://host:port"));
+                self.problem(
+                    name,
+                    format!("\"{origin}\" should look like https://host or https://host:port"),
+                );
             }
         }
         if !any.is_empty() && is_open {

@@ -72,7 +72,8 @@ impl Reader<'_> {
 /// Whether this is the pair of a `livekit-server --dev` on this machine.
 fn is_development_pair(livekit: &LivekitConfig) -> bool {
     let pair = (livekit.api_key.as_str(), livekit.api_secret.expose());
-    let host = livekit.url.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let host =
+        livekit.url.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
     let host = match host.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
         Some(_) | None => host,

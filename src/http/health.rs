@@ -3,9 +3,7 @@
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
-use crate::{
-    http::AppState,
-};
+use crate::http::AppState;
 
 /// A part of the pipeline.
 #[derive(Clone, Debug, Serialize)]

@@ -44,7 +44,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(at("/api/sessions/{id}/control-token", Session, [post(sessions::tokens::control)]))
         .service(at("/api/sessions/{id}/guest-token", Session, [post(sessions::guest::invite)]))
         .service(at("/api/sessions/{id}/participants", Session, [get(sessions::participants)]))
-        .service(at("/api/sessions/{id}/participants/{identity}", Session, [delete(sessions::removal::remove)]))
+        .service(at(
+            "/api/sessions/{id}/participants/{identity}",
+            Session,
+            [delete(sessions::removal::remove)],
+        ))
         .service(at("/api/sessions/{id}/history", Session, [get(sessions::history::of_session)]))
         // Rooms
         .service(at("/api/livekit/participants", Room, [get(rooms::participants::list)]))
@@ -82,7 +86,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         // The talk page
         .service(at("/", Page, [get(pages::talk), head(pages::talk)]))
         .service(at("/static/{file}", Page, [get(pages::asset), head(pages::asset)]))
-        .service(at("/vendor/livekit-client.js", Page, [get(pages::livekit_client), head(pages::livekit_client)]))
+        .service(at(
+            "/vendor/livekit-client.js",
+            Page,
+            [get(pages::livekit_client), head(pages::livekit_client)],
+        ))
         .default_service(web::to(not_found));
 }
 

@@ -12,9 +12,7 @@ use actix_web::{HttpRequest, http::header::HeaderName};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{
-        Authenticator, admission::Admission, failures::AuthFailures, room_token::RoomTokenVerifier,
-    },
+    auth::{Authenticator, admission::Admission, failures::AuthFailures, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
     http::{Part, Webhooks, error::ApiError, middleware::origin::OriginPolicy},

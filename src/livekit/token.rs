@@ -115,13 +115,7 @@ impl TokenIssuer {
     }
 
     /// For a guest in the room; it ends at `bound` at the latest.
-    pub fn guest(
-        &self,
-        identity: &Identity,
-        name: &GuestName,
-        room: &RoomName,
-        bound: Option<u64>,
-    ) -> Token {
+    pub fn guest(&self, identity: &Identity, name: &GuestName, room: &RoomName, bound: Option<u64>) -> Token {
         let grants = VideoGrants {
             can_publish: Some(true),
             can_publish_data: Some(false),

@@ -122,8 +122,7 @@ impl Rooms {
         holder: Option<&Identity>,
         resume: Option<Position>,
     ) {
-        let subscribe =
-            || Subscribe { id, queue: queue.clone(), kind, holder: holder.cloned(), resume };
+        let subscribe = || Subscribe { id, queue: queue.clone(), kind, holder: holder.cloned(), resume };
         // A room that stops at this moment has a successor. Its mailbox is never full for a new address (actix
         // reserves one place for each): there are as many messages as connections at most.
         let _ = self.actor(room).try_send(subscribe()).or_else(|_| self.actor(room).try_send(subscribe()));

@@ -260,7 +260,8 @@ impl Connection {
             }
             None if self.issue_control_token(out) => {}
             None => {
-                let message = "no renewal outlives what this channel was opened with: send a new token as `token`";
+                let message =
+                    "no renewal outlives what this channel was opened with: send a new token as `token`";
                 out.error(Code::Forbidden, message, id);
             }
         }

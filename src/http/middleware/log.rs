@@ -102,10 +102,22 @@ mod tests {
                 "/api/sessions/018f/participants/…",
             ),
             ("/clips/{clip}", "/clips/0123456789.wav", "/clips/…"),
-            ("/api/admin/rooms/{room}/stats", "/api/admin/rooms/room-ann-x/stats", "/api/admin/rooms/…/stats"),
+            (
+                "/api/admin/rooms/{room}/stats",
+                "/api/admin/rooms/room-ann-x/stats",
+                "/api/admin/rooms/…/stats",
+            ),
             ("/api/consumer/ws", "/api/consumer/ws?user=ann@example.org", "/api/consumer/ws?user=…"),
-            ("/api/livekit/participants", "/api/livekit/participants?room=room-ann-x", "/api/livekit/participants?room=…"),
-            ("/api/sessions/{id}/history", "/api/sessions/018f/history?limit=5", "/api/sessions/018f/history?limit=5"),
+            (
+                "/api/livekit/participants",
+                "/api/livekit/participants?room=room-ann-x",
+                "/api/livekit/participants?room=…",
+            ),
+            (
+                "/api/sessions/{id}/history",
+                "/api/sessions/018f/history?limit=5",
+                "/api/sessions/018f/history?limit=5",
+            ),
         ] {
             assert_eq!(logged(pattern, target), expected);
         }

@@ -66,7 +66,10 @@ enum Foreign {
 impl OriginPolicy {
     pub(crate) fn new(config: &Config) -> Self {
         let public = config.server.public_url.as_deref();
-        Self { config: config.origin.clone(), public: public.and_then(authority).map(str::to_ascii_lowercase) }
+        Self {
+            config: config.origin.clone(),
+            public: public.and_then(authority).map(str::to_ascii_lowercase),
+        }
     }
 
     /// The origin that the response is for; none where it is no other page's.
@@ -80,7 +83,11 @@ impl OriginPolicy {
             let from = asked.headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
             let is_foreign = matches!(from, Some(b"cross-site" | b"same-site"));
             // `<img src>` and links send no origin. With keys they get nothing, since they carry none.
-            return if is_foreign && asked.is_open && !asked.is_page { Err(Foreign::Origin) } else { Ok(None) };
+            return if is_foreign && asked.is_open && !asked.is_page {
+                Err(Foreign::Origin)
+            } else {
+                Ok(None)
+            };
         };
         let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         let is_own = authority(&text).map(without_default_port).is_some_and(|origin| {
@@ -176,7 +183,9 @@ pub(crate) async fn check<B: MessageBody>(
 fn refuse(foreign: Foreign) -> ApiError {
     let (label, message) = match foreign {
         Foreign::Host => ("host", "this gateway is not reached by this name: see ALLOWED_HOSTS"),
-        Foreign::Origin => ("origin", "web pages of this origin may not use the gateway: see ALLOWED_ORIGINS"),
+        Foreign::Origin => {
+            ("origin", "web pages of this origin may not use the gateway: see ALLOWED_ORIGINS")
+        }
     };
     metrics::counter!(telemetry::FOREIGN_REQUESTS, "by" => label).increment(1);
     AuthError::Forbidden(message).into()
@@ -223,7 +232,8 @@ mod tests {
         if keys {
             all.push(("API_KEYS", "key-of-the-tests-0123456789abcdef"));
         }
-        let read = |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let read =
+            |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let policy = OriginPolicy::new(&Config::read(read).unwrap());
         let mut request = TestRequest::default();
         for header in headers {
@@ -275,8 +285,13 @@ mod tests {
     fn a_page_of_another_origin_is_refused_unless_it_is_listed() {
         let listed = [("ALLOWED_ORIGINS", "https://app.example")];
         let from = |keys, is_read, origin| checked(&listed, keys, is_read, &[LOCAL, ("origin", origin)]);
-        let foreign =
-            ["https://evil.example", "null", "http://127.0.0.1:3000", "http://127.0.0.1", "https://app.example:1"];
+        let foreign = [
+            "https://evil.example",
+            "null",
+            "http://127.0.0.1:3000",
+            "http://127.0.0.1",
+            "https://app.example:1",
+        ];
         for origin in foreign {
             assert_eq!(from(false, true, origin), Err(Foreign::Origin), "{origin}");
             assert_eq!(from(true, false, origin), Err(Foreign::Origin), "{origin}");

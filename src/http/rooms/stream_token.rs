@@ -46,9 +46,5 @@ pub(in crate::http) async fn issue(
     // Without `PUBLIC_URL` the host is the request's, which may be anything.
     let url = Url::parse_with_params(&url, [("room", grant.room.as_str()), ("token", &token)])
         .map_err(|error| ApiError::invalid("host", error))?;
-    Ok(web::Json(StreamToken {
-        stream_url: url.into(),
-        stream_token: token,
-        expires_at,
-    }))
+    Ok(web::Json(StreamToken { stream_url: url.into(), stream_token: token, expires_at }))
 }

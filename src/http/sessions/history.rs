@@ -4,7 +4,12 @@ use actix_web::web;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{AppState, error::ApiError, middleware::auth::Caller, sessions::{check, parse_id}},
+    http::{
+        AppState,
+        error::ApiError,
+        middleware::auth::Caller,
+        sessions::{check, parse_id},
+    },
     ids::SessionId,
     store::history::Saved,
 };

@@ -38,9 +38,10 @@ impl ControlToken {
         let (now, bound) = (clock::unix_s(), caller.bound(&app.authenticator, record));
         if bound.is_some_and(|bound| bound <= now) {
             return Err(match caller {
-                Caller::Anyone | Caller::Key(_) => {
-                    ApiError::new(Code::SessionNotFound, "the session is too old for new tokens: create a new one")
-                }
+                Caller::Anyone | Caller::Key(_) => ApiError::new(
+                    Code::SessionNotFound,
+                    "the session is too old for new tokens: create a new one",
+                ),
                 Caller::User(_) => AuthError::ExpiredToken.into(),
             });
         }
@@ -54,11 +55,7 @@ impl ControlToken {
     }
 
     pub(super) fn none(app: &AppState, request: &HttpRequest) -> Self {
-        Self {
-            control_url: app.control_url(request),
-            control_token: None,
-            control_token_expires_at: None,
-        }
+        Self { control_url: app.control_url(request), control_token: None, control_token_expires_at: None }
     }
 }
 

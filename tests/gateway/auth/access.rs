@@ -138,7 +138,16 @@ fn credentials(column: &str, keys: &Keys, sessions: &Sessions) -> Vec<(&'static 
         "wrong or expired" => vec![
             ("authorization", "Bearer garbage".into()),
             ("x-api-key", "garbage".into()),
-            ("authorization", format!("Bearer {}", jwt("another-secret-of-at-least-32-bytes", &json!({"sub": "ann", "exp": clock::unix_s() + 60})))),
+            (
+                "authorization",
+                format!(
+                    "Bearer {}",
+                    jwt(
+                        "another-secret-of-at-least-32-bytes",
+                        &json!({"sub": "ann", "exp": clock::unix_s() + 60})
+                    )
+                ),
+            ),
             ("authorization", format!("Bearer {}", users_token("ann", -60))),
         ],
         "user" => bearer(users_token("ann", 60)),
@@ -154,10 +163,9 @@ fn credentials(column: &str, keys: &Keys, sessions: &Sessions) -> Vec<(&'static 
             ("x-api-key", keys.by_name["backend"].clone()),
             ("authorization", format!("Bearer {}", keys.by_name["own backend"])),
         ],
-        "admin" => vec![
-            ("x-api-key", keys.by_name["admin"].clone()),
-            ("authorization", format!("Bearer {BACKEND}")),
-        ],
+        "admin" => {
+            vec![("x-api-key", keys.by_name["admin"].clone()), ("authorization", format!("Bearer {BACKEND}"))]
+        }
         name => vec![("x-api-key", keys.by_name.get(name).unwrap_or_else(|| panic!("no {name}")).clone())],
     }
 }

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 
 use crate::{
     issuer::{Issuer, Signer, key_set, token},
-    support::{USERS_SECRET, TestGateway, soon},
+    support::{TestGateway, USERS_SECRET, soon},
 };
 
 fn in_seconds(seconds: i64) -> i64 {
@@ -33,7 +33,9 @@ fn claims(user: &str) -> Value {
 
 /// A token of a user's by the shared secret.
 fn shared(claims: &Value) -> String {
-    token(&json!({"alg": "HS256", "typ": "JWT"}), claims, |message| hmac_sha256(USERS_SECRET.as_bytes(), message))
+    token(&json!({"alg": "HS256", "typ": "JWT"}), claims, |message| {
+        hmac_sha256(USERS_SECRET.as_bytes(), message)
+    })
 }
 
 fn hmac_sha256(secret: &[u8], message: &[u8]) -> Vec<u8> {
@@ -196,7 +198,8 @@ async fn who_says_something_else_than_who_they_are_learns_nothing() {
 async fn a_token_of_each_algorithm_is_verified_by_its_providers_key() {
     let (rs, es, ed) = (Signer::rs256("r"), Signer::es256("e"), Signer::eddsa("d"));
     let issuer = Issuer::start(&[&rs, &es, &ed]).await;
-    let gateway = TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
+    let gateway =
+        TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     assert_eq!(issuer.asked(), 0, "not before a token needs it");
 
     for signer in [&rs, &es, &ed] {
@@ -213,7 +216,8 @@ async fn a_token_of_each_algorithm_is_verified_by_its_providers_key() {
 async fn nobody_talks_the_gateway_into_another_algorithm_or_key() {
     let (rs, other, es) = (Signer::rs256("r"), Signer::rs256("other"), Signer::es256("e"));
     let issuer = Issuer::start(&[&rs, &other, &es]).await;
-    let gateway = TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
+    let gateway =
+        TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let claims = claims("ann");
     assert_eq!(who(&gateway, &rs.token(&claims)).await.unwrap(), "ann");
 

@@ -102,13 +102,20 @@ async fn a_listed_page_gets_cors_headers_and_another_page_none() {
 
     let post = |origin| gateway.http.post(&url).header("Origin", origin).json(&json!({"user_id": "ann"}));
     let refused = soon(post(app).send()).await.unwrap();
-    assert_eq!((refused.status().as_u16(), &refused.headers()["access-control-allow-origin"]), (401, &app.parse().unwrap()));
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["access-control-allow-origin"]),
+        (401, &app.parse().unwrap())
+    );
     let made = soon(post(app).bearer_auth(BACKEND).send()).await.unwrap();
-    assert_eq!((made.status().as_u16(), &made.headers()["cache-control"]), (201, &"no-store".parse().unwrap()));
+    assert_eq!(
+        (made.status().as_u16(), &made.headers()["cache-control"]),
+        (201, &"no-store".parse().unwrap())
+    );
     assert_eq!(status(post(EVIL).bearer_auth(BACKEND)).await, 403);
 
     let sessions = format!("{}/api/admin/sessions", gateway.url);
-    let read = soon(gateway.http.get(sessions).header("Origin", EVIL).bearer_auth(BACKEND).send()).await.unwrap();
+    let read =
+        soon(gateway.http.get(sessions).header("Origin", EVIL).bearer_auth(BACKEND).send()).await.unwrap();
     assert_eq!(read.status(), 200, "with keys, other pages may read by a key");
     assert!(!read.headers().contains_key("access-control-allow-origin"));
 }
@@ -123,7 +130,9 @@ async fn the_page_may_not_be_framed_and_loads_nothing_of_others() {
     let page = get("/").await;
     let policy = page["content-security-policy"].to_str().unwrap();
     let ws = gateway.url.replacen("http", "ws", 1);
-    for part in ["default-src 'none'", "frame-ancestors 'none'", "script-src 'self'", &ws, "wss://livekit.example"] {
+    for part in
+        ["default-src 'none'", "frame-ancestors 'none'", "script-src 'self'", &ws, "wss://livekit.example"]
+    {
         assert!(policy.contains(part), "{part}: {policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");

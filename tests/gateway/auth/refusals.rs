@@ -26,7 +26,11 @@ pub fn table() -> Vec<(&'static str, &'static str, Vec<Method>)> {
             let endpoints = row.split('[').nth(1).unwrap().split(']').next().unwrap();
             let endpoints = endpoints.split(',').filter(|endpoint| !endpoint.trim().is_empty());
             let methods = endpoints.map(|endpoint| endpoint.trim().split('(').next().unwrap());
-            (path, right.trim_matches([',', ' ', '\n']), methods.map(|method| method.to_uppercase().parse().unwrap()).collect())
+            (
+                path,
+                right.trim_matches([',', ' ', '\n']),
+                methods.map(|method| method.to_uppercase().parse().unwrap()).collect(),
+            )
         })
         .collect();
     assert!(paths.len() > 20, "{paths:?}");
@@ -190,12 +194,9 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
 
 #[actix_web::test]
 async fn nobody_reaches_what_is_not_theirs() {
-    let gateway = TestGateway::with(&[
-        ("API_KEYS", BACKEND),
-        ("HOST", "127.0.0.1"),
-        ("AUTH_FAILURES_PER_MINUTE", "0"),
-    ])
-    .await;
+    let gateway =
+        TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_FAILURES_PER_MINUTE", "0")])
+            .await;
     let backend = Api::new(&gateway.url, key(BACKEND));
     let ann: SessionInfo = backend.create_session(&user_id("ann")).await.unwrap();
     let bob: SessionInfo = backend.create_session(&user_id("bob")).await.unwrap();

@@ -12,7 +12,7 @@ use june_edge::protocol::{
 };
 use serde_json::json;
 
-use crate::support::{USERS_SECRET, Glasses, TestGateway, soon};
+use crate::support::{Glasses, TestGateway, USERS_SECRET, soon};
 
 fn users_token(secret: &str, expires_in: i64) -> String {
     let exp = june_edge::clock::unix_s() as i64 + expires_in;

@@ -9,7 +9,7 @@ use june_protocol::{FromClient, Secret, ToClient, from_client::Ping};
 use serde_json::json;
 use test_support::{Proxy, free_port};
 
-use crate::support::{USERS_SECRET, TestGateway, soon};
+use crate::support::{TestGateway, USERS_SECRET, soon};
 
 const CONTROL_TTL: Duration = Duration::from_secs(2);
 
@@ -27,7 +27,8 @@ fn quick_retry() -> Options {
 
 fn users_token(user: &str, expires_in_s: u64) -> String {
     let claims = json!({"sub": user, "exp": clock::unix_s() + expires_in_s});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes())).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+        .unwrap()
 }
 
 /// The next event that `pick` takes.

@@ -316,7 +316,8 @@ async fn the_guests_whom_a_removed_user_invited_go_with_them_and_those_of_a_back
     let (status, anns) =
         answer(gateway.http.post(path).bearer_auth(&session.control_token).json(&invite)).await;
     assert_eq!(status, 200, "{anns}");
-    let (anns_guest, backends_guest) = (anns["identity"].as_str().unwrap(), backends["identity"].as_str().unwrap());
+    let (anns_guest, backends_guest) =
+        (anns["identity"].as_str().unwrap(), backends["identity"].as_str().unwrap());
     livekit.set_participants(vec![present("ann"), present(anns_guest), present(backends_guest)]);
     let url = format!("{}/api/livekit/participants?room={}", gateway.url, session.room_name);
     let list = async |invitation: &Value| {

@@ -12,7 +12,12 @@ use crate::{
 
 /// A gateway that needs tokens; its LiveKit knows how to remove participants.
 async fn start(livekit: &Livekit) -> TestGateway {
-    let settings = [("LIVEKIT_URL", livekit.url.as_str()), ("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_FAILURES_PER_MINUTE", "0")];
+    let settings = [
+        ("LIVEKIT_URL", livekit.url.as_str()),
+        ("API_KEYS", BACKEND),
+        ("HOST", "127.0.0.1"),
+        ("AUTH_FAILURES_PER_MINUTE", "0"),
+    ];
     TestGateway::with(&settings).await
 }
 

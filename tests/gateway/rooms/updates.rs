@@ -6,7 +6,7 @@ use june_edge::protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{BACKEND, LIVEKIT_SECRET, Glasses, TestGateway, answer, soon};
+use crate::support::{BACKEND, Glasses, LIVEKIT_SECRET, TestGateway, answer, soon};
 
 /// Sends a webhook as LiveKit does.
 pub async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
@@ -270,8 +270,7 @@ async fn a_stream_that_does_not_read_delays_nobody_and_gets_a_snapshot_later() {
 async fn participants_are_listed_for_members_the_owner_of_the_session_and_a_backend() {
     let gateway = TestGateway::with(&[("API_KEYS", BACKEND)]).await;
     let body = json!({"user_id": "ann"});
-    let create =
-        gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth(BACKEND).json(&body);
+    let create = gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth(BACKEND).json(&body);
     let session = answer(create).await.1;
     let room = session["room_name"].as_str().unwrap();
     webhook(

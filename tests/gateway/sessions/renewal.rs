@@ -4,12 +4,13 @@ use jsonwebtoken::{EncodingKey, Header};
 use june_edge::protocol::{ToClient, edge_v1::from_client::ConnectionInit};
 use serde_json::{Value, json};
 
-use crate::support::{BACKEND, USERS_SECRET, Glasses, TestGateway};
+use crate::support::{BACKEND, Glasses, TestGateway, USERS_SECRET};
 
 /// A user's own token.
 fn users_token(user: &str, expires_in_s: u64) -> String {
     let claims = json!({"sub": user, "exp": june_edge::clock::unix_s() + expires_in_s});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes())).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+        .unwrap()
 }
 
 /// Attaches to a new session of the user's with another token than the session's own.
@@ -146,7 +147,8 @@ async fn ends(gateway: &TestGateway, id: &str, room: &str, token: Option<&str>) 
         ("guest-token", http.post(format!("{path}/guest-token")), "access_token_expires_at"),
         ("stream-token", http.post(stream_token), "expires_at"),
     ] {
-        let request = token.into_iter().fold(request.json(&body), |request, token| request.bearer_auth(token));
+        let request =
+            token.into_iter().fold(request.json(&body), |request, token| request.bearer_auth(token));
         let (status, answer) = crate::support::answer(request).await;
         assert_eq!(status, 200, "{what}: {answer}");
         ends.push((what, answer[field].as_u64().unwrap()));

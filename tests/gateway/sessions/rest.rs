@@ -6,7 +6,7 @@ use june_client::{Channel, ClientError, Gateway as Api};
 use livekit_api::access_token::TokenVerifier;
 use serde_json::{Value, json};
 
-use crate::support::{BACKEND, LIVEKIT_SECRET, USERS_SECRET, TestGateway, answer, key, user_id};
+use crate::support::{BACKEND, LIVEKIT_SECRET, TestGateway, USERS_SECRET, answer, key, user_id};
 
 #[actix_web::test]
 async fn a_session_is_made_without_livekit() {
@@ -106,7 +106,8 @@ async fn with_keys_configured_nobody_gets_in_without_one() {
     let exp = june_edge::clock::unix_s() + 60;
     let users_token = |user: &str| {
         let claims = json!({"sub": user, "exp": exp});
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes())).unwrap()
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+            .unwrap()
     };
 
     let (status, problem) = gateway.post("/api/sessions", &json!({"user_id": "ann"})).await;
