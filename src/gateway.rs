@@ -114,10 +114,11 @@ impl Gateway {
         let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
         let registry = SessionRegistry::new(stores.sessions, services, handles);
         registry.close_abandoned();
+        let auth_failures = AuthFailures::new(config.auth.failures_per_minute);
         let app = web::Data::new(AppState {
             registry,
-            admission: Admission::new(authenticator.clone(), &config.connects),
-            auth_failures: AuthFailures::new(config.auth.failures_per_minute),
+            admission: Admission::new(authenticator.clone(), &config.connects, auth_failures.clone()),
+            auth_failures,
             origin: OriginPolicy::new(&config),
             address_header: config.connects.address_header.clone(),
             authenticator,

@@ -209,7 +209,9 @@ impl KeyFile {
 
     fn replace(&self, folder: &Path, content: &Content) -> io::Result<()> {
         let new = self.path.with_extension("new");
-        let mut file = private().create(true).truncate(true).open(&new)?;
+        // What a process left that was killed here may have another mode.
+        let _ = fs::remove_file(&new);
+        let mut file = private().create_new(true).open(&new)?;
         file.write_all(&serde_json::to_vec_pretty(content)?)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
@@ -268,7 +270,8 @@ struct OfFile {
 type Stamp = (u64, i64, i64, u64);
 
 fn stamp(metadata: &Metadata) -> Stamp {
-    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len())
+    // Not `mtime`: a file that could not be read may have got other permissions since.
+    (metadata.ino(), metadata.ctime(), metadata.ctime_nsec(), metadata.len())
 }
 
 impl ApiKeys {
@@ -343,13 +346,14 @@ impl OfFile {
         if now == self.stamp {
             return;
         }
-        self.stamp = now;
         self.was_there |= now.is_some();
         match file.read() {
             Ok(entries) => {
+                self.stamp = now;
                 self.keys = entries.iter().flatten().filter_map(Entry::known).collect();
                 tracing::info!(keys = self.keys.len(), "API keys read");
             }
+            // It is read again: a key may have been revoked in it.
             Err(error) => tracing::error!(%error, "the API keys of this file stay as they were"),
         }
     }

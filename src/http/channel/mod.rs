@@ -11,7 +11,7 @@ use actix_web::{
 
 use self::socket::Caller;
 use crate::{
-    auth::{AuthError, Principal},
+    auth::Principal,
     error::Code,
     http::{
         AppState, address,
@@ -74,7 +74,8 @@ async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> 
     if !offers_livekit(request) {
         init.capabilities.media.retain(|media| media != "livekit");
     }
-    Ok(Caller { profile, principal, init, base_url: app.base_url(request) })
+    let address = auth::from_address(app, request);
+    Ok(Caller { profile, principal, init, address, base_url: app.base_url(request) })
 }
 
 /// The subprotocols that a client offers.
@@ -94,12 +95,10 @@ async fn authenticate(app: &AppState, request: &HttpRequest) -> Result<Option<Pr
         app.admission.check_address(address)?;
     }
     match auth::token(request) {
-        Some(token) => match app.admission.by_token(&token).await {
-            Ok(principal) => Ok(Some(principal)),
-            // Its sender guessed nothing.
-            Err(_) if app.authenticator.api_key(&token).is_some() => Err(AuthError::NO_USER.into()),
-            Err(error) => Err(app.auth_failures.told(auth::from_address(app, request), error).into()),
-        },
+        Some(token) => {
+            let address = auth::from_address(app, request);
+            Ok(Some(app.admission.by_token(&token, address).await?))
+        }
         None if request.headers().contains_key(AUTHORIZATION) => Err(ApiError::missing_token()),
         None => Ok(None),
     }

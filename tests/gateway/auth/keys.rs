@@ -109,6 +109,9 @@ async fn wrong_keys_are_slowed_and_good_ones_from_the_same_address_pass() {
     for wrong in ["/v1/ws?token=wrong", "/glasses-ws?token=wrong"] {
         assert_eq!(gateway.get(wrong).await.0, 429, "{wrong}");
     }
+    let mut later = Phone::open(&gateway, "/v1/ws", &[]).await;
+    later.say(&json!({"type": "connection_init", "token": "a-wrong-token"})).await;
+    assert_eq!(later.next_of("connection_error").await["code"], "RATE_LIMITED");
     assert_eq!(answer(ask(BACKEND)).await.0, 200);
     assert_eq!(gateway.get("/api/admin/sessions").await.0, 401, "a missing key is not a wrong one");
 }
