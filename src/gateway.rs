@@ -20,13 +20,13 @@ use rand::Rng;
 use self::media_runtime::MediaRuntime;
 use crate::{
     auth::{
-        Authenticator, RoomKeys, admission::Admission, jwks::JwksError, room_token::RoomTokenVerifier,
-        users::Users,
+        Authenticator, RoomKeys, admission::Admission, failures::AuthFailures, jwks::JwksError,
+        room_token::RoomTokenVerifier, users::Users,
     },
     config::{Config, LivekitConfig},
     consumers::Consumers,
     deny::{DenyList, LivekitRooms},
-    http::{self, AppState, Health, Webhooks, server::Server},
+    http::{self, AppState, Health, OriginPolicy, Webhooks, server::Server},
     livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     outcomes::{Outcome, Outcomes},
     protocol::edge_v1::to_client::Delivery,
@@ -123,9 +123,12 @@ impl Gateway {
         let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
         let registry = SessionRegistry::new(stores.sessions, services, handles);
         registry.close_abandoned();
+        let auth_failures = AuthFailures::new(config.auth.failures_per_minute);
         let app = web::Data::new(AppState {
             registry,
-            admission: Admission::new(authenticator.clone(), &config.connects),
+            admission: Admission::new(authenticator.clone(), &config.connects, auth_failures.clone()),
+            auth_failures,
+            origin: OriginPolicy::new(&config),
             address_header: config.connects.address_header.clone(),
             authenticator,
             rooms,
@@ -134,6 +137,7 @@ impl Gateway {
             clips,
             history: stores.history,
             livekit: api,
+            livekit_url: config.livekit.as_ref().map(|livekit| livekit.url.clone()),
             room_tokens,
             recordings,
             webhooks,

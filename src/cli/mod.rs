@@ -3,6 +3,7 @@
 pub mod check_config;
 mod hardening;
 pub mod history;
+pub mod keys;
 pub mod serve;
 pub mod talk;
 mod wav;

@@ -86,12 +86,12 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::read;
+    use crate::config::{KEY, read};
 
     #[test]
     fn without_api_keys_the_gateway_serves_this_machine_only() {
         assert_eq!(read(&[]).unwrap().server.bind.to_string(), "127.0.0.1:8080");
-        assert_eq!(read(&[("API_KEYS", "a, b")]).unwrap().server.bind.to_string(), "[::]:8080");
+        assert_eq!(read(&[("API_KEYS", KEY)]).unwrap().server.bind.to_string(), "[::]:8080");
 
         let problems = read(&[("HOST", "0.0.0.0")]).unwrap_err().problems;
         assert!(problems[0].contains("API_KEYS"), "{problems:?}");

@@ -59,6 +59,15 @@ impl Entries {
         self.rooms.get(room)?.get(identity).copied().filter(|until| *until > now_ms)
     }
 
+    /// Until when a guest may not be in a room because whoever invited them may not.
+    pub(super) fn inviter_until(&self, room: &RoomName, guest: &Identity, now_ms: u64) -> Option<u64> {
+        let entries = self.rooms.get(room)?.iter();
+        entries
+            .filter(|(identity, until)| **until > now_ms && guest.is_guest_of(identity, room))
+            .map(|(_, until)| *until)
+            .max()
+    }
+
     /// Until when no guest of this name may join. A guest gets a new identity with each token, so removed
     /// guests are recognised by their name.
     pub(super) fn guest_until(&self, room: &RoomName, name: &GuestName, now_ms: u64) -> Option<u64> {
@@ -145,6 +154,21 @@ mod tests {
         for other in ["Bob", "Bob B. C.", "Eve"] {
             assert_eq!(entries.guest_until(&room(1), &GuestName::parse(other).unwrap(), 0), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_guest_is_kept_out_as_long_as_whoever_invited_them() {
+        let mut entries = Entries::default();
+        let (ann, name) = (identity(1), GuestName::parse("Bob").unwrap());
+        let anns = Identity::guest_of(&ann, &room(1), &name, "abc123");
+        let others = Identity::guest(&name, "abc123");
+
+        entries.insert(&room(1), &ann, 100).unwrap();
+
+        assert_eq!(entries.inviter_until(&room(1), &anns, 99), Some(100));
+        assert_eq!(entries.inviter_until(&room(1), &anns, 100), None);
+        assert_eq!(entries.inviter_until(&room(2), &anns, 0), None);
+        assert_eq!(entries.inviter_until(&room(1), &others, 0), None);
     }
 
     #[test]

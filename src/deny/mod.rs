@@ -96,9 +96,11 @@ impl DenyList {
         Ok(until_ms)
     }
 
-    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none if they may.
+    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none if they may. Guests may
+    /// not where whoever invited them may not.
     pub fn until(&self, room: &RoomName, identity: &Identity) -> Option<u64> {
-        self.shared.entries.read().until(room, identity, clock::unix_ms())
+        let (entries, now) = (self.shared.entries.read(), clock::unix_ms());
+        entries.until(room, identity, now).max(entries.inviter_until(room, identity, now))
     }
 
     /// Until when no guest of this name may join.

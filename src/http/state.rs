@@ -12,10 +12,10 @@ use actix_web::{HttpRequest, http::header::HeaderName};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{Authenticator, admission::Admission, room_token::RoomTokenVerifier},
+    auth::{Authenticator, admission::Admission, failures::AuthFailures, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
-    http::{Health, Webhooks, error::ApiError},
+    http::{Health, Webhooks, error::ApiError, middleware::origin::OriginPolicy},
     livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
@@ -28,6 +28,8 @@ pub(crate) struct AppState {
     pub registry: SessionRegistry,
     pub authenticator: Authenticator,
     pub admission: Admission,
+    pub auth_failures: AuthFailures,
+    pub origin: OriginPolicy,
     /// The header in which a proxy in front of the gateway sends the client's address.
     pub address_header: Option<HeaderName>,
     pub rooms: Rooms,
@@ -36,6 +38,8 @@ pub(crate) struct AppState {
     pub clips: Clips,
     pub history: Arc<dyn HistoryStore>,
     pub livekit: Option<Arc<LivekitApi>>,
+    /// LiveKit's address for clients.
+    pub livekit_url: Option<String>,
     pub room_tokens: Option<RoomTokenVerifier>,
     pub recordings: Option<Egress>,
     pub webhooks: Option<Webhooks>,

@@ -30,7 +30,9 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::NotFound => Self::no_such_session(),
-            RegistryError::OtherUser => Self::new(Code::Forbidden, error.to_string()),
+            RegistryError::OtherUser | RegistryError::Removed => {
+                Self::new(Code::Forbidden, error.to_string())
+            }
             RegistryError::Store(error) => error.into(),
         }
     }

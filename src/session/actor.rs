@@ -21,7 +21,7 @@ use crate::{
     clock,
     consumers::Consumers,
     error::Close,
-    ids::{RoomName, SessionId, TurnId, UserId, UtteranceId},
+    ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
     livekit::agent::{Agent, AgentEvent, Agents},
     protocol::{Profile, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
@@ -35,7 +35,7 @@ use crate::{
     session::{
         Effect, Input, Session, SessionConfig, SessionInfo, SocketId,
         messages::{
-            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, SocketEvent,
+            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed, SocketEvent,
             SocketHandle, Undelivered,
         },
     },
@@ -214,7 +214,7 @@ impl SessionActor {
                     agent.retry_now();
                 }
             }
-            Effect::WatchRoom(room) => self.watch(&room),
+            Effect::WatchRoom(room, holder) => self.watch(&room, &holder),
             Effect::UnwatchRoom(room) => {
                 if let Some(socket) = self.session.socket() {
                     self.services.rooms.unsubscribe(&room, socket);
@@ -357,7 +357,7 @@ impl SessionActor {
         ctx.add_stream(events.map(move |event| FromAgent { agent_number, event }));
     }
 
-    fn watch(&self, room: &RoomName) {
+    fn watch(&self, room: &RoomName, holder: &Identity) {
         let attached = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == attached) {
             self.services.rooms.subscribe(
@@ -365,6 +365,7 @@ impl SessionActor {
                 handle.id,
                 handle.send_queue(),
                 SubscriberKind::Channel,
+                Some(holder),
                 None,
             );
         }
@@ -469,6 +470,14 @@ impl Handler<MicrophonePublished> for SessionActor {
 
     fn handle(&mut self, _: MicrophonePublished, ctx: &mut Self::Context) {
         self.step(Input::MicrophonePublished, ctx);
+    }
+}
+
+impl Handler<Removed> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Removed, ctx: &mut Self::Context) {
+        self.step(Input::Removed, ctx);
     }
 }
 

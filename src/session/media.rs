@@ -378,7 +378,7 @@ impl Media {
 
     /// Sends the client what it needs to join the room, with a fresh token.
     pub(super) fn send_livekit_info(out: &mut Out<'_>, reply_to: Option<String>) {
-        match out.config().authenticator.livekit_info(&out.info().user, &out.info().room) {
+        match out.config().authenticator.livekit_info(&out.info().user, &out.info().room, out.bound()) {
             Ok(info) => out.tell(ToClient::LivekitInfo(info)),
             Err(why) => out.error(why.code(), why.to_string(), reply_to),
         }
@@ -444,6 +444,13 @@ impl Media {
         out.push(Effect::LeaveRoom);
         self.tell_media_state(MediaReason::AgentIdle, out);
         tracing::info!(session.id = %out.info().id, "no microphone in the room, agent leaves");
+    }
+
+    /// The user was removed from the room: the agent leaves, and does not come back by itself.
+    pub(super) fn leave_removed(&mut self, out: &mut Out<'_>) {
+        self.agent = None;
+        self.brings_livekit = false;
+        out.push(Effect::LeaveRoom);
     }
 
     /// Whether audio should be coming from the room.

@@ -12,7 +12,7 @@ use crate::{
     audio::Pcm,
     clock,
     error::{Close, Code},
-    ids::{RoomName, TurnId, UtteranceId},
+    ids::{Identity, RoomName, TurnId, UtteranceId},
     protocol::{
         FromClient, Profile, ToClient,
         edge_v1::to_client::{EndReason, UserSession},
@@ -20,7 +20,7 @@ use crate::{
     },
     providers::llm::Prompt,
     secret::Secret,
-    session::{SessionConfig, SessionInfo, SocketId, resume_buffer::ResumeBuffer},
+    session::{SessionConfig, SessionInfo, SocketId, messages::TokenEnd, resume_buffer::ResumeBuffer},
     store::history::HistoryItem,
 };
 
@@ -89,8 +89,8 @@ pub enum Effect {
     SubscribeMicrophone(bool),
     /// End the agent's wait before its next attempt to join.
     RetryJoin,
-    /// Push a room's participants to the client.
-    WatchRoom(RoomName),
+    /// Push a room's participants to the client, by the right of this participant.
+    WatchRoom(RoomName, Identity),
     /// Stop that.
     UnwatchRoom(RoomName),
     /// The session is over: release everything.
@@ -107,6 +107,9 @@ pub(super) struct Downlink {
     profile: Profile,
     /// The attached socket.
     socket: Option<SocketId>,
+    /// The end of everything that is issued to the client, in seconds since the Unix epoch; none where its token never
+    /// ends.
+    bound: Option<u64>,
     buffer: ResumeBuffer,
 }
 
@@ -118,6 +121,7 @@ impl Downlink {
             began,
             profile: Profile::default(),
             socket: None,
+            bound: None,
             buffer: ResumeBuffer::starting_after(last_seq),
         }
     }
@@ -175,6 +179,18 @@ impl<'a> Out<'a> {
 
     pub(super) fn socket(&self) -> Option<SocketId> {
         self.downlink.socket
+    }
+
+    /// The end of everything that is issued to the client, in seconds since the Unix epoch.
+    pub(super) fn bound(&self) -> Option<u64> {
+        self.downlink.bound
+    }
+
+    /// The client is known by this token from now on.
+    pub(super) fn set_token(&mut self, token: Option<&TokenEnd>) {
+        let info = &self.downlink.info;
+        let session_end = self.downlink.config.authenticator.session_end(info.started_ms);
+        self.downlink.bound = token.and_then(|token| token.bound(session_end));
     }
 
     /// Milliseconds since the session began.

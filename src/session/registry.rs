@@ -14,7 +14,7 @@ use dashmap::{DashMap, Entry};
 use crate::{
     auth::Principal,
     clock,
-    ids::{RoomName, SessionId, UserId, suffix},
+    ids::{Identity, RoomName, SessionId, UserId, suffix},
     protocol::edge_v1::{from_client::Resume, to_client::EndReason},
     session::{
         SessionInfo, SocketId,
@@ -33,6 +33,9 @@ pub enum RegistryError {
     /// There is no such session, or it has ended.
     #[error("there is no such session, or it has ended")]
     NotFound,
+    /// The user was removed from the session's room.
+    #[error("removed from the room")]
+    Removed,
     /// The session belongs to another user.
     #[error("the session is another user's")]
     OtherUser,
@@ -132,13 +135,26 @@ impl SessionRegistry {
         Ok(self.shared.store.of_room(room).await?.map(|record| self.current(record)))
     }
 
-    /// The session that a user's token is for: the one it names, or their newest; none if that has ended.
+    /// The session that a user's token is for: the one it names, or their newest; none if that has ended. Refused to a
+    /// user who was removed from its room.
     pub async fn newest_of(&self, principal: &Principal) -> Result<Option<SessionRecord>, RegistryError> {
         let record = match principal.session {
             Some(id) => self.find(id).await?,
             None => self.of_user(&principal.user).await?,
         };
-        Ok(record.filter(|record| record.ended.is_none() && record.user_id == principal.user))
+        let record = record.filter(|record| record.ended.is_none() && record.user_id == principal.user);
+        if let Some(record) = &record {
+            self.check_present(record)?;
+        }
+        Ok(record)
+    }
+
+    fn check_present(&self, record: &SessionRecord) -> Result<(), RegistryError> {
+        let authenticator = &self.shared.services.config.authenticator;
+        if authenticator.is_removed(&record.room, &Identity::from(&record.user_id)) {
+            return Err(RegistryError::Removed);
+        }
+        Ok(())
     }
 
     /// At most `limit` sessions, newest first, ended or not; only those older than `before`, if that is
@@ -210,6 +226,7 @@ impl SessionRegistry {
             && record.user_id == principal.user
             && record.ended.is_none()
         {
+            self.check_present(&record)?;
             return Ok(record);
         }
         let record = match principal.session {
@@ -223,6 +240,8 @@ impl SessionRegistry {
         if record.user_id != principal.user {
             return Err(RegistryError::OtherUser);
         }
+        // Also if it has ended: a new one would let them in again.
+        self.check_present(&record)?;
         match record.ended {
             None => Ok(record),
             Some(reason) if principal.session.is_some() && reason.is_for_good() => {

@@ -50,6 +50,8 @@ pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
 pub(crate) const CALLS_FAILED: &str = "june_calls_failed_total";
 pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
 pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
+pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
+pub(crate) const FOREIGN_REQUESTS: &str = "june_foreign_requests_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -141,6 +143,10 @@ const METRICS: &[Metric] = &[
         "Memory that the process may use: its control group's limit, or the machine's memory.",
     ),
     counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
+    counter(AUTH_FAILURES, "Requests with a wrong key or token, refused with 401 or limited with 429.")
+        .by("outcome", &["refused", "limited"]),
+    counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
+        .by("by", &["host", "origin"]),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    http::{AppState, admin::Page, error::ApiError, middleware::auth::Operator, sessions::parse_id},
+    http::{AppState, admin::Page, error::ApiError, sessions::parse_id},
     ids::{Identity, RoomName, SessionId, UserId},
     livekit::api::{LivekitApi, LivekitError},
     protocol::edge_v1::to_client::EndReason,
@@ -38,7 +38,6 @@ struct SessionRow {
 /// `GET /api/admin/sessions`
 pub(in crate::http) async fn list(
     app: web::Data<AppState>,
-    _: Operator,
     page: web::Query<Page>,
 ) -> Result<web::Json<SessionList>, ApiError> {
     let limit = page.limit()?;
@@ -74,7 +73,6 @@ pub(in crate::http) struct Disconnected {
 /// from its room. Its tokens are no longer accepted.
 pub(in crate::http) async fn disconnect(
     app: web::Data<AppState>,
-    _: Operator,
     id: web::Path<String>,
 ) -> Result<web::Json<Disconnected>, ApiError> {
     let record = app.registry.get(parse_id(&id)?).await?;
@@ -86,6 +84,7 @@ pub(in crate::http) async fn disconnect(
         Some(livekit) => remove_everybody(&app, livekit, &record).await.ok(),
         None => None,
     };
+    app.rooms.evict(&record.room);
     Ok(web::Json(Disconnected { session_id: record.session_id, status: "ended", was_at_work, removed }))
 }
 

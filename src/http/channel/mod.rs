@@ -61,7 +61,8 @@ async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> 
     if !offers_livekit(request) {
         init.capabilities.media.retain(|media| media != "livekit");
     }
-    Ok(Caller { profile, principal, init, base_url: app.base_url(request) })
+    let address = auth::from_address(app, request);
+    Ok(Caller { profile, principal, init, address, base_url: app.base_url(request) })
 }
 
 /// The subprotocols that a client offers.
@@ -81,7 +82,10 @@ async fn authenticate(app: &AppState, request: &HttpRequest) -> Result<Option<Pr
         app.admission.check_address(address)?;
     }
     match auth::token(request) {
-        Some(token) => Ok(Some(app.admission.by_token(&token).await?)),
+        Some(token) => {
+            let address = auth::from_address(app, request);
+            Ok(Some(app.admission.by_token(&token, address).await?))
+        }
         None if request.headers().contains_key(AUTHORIZATION) => Err(ApiError::missing_token()),
         None => Ok(None),
     }

@@ -3,7 +3,7 @@
 //! The session, its timers and what it sends do not depend on this [`Endpoint`], which stops while the client
 //! does not read (docs/decisions/0001).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use actix::{Recipient, prelude::SendError};
 use actix_http::ws::HandshakeError;
@@ -50,6 +50,8 @@ pub(super) struct Caller {
     pub principal: Option<Principal>,
     /// The `connection_init` that the upgrade stands for; `edge.v1` clients send it afterwards.
     pub init: ConnectionInit,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
     /// Where it reaches the gateway, `https://host`.
     pub base_url: String,
 }
@@ -61,15 +63,15 @@ pub(super) fn upgrade(
     registry: SessionRegistry,
     admission: Admission,
 ) -> Result<HttpResponse, HandshakeError> {
-    let Caller { profile, principal, init, base_url } = caller;
+    let Caller { profile, principal, init, address, base_url } = caller;
     let socket = |send_queue: SendQueue| Socket {
         handle: SocketHandle::new(registry.next_socket(), send_queue, base_url),
         profile,
         is_authenticated: principal.is_some(),
         init,
         attach: Box::new(move |socket, init| {
-            attach(principal.clone(), registry.clone(), admission.clone(), socket, profile, init)
-                .boxed_local()
+            let entry = (registry.clone(), admission.clone());
+            attach(principal.clone(), address, entry, socket, profile, init).boxed_local()
         }),
         session: None,
         rate_limit: MessageRateLimiter::default(),
@@ -198,15 +200,15 @@ impl Socket {
 /// Finds the client's session and attaches to it.
 async fn attach(
     principal: Option<Principal>,
-    registry: SessionRegistry,
-    admission: Admission,
+    address: Option<IpAddr>,
+    (registry, admission): (SessionRegistry, Admission),
     socket: SocketHandle,
     profile: Profile,
     init: ConnectionInit,
 ) -> Result<Recipient<FromSocket>, ApiError> {
     let principal = match (principal, &init.token) {
         (Some(principal), _) => principal,
-        (None, Some(token)) => admission.by_token(token.expose()).await?,
+        (None, Some(token)) => admission.by_token(token.expose(), address).await?,
         (None, None) => return Err(ApiError::missing_token()),
     };
     for _ in 0..ATTACH_ATTEMPTS {

@@ -17,9 +17,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    auth::{AuthError, Authenticator},
     consumers::{ConsumerId, Consumers, QUEUE_BYTES},
     error::{Close, Code},
-    http::error::ApiError,
+    http::{AppState, error::ApiError, middleware::auth::Caller},
     ids::{SessionId, UserId},
     protocol::{MAX_TEXT_BYTES, Profile},
     session::{
@@ -59,14 +60,17 @@ enum FromConsumer {
 pub(super) fn upgrade(
     request: &HttpRequest,
     user: Option<&UserId>,
-    consumers: &Consumers,
-    registry: &SessionRegistry,
+    caller: Caller,
+    app: &AppState,
 ) -> Result<HttpResponse, ApiError> {
+    let consumers = &app.consumers;
     let endpoint = |send_queue: SendQueue| ConsumerSocket {
         id: consumers.attach(user.cloned(), send_queue.clone()),
         user: user.cloned(),
         consumers: consumers.clone(),
-        registry: registry.clone(),
+        registry: app.registry.clone(),
+        caller,
+        authenticator: app.authenticator.clone(),
         send_queue,
     };
     let (mut response, body) = connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
@@ -100,6 +104,8 @@ struct ConsumerSocket {
     user: Option<UserId>,
     consumers: Consumers,
     registry: SessionRegistry,
+    caller: Caller,
+    authenticator: Authenticator,
     send_queue: SendQueue,
 }
 
@@ -159,6 +165,10 @@ async fn deliver(
 impl Endpoint for ConsumerSocket {
     fn started(&mut self, ctx: &mut Context<'_>) {
         ctx.every(PING_INTERVAL, |socket| {
+            if !socket.caller.is_current(&socket.authenticator) {
+                let close = frame::close(Close::Unauthorized, "the API key was revoked");
+                return socket.send_queue.finish_with(close);
+            }
             let _ = socket.send_queue.send(frame::ping());
         });
     }
@@ -175,6 +185,9 @@ impl Endpoint for ConsumerSocket {
         let message = serde_json::from_str(text)
             .map_err(|error| ApiError::new(Code::MalformedMessage, error.to_string()));
         let message = message.and_then(|FromConsumer::Send { session_id, message }| {
+            if !self.caller.may_send() {
+                return Err(AuthError::Forbidden("this needs an API key with the role backend").into());
+            }
             check(&message)?;
             Ok((session_id, Value::Object(message).to_string()))
         });

@@ -54,7 +54,7 @@ pub(in crate::http) async fn open(
     query: web::Query<StreamQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let StreamQuery { room, last_event_id } = query.into_inner();
-    access::stream_viewer(&app, &request, &room).await?;
+    let holder = access::stream_viewer(&app, &request, &room).await?;
     NotDraining::check(&app)?;
     let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let resume = header.or(last_event_id.as_deref()).and_then(parse_event_id);
@@ -63,7 +63,7 @@ pub(in crate::http) async fn open(
     let id = app.registry.next_socket();
     // Cannot fail: the queue is empty.
     let _ = send_queue.send(RETRY);
-    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, resume);
+    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, holder.as_ref(), resume);
     metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")

@@ -4,7 +4,12 @@ use actix_web::web;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{AppState, error::ApiError, middleware::auth::Caller, sessions::parse_id},
+    http::{
+        AppState,
+        error::ApiError,
+        middleware::auth::Caller,
+        sessions::{check, parse_id},
+    },
     ids::SessionId,
     store::history::Saved,
 };
@@ -66,7 +71,7 @@ pub(in crate::http) async fn of_session(
         return Err(ApiError::invalid("limit", format!("must be 1 to {MAX_PAGE}")));
     }
     let record = app.registry.get_any(parse_id(&id)?).await?;
-    caller.may_use(&record)?;
+    check(&app, &caller, &record)?;
     let lines = app.history.of_session(&record.user_id, record.session_id, query.after, query.limit).await?;
     let next_after = (lines.len() == query.limit).then(|| lines.last().map(|line| line.seq)).flatten();
     Ok(web::Json(History { session_id: record.session_id, lines, next_after }))

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::LivekitTokenError,
+    auth::{AuthError, LivekitTokenError},
     http::{
         AppState,
         error::ApiError,
@@ -49,8 +49,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn of(record: SessionRecord, app: &AppState, request: &HttpRequest) -> Self {
-        let (livekit, denied_until) = match app.authenticator.livekit_info(&record.user_id, &record.room) {
+    /// With tokens that the caller may have.
+    fn of(
+        record: SessionRecord,
+        caller: &Caller,
+        app: &AppState,
+        request: &HttpRequest,
+    ) -> Result<Self, ApiError> {
+        let bound = caller.bound(&app.authenticator, &record);
+        let livekit = app.authenticator.livekit_info(&record.user_id, &record.room, bound);
+        let (livekit, denied_until) = match livekit {
             Ok(info) => (Some(info), None),
             Err(LivekitTokenError::NoLivekit) => (None, None),
             Err(LivekitTokenError::Denied { until }) => (None, Some(until)),
@@ -58,8 +66,12 @@ impl Session {
         let (access_token, access_token_expires_at, livekit_url) = livekit
             .map(|info| (info.token, info.expires_at, info.url))
             .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
-        Self {
-            control: ControlToken::issue(&record, app, request),
+        let control = match denied_until {
+            Some(_) => ControlToken::none(app, request),
+            None => ControlToken::issue(&record, caller, app, request)?,
+        };
+        Ok(Self {
+            control,
             session_id: record.session_id,
             status: if record.ended.is_none() { "active" } else { "ended" },
             access_token,
@@ -69,7 +81,7 @@ impl Session {
             denied_until,
             user_id: record.user_id,
             room_name: record.room,
-        }
+        })
     }
 }
 
@@ -83,7 +95,7 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     caller.may_act_for(&body.user_id)?;
     let record = app.registry.create(&body.user_id).await?;
-    Ok(HttpResponse::Created().json(Session::of(record, &app, &request)))
+    Ok(HttpResponse::Created().json(Session::of(record, &caller, &app, &request)?))
 }
 
 /// `GET /api/sessions/{id}`
@@ -94,7 +106,7 @@ pub(super) async fn show(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
-    Ok(web::Json(Session::of(record, &app, &request)))
+    Ok(web::Json(Session::of(record, &caller, &app, &request)?))
 }
 
 #[derive(Debug, Serialize)]
@@ -137,11 +149,16 @@ pub(super) async fn participants(
     Ok(web::Json(SessionParticipants { room_name: record.room, participants }))
 }
 
-/// The session of a path, if the caller may use it.
+/// The session of a path, if the caller may use it. A user who was removed from its room may not.
 async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
     let record = app.registry.get(parse_id(id)?).await?;
-    caller.may_use(&record)?;
+    check(app, caller, &record)?;
     Ok(record)
+}
+
+fn check(app: &AppState, caller: &Caller, record: &SessionRecord) -> Result<(), AuthError> {
+    caller.may_use(record)?;
+    caller.identity().map_or(Ok(()), |identity| app.authenticator.check_present(&record.room, &identity))
 }
 
 pub(super) fn parse_id(id: &str) -> Result<SessionId, ApiError> {

@@ -7,6 +7,7 @@ use crate::{
     http::{AppState, error::ApiError, middleware::auth::Caller, sessions::session},
     ids::{Identity, RoomName, SessionId},
     livekit::api::LivekitError,
+    session::messages::Removed as RemovedFromRoom,
 };
 
 #[derive(Debug, Serialize)]
@@ -35,6 +36,7 @@ pub(in crate::http) async fn remove(
     let livekit = app.livekit()?;
     // The deny list comes first: somebody who rejoins while being removed is then removed again.
     let until_ms = app.deny.deny(&record.room, &identity).await?;
+    close_doors(&app, &record.room, &identity).await;
     let removed = match livekit.remove_participant(&record.room, &identity).await {
         Ok(()) => true,
         Err(LivekitError::NotFound(_)) => false,
@@ -52,4 +54,31 @@ pub(in crate::http) async fn remove(
         removed,
         denied_until,
     }))
+}
+
+/// Somebody is denied a room: closes what they, and the guests whom they invited, have open there. For the user of the
+/// room's session that is the control channel, too.
+pub(in crate::http) async fn close_doors(app: &AppState, room: &RoomName, identity: &Identity) {
+    app.rooms.evict(room);
+    let record = match app.registry.of_room(room).await {
+        Ok(record) => record.filter(|record| Identity::from(&record.user_id) == *identity),
+        Err(error) => {
+            return tracing::error!(room.name = %room, %error, "the control channel of a removed user stays open");
+        }
+    };
+    let Some(record) = record else { return };
+    if let Some(session) = app.registry.live(record.session_id) {
+        // One that ends at this moment needs no message.
+        let _ = session.send(RemovedFromRoom).await;
+    }
+    if let Some(livekit) = app.livekit.clone() {
+        let (deny, room, user) = (app.deny.clone(), room.clone(), identity.clone());
+        actix_web::rt::spawn(async move {
+            // Guests whom this does not find are removed when LiveKit reports them.
+            let there = livekit.participants(&room).await.unwrap_or_default();
+            for other in there.iter().map(|one| &one.identity).filter(|other| **other != user) {
+                deny.enforce(&livekit, &room, other);
+            }
+        });
+    }
 }

@@ -44,6 +44,7 @@ fn principal(record: Option<&SessionRecord>) -> Principal {
         session: record.map(|record| record.session_id),
         room: record.map(|record| record.room.clone()),
         expires_at: None,
+        until: None,
     }
 }
 
