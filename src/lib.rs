@@ -14,7 +14,7 @@
 //! 8. [`consumers`]: backends that receive what clients send.
 //! 9. [`cli`]: the command line. Its `june talk`, like any other client, is built on the crate `june-client`.
 //!
-//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`rollout`], [`secret`], [`telemetry`].
+//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`limits`], [`rollout`], [`secret`], [`telemetry`].
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -31,6 +31,7 @@ pub mod deny;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod limits;
 pub mod livekit;
 pub mod protocol;
 pub mod providers;

@@ -10,7 +10,7 @@ pub mod admission;
 mod error;
 mod gateway_tokens;
 pub mod jwks;
-mod rate;
+pub(crate) mod rate;
 pub(crate) mod room_token;
 pub mod users;
 

@@ -69,5 +69,6 @@ pub(super) async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<
 
 /// `GET /metrics` of the separate port, which only operators reach.
 pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
+    app.limits.report();
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
 }

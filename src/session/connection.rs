@@ -19,6 +19,7 @@ use crate::{
     auth::{AuthError, Principal},
     error::{Close, Code},
     ids::RoomName,
+    limits::Limit,
     protocol::{
         DecodeError, Profile, ToClient,
         edge_v1::{
@@ -316,6 +317,7 @@ impl Connection {
             return out.error(Code::Forbidden, message, id);
         }
         if self.watched.len() >= MAX_WATCHED_ROOMS && !self.watched.contains(&room) {
+            Limit::RoomsByChannel.count();
             let message = format!("at most {MAX_WATCHED_ROOMS} rooms can be watched at once");
             return out.error(Code::RateLimited, message, id);
         }

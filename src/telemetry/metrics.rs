@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use ::metrics::{Label, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::limits;
+
 pub(crate) const SESSIONS: &str = "june_sessions";
 pub(crate) const SOCKETS: &str = "june_sockets";
 pub(crate) const SLOW_CLIENTS: &str = "june_slow_clients_total";
@@ -36,6 +38,11 @@ pub(crate) const ROSTER_LISTS: &str = "june_roster_lists_total";
 pub(crate) const TURNED_AWAY: &str = "june_turned_away_total";
 pub(crate) const WEBHOOKS: &str = "june_webhooks_total";
 pub(crate) const KEY_SETS: &str = "june_key_sets_total";
+pub(crate) const LIMIT_REFUSALS: &str = "june_limit_refusals_total";
+pub(crate) const LIMIT_USED: &str = "june_limit_used";
+pub(crate) const LIMIT_MAX: &str = "june_limit_max";
+pub(crate) const LLM_CALLS: &str = "june_llm_calls_total";
+pub(crate) const LLM_TOKENS: &str = "june_llm_tokens_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -99,6 +106,12 @@ const METRICS: &[Metric] = &[
     counter(WEBHOOKS, "Webhooks of LiveKit, by what became of them; a code is a refusal.")
         .by("outcome", &["taken", "ignored", "duplicate", "INVALID_TOKEN", "OVERLOADED"]),
     counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
+    counter(LIMIT_REFUSALS, "What was refused, cut or dropped because a limit was reached (docs/LIMITS.md).")
+        .by("limit", &limits::LABELS),
+    gauge(LIMIT_USED, "What is held of what is limited for the whole gateway.").by("limit", &limits::GAUGES),
+    gauge(LIMIT_MAX, "The limit of that; 0 is no limit.").by("limit", &limits::GAUGES),
+    counter(LLM_CALLS, "Calls of the language model."),
+    counter(LLM_TOKENS, "Tokens of the language model, as its provider reports them, else estimated."),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

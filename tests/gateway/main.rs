@@ -8,6 +8,7 @@
 
 mod auth;
 mod channel;
+mod limits;
 mod mentra;
 mod ops;
 mod rooms;

@@ -29,5 +29,6 @@ pub(super) async fn connect(
     query: web::Query<ConsumerQuery>,
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
-    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry)
+    let place = app.limits.attach_consumer()?;
+    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry, place)
 }

@@ -21,6 +21,7 @@ use crate::{
     error::{Close, Code},
     http::error::ApiError,
     ids::{SessionId, UserId},
+    limits::Place,
     protocol::{MAX_TEXT_BYTES, Profile},
     session::{
         messages::{Deliver, Undelivered},
@@ -62,13 +63,15 @@ pub(super) fn upgrade(
     user: Option<&UserId>,
     consumers: &Consumers,
     registry: &SessionRegistry,
+    place: Place<()>,
 ) -> Result<HttpResponse, ApiError> {
-    let endpoint = |send_queue: SendQueue| ConsumerSocket {
+    let endpoint = move |send_queue: SendQueue| ConsumerSocket {
         id: consumers.attach(user.cloned(), send_queue.clone()),
         user: user.cloned(),
         consumers: consumers.clone(),
         registry: registry.clone(),
         send_queue,
+        _place: place,
     };
     let (mut response, body) =
         connection::accept(request, payload, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)
@@ -104,6 +107,7 @@ struct ConsumerSocket {
     consumers: Consumers,
     registry: SessionRegistry,
     send_queue: SendQueue,
+    _place: Place<()>,
 }
 
 type Context<'a> = EndpointContext<'a, ConsumerSocket>;

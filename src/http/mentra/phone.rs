@@ -46,6 +46,7 @@ pub(in crate::http) async fn livekit_token(
     principal: Principal,
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
     let record = active(&app, &principal).await?;
+    app.limits.issue_token(record.session_id)?;
     let info = app.authenticator.livekit_info(&record.user_id, &record.room)?;
     if let Some(session) = app.registry.live(record.session_id) {
         // If the mailbox is full, the session learns it from LiveKit when the phone joins.

@@ -3,7 +3,10 @@
 //! A token is sent as `Authorization: Bearer …`, or as `?token=…` by clients that cannot set headers (a browser's
 //! WebSocket and EventSource). Tokens are never logged.
 
-use std::future::ready;
+use std::{
+    future::ready,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web};
 use futures::{FutureExt, future::LocalBoxFuture};
@@ -131,6 +134,14 @@ pub(crate) fn token(request: &HttpRequest) -> Option<String> {
         token: Option<String>,
     }
     web::Query::<Query>::from_query(request.query_string()).ok()?.into_inner().token
+}
+
+/// Tells the API keys of requests apart, without keeping them.
+pub(crate) fn key_hash(request: &HttpRequest) -> u64 {
+    let header = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let mut hasher = DefaultHasher::new();
+    header.or_else(|| token(request)).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn unknown_key() -> ApiError {

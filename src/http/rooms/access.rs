@@ -36,13 +36,13 @@ pub(super) async fn stream_viewer(
     app: &AppState,
     request: &HttpRequest,
     room: &RoomName,
-) -> Result<(), ApiError> {
+) -> Result<Option<Identity>, ApiError> {
     let stream_token = auth::token(request).map(|token| app.authenticator.verify_stream(&token));
     match stream_token {
-        Some(Ok(grant)) if grant.room == *room => Ok(()),
+        Some(Ok(grant)) if grant.room == *room => Ok(grant.holder),
         Some(Ok(_)) => Err(other_room()),
         // It is not a stream token.
-        Some(Err(AuthError::InvalidToken(_))) | None => viewer(app, request, room).await.map(drop),
+        Some(Err(AuthError::InvalidToken(_))) | None => viewer(app, request, room).await,
         Some(Err(error)) => Err(error.into()),
     }
 }

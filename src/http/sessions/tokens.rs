@@ -44,6 +44,7 @@ pub(in crate::http) async fn control(
     id: web::Path<String>,
 ) -> Result<web::Json<ControlToken>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.limits.issue_token(record.session_id)?;
     app.registry.keep(record.session_id).await?;
     Ok(web::Json(ControlToken::issue(&record, &app, &request)))
 }
@@ -56,6 +57,7 @@ pub(in crate::http) async fn renew(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.limits.issue_token(record.session_id)?;
     app.registry.keep(record.session_id).await?;
     let session = Session::of(record, &app, &request);
     match session.denied_until {
