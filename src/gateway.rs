@@ -27,6 +27,7 @@ use crate::{
     consumers::Consumers,
     deny::{DenyList, LivekitRooms},
     http::{self, AppState, Health, OriginPolicy, Webhooks, server::Server},
+    limits::Limits,
     livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     outcomes::{Outcome, Outcomes},
     protocol::edge_v1::to_client::Delivery,
@@ -108,9 +109,16 @@ impl Gateway {
             .clone()
             .map(|api| -> Arc<dyn RoomService> { Arc::new(LivekitRooms::new(api, stores.deny.clone())) });
         let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, room_service);
-        let (consumers, clips) = (Consumers::default(), Clips::default());
+        let (consumers, clips, limits) =
+            (Consumers::default(), Clips::default(), Limits::new(&config.limits));
         let services = Arc::new(Services {
-            config: Arc::new(session_config(&config, &providers, authenticator.clone(), room_tokens.clone())),
+            config: Arc::new(session_config(
+                &config,
+                &providers,
+                authenticator.clone(),
+                room_tokens.clone(),
+                limits.clone(),
+            )),
             agents: livekit.as_ref().map(|livekit| livekit.agents.clone()),
             rooms: rooms.clone(),
             consumers: consumers.clone(),
@@ -135,6 +143,7 @@ impl Gateway {
             deny: stores.deny,
             consumers,
             clips,
+            limits,
             history: stores.history,
             livekit: api,
             livekit_url: config.livekit.as_ref().map(|livekit| livekit.url.clone()),
@@ -269,6 +278,7 @@ fn session_config(
     providers: &Providers,
     authenticator: Authenticator,
     room_tokens: Option<RoomTokenVerifier>,
+    limits: Limits,
 ) -> SessionConfig {
     SessionConfig {
         grace: config.session.grace,
@@ -290,6 +300,9 @@ fn session_config(
         client_vad_percent: config.session.client_vad_percent,
         agent_idle: config.session.agent_idle,
         memory: config.session.memory,
+        limits,
+        answer_time: config.limits.answer_time,
+        answer_chars: config.limits.answer_chars,
         authenticator,
         room_tokens,
     }

@@ -14,7 +14,8 @@
 //! 8. [`consumers`]: backends that receive what clients send.
 //! 9. [`cli`]: the command line. Its `june talk`, like any other client, is built on the crate `june-client`.
 //!
-//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`outcomes`], [`rollout`], [`secret`], [`telemetry`].
+//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`limits`], [`outcomes`], [`rollout`], [`secret`],
+//! [`telemetry`].
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -31,6 +32,7 @@ pub mod deny;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod limits;
 pub mod livekit;
 pub(crate) mod outcomes;
 pub mod protocol;

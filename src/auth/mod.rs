@@ -13,7 +13,7 @@ pub(crate) mod failures;
 mod gateway_tokens;
 pub mod jwks;
 pub mod keys;
-mod rate;
+pub(crate) mod rate;
 pub(crate) mod room_token;
 pub mod users;
 

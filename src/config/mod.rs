@@ -4,6 +4,7 @@
 //! appear in `Debug` output.
 
 mod auth;
+mod limits;
 mod livekit;
 mod origin;
 mod providers;
@@ -18,6 +19,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use crate::{auth::keys::KeyFile, secret::Secret};
 
 pub use auth::{AuthConfig, ConnectConfig, JwksConfig, JwksSource};
+pub use limits::LimitsConfig;
 pub use livekit::{LivekitConfig, MAX_TOKEN_TTL, RoomConfig};
 pub use origin::OriginConfig;
 pub(crate) use origin::is_loopback_host;
@@ -46,6 +48,7 @@ pub struct Config {
     pub livekit: Option<LivekitConfig>,
     pub rooms: RoomConfig,
     pub session: SessionConfig,
+    pub limits: LimitsConfig,
     pub providers: ProvidersConfig,
     pub stores: StoreConfig,
     pub telemetry: TelemetryConfig,
@@ -79,6 +82,7 @@ impl Config {
             rooms: reader.rooms(),
             session: reader.session(),
             providers: reader.providers(),
+            limits: reader.limits(),
             stores: reader.stores(),
             telemetry: reader.telemetry(),
             connects: reader.connects(),

@@ -17,6 +17,7 @@ use crate::{
     auth::{AuthError, LivekitTokenError},
     clock,
     error::Code,
+    limits::Refusal,
     livekit::api::LivekitError,
     protocol::ToClient,
 };
@@ -90,6 +91,12 @@ impl From<ApiError> for ToClient {
             retryable: error.code.retryable(),
             retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
         }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code(), refusal.to_string()).after(refusal.retry_after)
     }
 }
 

@@ -9,7 +9,11 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use crate::{
-    clock, http::AppState, outcomes::Outcomes, store::disk_health::DiskHealth, telemetry::{self, memory::Memory},
+    clock,
+    http::AppState,
+    outcomes::Outcomes,
+    store::disk_health::DiskHealth,
+    telemetry::{self, memory::Memory},
 };
 
 /// The share of its memory limit, in percent, beyond which a gateway takes no new clients: the system ends a
@@ -166,6 +170,7 @@ pub(super) async fn metrics(app: web::Data<AppState>) -> HttpResponse {
 pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
     // Sets the gauges of the parts.
     app.health.parts();
+    app.limits.report();
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
 }
 

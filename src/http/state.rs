@@ -16,6 +16,7 @@ use crate::{
     consumers::Consumers,
     deny::DenyList,
     http::{Health, Webhooks, error::ApiError, middleware::origin::OriginPolicy},
+    limits::Limits,
     livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
@@ -36,6 +37,7 @@ pub(crate) struct AppState {
     pub deny: DenyList,
     pub consumers: Consumers,
     pub clips: Clips,
+    pub limits: Limits,
     pub history: Arc<dyn HistoryStore>,
     pub livekit: Option<Arc<LivekitApi>>,
     /// LiveKit's address for clients.

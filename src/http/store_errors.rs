@@ -33,6 +33,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::OtherUser | RegistryError::Removed => {
                 Self::new(Code::Forbidden, error.to_string())
             }
+            RegistryError::Limited(refusal) => refusal.into(),
             RegistryError::Store(error) => error.into(),
         }
     }
@@ -41,9 +42,7 @@ impl From<RegistryError> for ApiError {
 impl From<DenyError> for ApiError {
     fn from(error: DenyError) -> Self {
         match error {
-            DenyError::Full => {
-                Self::new(Code::RateLimited, "too many people are kept out already; try again later")
-            }
+            DenyError::Full(refusal) => refusal.into(),
             DenyError::Store(error) => error.into(),
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     auth::{AuthError, Principal, room_token::RoomToken},
     error::{Close, Code},
     ids::{Identity, RoomName},
+    limits::Limit,
     protocol::{
         DecodeError, Profile, ToClient,
         edge_v1::{
@@ -336,6 +337,7 @@ impl Connection {
             }
         };
         if self.watched.len() >= MAX_WATCHED_ROOMS && !self.watched.contains_key(&room) {
+            Limit::RoomsByChannel.count();
             let message = format!("at most {MAX_WATCHED_ROOMS} rooms can be watched at once");
             return out.error(Code::RateLimited, message, id);
         }

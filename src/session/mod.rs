@@ -56,6 +56,7 @@ use crate::{
     auth::{AuthError, Authenticator, Principal, room_token::RoomTokenVerifier},
     error::Code,
     ids::{DeviceId, Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    limits::Limits,
     livekit::agent::AgentState,
     protocol::{
         ClientMessage, DecodeError, EDGE_V1, FromClient, Profile, ToClient,
@@ -112,6 +113,12 @@ pub struct SessionConfig {
     pub authenticator: Authenticator,
     /// Reads LiveKit tokens that prove membership of a room.
     pub room_tokens: Option<RoomTokenVerifier>,
+    /// How much each user may use.
+    pub limits: Limits,
+    /// How long an answer may be generated.
+    pub answer_time: Duration,
+    /// The longest answer, in characters.
+    pub answer_chars: usize,
 }
 
 /// What is true of one session from its beginning.

@@ -13,6 +13,7 @@ use crate::{
     clock,
     error::{Close, Code},
     ids::{Identity, RoomName, TurnId, UtteranceId},
+    limits::Refusal,
     protocol::{
         FromClient, Profile, ToClient,
         edge_v1::to_client::{EndReason, UserSession},
@@ -265,6 +266,12 @@ impl<'a> Out<'a> {
         self.tell(ToClient::error(code, message, reply_to));
     }
 
+    /// Reports that a limit is reached.
+    pub(super) fn refuse(&mut self, refusal: Refusal, reply_to: Option<String>) {
+        let message = refusal.to_string();
+        self.tell(ToClient::error_after(refusal.code(), message, Some(refusal.retry_after), reply_to));
+    }
+
     /// Closes a socket with a close code that a client of this profile knows.
     pub(super) fn close(&mut self, socket: SocketId, profile: Profile, close: Close, reason: &'static str) {
         self.push(Effect::Close(socket, profile.close(close), reason));
@@ -327,6 +334,8 @@ pub enum Reason {
     AgentIdle,
     /// The next frames of speech are due.
     Playback,
+    /// The answer has been generated for too long.
+    AnswerTime,
 }
 
 /// The earliest of some deadlines, and why it is one.

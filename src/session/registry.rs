@@ -15,6 +15,7 @@ use crate::{
     auth::Principal,
     clock,
     ids::{Identity, RoomName, SessionId, UserId, suffix},
+    limits::{Limits, Refusal, Reservation},
     protocol::edge_v1::{from_client::Resume, to_client::EndReason},
     session::{
         SessionInfo, SocketId,
@@ -39,6 +40,9 @@ pub enum RegistryError {
     /// The session belongs to another user.
     #[error("the session is another user's")]
     OtherUser,
+    /// The gateway, or the user, has as many live sessions as there may be.
+    #[error(transparent)]
+    Limited(#[from] Refusal),
     /// The store does not know now.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,6 +76,8 @@ enum Live {
     Running {
         actor: Addr<SessionActor>,
         user: UserId,
+        /// Its place among the live sessions.
+        _place: Reservation,
     },
     /// Its actor has stopped, and the end is on its way into the store.
     Ending(EndReason),
@@ -101,6 +107,11 @@ impl SessionRegistry {
             began: clock::now(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What users may use.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.services.config.limits
     }
 
     // --- Records ---
@@ -267,6 +278,8 @@ impl SessionRegistry {
         if let Some(actor) = self.live(id) {
             return Ok(actor);
         }
+        // Before anything is changed: a session that is refused was not started.
+        let place = self.limits().reserve_session(id, &record.user_id)?;
         // Each actor has numbers of its own for turns and utterances, also if another one is started at the
         // same time and only one of them is kept.
         let started = self.shared.store.change(id, SessionChange::Started).await?;
@@ -280,12 +293,12 @@ impl SessionRegistry {
                     return Err(RegistryError::NotFound);
                 }
                 let actor = self.start(&started);
-                known.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                known.insert(Live::Running { actor: actor.clone(), user: started.user_id, _place: place });
                 Ok(actor)
             }
             Entry::Vacant(vacant) => {
                 let actor = self.start(&started);
-                vacant.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                vacant.insert(Live::Running { actor: actor.clone(), user: started.user_id, _place: place });
                 Ok(actor)
             }
         }
@@ -346,11 +359,13 @@ impl SessionRegistry {
 
     /// Ends a session on purpose, live or not.
     pub async fn end(&self, id: SessionId, reason: EndReason) -> Result<SessionRecord, RegistryError> {
-        let record = self.get(id).await?;
+        let record = self.get(id).await;
+        // Also where the store fails.
         if let Some(actor) = self.live(id) {
             // One that ends by itself at this moment needs no message.
             let _ = actor.send(End(reason)).await;
         }
+        let record = record?;
         self.shared.store.change(id, SessionChange::Ended(reason)).await?;
         Ok(record)
     }

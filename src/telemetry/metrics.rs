@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use ::metrics::{Label, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::limits;
+
 pub(crate) const SESSIONS: &str = "june_sessions";
 pub(crate) const SOCKETS: &str = "june_sockets";
 pub(crate) const SLOW_CLIENTS: &str = "june_slow_clients_total";
@@ -52,6 +54,11 @@ pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
 pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
 pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
 pub(crate) const FOREIGN_REQUESTS: &str = "june_foreign_requests_total";
+pub(crate) const LIMIT_REFUSALS: &str = "june_limit_refusals_total";
+pub(crate) const LIMIT_USED: &str = "june_limit_used";
+pub(crate) const LIMIT_MAX: &str = "june_limit_max";
+pub(crate) const LLM_CALLS: &str = "june_llm_calls_total";
+pub(crate) const LLM_TOKENS: &str = "june_llm_tokens_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -147,6 +154,12 @@ const METRICS: &[Metric] = &[
         .by("outcome", &["refused", "limited"]),
     counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
         .by("by", &["host", "origin"]),
+    counter(LIMIT_REFUSALS, "What was refused, cut or dropped because a limit was reached (docs/LIMITS.md).")
+        .by("limit", &limits::LABELS),
+    gauge(LIMIT_USED, "What is held of what is limited for the whole gateway.").by("limit", &limits::GAUGES),
+    gauge(LIMIT_MAX, "The limit of that; 0 is no limit.").by("limit", &limits::GAUGES),
+    counter(LLM_CALLS, "Calls of the language model."),
+    counter(LLM_TOKENS, "Tokens of the language model, as its provider reports them, else estimated."),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

@@ -9,6 +9,7 @@
 mod auth;
 mod channel;
 mod connections;
+mod limits;
 mod mentra;
 mod ops;
 mod rooms;

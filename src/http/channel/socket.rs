@@ -16,6 +16,8 @@ use crate::{
     clock,
     error::{Close, Code},
     http::error::ApiError,
+    ids::UserId,
+    limits::Place,
     protocol::{
         ClientMessage, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit},
@@ -74,6 +76,7 @@ pub(super) fn upgrade(
             attach(principal.clone(), address, entry, socket, profile, init).boxed_local()
         }),
         session: None,
+        place: None,
         rate_limit: MessageRateLimiter::default(),
     };
     let (mut response, body) = connection::accept(request, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
@@ -83,9 +86,11 @@ pub(super) fn upgrade(
 type Context<'a> = EndpointContext<'a, Socket>;
 
 /// Authenticates a client, and attaches its socket to its session.
-type Attach = Box<
-    dyn Fn(SocketHandle, ConnectionInit) -> LocalBoxFuture<'static, Result<Recipient<FromSocket>, ApiError>>,
->;
+type Attach =
+    Box<dyn Fn(SocketHandle, ConnectionInit) -> LocalBoxFuture<'static, Result<Attached, ApiError>>>;
+
+/// The session, and the socket's place among the user's.
+type Attached = (Recipient<FromSocket>, Place<UserId>);
 
 /// The endpoint of one client.
 struct Socket {
@@ -97,6 +102,8 @@ struct Socket {
     attach: Attach,
     /// None until it is attached: in `edge.v1` by `connection_init`, in `mentra` at once.
     session: Option<Recipient<FromSocket>>,
+    /// Its place among the user's, once it is attached.
+    place: Option<Place<UserId>>,
     rate_limit: MessageRateLimiter,
 }
 
@@ -149,7 +156,10 @@ impl Socket {
         }
         let attached = (self.attach)(self.handle.clone(), init);
         ctx.wait(attached, |socket, attached| match attached {
-            Ok(session) => socket.session = Some(session),
+            Ok((session, place)) => {
+                socket.session = Some(session);
+                socket.place = Some(place);
+            }
             Err(error) => socket.refuse(error),
         });
     }
@@ -205,12 +215,13 @@ async fn attach(
     socket: SocketHandle,
     profile: Profile,
     init: ConnectionInit,
-) -> Result<Recipient<FromSocket>, ApiError> {
+) -> Result<Attached, ApiError> {
     let principal = match (principal, &init.token) {
         (Some(principal), _) => principal,
         (None, Some(token)) => admission.by_token(token.expose(), address).await?,
         (None, None) => return Err(ApiError::missing_token()),
     };
+    let place = registry.limits().attach_socket(&principal.user)?;
     for _ in 0..ATTACH_ATTEMPTS {
         let record = registry.attachable(&principal, init.resume.as_ref()).await?;
         let session = match registry.actor(&record).await {
@@ -220,7 +231,7 @@ async fn attach(
         let token = TokenEnd::of(&principal, clock::now(), clock::unix_s());
         let attachment = Attachment { profile, init: init.clone(), token };
         if session.send(messages::Attach { socket: socket.clone(), attachment }).await.is_ok() {
-            return Ok(session.recipient());
+            return Ok((session.recipient(), place));
         }
         // The session ended between finding it and reaching it.
     }

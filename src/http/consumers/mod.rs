@@ -39,5 +39,6 @@ pub(super) async fn connect(
         return Err(AuthError::Forbidden("the API key is for another user").into());
     }
     let user = query.user.as_ref().or(only).cloned();
-    socket::upgrade(&request, user.as_ref(), caller, &app)
+    let place = app.limits.attach_consumer()?;
+    socket::upgrade(&request, user.as_ref(), caller, &app, place)
 }

@@ -22,6 +22,7 @@ use crate::{
     error::{Close, Code},
     http::{AppState, error::ApiError, middleware::auth::Caller},
     ids::{SessionId, UserId},
+    limits::Place,
     protocol::{MAX_TEXT_BYTES, Profile},
     session::{
         messages::{Deliver, Undelivered},
@@ -62,6 +63,7 @@ pub(super) fn upgrade(
     user: Option<&UserId>,
     caller: Caller,
     app: &AppState,
+    place: Place<()>,
 ) -> Result<HttpResponse, ApiError> {
     let consumers = &app.consumers;
     let endpoint = |send_queue: SendQueue| ConsumerSocket {
@@ -72,6 +74,7 @@ pub(super) fn upgrade(
         caller,
         authenticator: app.authenticator.clone(),
         send_queue,
+        _place: place,
     };
     let (mut response, body) = connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
     let states = consumers.sessions(user).into_iter();
@@ -107,6 +110,7 @@ struct ConsumerSocket {
     caller: Caller,
     authenticator: Authenticator,
     send_queue: SendQueue,
+    _place: Place<()>,
 }
 
 type Context<'a> = EndpointContext<'a, ConsumerSocket>;

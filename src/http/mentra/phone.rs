@@ -47,6 +47,7 @@ pub(in crate::http) async fn livekit_token(
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
     let record = active(&app, &principal).await?;
     let bound = principal.bound(app.authenticator.session_end(record.created_ms));
+    app.limits.issue_token(record.session_id)?;
     let info = app.authenticator.livekit_info(&record.user_id, &record.room, bound)?;
     if let Some(session) = app.registry.live(record.session_id) {
         // If the mailbox is full, the session learns it from LiveKit when the phone joins.

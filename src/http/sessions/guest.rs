@@ -40,6 +40,7 @@ pub(in crate::http) async fn invite(
         return Err(ApiError::invalid("session_id", "is not the one in the path"));
     }
     let (inviter, bound) = (caller.identity(), caller.bound(&app.authenticator, &record));
+    app.limits.issue_guest_token(record.session_id)?;
     let (identity, token, livekit_url) =
         app.authenticator.guest(&body.guest_name, &ids::suffix(), &record.room, inviter.as_ref(), bound)?;
     app.registry.keep(record.session_id).await?;

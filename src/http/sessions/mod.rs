@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     auth::{AuthError, LivekitTokenError},
     http::{
-        AppState,
+        AppState, address,
         error::ApiError,
         middleware::{auth::Caller, drain::NotDraining},
         sessions::tokens::ControlToken,
     },
     ids::{RoomName, SessionId, UserId},
+    limits::Refusal,
     protocol::edge_v1::to_client::EndReason,
     room::roster::Participant,
     store::sessions::SessionRecord,
@@ -94,8 +95,18 @@ pub(super) async fn create(
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_act_for(&body.user_id)?;
+    check_rate(&app, &request, &caller, &body.user_id)?;
     let record = app.registry.create(&body.user_id).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &caller, &app, &request)?))
+}
+
+/// Users are limited by user and address, backends by their key. Nobody is where there are no keys.
+fn check_rate(app: &AppState, request: &HttpRequest, caller: &Caller, user: &UserId) -> Result<(), Refusal> {
+    match caller {
+        Caller::Anyone => Ok(()),
+        Caller::Key(key) => app.limits.create_session_by_key(&key.id),
+        Caller::User(_) => app.limits.create_session(user, address::of(request, app.address_header.as_ref())),
+    }
 }
 
 /// `GET /api/sessions/{id}`

@@ -4,10 +4,13 @@ use actix_web::web;
 use serde::Serialize;
 
 use crate::{
+    deny::{DeniedBy, DenyError},
     http::{AppState, error::ApiError, middleware::auth::Caller, sessions::session},
     ids::{Identity, RoomName, SessionId},
-    livekit::api::LivekitError,
+    limits::Limit,
+    livekit::api::{LivekitApi, LivekitError},
     session::messages::Removed as RemovedFromRoom,
+    store::sessions::SessionRecord,
 };
 
 #[derive(Debug, Serialize)]
@@ -35,7 +38,10 @@ pub(in crate::http) async fn remove(
     }
     let livekit = app.livekit()?;
     // The deny list comes first: somebody who rejoins while being removed is then removed again.
-    let until_ms = app.deny.deny(&record.room, &identity).await?;
+    let denied = deny(&app, livekit, &record, &identity).await;
+    if let Err(DenyError::Full(refusal)) = denied {
+        return Err(refusal.into());
+    }
     close_doors(&app, &record.room, &identity).await;
     let removed = match livekit.remove_participant(&record.room, &identity).await {
         Ok(()) => true,
@@ -46,7 +52,8 @@ pub(in crate::http) async fn remove(
             return Err(ApiError { message: message.into(), ..error.into() });
         }
     };
-    let denied_until = until_ms.div_ceil(1000);
+    // An entry that could not be stored holds until the gateway restarts.
+    let denied_until = denied?.div_ceil(1000);
     Ok(web::Json(Removed {
         session_id: record.session_id,
         room_name: record.room,
@@ -80,5 +87,27 @@ pub(in crate::http) async fn close_doors(app: &AppState, room: &RoomName, identi
                 deny.enforce(&livekit, &room, other);
             }
         });
+    }
+}
+
+/// Puts somebody on the list, at the expense of the room's owner. There are more places for those who are in the room.
+async fn deny(
+    app: &AppState,
+    livekit: &LivekitApi,
+    record: &SessionRecord,
+    identity: &Identity,
+) -> Result<u64, DenyError> {
+    let by = |was_present| DeniedBy::Owner { user: &record.user_id, was_present };
+    let denied = app.deny.deny(&record.room, identity, by(false)).await;
+    match denied {
+        Err(DenyError::Full(refusal)) if refusal.limit == Limit::DenyByRoom => {
+            let there = livekit.participants(&record.room).await.unwrap_or_default();
+            if there.iter().any(|participant| participant.identity == *identity) {
+                app.deny.deny(&record.room, identity, by(true)).await
+            } else {
+                Err(refusal.into())
+            }
+        }
+        denied => denied,
     }
 }

@@ -68,6 +68,7 @@ pub(in crate::http) async fn control(
 ) -> Result<web::Json<ControlToken>, ApiError> {
     let record = session(&app, &caller, &id).await?;
     app.authenticator.check_present(&record.room, &Identity::from(&record.user_id))?;
+    app.limits.issue_token(record.session_id)?;
     app.registry.keep(record.session_id).await?;
     Ok(web::Json(ControlToken::issue(&record, &caller, &app, &request)?))
 }
@@ -80,6 +81,7 @@ pub(in crate::http) async fn renew(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    app.limits.issue_token(record.session_id)?;
     app.registry.keep(record.session_id).await?;
     let session = Session::of(record, &caller, &app, &request)?;
     match session.denied_until {

@@ -170,6 +170,20 @@ async fn a_session_is_not_started_where_the_store_cannot_count_it() {
 }
 
 #[actix_web::test]
+async fn a_session_that_is_ended_does_not_go_on_where_the_store_fails() {
+    let store: Arc<MemorySessions> = Arc::default();
+    let registry = registry(&store);
+    let record = registry.create(&john()).await.unwrap();
+    registry.actor(&record).await.unwrap();
+    *store.failure.lock() = Some(StoreError::Full);
+
+    let ended = registry.end(record.session_id, EndReason::Disconnected).await;
+
+    assert_eq!(ended, Err(RegistryError::Store(StoreError::Full)));
+    assert_eq!(registry.live(record.session_id), None);
+}
+
+#[actix_web::test]
 async fn a_further_device_is_refused_until_the_fight_is_over() {
     let registry = registry(&Arc::default());
     registry.refuse_takeovers(&john(), clock::now() + Duration::from_secs(5));

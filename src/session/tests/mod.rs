@@ -86,6 +86,9 @@ pub(crate) fn config() -> SessionConfig {
         memory: 12,
         authenticator: AUTHENTICATOR.clone(),
         room_tokens: None,
+        limits: Limits::default(),
+        answer_time: Duration::from_secs(60),
+        answer_chars: 16_384,
     }
 }
 

@@ -86,20 +86,14 @@ impl SledSessions {
 
 impl SessionStore for SledSessions {
     fn create(&self, record: SessionRecord) -> BoxFuture<'static, Result<(), StoreError>> {
-        let sessions = self.sessions.clone();
-        match self.writer.try_send(Write::Created(record.clone())) {
-            Ok(()) => {
-                sessions.add_pending(record);
-                std::future::ready(Ok(())).boxed()
-            }
+        if let Err(error) = self.sessions.add_pending(record.clone()) {
+            return std::future::ready(Err(error)).boxed();
+        }
+        match self.writer.try_send(Write::Created(record)) {
+            Ok(()) => std::future::ready(Ok(())).boxed(),
             Err(TrySendError::Full(write)) => {
                 let writer = self.writer.clone();
-                async move {
-                    writer.send(write).await.map_err(|_| StoreError::Closed)?;
-                    sessions.add_pending(record);
-                    Ok(())
-                }
-                .boxed()
+                async move { writer.send(write).await.map_err(|_| StoreError::Closed) }.boxed()
             }
             Err(TrySendError::Closed(_)) => std::future::ready(Err(StoreError::Closed)).boxed(),
         }
@@ -215,10 +209,10 @@ impl Sessions {
         self.in_memory(id)
     }
 
-    fn add_pending(&self, record: SessionRecord) {
+    fn add_pending(&self, record: SessionRecord) -> Result<(), StoreError> {
         let mut pending = self.pending.lock();
         pending.expire(self.oldest_ms());
-        pending.insert(record);
+        pending.insert(record).map_err(|_| StoreError::Full)
     }
 
     /// When the oldest session was created that is kept though it never changed.
@@ -376,8 +370,12 @@ impl Sessions {
             for record in group {
                 let id = record.session_id;
                 let has_changed = trees.records.contains_key(key(b'i', id.as_bytes()))?;
-                if !has_changed && !trees.is_set_aside(id)? && record.created_ms >= oldest_ms {
-                    pending.insert(record);
+                if !has_changed
+                    && !trees.is_set_aside(id)?
+                    && record.created_ms >= oldest_ms
+                    && pending.insert(record).is_err()
+                {
+                    tracing::warn!(session.id = %id, "too many unused sessions: one is forgotten");
                 }
             }
         }

@@ -91,8 +91,12 @@ impl LivekitServer {
     }
 
     fn sign(&self, room: &str, identity: &str, can_subscribe: bool) -> String {
-        let grants =
-            VideoGrants { room_join: true, room: room.into(), can_subscribe, ..VideoGrants::default() };
+        let grants = VideoGrants {
+            room_join: true,
+            room: room.into(),
+            can_subscribe: Some(can_subscribe),
+            ..VideoGrants::default()
+        };
         AccessToken::with_api_key(KEY, self.secret)
             .with_identity(identity)
             .with_grants(grants)

@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::support::{LIVEKIT_SECRET, soon};
 
+/// Whom the server fails to remove from a room.
+pub const STUCK: &str = "stuck";
+
 /// A request.
 #[derive(Debug)]
 pub struct Call {
@@ -240,6 +243,9 @@ impl State {
             "RoomService/RemoveParticipant" => {
                 assert!(call.claims().video.room_admin);
                 let request: proto::RoomParticipantIdentity = call.read();
+                if request.identity == STUCK {
+                    return refusal(500, "internal", "because");
+                }
                 let mut participants = self.participants.lock().unwrap();
                 let before = participants.len();
                 participants.retain(|one| one.identity != request.identity);

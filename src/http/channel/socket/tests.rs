@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
+use crate::limits::Limits;
 use crate::protocol::edge_v1::audio::Codec;
 use crate::ws::connection::Body;
 
@@ -74,9 +75,11 @@ impl Client {
             init: ConnectionInit::default(),
             attach: Box::new(move |_, _| {
                 let session = session.clone().recipient();
-                async move { Ok(session) }.boxed_local()
+                let place = Limits::default().attach_socket(&UserId::parse("john").unwrap());
+                async move { Ok((session, place?)) }.boxed_local()
             }),
             session: None,
+            place: None,
             rate_limit: MessageRateLimiter::default(),
         };
         let (frames, incoming) = mpsc::unbounded_channel();
