@@ -130,8 +130,9 @@ fn wait_for(port: u16) {
     }
 }
 
-/// A gateway whose users bring tokens of their own, and whose API key is `backend`.
+/// A gateway whose users bring tokens of their own, and that has one API key.
 fn gateway_with_users(settings: &[(&str, &str)]) -> Gateway {
-    let users = [("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", client::USERS_SECRET)];
+    let users =
+        [("API_KEYS", client::BACKEND), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", client::USERS_SECRET)];
     Gateway::start_with(&[&users, settings].concat())
 }

@@ -12,6 +12,9 @@ use tokio::{
 
 use crate::sockets::{connect, frame};
 
+/// The API key of gateways with users.
+pub const BACKEND: &str = "backend-key-of-the-benchmark";
+
 /// Signs users' tokens.
 pub const USERS_SECRET: &str = "bench-users-bench-users-bench-32";
 

@@ -5,7 +5,7 @@ use std::{io::ErrorKind, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    client::{bearer, token},
+    client::{BACKEND, bearer, token},
     gateway_with_users,
     sockets::connect,
 };
@@ -43,7 +43,7 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
         format!("{head}{headers}\r\n\r\n{body}").into_bytes()
     };
-    let with_key = "X-API-Key: backend";
+    let with_key = &format!("X-API-Key: {BACKEND}");
     let half_frame =
         [format!("{UPGRADE}{credential}\r\n\r\n").as_bytes(), &[0x81, 0xFE, 0x10, 0, 0, 0, 0, 0, b'{']]
             .concat();

@@ -54,7 +54,7 @@ pub(in crate::http) async fn delete(
     id: web::Path<String>,
 ) -> Result<web::Json<DeletedHistory>, ApiError> {
     let record = app.registry.get_any(parse_id(&id)?).await?;
-    caller.may_use(&record)?;
+    check(&app, &caller, &record)?;
     let deleted = app.history.delete_session(&record.user_id, record.session_id).await?;
     tracing::info!(session.id = %record.session_id, lines = deleted, "history of a session deleted");
     Ok(web::Json(DeletedHistory { session_id: record.session_id, deleted }))

@@ -48,6 +48,8 @@ impl<'a> Launch<'a> {
             .env_clear()
             .envs([("JUNE_MODELS", "/nowhere/models"), ("LIVEKIT_URL", "off"), ("LLM", "echo")])
             .envs([("LOG_FORMAT", "json"), ("PORT", "0")])
+            // Lines are typed as fast as they are saved.
+            .envs([("LINES_PER_MINUTE_BY_USER", "0"), ("LLM_CALLS_PER_MINUTE_BY_USER", "0")])
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("DATA_DIR", &self.data)
             .envs(self.settings.iter().cloned())

@@ -71,9 +71,9 @@ impl RawClient {
 
 /// A request without a body.
 pub fn get(path: &str, headers: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: june\r\n{headers}\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
 pub fn post(path: &str, headers: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: june\r\n{headers}\r\n{body}")
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}")
 }

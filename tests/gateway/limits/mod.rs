@@ -7,15 +7,16 @@ mod sessions;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::support::TestGateway;
+use crate::support::{BACKEND, TestGateway, USERS_SECRET};
 
 const KEYS: [(&str, &str); 3] =
-    [("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", "users")];
+    [("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", USERS_SECRET)];
 
 /// A user's own token, for gateways with [`KEYS`].
 fn token(user: &str) -> String {
     let claims = json!({"sub": "1", "email": user, "exp": june_edge::clock::unix_s() + 600});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(b"users")).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+        .unwrap()
 }
 
 /// Status, code and `Retry-After` of an answer.
@@ -38,7 +39,7 @@ async fn refusals(gateway: &TestGateway, limit: &str) -> u64 {
     let request = gateway.http.get(format!("{}/metrics", gateway.url));
     let mut response = request.try_clone().unwrap().send().await.unwrap();
     if response.status() == 401 {
-        response = request.header("X-API-Key", "backend").send().await.unwrap();
+        response = request.header("X-API-Key", BACKEND).send().await.unwrap();
     }
     let metrics = response.text().await.unwrap();
     let series = format!("june_limit_refusals_total{{limit=\"{limit}\"}} ");

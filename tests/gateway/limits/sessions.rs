@@ -7,7 +7,7 @@ use june_edge::protocol::edge_v1::from_client::ConnectionInit;
 use serde_json::json;
 
 use super::{Answer, KEYS, answer, refusals, token};
-use crate::support::{Glasses, TestGateway, key, soon, user_id};
+use crate::support::{BACKEND, Glasses, TestGateway, key, soon, user_id};
 
 async fn create(gateway: &TestGateway, user: &str) -> Answer {
     let request = gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth(token(user));
@@ -49,7 +49,7 @@ async fn a_user_who_creates_many_sessions_is_slowed_and_anothers_session_stays()
 #[actix_web::test]
 async fn a_backend_creates_as_many_sessions_as_it_has_users() {
     let gateway = TestGateway::with(&KEYS).await;
-    let backend = june_client::Gateway::new(&gateway.url, key("backend"));
+    let backend = june_client::Gateway::new(&gateway.url, key(BACKEND));
 
     let ann = user_id("ann");
     let created = futures::future::join_all((0..100).map(|_| backend.create_session(&ann))).await;
@@ -62,8 +62,7 @@ async fn a_backends_key_can_be_limited() {
     let settings = [&KEYS[..], &[("SESSIONS_PER_MINUTE_BY_KEY", "2")]].concat();
     let gateway = TestGateway::with(&settings).await;
     let create = || {
-        let request =
-            gateway.http.post(format!("{}/api/sessions", gateway.url)).header("X-API-Key", "backend");
+        let request = gateway.http.post(format!("{}/api/sessions", gateway.url)).header("X-API-Key", BACKEND);
         answer(request.json(&json!({"user_id": "ann"})))
     };
 

@@ -5,7 +5,7 @@ use june_edge::{
     protocol::{ToClient, edge_v1::from_client::ConnectionInit},
 };
 
-use crate::support::{Glasses, TestGateway, answer, key, user_id};
+use crate::support::{BACKEND, Glasses, TestGateway, answer, key, user_id};
 
 /// Says something, and gives the whole answer once it is saved.
 async fn ask(glasses: &mut Glasses, text: &str) -> String {
@@ -110,8 +110,8 @@ fn session_memory_is_off_or_a_number_of_lines() {
 
 #[actix_web::test]
 async fn the_history_of_a_session_is_deleted_by_its_user_or_a_backend_and_by_nobody_else() {
-    let gateway = TestGateway::with(&[("API_KEYS", "key"), ("HOST", "127.0.0.1")]).await;
-    let backend = june_client::Gateway::new(&gateway.url, key("key"));
+    let gateway = TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1")]).await;
+    let backend = june_client::Gateway::new(&gateway.url, key(BACKEND));
     let attach = async |user| {
         let session = backend.create_session(&user_id(user)).await.unwrap();
         Glasses::attach(session, ConnectionInit::default()).await.unwrap()
@@ -132,5 +132,5 @@ async fn the_history_of_a_session_is_deleted_by_its_user_or_a_backend_and_by_nob
     ask(&mut ann, "Two").await;
     let lines = backend.history(ann.ack.session_id).await.unwrap();
     assert_eq!(lines[0]["seq"], 3, "numbers are not used again");
-    assert_eq!(delete("key").await.1["deleted"], 2);
+    assert_eq!(delete(BACKEND).await.1["deleted"], 2);
 }
