@@ -11,6 +11,9 @@
 
 mod at_rest;
 mod damage;
+mod descriptors;
 mod disk;
 mod kill;
+mod outages;
 mod support;
+mod terminated;

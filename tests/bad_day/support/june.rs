@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -18,18 +18,20 @@ use super::{Glasses, SmallDisk, until};
 pub struct Launch<'a> {
     data: PathBuf,
     disk: Option<&'a SmallDisk>,
+    /// The most files that it may have open.
+    descriptors: Option<u32>,
     settings: Vec<(String, String)>,
 }
 
 impl<'a> Launch<'a> {
     /// On a folder of this machine.
     pub fn on(data: &Path) -> Self {
-        Self { data: data.into(), disk: None, settings: Vec::new() }
+        Self { data: data.into(), disk: None, descriptors: None, settings: Vec::new() }
     }
 
     /// On a disk of its own.
     pub fn on_disk(disk: &'a SmallDisk) -> Self {
-        Self { data: disk.path().join("data"), disk: Some(disk), settings: Vec::new() }
+        Self { data: disk.path().join("data"), disk: Some(disk), descriptors: None, settings: Vec::new() }
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -37,11 +39,22 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// With at most so many open files.
+    pub fn with_descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let june = env!("CARGO_BIN_EXE_june");
-        let mut command = match self.disk {
-            Some(disk) => disk.command(june),
-            None => Command::new(june),
+        let mut command = match (self.disk, self.descriptors) {
+            (Some(disk), _) => disk.command(june),
+            (None, Some(most)) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}:{most}")).arg(june);
+                command
+            }
+            (None, None) => Command::new(june),
         };
         command
             .args(arguments)
@@ -116,11 +129,21 @@ impl June {
         let _ = self.child.wait();
     }
 
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").arg(self.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        until(async || self.child.try_wait().unwrap()).await
+    }
+
     /// Sends SIGTERM, and waits until the process has ended.
     pub async fn stop(mut self) {
-        let terminated = Command::new("kill").arg(self.id().to_string()).status().unwrap();
-        assert!(terminated.success());
-        until(async || self.child.try_wait().unwrap()).await;
+        self.terminate();
+        self.ended().await;
     }
 
     /// Everything that it has logged so far.
