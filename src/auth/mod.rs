@@ -195,7 +195,7 @@ impl Authenticator {
         self.tokens.control(user, session, room, now, bound)
     }
 
-    /// A stream token, and its `exp`: [`STREAM_TTL`] from `now`, or `bound` if that is earlier.
+    /// A stream token, and its `exp`: [`gateway_tokens::STREAM_TTL`] from `now`, or `bound` if that is earlier.
     pub(crate) fn stream_token(
         &self,
         grant: &StreamGrant,
