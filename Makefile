@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-vad bench-media conformance soak setup
+.PHONY: help run test check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-hold bench-vad bench-media conformance soak setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -19,6 +19,7 @@ test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
 	$(where) && cargo test --locked --workspace --lib
 	cargo test --locked --workspace --doc
 	$(where) && cargo test --locked --test gateway --test simulation
+	$(where) && cargo test --locked --test bad_day
 	$(where) && cargo test --locked --workspace --test api --test livekit
 	$(where) && cargo test --locked --test e2e -- --test-threads 1
 	$(where) && cargo test --locked --test conformance
@@ -48,13 +49,14 @@ advisories: ## Checks the dependencies against the RustSec database, which is do
 
 SECONDS ?= 60
 
-fuzz: ## Feeds random input to both message decoders, for SECONDS=60 each
+fuzz: ## Feeds random input to the message decoders, the check of frames and all REST routes, for SECONDS=60 each
 	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --lib fuzz -- --nocapture
+	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --test gateway fuzz -- --nocapture
 
 fmt: ## Formats the code
 	cargo fmt --all
 
-bench: bench-turns bench-rooms bench-control bench-vad bench-media ## Runs every benchmark
+bench: bench-turns bench-rooms bench-control bench-hold bench-vad bench-media ## Runs every benchmark
 
 bench-turns: ## Measures latency from the end of speech to the answer, and the cost of a session
 	@scripts/setup build-tools models livekit
@@ -67,6 +69,10 @@ bench-rooms: ## Measures session creation, webhooks, and one room change sent to
 bench-control: ## Measures control connections: memory, 5,000 reconnects, round trips, a client that stops reading
 	@scripts/setup build-tools
 	$(where) && cargo bench --locked --bench control
+
+bench-hold: ## Measures what holds under attack: another user's latency, the LLM's calls, held connections, a full disk, kill -9
+	@scripts/setup build-tools models
+	$(where) && cargo bench --locked --bench hold
 
 bench-vad: ## Measures the cost of voice detection, and the speech that its first stage misses
 	@scripts/setup build-tools models

@@ -20,21 +20,28 @@ use rand::Rng;
 use self::media_runtime::MediaRuntime;
 use crate::{
     auth::{
-        Authenticator, RoomKeys, admission::Admission, jwks::JwksError, room_token::RoomTokenVerifier,
-        users::Users,
+        Authenticator, RoomKeys, admission::Admission, failures::AuthFailures, jwks::JwksError,
+        room_token::RoomTokenVerifier, users::Users,
     },
     config::{Config, LivekitConfig},
     consumers::Consumers,
     deny::{DenyList, LivekitRooms},
-    http::{self, AppState, Webhooks, server::Server},
+    http::{self, AppState, Health, OriginPolicy, Webhooks, server::Server},
+    limits::Limits,
     livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
+    outcomes::{Outcome, Outcomes},
     protocol::edge_v1::to_client::Delivery,
-    providers::registry::{Availability, Providers},
+    providers::{
+        ProviderConfig,
+        recorded::Recorded,
+        registry::{Availability, Providers},
+    },
     response::clip_store::Clips,
     room::{RoomService, Rooms},
     session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
+        retention,
         sled::{Disk, DiskError, SledDenyList, SledHistory, SledSessions, gateway_secret},
     },
     telemetry,
@@ -76,18 +83,21 @@ impl Gateway {
         let metrics = telemetry::start_metrics();
         let stores = Stores::open(&config).await?;
         let providers = load_providers(&config).await?;
+        let outcomes = Outcomes::default();
         let parts = parts::parts(&config, &providers);
         for message in parts.iter().filter_map(|part| part.message.as_deref()) {
             tracing::warn!("{message}");
         }
         let media = config.livekit.as_ref().map(|_| MediaRuntime::start(cores().min(4))).transpose()?;
-        let livekit = config
-            .livekit
-            .as_ref()
-            .zip(media.as_ref())
-            .map(|(livekit, media)| Livekit::new(livekit, &config, &providers, &stores.deny, media));
+        let livekit = config.livekit.as_ref().zip(media.as_ref()).map(|(livekit, media)| {
+            Livekit::new(livekit, &config, &providers, &stores.deny, media, &outcomes.livekit)
+        });
         if let Some(livekit) = &livekit {
             stores.deny.enforce_all(&livekit.api);
+            actix_web::rt::spawn(LivekitApi::probe(Arc::downgrade(&livekit.api)));
+        }
+        if let Some(retention) = config.stores.session_retention {
+            actix_web::rt::spawn(retention::run(Arc::downgrade(&stores.sessions), retention));
         }
         let authenticator = authenticator(&config, &stores, livekit.as_ref())?;
         let arbiters: Vec<Arbiter> = (0..cores()).map(|_| Arbiter::new()).collect();
@@ -99,37 +109,49 @@ impl Gateway {
             .clone()
             .map(|api| -> Arc<dyn RoomService> { Arc::new(LivekitRooms::new(api, stores.deny.clone())) });
         let rooms = Rooms::new(handles.clone(), config.rooms.reconcile, room_service);
-        let (consumers, clips) = (Consumers::default(), Clips::default());
+        let (consumers, clips, limits) =
+            (Consumers::default(), Clips::default(), Limits::new(&config.limits));
         let services = Arc::new(Services {
-            config: Arc::new(session_config(&config, &providers, authenticator.clone(), room_tokens.clone())),
+            config: Arc::new(session_config(
+                &config,
+                &providers,
+                authenticator.clone(),
+                room_tokens.clone(),
+                limits.clone(),
+            )),
             agents: livekit.as_ref().map(|livekit| livekit.agents.clone()),
             rooms: rooms.clone(),
             consumers: consumers.clone(),
             clips: clips.clone(),
             history: stores.history.clone(),
-            stt: providers.stt.ready().cloned(),
-            llm: providers.llm.ready().cloned(),
-            tts: providers.tts.ready().cloned(),
+            stt: providers.stt.ready().map(|stt| Recorded::new(stt, &outcomes.stt) as _),
+            llm: providers.llm.ready().map(|llm| Recorded::new(llm, &outcomes.llm) as _),
+            tts: providers.tts.ready().map(|tts| Recorded::new(tts, &outcomes.tts) as _),
         });
         let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
         let registry = SessionRegistry::new(stores.sessions, services, handles);
         registry.close_abandoned();
+        let auth_failures = AuthFailures::new(config.auth.failures_per_minute);
         let app = web::Data::new(AppState {
             registry,
-            admission: Admission::new(authenticator.clone(), &config.connects),
+            admission: Admission::new(authenticator.clone(), &config.connects, auth_failures.clone()),
+            auth_failures,
+            origin: OriginPolicy::new(&config),
             address_header: config.connects.address_header.clone(),
             authenticator,
             rooms,
             deny: stores.deny,
             consumers,
             clips,
+            limits,
             history: stores.history,
             livekit: api,
+            livekit_url: config.livekit.as_ref().map(|livekit| livekit.url.clone()),
             room_tokens,
             recordings,
             webhooks,
             public_url: config.server.public_url.clone(),
-            parts,
+            health: Health::new(parts, outcomes, stores.disk.health(), config.stores.free_warn_bytes),
             metrics,
             draining: AtomicBool::new(false),
             vendor_dir: config.providers.registry.models.parent().unwrap_or(Path::new(".")).join("web"),
@@ -187,12 +209,13 @@ struct Stores {
 
 impl Stores {
     async fn open(config: &Config) -> Result<Self, DiskError> {
-        let disk = Disk::open(&config.stores.data_dir)?;
-        let deny_store = Arc::new(SledDenyList::new(disk.clone())?);
+        let folder = &config.stores.data_dir;
+        let disk = Disk::open(folder)?;
+        let deny = DenyList::open(Arc::new(SledDenyList::new(disk.clone())), config.rooms.deny_ttl).await;
         Ok(Self {
             sessions: Arc::new(SledSessions::new(disk.clone(), config.session.ttl)?),
-            history: Arc::new(SledHistory::new(disk.clone())?),
-            deny: DenyList::open(deny_store, config.rooms.deny_ttl).await?,
+            history: Arc::new(SledHistory::new(disk.clone())),
+            deny: deny.map_err(|error| DiskError::of_store(folder, error))?,
             control_secret: gateway_secret(&disk, "control", || rand::rng().random::<[u8; 32]>().to_vec())?,
             disk,
         })
@@ -200,7 +223,8 @@ impl Stores {
 }
 
 async fn load_providers(config: &Config) -> io::Result<Providers> {
-    let config = config.providers.registry.clone();
+    let checked_models = Some(config.stores.data_dir.join("models.checked"));
+    let config = ProviderConfig { checked_models, ..config.providers.registry.clone() };
     web::block(move || Providers::load(&config)).await.map_err(io::Error::other)
 }
 
@@ -221,13 +245,14 @@ impl Livekit {
         providers: &Providers,
         deny: &DenyList,
         media: &MediaRuntime,
+        outcome: &Outcome,
     ) -> Self {
         let speech_in_room = config.session.delivery == Delivery::Room;
         let speech_rate_hz = providers.tts.ready().filter(|_| speech_in_room).map(|tts| tts.sample_rate_hz());
         let issuer = TokenIssuer::new(livekit, speech_in_room);
-        let api = Arc::new(LivekitApi::new(livekit));
+        let api = Arc::new(LivekitApi::new(livekit, outcome.clone()));
         Self {
-            agents: Agents::new(livekit, issuer.clone(), media.handle(), speech_rate_hz),
+            agents: Agents::new(livekit, issuer.clone(), media.handle(), outcome.clone(), speech_rate_hz),
             room_tokens: RoomTokenVerifier::new(livekit, deny.clone()),
             recordings: Egress::new(livekit, config.rooms.egress_file_prefix.clone()),
             webhooks: Webhooks::new(livekit),
@@ -253,6 +278,7 @@ fn session_config(
     providers: &Providers,
     authenticator: Authenticator,
     room_tokens: Option<RoomTokenVerifier>,
+    limits: Limits,
 ) -> SessionConfig {
     SessionConfig {
         grace: config.session.grace,
@@ -274,6 +300,9 @@ fn session_config(
         client_vad_percent: config.session.client_vad_percent,
         agent_idle: config.session.agent_idle,
         memory: config.session.memory,
+        limits,
+        answer_time: config.limits.answer_time,
+        answer_chars: config.limits.answer_chars,
         authenticator,
         room_tokens,
     }
@@ -282,7 +311,8 @@ fn session_config(
 /// Starts the servers; returns the address of the main one.
 fn serve(config: &Config, app: &web::Data<AppState>) -> Result<(SocketAddr, Vec<Server>), StartError> {
     let start = |address, workers, routes: fn(&mut web::ServiceConfig)| {
-        Server::start(address, workers, routes, app).map_err(|cause| StartError::Bind { address, cause })
+        Server::start(address, workers, routes, &config.server, app)
+            .map_err(|cause| StartError::Bind { address, cause })
     };
     let main = start(config.server.bind, cores(), http::routes)?;
     let address = main.address();

@@ -5,7 +5,7 @@
 //! one utterance through it. The order to read the modules in:
 //!
 //! 1. [`config`] and [`gateway`]: the settings, and everything that is built from them.
-//! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it.
+//! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it. [`tcp`]: their connections.
 //! 3. [`session`]: a pure state machine and the actor that carries out its effects.
 //! 4. [`audio`] and [`turn`]: from samples to utterances, from utterances to turns.
 //! 5. [`providers`]: STT, LLM, TTS and VAD. [`response`]: an answer as text and as paced speech.
@@ -14,7 +14,8 @@
 //! 8. [`consumers`]: backends that receive what clients send.
 //! 9. [`cli`]: the command line. Its `june talk`, like any other client, is built on the crate `june-client`.
 //!
-//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`rollout`], [`secret`], [`telemetry`].
+//! Small and shared: [`auth`], [`clock`], [`error`], [`ids`], [`limits`], [`outcomes`], [`rollout`], [`secret`],
+//! [`telemetry`].
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -31,7 +32,9 @@ pub mod deny;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod limits;
 pub mod livekit;
+pub(crate) mod outcomes;
 pub mod protocol;
 pub mod providers;
 pub mod response;
@@ -39,6 +42,7 @@ pub mod rollout;
 pub(crate) mod room;
 pub mod session;
 pub mod store;
+pub(crate) mod tcp;
 pub mod telemetry;
 pub mod turn;
 pub(crate) mod ws;

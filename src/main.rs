@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use june_edge::cli::{check_config, serve, talk};
+use june_edge::cli::{check_config, history, keys, serve, talk};
 
 /// June Edge, the edge gateway for voice wearables. Settings are environment variables: see docs/SETTINGS.md.
 #[derive(Parser)]
@@ -19,6 +19,13 @@ enum Command {
     Serve,
     /// Checks the settings and prints every problem and every note.
     CheckConfig,
+    /// Looks after the stored history.
+    History {
+        #[command(subcommand)]
+        command: history::Command,
+    },
+    /// Makes, lists and revokes API keys with a name and roles.
+    Keys(keys::Args),
     /// Talks to a gateway as a wearable does.
     Talk(talk::Args),
 }
@@ -27,6 +34,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve => serve::main(),
         Command::CheckConfig => check_config::main(),
+        Command::History { command } => history::main(command),
+        Command::Keys(args) => keys::main(args),
         Command::Talk(args) => talk::main(args),
     }
 }

@@ -119,7 +119,7 @@ fn bare() -> u16 {
     }
     async fn create(issuer: web::Data<TokenIssuer>, body: web::Json<Create>) -> HttpResponse {
         let room = RoomName::for_user(&body.user_id, &suffix());
-        let token = issuer.client(&body.user_id, &room);
+        let token = issuer.client(&body.user_id, &room, None);
         HttpResponse::Created().json(serde_json::json!({
             "room_name": room, "access_token": token.jwt, "livekit_url": URL, "status": "active",
         }))

@@ -16,7 +16,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    #[allow(dead_code, reason = "a benchmark starts one like this, or with settings of its own")]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With settings of its own, by the names of their variables.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_june"));
@@ -28,6 +34,9 @@ impl Gateway {
         command.env("ROSTER_RECONCILE_MS", "3600000").env("JUNE_MODELS", "/nowhere");
         // The clients do not answer pings.
         command.env("SESSION_HEARTBEAT_MS", "3600000").env("SESSION_DEAD_AFTER_MS", "3600000");
+        // Whatever the machine's memory; and all streams are one viewer's.
+        command.env("MAX_SESSIONS", "20000").env("MAX_STREAMS_BY_USER", "0");
+        command.envs(settings.iter().copied());
         let process = command.spawn().unwrap();
         let gateway = Self { process, port, _data: data };
         let until = Instant::now() + Duration::from_secs(20);
@@ -38,6 +47,7 @@ impl Gateway {
         gateway
     }
 
+    #[allow(dead_code, reason = "not every benchmark looks at the process")]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

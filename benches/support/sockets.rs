@@ -14,6 +14,7 @@ pub async fn connect(port: u16) -> TcpStream {
 }
 
 /// Creates a session and upgrades to its control channel. Returns the control token, too.
+#[allow(dead_code, reason = "not every benchmark has such clients")]
 pub async fn upgrade(port: u16, user: &str) -> (TcpStream, String) {
     let mut connection = connect(port).await;
     let body = format!("{{\"user_id\":\"{user}\"}}");
@@ -30,6 +31,7 @@ pub async fn upgrade(port: u16, user: &str) -> (TcpStream, String) {
 }
 
 /// Upgrades to a control channel.
+#[allow(dead_code, reason = "not every benchmark has such clients")]
 pub async fn switch(connection: &mut TcpStream, token: &str) {
     let upgrade = format!(
         "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -40,6 +42,7 @@ pub async fn switch(connection: &mut TcpStream, token: &str) {
 }
 
 /// Reads until the text has this end and contains that text.
+#[allow(dead_code, reason = "not every benchmark has such clients")]
 pub async fn read_until(connection: &mut TcpStream, end: &str, part: &str) -> String {
     let mut bytes = Vec::new();
     loop {

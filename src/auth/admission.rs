@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    auth::{AuthError, Authenticator, Principal, rate::Rate},
+    auth::{AuthError, Authenticator, Principal, failures::AuthFailures, rate::Rate},
     clock,
     config::ConnectConfig,
     ids::UserId,
@@ -23,6 +23,7 @@ use crate::{
 pub struct Admission {
     authenticator: Authenticator,
     rates: Arc<Rates>,
+    failures: AuthFailures,
 }
 
 /// None where there is no limit.
@@ -32,12 +33,16 @@ struct Rates {
 }
 
 impl Admission {
-    pub(crate) fn new(authenticator: Authenticator, connects: &ConnectConfig) -> Self {
+    pub(crate) fn new(
+        authenticator: Authenticator,
+        connects: &ConnectConfig,
+        failures: AuthFailures,
+    ) -> Self {
         fn rate<K: Eq + std::hash::Hash>(limit: u32) -> Option<Mutex<Rate<K>>> {
             (limit > 0).then(|| Mutex::new(Rate::per_minute(limit)))
         }
         let rates = Rates { by_user: rate(connects.per_user), by_address: rate(connects.per_address) };
-        Self { authenticator, rates: Arc::new(rates) }
+        Self { authenticator, rates: Arc::new(rates), failures }
     }
 
     /// Counts an attempt from an address.
@@ -47,9 +52,18 @@ impl Admission {
         taken.map_err(|retry_after| too_many("address", retry_after))
     }
 
-    /// Verifies a token, and counts an attempt of its user.
-    pub(crate) async fn by_token(&self, token: &str) -> Result<Principal, AuthError> {
-        let principal = self.authenticator.verify(token).await?;
+    /// Verifies a token, and counts an attempt of its user; or a failure, if it is wrong.
+    pub(crate) async fn by_token(
+        &self,
+        token: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Principal, AuthError> {
+        let principal = match self.authenticator.verify(token).await {
+            Ok(principal) => principal,
+            // Its sender guessed nothing.
+            Err(_) if self.authenticator.api_key(token).is_some() => return Err(AuthError::NO_USER),
+            Err(error) => return Err(self.failures.told(address, error)),
+        };
         if let Some(rate) = &self.rates.by_user {
             let taken = rate.lock().take(principal.user.clone(), clock::now());
             taken.map_err(|retry_after| too_many("user", retry_after))?;
@@ -64,7 +78,7 @@ fn too_many(by: &'static str, retry_after: Duration) -> AuthError {
 }
 
 /// The /64 of an IPv6 address: a household or machine has all of it.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

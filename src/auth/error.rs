@@ -30,9 +30,18 @@ pub enum AuthError {
         /// When the next one is accepted.
         retry_after: Duration,
     },
+    /// Too many wrong keys and tokens from one address.
+    #[error("too many wrong keys and tokens from this address; wait")]
+    TooManyFailures {
+        /// When the next one is looked at.
+        retry_after: Duration,
+    },
 }
 
 impl AuthError {
+    /// A user's token is needed, and this is an API key.
+    pub(crate) const NO_USER: Self = Self::Forbidden("an API key identifies no user: send a token");
+
     /// The code that clients see.
     pub const fn code(&self) -> Code {
         match self {
@@ -41,14 +50,16 @@ impl AuthError {
             Self::ExpiredToken => Code::ExpiredToken,
             Self::Unavailable => Code::AuthUnavailable,
             Self::Forbidden(_) => Code::Forbidden,
-            Self::TooManyConnects { .. } => Code::RateLimited,
+            Self::TooManyConnects { .. } | Self::TooManyFailures { .. } => Code::RateLimited,
         }
     }
 
     /// When to retry, if that is known.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyConnects { retry_after, .. } => Some(*retry_after),
+            Self::TooManyConnects { retry_after, .. } | Self::TooManyFailures { retry_after } => {
+                Some(*retry_after)
+            }
             Self::MissingToken
             | Self::InvalidToken(_)
             | Self::ExpiredToken

@@ -2,8 +2,8 @@
 //!
 //! | token | for | lifetime |
 //! |---|---|---|
-//! | control token | the control channel of one session, and its REST routes | 1 h |
-//! | stream token | the event stream of one room | 12 h |
+//! | control token | the control channel of one session, and its REST routes | 1 h, and no longer than what it was issued on |
+//! | stream token | the event stream of one room | 12 h, likewise |
 //! | resume token | resuming one session | that of the session |
 //!
 //! Control and stream tokens are JWTs (RFC 7519) with a pinned algorithm. Each kind has a key of its own, derived
@@ -26,7 +26,7 @@ use crate::{
 pub(super) const CONTROL_TTL: Duration = Duration::from_secs(3600);
 
 /// Lifetime of a stream token: an EventSource repeats it at every reconnect, and cannot renew it.
-pub(crate) const STREAM_TTL: Duration = Duration::from_secs(12 * 3600);
+pub(super) const STREAM_TTL: Duration = Duration::from_secs(12 * 3600);
 
 const CONTROL_SCOPE: &str = "control";
 const STREAM_SCOPE: &str = "stream";
@@ -40,6 +40,9 @@ struct ControlClaims {
     room: Option<RoomName>,
     scope: String,
     exp: u64,
+    /// The end of what it was issued on, which no renewal outlives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
     iat: u64,
     jti: Uuid,
 }
@@ -71,8 +74,7 @@ pub(super) struct GatewayTokens {
     control: KeyPair,
     stream: KeyPair,
     resume: EncodingKey,
-    /// Lifetime of a control token.
-    pub(super) control_ttl: Duration,
+    control_ttl: Duration,
 }
 
 impl GatewayTokens {
@@ -85,17 +87,28 @@ impl GatewayTokens {
         }
     }
 
-    /// Signs a control token at `now`, in seconds since the Unix epoch.
-    pub(super) fn control(&self, user: &UserId, session: SessionId, room: &RoomName, now: u64) -> Secret {
-        Secret::new(self.control.sign(&ControlClaims {
+    /// Signs a control token at `now`; gives it and its `exp`, which is `bound` at the latest. All in seconds since
+    /// the Unix epoch.
+    pub(super) fn control(
+        &self,
+        user: &UserId,
+        session: SessionId,
+        room: &RoomName,
+        now: u64,
+        bound: Option<u64>,
+    ) -> (Secret, u64) {
+        let exp = earlier(now + self.control_ttl.as_secs(), bound);
+        let token = self.control.sign(&ControlClaims {
             sub: user.to_string(),
             sid: session,
             room: Some(room.clone()),
             scope: CONTROL_SCOPE.into(),
-            exp: now + self.control_ttl.as_secs(),
+            exp,
+            until: bound,
             iat: now,
             jti: Uuid::new_v4(),
-        }))
+        });
+        (Secret::new(token), exp)
     }
 
     pub(super) fn verify_control(&self, token: &str) -> Result<Principal, AuthError> {
@@ -105,19 +118,27 @@ impl GatewayTokens {
         }
         let user =
             UserId::parse(&claims.sub).map_err(|_| AuthError::InvalidToken("the token names no user"))?;
-        Ok(Principal { user, session: Some(claims.sid), room: claims.room, expires_at: Some(claims.exp) })
+        Ok(Principal {
+            user,
+            session: Some(claims.sid),
+            room: claims.room,
+            expires_at: Some(claims.exp),
+            until: claims.until,
+        })
     }
 
-    /// Signs a stream token at `now`, in seconds since the Unix epoch.
-    pub(super) fn stream(&self, grant: &StreamGrant, now: u64) -> Secret {
-        Secret::new(self.stream.sign(&StreamClaims {
+    /// Signs a stream token at `now`; gives it and its `exp`, which is `bound` at the latest.
+    pub(super) fn stream(&self, grant: &StreamGrant, now: u64, bound: Option<u64>) -> (Secret, u64) {
+        let exp = earlier(now + STREAM_TTL.as_secs(), bound);
+        let token = self.stream.sign(&StreamClaims {
             sub: grant.holder.as_ref().map(ToString::to_string),
             room: grant.room.clone(),
             scope: STREAM_SCOPE.into(),
-            exp: now + STREAM_TTL.as_secs(),
+            exp,
             iat: now,
             jti: Uuid::new_v4(),
-        }))
+        });
+        (Secret::new(token), exp)
     }
 
     pub(super) fn verify_stream(&self, token: &str) -> Result<StreamGrant, AuthError> {
@@ -138,6 +159,10 @@ impl GatewayTokens {
     pub(super) fn may_resume(&self, session: SessionId, token: &str) -> bool {
         self.resume(session).as_bytes().ct_eq(token.as_bytes()).into()
     }
+}
+
+fn earlier(exp: u64, bound: Option<u64>) -> u64 {
+    bound.map_or(exp, |bound| exp.min(bound))
 }
 
 #[derive(Clone)]
@@ -180,13 +205,13 @@ mod tests {
     }
 
     fn control(now: u64) -> Secret {
-        tokens().control(&UserId::parse("john").unwrap(), SESSION, &room(), now)
+        tokens().control(&UserId::parse("john").unwrap(), SESSION, &room(), now, None).0
     }
 
     fn stream(holder: Option<&str>, now: u64) -> (StreamGrant, Secret) {
         let holder = holder.map(|holder| Identity::parse(holder).unwrap());
         let grant = StreamGrant { room: room(), holder };
-        let token = tokens().stream(&grant, now);
+        let (token, _) = tokens().stream(&grant, now, None);
         (grant, token)
     }
 
@@ -198,6 +223,18 @@ mod tests {
             (principal.user.as_str(), principal.session, principal.room, principal.expires_at),
             ("john", Some(SESSION), Some(room()), Some(now + CONTROL_TTL.as_secs()))
         );
+    }
+
+    #[test]
+    fn no_token_outlives_what_it_is_issued_on() {
+        let (now, user) = (clock::unix_s(), UserId::parse("john").unwrap());
+
+        let (token, exp) = tokens().control(&user, SESSION, &room(), now, Some(now + 2));
+        let (_, stream_exp) = tokens().stream(&stream(None, now).0, now, Some(now + 2));
+
+        assert_eq!((exp, stream_exp), (now + 2, now + 2));
+        let principal = tokens().verify_control(token.expose()).unwrap();
+        assert_eq!((principal.expires_at, principal.until), (Some(now + 2), Some(now + 2)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A rate limit per key: so many attempts a minute.
 //!
-//! A generic cell rate algorithm: a minute's worth of attempts may come at once, then one at a time. It keeps one
-//! time per key, and forgets keys that were not used for one to two minutes: their whole allowance is back.
+//! A generic cell rate algorithm: a minute's worth of attempts, or a smaller burst, may come at once, then one at a
+//! time. It keeps one time per key, and forgets keys that were not used for one to two minutes: their whole
+//! allowance is back.
 //!
 //! Pure, and bounded in memory: beyond [`MAX_KEYS`] all further keys share one allowance.
 
@@ -14,11 +15,13 @@ use std::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The most keys of each of the two generations.
-const MAX_KEYS: usize = 10_000;
+const MAX_KEYS: usize = 65_536;
 
-pub(super) struct Rate<K> {
+pub(crate) struct Rate<K> {
     /// The share of the minute that one attempt uses.
     cost: Duration,
+    /// How far ahead of the time a key may be: the burst, at most a minute.
+    tolerance: Duration,
     /// Until when each key has used its allowance: keys of this minute, and of the one before.
     recent: HashMap<K, Instant>,
     previous: HashMap<K, Instant>,
@@ -29,10 +32,19 @@ pub(super) struct Rate<K> {
 }
 
 impl<K: Eq + Hash> Rate<K> {
-    /// At least one a minute.
-    pub(super) fn per_minute(limit: u32) -> Self {
+    /// At least one a minute, all of which may come at once.
+    pub(crate) fn per_minute(limit: u32) -> Self {
+        Self::with_burst(limit, limit)
+    }
+
+    /// At least one a minute, of which at most `burst` come at once.
+    pub(crate) fn with_burst(limit: u32, burst: u32) -> Self {
+        let limit = limit.max(1);
+        let cost = MINUTE / limit;
         Self {
-            cost: MINUTE / limit.max(1),
+            cost,
+            // Rounding of `cost` must not lose the last attempt of the minute.
+            tolerance: if burst >= limit { MINUTE } else { cost * burst.max(1) },
             recent: HashMap::new(),
             previous: HashMap::new(),
             since: None,
@@ -41,7 +53,7 @@ impl<K: Eq + Hash> Rate<K> {
     }
 
     /// Counts one attempt; an error says how long to wait for the next one.
-    pub(super) fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
         self.forget(now);
         let used_until = match self.recent.get(&key).or_else(|| self.previous.get(&key)) {
             Some(until) => *until,
@@ -64,8 +76,7 @@ impl<K: Eq + Hash> Rate<K> {
 
     fn spend(&self, used_until: Instant, now: Instant) -> (Instant, Result<(), Duration>) {
         let until = used_until.max(now) + self.cost;
-        // Rounding of `cost` must not lose the last attempt of the minute.
-        let over = (until - now).saturating_sub(MINUTE);
+        let over = (until - now).saturating_sub(self.tolerance);
         if over.is_zero() { (until, Ok(())) } else { (used_until, Err(over)) }
     }
 
@@ -100,6 +111,17 @@ mod tests {
         let later = now + Duration::from_secs(10);
         assert_eq!(rate.take("ann", later), Ok(()));
         assert_eq!(rate.take("ann", later), Err(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_burst_may_come_at_once_and_the_rest_of_the_minute_evenly() {
+        let (mut rate, now) = (Rate::with_burst(20, 5), clock::now());
+        for _ in 0..5 {
+            assert_eq!(rate.take("ann", now), Ok(()));
+        }
+        assert_eq!(rate.take("ann", now), Err(Duration::from_secs(3)));
+        let accepted = (1..=60).filter(|s| rate.take("ann", now + Duration::from_secs(*s)).is_ok()).count();
+        assert_eq!(accepted, 20);
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
         let jwt = sign("secret", &claims(&json!({"room": "room-a", "roomJoin": true})));
         let token = verifier.verify(&jwt).unwrap();
 
-        verifier.deny.deny(&token.room, &token.identity).await.unwrap();
+        verifier.deny.deny(&token.room, &token.identity, crate::deny::DeniedBy::Operator).await.unwrap();
 
         assert_eq!(verifier.verify(&jwt), None);
     }

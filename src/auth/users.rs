@@ -100,7 +100,8 @@ impl Users {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.rules(header.alg))
             .map_err(|error| jwt_error(&error))?
             .claims;
-        Ok(Principal { user: claims.user()?, session: None, room: None, expires_at: claims.expires_at() })
+        let expires_at = claims.expires_at();
+        Ok(Principal { user: claims.user()?, session: None, room: None, expires_at, until: expires_at })
     }
 
     fn rules(&self, algorithm: Algorithm) -> Validation {

@@ -1,6 +1,9 @@
 //! The subcommands of `june`.
 
 pub mod check_config;
+mod hardening;
+pub mod history;
+pub mod keys;
 pub mod serve;
 pub mod talk;
 mod wav;
@@ -9,6 +12,8 @@ use std::fmt::Display;
 
 /// Invalid settings (sysexits.h, EX_USAGE).
 const EX_USAGE: u8 = 64;
+/// What is stored is damaged (sysexits.h, EX_DATAERR).
+const EX_DATAERR: u8 = 65;
 /// A port or a folder is not available (sysexits.h, EX_CANTCREAT).
 const EX_CANTCREAT: u8 = 73;
 

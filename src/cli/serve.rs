@@ -5,7 +5,7 @@ use std::{fmt::Display, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{EX_CANTCREAT, EX_USAGE, print_line},
+    cli::{EX_CANTCREAT, EX_USAGE, hardening, print_line},
     config::Config,
     gateway::{Gateway, StartError},
     telemetry,
@@ -13,12 +13,16 @@ use crate::{
 
 /// Reads the settings from the environment and serves.
 pub fn main() -> ExitCode {
+    let problems = hardening::harden();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(EX_USAGE, error.problems),
     };
     if let Err(problem) = telemetry::start_logs(&config.telemetry.log) {
         return fail(EX_USAGE, [problem]);
+    }
+    for problem in problems {
+        tracing::warn!("{problem}");
     }
     actix_web::rt::System::new().block_on(async {
         let gateway = match Gateway::start(config).await {

@@ -1,16 +1,26 @@
 //! Who may use the gateway, and how often.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use actix_web::http::{Uri, header::HeaderName};
 
-use crate::{config::Reader, secret::Secret};
+use crate::{
+    auth::keys::KeyFile,
+    config::{Reader, is_loopback_host},
+    secret::Secret,
+};
 
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
-    /// Keys of backends (`API_KEYS`, separated by commas). Without any, the gateway is open and binds to a loopback
-    /// address only.
+    /// Keys of backends (`API_KEYS`, separated by commas). Without any, and without a file of keys, the gateway is open
+    /// and binds to a loopback address only.
     pub api_keys: Vec<Secret>,
+    /// Where `june keys` keeps named keys (`API_KEYS_FILE`).
+    pub keys_file: Option<PathBuf>,
+    /// The file is there.
+    pub has_keys_file: bool,
+    /// Wrong keys and tokens per address and minute (`AUTH_FAILURES_PER_MINUTE`); 0 for no limit.
+    pub failures_per_minute: u32,
     /// Verifies users' JWTs, HS256 (`AUTH_JWT_SECRET`, or MentraOS' `AUGMENTOS_AUTH_JWT_SECRET`).
     pub jwt_secret: Option<Secret>,
     /// Verifies users' JWTs, RS256, ES256 or EdDSA.
@@ -25,6 +35,16 @@ pub struct AuthConfig {
     pub control_secret: Option<Secret>,
     /// Lifetime of control tokens; none for one hour. There is no setting for it: tests shorten it.
     pub control_ttl: Option<Duration>,
+    /// How long the tokens of a session can be renewed without the user's own token (`SESSION_MAX_AGE_MS`); none for
+    /// a day.
+    pub session_max_age: Option<Duration>,
+}
+
+impl AuthConfig {
+    /// Whether the gateway needs no keys, and serves this machine only.
+    pub(crate) fn is_open(&self) -> bool {
+        self.api_keys.is_empty() && !self.has_keys_file
+    }
 }
 
 /// An identity provider's public keys.
@@ -59,15 +79,33 @@ impl Reader<'_> {
         let keys = self.text("API_KEYS").unwrap_or_default();
         let api_keys: Vec<_> =
             keys.split(',').map(str::trim).filter(|key| !key.is_empty()).map(Secret::new).collect();
-        if api_keys.is_empty() {
+        let keys_file = self.keys_file();
+        let has_keys_file = match keys_file.read() {
+            Ok(keys) => keys.is_some(),
+            Err(error) => {
+                self.problem("API_KEYS_FILE", error);
+                true
+            }
+        };
+        if api_keys.is_empty() && !has_keys_file {
             self.note("API_KEYS", "not set: the gateway needs no keys, and serves this machine only");
         }
+        if !api_keys.is_empty() {
+            self.note(
+                "API_KEYS",
+                "each key may do everything; `june keys add` makes keys with a name and a role",
+            );
+        }
+        let session_max_age = self.millis("SESSION_MAX_AGE_MS", 24 * 3_600_000);
         let may_lack_exp = self.flag("MENTRA_COMPAT_NO_EXP");
         if may_lack_exp {
             self.note("MENTRA_COMPAT_NO_EXP", "users' tokens without exp are valid for ever");
         }
         AuthConfig {
             api_keys,
+            keys_file: Some(keys_file.path().to_owned()),
+            has_keys_file,
+            failures_per_minute: self.parsed("AUTH_FAILURES_PER_MINUTE").unwrap_or(20),
             jwt_secret: self.secret("AUTH_JWT_SECRET").or_else(|| self.secret("AUGMENTOS_AUTH_JWT_SECRET")),
             jwks: self.jwks(),
             issuer: self.text("AUTH_JWT_ISSUER"),
@@ -75,7 +113,14 @@ impl Reader<'_> {
             may_lack_exp,
             control_secret: self.secret("CONTROL_TOKEN_SECRET"),
             control_ttl: None,
+            session_max_age: Some(session_max_age),
         }
+    }
+
+    /// The file of named keys, which need not be there.
+    pub(super) fn keys_file(&self) -> KeyFile {
+        let data_dir = || self.path("DATA_DIR").unwrap_or_else(|| "data".into());
+        KeyFile::at(self.path("API_KEYS_FILE").unwrap_or_else(|| data_dir().join("keys.json")))
     }
 
     pub(super) fn connects(&mut self) -> ConnectConfig {
@@ -113,15 +158,13 @@ impl Reader<'_> {
 /// Whether a URL is on this machine.
 fn is_loopback(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
-    let host = url.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    is_loopback_host(url.host().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConfigError;
+    use crate::{auth::keys::Role, config::ConfigError};
 
     fn read(variables: &[(&str, &str)]) -> Result<AuthConfig, ConfigError> {
         crate::config::read(variables).map(|config| config.auth)
@@ -150,6 +193,20 @@ mod tests {
     fn keys_come_from_one_place() {
         let problem = read(&[("AUTH_JWKS_URL", "https://x"), ("AUTH_JWKS_FILE", "keys.json")]).unwrap_err();
         assert_eq!(problem.to_string(), "AUTH_JWKS_FILE: set either it or AUTH_JWKS_URL");
+    }
+
+    #[test]
+    fn a_file_of_keys_closes_the_gateway_and_one_that_cannot_be_read_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let setting = [("API_KEYS_FILE", path.to_str().unwrap())];
+        assert!(read(&setting).unwrap().is_open());
+
+        KeyFile::at(path.clone()).add("app", [Role::Backend].into(), None).unwrap();
+        assert!(!read(&setting).unwrap().is_open());
+
+        std::fs::write(&path, "{").unwrap();
+        assert!(read(&setting).unwrap_err().to_string().starts_with("API_KEYS_FILE: "));
     }
 
     #[test]

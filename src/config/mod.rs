@@ -4,8 +4,11 @@
 //! appear in `Debug` output.
 
 mod auth;
+mod limits;
 mod livekit;
+mod origin;
 mod providers;
+mod secrets;
 mod server;
 mod session;
 mod stores;
@@ -13,12 +16,15 @@ mod telemetry;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use crate::secret::Secret;
+use crate::{auth::keys::KeyFile, secret::Secret};
 
 pub use auth::{AuthConfig, ConnectConfig, JwksConfig, JwksSource};
+pub use limits::LimitsConfig;
 pub use livekit::{LivekitConfig, MAX_TOKEN_TTL, RoomConfig};
+pub use origin::OriginConfig;
+pub(crate) use origin::is_loopback_host;
 pub use providers::ProvidersConfig;
-pub use server::ServerConfig;
+pub use server::{ConnectionsConfig, ServerConfig, Timeouts};
 pub use session::SessionConfig;
 pub use stores::StoreConfig;
 pub use telemetry::TelemetryConfig;
@@ -37,10 +43,12 @@ pub struct Config {
     pub server: ServerConfig,
     pub auth: AuthConfig,
     pub connects: ConnectConfig,
+    pub origin: OriginConfig,
     /// None disables media over LiveKit.
     pub livekit: Option<LivekitConfig>,
     pub rooms: RoomConfig,
     pub session: SessionConfig,
+    pub limits: LimitsConfig,
     pub providers: ProvidersConfig,
     pub stores: StoreConfig,
     pub telemetry: TelemetryConfig,
@@ -67,19 +75,22 @@ impl Config {
         let mut reader = Reader { get: &get, problems: Vec::new(), notes: Vec::new() };
 
         let auth = reader.auth();
-        let is_open = auth.api_keys.is_empty();
+        let is_open = auth.is_open();
         let mut config = Self {
             server: reader.server(is_open),
             livekit: reader.livekit(is_open),
             rooms: reader.rooms(),
             session: reader.session(),
             providers: reader.providers(),
+            limits: reader.limits(),
             stores: reader.stores(),
             telemetry: reader.telemetry(),
             connects: reader.connects(),
+            origin: reader.origin(is_open),
             auth,
             notes: Vec::new(),
         };
+        reader.check_secrets(is_open, &config.auth, config.livekit.as_ref());
         for (name, instead) in NOT_SERVED_YET {
             if reader.text(name).is_some() {
                 reader.note(name, format!("not served yet: {instead}"));
@@ -93,6 +104,12 @@ impl Config {
         config.notes = notes;
         Ok(config)
     }
+}
+
+/// The file of named API keys, by the process's environment; the other settings may be invalid.
+pub(crate) fn keys_file_from_env() -> KeyFile {
+    let get = |name: &str| std::env::var(name).ok();
+    Reader { get: &get, problems: Vec::new(), notes: Vec::new() }.keys_file()
 }
 
 /// Reads variables and collects problems and notes.
@@ -176,6 +193,10 @@ impl Reader<'_> {
     }
 }
 
+/// A key that is long enough.
+#[cfg(test)]
+const KEY: &str = "key-of-the-tests-0123456789abcdef";
+
 /// Reads a configuration from these variables alone.
 #[cfg(test)]
 fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -185,6 +206,7 @@ fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::keys::{KeyFile, Role};
 
     #[test]
     fn every_problem_is_reported_at_once() {
@@ -219,26 +241,33 @@ mod tests {
     #[test]
     fn settings_that_are_not_served_yet_are_noted() {
         for (name, _) in NOT_SERVED_YET {
-            let notes = read(&[("API_KEYS", "a"), (name, "redis://localhost")]).unwrap().notes;
+            let notes = read(&[("API_KEYS", KEY), (name, "redis://localhost")]).unwrap().notes;
 
-            assert!(
-                matches!(&notes[..], [note] if note.starts_with(&format!("{name}: not served yet: "))),
-                "{notes:?}"
-            );
+            let noted = format!("{name}: not served yet: ");
+            assert!(notes.iter().any(|note| note.starts_with(&noted)), "{notes:?}");
         }
     }
 
     #[test]
     fn a_deployment_with_current_settings_has_no_notes() {
-        let notes = read(&[("API_KEYS", "a"), ("LLM", "gemini"), ("GEMINI_API_KEY", "g")]).unwrap().notes;
+        let folder = tempfile::tempdir().unwrap();
+        let keys_file = folder.path().join("keys.json");
+        KeyFile::at(keys_file.clone()).add("app", [Role::Backend].into(), None).unwrap();
+        let keys_file = keys_file.display().to_string();
+
+        let notes =
+            read(&[("API_KEYS_FILE", &keys_file), ("LLM", "gemini"), ("GEMINI_API_KEY", "g")]).unwrap().notes;
 
         assert_eq!(notes, Vec::<String>::new());
     }
 
     #[test]
     fn secrets_do_not_show_in_debug_output() {
-        let config =
-            read(&[("API_KEYS", "hush-a"), ("GEMINI_API_KEY", "hush-b"), ("AUTH_JWT_SECRET", "hush-c")]);
+        let config = read(&[
+            ("API_KEYS", "hush-a-0123456789abcdef"),
+            ("GEMINI_API_KEY", "hush-b"),
+            ("AUTH_JWT_SECRET", "hush-c-0123456789abcdef0123456789abcdef"),
+        ]);
 
         assert!(!format!("{:?}", config.unwrap()).contains("hush"));
     }

@@ -43,6 +43,8 @@ impl Reader<'_> {
         ProvidersConfig {
             registry: ProviderConfig {
                 models,
+                checksums: self.choice("MODEL_CHECKSUMS", &[("on", true), ("off", false)]).unwrap_or(true),
+                checked_models: None,
                 stt: self.provider("STT", &STT),
                 stt_workers: self.workers("STT_WORKERS", cores.min(4)),
                 llm: self.llm(),
@@ -104,11 +106,12 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::read;
+    use crate::config::{KEY, read};
 
     /// The LLM that is chosen by these variables, and the notes, in a deployment.
     fn llm(variables: &[(&str, &str)]) -> (Choice, Vec<String>) {
-        let config = read(&[&[("API_KEYS", "a")], variables].concat()).unwrap();
+        let mut config = read(&[&[("API_KEYS", KEY)], variables].concat()).unwrap();
+        config.notes.retain(|note| !note.starts_with("API_KEYS"));
         (config.providers.registry.llm, config.notes)
     }
 

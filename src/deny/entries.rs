@@ -2,28 +2,73 @@
 //!
 //! Pure: names and times go in, answers come out. Times are in milliseconds since the Unix epoch, because
 //! entries outlive the process.
+//!
+//! Places are shared: those whom a user removes take places of that user, few per room if nobody saw them there; the
+//! rest of the list is kept for operators. A refused entry replaces no other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Key;
-use crate::ids::{GuestName, Identity, RoomName};
+use crate::ids::{GuestName, Identity, RoomName, UserId};
 
-/// Entries of one room. A room has tens of participants.
+/// Entries of one user in one room, for whoever may join it. A room has tens of participants.
+const MAX_ABSENT_PER_ROOM: usize = 64;
+
+/// The same with those who were in the room when they were removed.
 const MAX_PER_ROOM: usize = 256;
 
-/// Entries of all rooms: some 20 MB.
+/// Entries of one user in all rooms.
+const MAX_PER_USER: usize = 512;
+
+/// Entries of all users, and with those of operators: some 20 MB.
+const MAX_OF_USERS: usize = 49_152;
 const MAX_ENTRIES: usize = 65_536;
+
+/// By whom somebody is removed from a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedBy<'a> {
+    Operator,
+    /// The owner of the room; whether the removed one was in the room.
+    Owner {
+        user: &'a UserId,
+        was_present: bool,
+    },
+}
 
 /// There is no place for another entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct Full {
+    pub(super) share: Share,
+    /// When an entry of the share ends, in milliseconds since the Unix epoch.
+    pub(super) until_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    Room,
+    User,
+    All,
+}
+
+#[derive(Debug)]
+struct Entry {
+    until_ms: u64,
+    /// Whose share it takes a place of; none for operators'.
+    owner: Option<UserId>,
+}
+
+/// An entry's end and key, to sort entries by their end.
+type End = (u64, RoomName, Identity);
 
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// When each entry ends.
-    rooms: HashMap<RoomName, BTreeMap<Identity, u64>>,
-    /// The same entries, sorted by their end.
-    ends: BTreeSet<(u64, RoomName, Identity)>,
+    rooms: HashMap<RoomName, BTreeMap<Identity, Entry>>,
+    /// The ends of all entries.
+    ends: BTreeSet<End>,
+    /// The ends of each user's entries.
+    users: HashMap<UserId, BTreeSet<End>>,
+    /// How many entries are users'.
+    of_users: usize,
 }
 
 impl Entries {
@@ -34,29 +79,73 @@ impl Entries {
         room: &RoomName,
         identity: &Identity,
         until_ms: u64,
+        by: DeniedBy<'_>,
     ) -> Result<u64, Full> {
-        let of_room = self.rooms.get(room);
-        let earlier = of_room.and_then(|entries| entries.get(identity)).copied();
-        match earlier {
-            Some(earlier) if earlier >= until_ms => return Ok(earlier),
+        let earlier = self.rooms.get(room).and_then(|entries| entries.get(identity));
+        let (until_ms, owner) = match earlier {
             Some(earlier) => {
-                self.ends.remove(&(earlier, room.clone(), identity.clone()));
+                // An operator's entry stays an operator's.
+                let owner = earlier.owner.clone().filter(|_| by != DeniedBy::Operator);
+                (earlier.until_ms.max(until_ms), owner)
             }
             None => {
-                let room_is_full = of_room.is_some_and(|entries| entries.len() >= MAX_PER_ROOM);
-                if room_is_full || self.ends.len() >= MAX_ENTRIES {
-                    return Err(Full);
-                }
+                self.check(room, by)?;
+                let owner = match by {
+                    DeniedBy::Operator => None,
+                    DeniedBy::Owner { user, .. } => Some(user.clone()),
+                };
+                (until_ms, owner)
             }
+        };
+        self.remove(room, identity);
+        let end = (until_ms, room.clone(), identity.clone());
+        if let Some(owner) = &owner {
+            self.users.entry(owner.clone()).or_default().insert(end.clone());
+            self.of_users += 1;
         }
-        self.rooms.entry(room.clone()).or_default().insert(identity.clone(), until_ms);
-        self.ends.insert((until_ms, room.clone(), identity.clone()));
+        self.rooms.entry(room.clone()).or_default().insert(identity.clone(), Entry { until_ms, owner });
+        self.ends.insert(end);
         Ok(until_ms)
+    }
+
+    /// Whether there is a place for another entry.
+    fn check(&self, room: &RoomName, by: DeniedBy<'_>) -> Result<(), Full> {
+        let first = |ends: &BTreeSet<End>| ends.first().map_or(0, |(until, ..)| *until);
+        if self.ends.len() >= MAX_ENTRIES {
+            return Err(Full { share: Share::All, until_ms: first(&self.ends) });
+        }
+        let DeniedBy::Owner { user, was_present } = by else { return Ok(()) };
+        let of_room = self.rooms.get(room).into_iter().flat_map(BTreeMap::values);
+        let of_room = of_room.filter(|entry| entry.owner.as_ref() == Some(user));
+        let max_of_room = if was_present { MAX_PER_ROOM } else { MAX_ABSENT_PER_ROOM };
+        if of_room.clone().count() >= max_of_room {
+            let until_ms = of_room.map(|entry| entry.until_ms).min().unwrap_or_default();
+            return Err(Full { share: Share::Room, until_ms });
+        }
+        if let Some(ends) = self.users.get(user)
+            && ends.len() >= MAX_PER_USER
+        {
+            return Err(Full { share: Share::User, until_ms: first(ends) });
+        }
+        if self.of_users >= MAX_OF_USERS {
+            return Err(Full { share: Share::All, until_ms: first(&self.ends) });
+        }
+        Ok(())
     }
 
     /// Until when somebody may not be in a room; none if they may.
     pub(super) fn until(&self, room: &RoomName, identity: &Identity, now_ms: u64) -> Option<u64> {
-        self.rooms.get(room)?.get(identity).copied().filter(|until| *until > now_ms)
+        let entry = self.rooms.get(room)?.get(identity)?;
+        Some(entry.until_ms).filter(|until| *until > now_ms)
+    }
+
+    /// Until when a guest may not be in a room because whoever invited them may not.
+    pub(super) fn inviter_until(&self, room: &RoomName, guest: &Identity, now_ms: u64) -> Option<u64> {
+        let entries = self.rooms.get(room)?.iter();
+        entries
+            .filter(|(identity, entry)| entry.until_ms > now_ms && guest.is_guest_of(identity, room))
+            .map(|(_, entry)| entry.until_ms)
+            .max()
     }
 
     /// Until when no guest of this name may join. A guest gets a new identity with each token, so removed
@@ -64,28 +153,41 @@ impl Entries {
     pub(super) fn guest_until(&self, room: &RoomName, name: &GuestName, now_ms: u64) -> Option<u64> {
         let entries = self.rooms.get(room)?.iter();
         entries
-            .filter(|(identity, until)| **until > now_ms && identity.is_guest_called(name))
-            .map(|(_, until)| *until)
+            .filter(|(identity, entry)| entry.until_ms > now_ms && identity.is_guest_called(name))
+            .map(|(_, entry)| entry.until_ms)
             .max()
     }
 
     /// Removes the entries that have ended; gives their keys.
     pub(super) fn expire(&mut self, now_ms: u64) -> Vec<Key> {
         let mut ended = Vec::new();
-        while let Some((until, room, identity)) = self.ends.pop_first() {
+        while let Some((until, room, identity)) = self.ends.first().cloned() {
             if until > now_ms {
-                self.ends.insert((until, room, identity));
                 break;
             }
-            if let Some(entries) = self.rooms.get_mut(&room) {
-                entries.remove(&identity);
-                if entries.is_empty() {
-                    self.rooms.remove(&room);
-                }
-            }
+            self.remove(&room, &identity);
             ended.push((room, identity));
         }
         ended
+    }
+
+    fn remove(&mut self, room: &RoomName, identity: &Identity) {
+        let Some(entries) = self.rooms.get_mut(room) else { return };
+        let Some(Entry { until_ms, owner }) = entries.remove(identity) else { return };
+        if entries.is_empty() {
+            self.rooms.remove(room);
+        }
+        let end = (until_ms, room.clone(), identity.clone());
+        self.ends.remove(&end);
+        if let Some(owner) = owner
+            && let Some(ends) = self.users.get_mut(&owner)
+        {
+            self.of_users -= 1;
+            ends.remove(&end);
+            if ends.is_empty() {
+                self.users.remove(&owner);
+            }
+        }
     }
 
     /// Every entry's key, sorted by the entries' end.
@@ -100,6 +202,16 @@ mod tests {
 
     use super::*;
 
+    const OPERATOR: DeniedBy<'static> = DeniedBy::Operator;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn owner(user: &UserId) -> DeniedBy<'_> {
+        DeniedBy::Owner { user, was_present: false }
+    }
+
     fn room(n: usize) -> RoomName {
         RoomName::parse(&format!("room-{n}")).unwrap()
     }
@@ -111,7 +223,7 @@ mod tests {
     #[test]
     fn an_entry_is_for_one_room_and_ends() {
         let mut entries = Entries::default();
-        entries.insert(&room(1), &identity(1), 100).unwrap();
+        entries.insert(&room(1), &identity(1), 100, OPERATOR).unwrap();
 
         assert_eq!(entries.until(&room(1), &identity(1), 99), Some(100));
         assert_eq!(entries.until(&room(1), &identity(1), 100), None);
@@ -125,10 +237,10 @@ mod tests {
     #[test]
     fn an_entry_is_prolonged_and_never_shortened() {
         let mut entries = Entries::default();
-        entries.insert(&room(1), &identity(1), 100).unwrap();
-        assert_eq!(entries.insert(&room(1), &identity(1), 50), Ok(100));
+        entries.insert(&room(1), &identity(1), 100, OPERATOR).unwrap();
+        assert_eq!(entries.insert(&room(1), &identity(1), 50, OPERATOR), Ok(100));
         assert_eq!(entries.until(&room(1), &identity(1), 0), Some(100));
-        entries.insert(&room(1), &identity(1), 200).unwrap();
+        entries.insert(&room(1), &identity(1), 200, OPERATOR).unwrap();
         assert_eq!(entries.expire(150), []);
         assert_eq!(entries.until(&room(1), &identity(1), 150), Some(200));
     }
@@ -137,7 +249,7 @@ mod tests {
     fn a_removed_guest_is_recognised_by_name_under_a_new_identity() {
         let mut entries = Entries::default();
         let bob = GuestName::parse("Bob B.").unwrap();
-        entries.insert(&room(1), &Identity::guest(&bob, "abc123"), 100).unwrap();
+        entries.insert(&room(1), &Identity::guest(&bob, "abc123"), 100, OPERATOR).unwrap();
 
         assert_eq!(entries.guest_until(&room(1), &bob, 0), Some(100));
         assert_eq!(entries.guest_until(&room(1), &bob, 100), None);
@@ -148,18 +260,75 @@ mod tests {
     }
 
     #[test]
-    fn a_full_room_takes_no_more_entries_and_other_rooms_still_do() {
+    fn a_guest_is_kept_out_as_long_as_whoever_invited_them() {
         let mut entries = Entries::default();
-        for n in 0..MAX_PER_ROOM {
-            entries.insert(&room(1), &identity(n), 100).unwrap();
+        let (ann, name) = (identity(1), GuestName::parse("Bob").unwrap());
+        let anns = Identity::guest_of(&ann, &room(1), &name, "abc123");
+        let others = Identity::guest(&name, "abc123");
+
+        entries.insert(&room(1), &ann, 100, OPERATOR).unwrap();
+
+        assert_eq!(entries.inviter_until(&room(1), &anns, 99), Some(100));
+        assert_eq!(entries.inviter_until(&room(1), &anns, 100), None);
+        assert_eq!(entries.inviter_until(&room(2), &anns, 0), None);
+        assert_eq!(entries.inviter_until(&room(1), &others, 0), None);
+    }
+
+    #[test]
+    fn invented_names_fill_an_owners_share_of_a_room_and_nobody_elses() {
+        let (mut entries, ann) = (Entries::default(), user("ann"));
+        for n in 0..MAX_ABSENT_PER_ROOM {
+            entries.insert(&room(1), &identity(n), 100 + n as u64, owner(&ann)).unwrap();
         }
-        assert_eq!(entries.insert(&room(1), &identity(MAX_PER_ROOM), 100), Err(Full));
-        assert_eq!(
-            entries.insert(&room(1), &identity(0), 200),
-            Ok(200),
-            "an entry that is there is prolonged"
-        );
-        assert_eq!(entries.insert(&room(2), &identity(0), 100), Ok(100));
+
+        let refused = entries.insert(&room(1), &identity(999), 200, owner(&ann));
+        assert_eq!(refused, Err(Full { share: Share::Room, until_ms: 100 }));
+        assert_eq!(entries.until(&room(1), &identity(0), 0), Some(100), "the oldest is not replaced");
+        assert_eq!(entries.insert(&room(1), &identity(0), 300, owner(&ann)), Ok(300), "one is prolonged");
+        assert_eq!(entries.insert(&room(2), &identity(0), 100, owner(&ann)), Ok(100));
+        let present = DeniedBy::Owner { user: &ann, was_present: true };
+        assert_eq!(entries.insert(&room(1), &identity(999), 100, present), Ok(100));
+        assert_eq!(entries.insert(&room(1), &identity(1000), 100, OPERATOR), Ok(100));
+        assert_eq!(entries.expire(100).len(), 3);
+    }
+
+    #[test]
+    fn one_users_rooms_together_leave_places_for_others() {
+        let (mut entries, ann, bob) = (Entries::default(), user("ann"), user("bob"));
+        for n in 0..MAX_PER_USER {
+            entries.insert(&room(n / 8), &identity(n), 100, owner(&ann)).unwrap();
+        }
+
+        let refused = entries.insert(&room(1_000), &identity(0), 200, owner(&ann));
+        assert_eq!(refused, Err(Full { share: Share::User, until_ms: 100 }));
+        assert_eq!(entries.insert(&room(1_000), &identity(0), 200, owner(&bob)), Ok(200));
+    }
+
+    #[test]
+    fn users_together_leave_places_for_operators() {
+        let mut entries = Entries::default();
+        for n in 0..MAX_OF_USERS {
+            let ann = user(&format!("ann-{}", n / MAX_PER_USER));
+            entries.insert(&room(n / 8), &identity(n), 100, owner(&ann)).unwrap();
+        }
+
+        let refused = entries.insert(&room(0), &identity(0), 200, owner(&user("bob"))).map(drop);
+        assert_eq!(refused, Ok(()), "an entry that is there is prolonged");
+        let refused = entries.insert(&room(99_999), &identity(0), 200, owner(&user("bob")));
+        assert_eq!(refused, Err(Full { share: Share::All, until_ms: 100 }));
+        assert_eq!(entries.insert(&room(99_999), &identity(0), 200, OPERATOR), Ok(200));
+    }
+
+    #[test]
+    fn an_operator_who_denies_what_a_user_has_denied_gives_the_user_their_place_back() {
+        let (mut entries, ann) = (Entries::default(), user("ann"));
+        entries.insert(&room(1), &identity(1), 100, owner(&ann)).unwrap();
+
+        entries.insert(&room(1), &identity(1), 50, OPERATOR).unwrap();
+
+        assert_eq!((entries.of_users, entries.users.len(), entries.ends.len()), (0, 0, 1));
+        entries.insert(&room(1), &identity(1), 150, owner(&ann)).unwrap();
+        assert_eq!(entries.of_users, 0, "and it stays an operator's");
     }
 
     proptest! {
@@ -176,7 +345,9 @@ mod tests {
                 if expire {
                     entries.expire(now);
                 }
-                entries.insert(&room(r), &identity(w), now + lasts).unwrap();
+                let ann = user("ann");
+                let by = if w % 2 == 0 { OPERATOR } else { owner(&ann) };
+                entries.insert(&room(r), &identity(w), now + lasts, by).unwrap();
                 everything.push((r, w, now + lasts));
                 for r in 0..3 {
                     for w in 0..5 {
@@ -186,6 +357,7 @@ mod tests {
                 }
                 let kept: usize = entries.rooms.values().map(BTreeMap::len).sum();
                 prop_assert_eq!(kept, entries.ends.len());
+                prop_assert_eq!(entries.users.values().map(BTreeSet::len).sum::<usize>(), entries.of_users);
                 prop_assert!(entries.rooms.values().all(|of_room| !of_room.is_empty()));
             }
         }

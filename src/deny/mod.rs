@@ -12,11 +12,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
-use self::entries::{Entries, Full};
+pub use self::entries::DeniedBy;
+use self::entries::{Entries, Full, Share};
 pub(crate) use self::room_service::LivekitRooms;
 use crate::{
     clock,
     ids::{GuestName, Identity, RoomName},
+    limits::{Limit, Refusal},
     livekit::api::{LivekitApi, LivekitError},
     store::{
         StoreError,
@@ -37,9 +39,9 @@ type Key = (RoomName, Identity);
 /// Why somebody is not on the deny list now.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DenyError {
-    /// The list of the room, or the whole list, is full.
-    #[error("the deny list is full")]
-    Full,
+    /// There is no place for another entry.
+    #[error(transparent)]
+    Full(#[from] Refusal),
     /// The entry is not durable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,7 +70,7 @@ impl DenyList {
         for DenyEntry { room, identity, until_ms } in store.load().await? {
             if until_ms <= now {
                 ended.push((room, identity));
-            } else if entries.insert(&room, &identity, until_ms).is_err() {
+            } else if entries.insert(&room, &identity, until_ms, DeniedBy::Operator).is_err() {
                 tracing::error!(room.name = %room, "deny list full: a stored entry is not enforced");
             }
         }
@@ -79,7 +81,12 @@ impl DenyList {
 
     /// Puts somebody on the list of a room, durably; gives the end of the entry in milliseconds since the
     /// Unix epoch.
-    pub async fn deny(&self, room: &RoomName, identity: &Identity) -> Result<u64, DenyError> {
+    pub async fn deny(
+        &self,
+        room: &RoomName,
+        identity: &Identity,
+        by: DeniedBy<'_>,
+    ) -> Result<u64, DenyError> {
         let now = clock::unix_ms();
         let until_ms = now + self.shared.ttl.as_millis() as u64;
         let (until_ms, removed, put) = {
@@ -87,7 +94,7 @@ impl DenyList {
             // only queue their work.
             let mut entries = self.shared.entries.write();
             let removed = self.shared.store.remove(entries.expire(now));
-            let until_ms = entries.insert(room, identity, until_ms).map_err(|Full| DenyError::Full)?;
+            let until_ms = entries.insert(room, identity, until_ms, by).map_err(|full| refusal(full, now))?;
             let entry = DenyEntry { room: room.clone(), identity: identity.clone(), until_ms };
             (until_ms, removed, self.shared.store.put(entry))
         };
@@ -96,9 +103,11 @@ impl DenyList {
         Ok(until_ms)
     }
 
-    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none if they may.
+    /// Until when somebody may not be in a room, in milliseconds since the Unix epoch; none if they may. Guests may
+    /// not where whoever invited them may not.
     pub fn until(&self, room: &RoomName, identity: &Identity) -> Option<u64> {
-        self.shared.entries.read().until(room, identity, clock::unix_ms())
+        let (entries, now) = (self.shared.entries.read(), clock::unix_ms());
+        entries.until(room, identity, now).max(entries.inviter_until(room, identity, now))
     }
 
     /// Until when no guest of this name may join.
@@ -154,6 +163,16 @@ impl DenyList {
     }
 }
 
+/// The next place is there when an entry of the share ends.
+fn refusal(full: Full, now_ms: u64) -> Refusal {
+    let limit = match full.share {
+        Share::Room => Limit::DenyByRoom,
+        Share::User => Limit::DenyByUser,
+        Share::All => Limit::DenyList,
+    };
+    limit.refuse(Duration::from_millis(full.until_ms.saturating_sub(now_ms)))
+}
+
 /// Removes a participant until they were not reported again during the last attempt.
 async fn remove_until_gone(deny: DenyList, api: Arc<LivekitApi>, key: Key) {
     loop {
@@ -181,7 +200,7 @@ pub(crate) mod tests {
 
     /// A deny list in a new database in this folder.
     pub(crate) fn deny_list(folder: &Path) -> DenyList {
-        let store = SledDenyList::new(Disk::open(folder).unwrap()).unwrap();
+        let store = SledDenyList::new(Disk::open(folder).unwrap());
         futures::executor::block_on(DenyList::open(Arc::new(store), TTL)).unwrap()
     }
 
@@ -189,13 +208,14 @@ pub(crate) mod tests {
     async fn an_entry_survives_a_restart_and_one_that_ended_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let bob = entry("guest:bob-abc123", 0);
-        let until = deny_list(folder.path()).deny(&bob.room, &bob.identity).await.unwrap();
+        let until =
+            deny_list(folder.path()).deny(&bob.room, &bob.identity, DeniedBy::Operator).await.unwrap();
         {
-            let store = SledDenyList::new(reopen(folder.path())).unwrap();
+            let store = SledDenyList::new(reopen(folder.path()));
             store.put(entry("ann", clock::unix_ms() - 1)).await.unwrap();
         }
 
-        let store = Arc::new(SledDenyList::new(reopen(folder.path())).unwrap());
+        let store = Arc::new(SledDenyList::new(reopen(folder.path())));
         let deny = DenyList::open(store.clone(), TTL).await.unwrap();
 
         assert_eq!(deny.until(&bob.room, &bob.identity), Some(until));
@@ -206,15 +226,15 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn entries_that_ended_are_deleted_from_the_store_when_another_is_added() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap());
+        let store = Arc::new(SledDenyList::new(Disk::open(folder.path()).unwrap()));
         let deny = DenyList::open(store.clone(), Duration::ZERO).await.unwrap();
         let [ann, bob] = ["ann", "bob"].map(|who| entry(who, 0));
-        let until = deny.deny(&ann.room, &ann.identity).await.unwrap();
+        let until = deny.deny(&ann.room, &ann.identity, DeniedBy::Operator).await.unwrap();
         while clock::unix_ms() <= until {
             tokio::task::yield_now().await;
         }
 
-        deny.deny(&bob.room, &bob.identity).await.unwrap();
+        deny.deny(&bob.room, &bob.identity, DeniedBy::Operator).await.unwrap();
 
         let left: Vec<Identity> =
             store.load().await.unwrap().into_iter().map(|entry| entry.identity).collect();

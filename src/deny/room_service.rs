@@ -32,4 +32,8 @@ impl RoomService for LivekitRooms {
     fn enforce(&self, room: &RoomName, identity: &Identity) {
         self.deny.enforce(&self.api, room, identity);
     }
+
+    fn is_denied(&self, room: &RoomName, identity: &Identity) -> bool {
+        self.deny.until(room, identity).is_some()
+    }
 }

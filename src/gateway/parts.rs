@@ -50,7 +50,7 @@ fn vad(detectors: &Detectors) -> Part {
 /// The echo model is no substitute for a language model where there are end users, which API keys show.
 fn llm(config: &Config, providers: &Providers) -> Part {
     let part = provider("llm", "thinker", &providers.llm, |llm| llm.name());
-    if config.auth.api_keys.is_empty() || part.provider != "echo" {
+    if config.auth.is_open() || part.provider != "echo" {
         return part;
     }
     match config.providers.registry.llm {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_echo_that_nobody_chose_is_not_ready_for_end_users() {
-        let llm = llm_with(&[("API_KEYS", "a")]);
+        let llm = llm_with(&[("API_KEYS", "key-of-the-tests-0123456789abcdef")]);
 
         assert_eq!((llm.provider.as_str(), llm.ready), ("echo", false));
         assert!(llm.message.unwrap().contains("no LLM is configured"));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_echo_that_was_chosen_is_ready_and_warns_where_there_are_end_users() {
-        let llm = llm_with(&[("API_KEYS", "a"), ("LLM", "echo")]);
+        let llm = llm_with(&[("API_KEYS", "key-of-the-tests-0123456789abcdef"), ("LLM", "echo")]);
 
         assert_eq!((llm.provider.as_str(), llm.ready), ("echo", true));
         assert!(llm.message.unwrap().contains("end users"));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_real_llm_is_ready_without_a_message() {
-        let llm = llm_with(&[("API_KEYS", "a"), ("OPENAI_API_KEY", "k")]);
+        let llm = llm_with(&[("API_KEYS", "key-of-the-tests-0123456789abcdef"), ("OPENAI_API_KEY", "k")]);
 
         assert_eq!((llm.provider.as_str(), llm.ready, llm.message), ("openai", true, None));
     }

@@ -3,11 +3,12 @@
 //! Other modules have error enums of their own, with the cases that their callers act on; they become an
 //! [`ApiError`] here, by `From`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
+use actix_http::ws::HandshakeError;
 use actix_web::{
     HttpResponse, ResponseError,
-    error::{JsonPayloadError, PathError, QueryPayloadError},
+    error::{JsonPayloadError, PathError, PayloadError, QueryPayloadError},
     http::{StatusCode, header},
 };
 use serde::Serialize;
@@ -16,6 +17,7 @@ use crate::{
     auth::{AuthError, LivekitTokenError},
     clock,
     error::Code,
+    limits::Refusal,
     livekit::api::LivekitError,
     protocol::ToClient,
 };
@@ -66,6 +68,10 @@ impl ApiError {
         Self::new(Code::NotFound, "there is no such resource")
     }
 
+    pub(crate) fn too_large() -> Self {
+        Self::new(Code::TooLarge, "body: too large")
+    }
+
     pub(crate) fn draining() -> Self {
         Self::new(Code::Overloaded, "the gateway is shutting down; try again")
     }
@@ -85,6 +91,12 @@ impl From<ApiError> for ToClient {
             retryable: error.code.retryable(),
             retry_after_ms: error.retry_after.map(|wait| wait.as_millis() as u64),
         }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code(), refusal.to_string()).after(refusal.retry_after)
     }
 }
 
@@ -113,6 +125,37 @@ impl From<LivekitError> for ApiError {
     }
 }
 
+impl From<HandshakeError> for ApiError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::UnsupportedVersion => {
+                Self::new(Code::UpgradeRequired, "the gateway speaks version 13 of WebSocket")
+            }
+            HandshakeError::GetMethodRequired
+            | HandshakeError::NoWebsocketUpgrade
+            | HandshakeError::NoConnectionUpgrade
+            | HandshakeError::NoVersionHeader
+            | HandshakeError::BadWebsocketKey => Self::invalid("upgrade", error),
+        }
+    }
+}
+
+impl From<&PayloadError> for ApiError {
+    fn from(error: &PayloadError) -> Self {
+        match error {
+            PayloadError::Overflow => Self::too_large(),
+            PayloadError::Io(cause) if cause.kind() == io::ErrorKind::TimedOut => {
+                Self::new(Code::RequestTimeout, "the body did not arrive in time")
+            }
+            PayloadError::Incomplete(_)
+            | PayloadError::EncodingCorrupted
+            | PayloadError::UnknownLength
+            | PayloadError::Io(_)
+            | _ => Self::invalid("body", error),
+        }
+    }
+}
+
 /// The status of a response with this code.
 pub(crate) const fn status(code: Code) -> StatusCode {
     match code {
@@ -123,6 +166,8 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         Code::SessionError => StatusCode::CONFLICT,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::MediaUnavailable => StatusCode::BAD_GATEWAY,
@@ -150,6 +195,8 @@ const fn default_retry_after_s(code: Code) -> Option<u64> {
         | Code::MethodNotAllowed
         | Code::TooLarge
         | Code::UnsupportedMediaType
+        | Code::RequestTimeout
+        | Code::UpgradeRequired
         | Code::MalformedMessage
         | Code::Unsupported
         | Code::SessionError
@@ -161,6 +208,9 @@ const fn default_retry_after_s(code: Code) -> Option<u64> {
 
 /// A body that cannot be read as JSON.
 pub(super) fn json(error: &JsonPayloadError) -> ApiError {
+    if let JsonPayloadError::Payload(error) = error {
+        return error.into();
+    }
     let code = match error {
         JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Code::TooLarge,
         JsonPayloadError::ContentType => Code::UnsupportedMediaType,
@@ -202,6 +252,11 @@ impl ResponseError for ApiError {
         response.content_type("application/problem+json");
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455 §4.2.2, RFC 9110 §15.5.22
+            response.insert_header((header::UPGRADE, "websocket"));
+            response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
         }
         if let Some(default) = default_retry_after_s(self.code) {
             let wait = self.retry_after.map_or(default, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);

@@ -1,19 +1,32 @@
 //! Probes, health and metrics, for operators.
+//!
+//! `/readyz` is for whatever routes clients to gateways: 503 while this one should get no new ones. `/health` and the
+//! metrics are for people: every part, with a reason in words where it is not ready.
+
+use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use crate::{
-    auth::AuthError,
-    http::{AppState, error::ApiError, middleware::auth::Caller},
+    clock,
+    http::AppState,
+    outcomes::Outcomes,
+    store::disk_health::DiskHealth,
+    telemetry::{self, memory::Memory},
 };
 
+/// The share of its memory limit, in percent, beyond which a gateway takes no new clients: the system ends a
+/// process that reaches it.
+const MAX_MEMORY_PERCENT: u64 = 95;
+
 /// A part of the pipeline.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`.
+    /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`;
+    /// later roles have one name only.
     pub part: &'static str,
-    /// `livekit`, `vad`, `stt`, `llm`, `tts`
+    /// `livekit`, `vad`, `stt`, `llm`, `tts`, `store`, `memory`
     pub role: &'static str,
     pub provider: String,
     pub ready: bool,
@@ -22,31 +35,120 @@ pub struct Part {
     pub message: Option<String>,
 }
 
+/// What is known of every part.
+pub(crate) struct Health {
+    /// LiveKit and the providers, as they were configured and loaded.
+    configured: Vec<Part>,
+    outcomes: Outcomes,
+    disk: Arc<DiskHealth>,
+    /// The free space under which an operator is warned, in bytes.
+    free_warn_bytes: u64,
+}
+
+impl Health {
+    pub(crate) fn new(
+        configured: Vec<Part>,
+        outcomes: Outcomes,
+        disk: Arc<DiskHealth>,
+        free_warn_bytes: u64,
+    ) -> Self {
+        Self { configured, outcomes, disk, free_warn_bytes }
+    }
+
+    /// Every part as it is now. Their metrics are brought up to date.
+    fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = self.configured.iter().map(|part| self.by_last_outcome(part)).collect();
+        parts.push(self.store());
+        parts.extend(Memory::now().map(memory));
+        for part in &parts {
+            metrics::gauge!(telemetry::PARTS_READY, "role" => part.role).set(f64::from(u8::from(part.ready)));
+        }
+        parts
+    }
+
+    /// Why the gateway should get no new clients now. LiveKit and providers are no reasons: sessions go on without
+    /// them, other gateways use the same ones, and they are tried again by themselves.
+    fn refusals(&self) -> Vec<String> {
+        let parts = [Some(self.store()), Memory::now().map(memory)];
+        let not_ready = parts.into_iter().flatten().filter(|part| !part.ready);
+        not_ready.map(|part| format!("{}: {}", part.role, part.message.unwrap_or_default())).collect()
+    }
+
+    /// A part that is configured is ready if its last call succeeded.
+    fn by_last_outcome(&self, part: &Part) -> Part {
+        let Some(outcome) = self.outcomes.of(part.role).filter(|_| part.ready) else { return part.clone() };
+        let problem = match outcome.last() {
+            Some(last) => last
+                .failure
+                .map(|failure| format!("the last call failed ({}): {failure}", clock::timestamp(last.at_ms))),
+            // It is called soon after the start, whether or not there are sessions.
+            None if part.role == "livekit" => Some("not reached yet".into()),
+            None => None,
+        };
+        match problem {
+            Some(problem) => Part { ready: false, message: Some(problem), ..part.clone() },
+            None => part.clone(),
+        }
+    }
+
+    fn store(&self) -> Part {
+        let report = self.disk.report(self.free_warn_bytes);
+        let ready = report.failure.is_none();
+        Part {
+            part: "store",
+            role: "store",
+            provider: "sled".into(),
+            ready,
+            message: report.failure.or(report.warning),
+        }
+    }
+}
+
+fn memory(memory: Memory) -> Part {
+    metrics::gauge!(telemetry::MEMORY_RESIDENT).set(memory.resident as f64);
+    metrics::gauge!(telemetry::MEMORY_LIMIT).set(memory.limit as f64);
+    let percent = memory.percent();
+    let message = format!("{percent} % of {} MB are in use", memory.limit >> 20);
+    let ready = percent <= MAX_MEMORY_PERCENT;
+    Part {
+        part: "memory",
+        role: "memory",
+        provider: "process".into(),
+        ready,
+        message: (!ready).then_some(message),
+    }
+}
+
 /// `GET /livez`
 pub(super) async fn live() -> &'static str {
     "ok"
 }
 
-/// `GET /readyz`
+/// `GET /readyz`: 503 with the reasons, one a line, if the gateway should get no new clients.
 pub(super) async fn ready(app: web::Data<AppState>) -> HttpResponse {
+    let mut reasons = Vec::new();
     if app.is_draining() {
-        HttpResponse::ServiceUnavailable().body("draining")
-    } else {
-        HttpResponse::Ok().body("ok")
+        reasons.push("draining".to_owned());
+    }
+    reasons.extend(app.health.refusals());
+    match reasons.is_empty() {
+        true => HttpResponse::Ok().body("ok"),
+        false => HttpResponse::ServiceUnavailable().body(reasons.join("\n")),
     }
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report {
     status: &'static str,
     version: &'static str,
     sessions: usize,
-    parts: &'a [Part],
+    parts: Vec<Part>,
 }
 
 /// `GET /health`
 pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
-    let all_ready = app.parts.iter().all(|part| part.ready);
+    let parts = app.health.parts();
+    let all_ready = parts.iter().all(|part| part.ready);
     HttpResponse::Ok().json(Report {
         status: match (app.is_draining(), all_ready) {
             (true, _) => "draining",
@@ -55,19 +157,79 @@ pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
         },
         version: env!("CARGO_PKG_VERSION"),
         sessions: app.registry.count(),
-        parts: &app.parts,
+        parts,
     })
 }
 
 /// `GET /metrics` of the main port, by API key.
-pub(super) async fn metrics(app: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    if let Caller::User(_) = caller {
-        return Err(AuthError::Forbidden("metrics need an API key").into());
-    }
-    Ok(metrics_for_operators(app).await)
+pub(super) async fn metrics(app: web::Data<AppState>) -> HttpResponse {
+    metrics_for_operators(app).await
 }
 
 /// `GET /metrics` of the separate port, which only operators reach.
 pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpResponse {
+    // Sets the gauges of the parts.
+    app.health.parts();
+    app.limits.report();
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(app.metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(role: &'static str, ready: bool) -> Part {
+        Part { part: role, role, provider: "one".into(), ready, message: None }
+    }
+
+    fn health() -> Health {
+        let configured = ["livekit", "llm", "tts"].map(|role| part(role, role != "tts"));
+        Health::new(configured.into(), Outcomes::default(), Arc::default(), 0)
+    }
+
+    fn of(health: &Health, role: &str) -> (bool, String) {
+        let part = health.parts().into_iter().find(|part| part.role == role).unwrap();
+        (part.ready, part.message.unwrap_or_default())
+    }
+
+    #[test]
+    fn livekit_and_providers_are_ready_by_their_last_real_outcome_and_do_not_take_the_gateway_out() {
+        let health = health();
+        assert_eq!(of(&health, "livekit"), (false, "not reached yet".into()));
+        assert_eq!(of(&health, "llm"), (true, String::new()));
+
+        health.outcomes.livekit.succeeded();
+        health.outcomes.llm.failed("refused: no quota");
+        health.outcomes.tts.succeeded();
+
+        assert_eq!(of(&health, "livekit"), (true, String::new()));
+        let (ready, message) = of(&health, "llm");
+        assert!(!ready && message.contains("refused: no quota"), "{message}");
+        assert!(!of(&health, "tts").0, "what is off stays off");
+        assert_eq!(health.refusals(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_failing_disk_takes_the_gateway_out_and_says_why() {
+        let health = health();
+        health.disk.failed("the disk is full");
+
+        let refusals = health.refusals();
+
+        assert!(
+            matches!(&refusals[..], [only] if only.starts_with("store: the disk is full")),
+            "{refusals:?}"
+        );
+        assert!(!of(&health, "store").0);
+
+        health.disk.opened();
+        assert_eq!(health.refusals(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn memory_near_its_limit_is_a_reason() {
+        assert!(memory(Memory { resident: 95, limit: 100 }).ready);
+        let full = memory(Memory { resident: 96 << 20, limit: 100 << 20 });
+        assert_eq!((full.ready, full.message.as_deref()), (false, Some("96 % of 100 MB are in use")));
+    }
 }

@@ -1,5 +1,6 @@
 //! HTTP: [`router`] has every route on one screen; the handlers are grouped by what they are about.
 
+mod access;
 mod address;
 mod admin;
 mod channel;
@@ -18,6 +19,8 @@ mod store_errors;
 
 pub use self::health::Part;
 pub(crate) use self::{
+    health::Health,
+    middleware::origin::OriginPolicy,
     rooms::webhook::Webhooks,
     router::{metrics_routes, routes},
     state::AppState,

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use actix_http::HttpService;
+use actix_http::{HttpService, Protocol, body::MessageBody, error::DispatchError};
 use actix_server::ServerHandle;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, map_config};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, fn_service, map_config};
 use actix_web::{
-    App,
+    App, ResponseError,
     dev::{AppConfig, ServiceResponse},
     middleware::from_fn,
     rt::net::TcpStream,
@@ -19,7 +19,17 @@ use actix_web::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    http::{AppState, middleware::log},
+    config::{ServerConfig, Timeouts},
+    error::Code,
+    http::{
+        AppState,
+        error::ApiError,
+        middleware::{body, log},
+    },
+    tcp::{
+        limit::{ConnectionLimit, Refused},
+        stream::ClientStream,
+    },
     ws::{
         send_queue::Connection,
         upgrade::{self, Routes},
@@ -52,11 +62,14 @@ impl Server {
         address: SocketAddr,
         workers: usize,
         routes: fn(&mut web::ServiceConfig),
+        config: &ServerConfig,
         app: &web::Data<AppState>,
     ) -> io::Result<Self> {
         let listener = listen(address)?;
         let address = listener.local_addr()?;
         let data = app.clone();
+        let timeouts = config.timeouts;
+        let limit = ConnectionLimit::new(&config.connections, app.address_header.is_some());
         let builder = actix_server::Server::build();
         let stopping = builder.graceful_shutdown_signal();
         let server = builder
@@ -64,23 +77,25 @@ impl Server {
             .disable_signals()
             .shutdown_timeout(SHUTDOWN.as_secs())
             .listen("http", listener, move || {
-                let stopping = stopping.clone();
-                HttpService::build()
+                let (stopping, limit) = (stopping.clone(), limit.clone());
+                let http = HttpService::build()
+                    .client_request_timeout(timeouts.head)
                     .client_disconnect_timeout(Duration::from_secs(1))
-                    .tcp_nodelay(true)
                     .local_addr(address)
-                    .on_connect_ext(|tcp: &TcpStream, extensions| {
-                        if let Ok(connection) = prepare(tcp) {
+                    .on_connect_ext(move |stream: &ClientStream, extensions| {
+                        if let Ok(connection) = prepare(stream.tcp()) {
                             extensions.insert(connection);
                         }
+                        extensions.insert(stream.activity());
+                        extensions.insert(timeouts);
                     })
                     .graceful_shutdown_signal(move || {
                         let stopping = stopping.clone();
                         async move { stopping.notified().await }
                     })
-                    .upgrade(upgrade::factory(application(routes, data.clone())))
-                    .finish(application(routes, data.clone()).map_err(|error| error.error_response()))
-                    .tcp()
+                    .upgrade(upgrade::factory(application(routes, data.clone()), timeouts))
+                    .finish(application(routes, data.clone()).map_err(|error| error.error_response()));
+                fn_service(move |tcp| admit(tcp, limit.clone(), timeouts)).and_then(http)
             })?
             .run();
         let handle = server.handle();
@@ -102,10 +117,51 @@ impl Server {
 
 /// The routes, with what they work on.
 fn application(routes: fn(&mut web::ServiceConfig), app: web::Data<AppState>) -> Routes {
-    let app = App::new().app_data(app).wrap(from_fn(log::requests)).configure(routes);
+    let app =
+        App::new().app_data(app).wrap(from_fn(body::limited)).wrap(from_fn(log::requests)).configure(routes);
     boxed::factory(
         map_config(app.into_factory(), |()| AppConfig::default()).map(ServiceResponse::map_into_boxed_body),
     )
+}
+
+/// Takes a connection over, or refuses it.
+async fn admit(
+    tcp: TcpStream,
+    limit: ConnectionLimit,
+    timeouts: Timeouts,
+) -> Result<(ClientStream, Protocol, Option<SocketAddr>), DispatchError> {
+    let peer = tcp.peer_addr().ok();
+    match limit.take(peer) {
+        Ok(place) => {
+            tcp.set_nodelay(true)?;
+            Ok((ClientStream::new(tcp, place, &timeouts), Protocol::Http1, peer))
+        }
+        Err(refused) => {
+            // A new connection has space for this. It is not waited for: the client would keep its place.
+            tcp.writable().await?;
+            let _ = tcp.try_write(&refusal(refused));
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections").into())
+        }
+    }
+}
+
+/// The response to a connection that is refused, sent before any request is read.
+fn refusal(refused: Refused) -> Vec<u8> {
+    let error = match refused {
+        Refused::All => ApiError::new(Code::Overloaded, "too many connections are open"),
+        Refused::Address => {
+            ApiError::new(Code::RateLimited, "too many connections from this address are open")
+        }
+    };
+    let response = error.error_response();
+    let mut bytes = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    let body = response.into_body().try_into_bytes().unwrap_or_default();
+    bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).into_bytes());
+    bytes.extend(body);
+    bytes
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -12,10 +12,11 @@ use actix_web::{HttpRequest, http::header::HeaderName};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::{Authenticator, admission::Admission, room_token::RoomTokenVerifier},
+    auth::{Authenticator, admission::Admission, failures::AuthFailures, room_token::RoomTokenVerifier},
     consumers::Consumers,
     deny::DenyList,
-    http::{Part, Webhooks, error::ApiError},
+    http::{Health, Webhooks, error::ApiError, middleware::origin::OriginPolicy},
+    limits::Limits,
     livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
@@ -28,21 +29,25 @@ pub(crate) struct AppState {
     pub registry: SessionRegistry,
     pub authenticator: Authenticator,
     pub admission: Admission,
+    pub auth_failures: AuthFailures,
+    pub origin: OriginPolicy,
     /// The header in which a proxy in front of the gateway sends the client's address.
     pub address_header: Option<HeaderName>,
     pub rooms: Rooms,
     pub deny: DenyList,
     pub consumers: Consumers,
     pub clips: Clips,
+    pub limits: Limits,
     pub history: Arc<dyn HistoryStore>,
     pub livekit: Option<Arc<LivekitApi>>,
+    /// LiveKit's address for clients.
+    pub livekit_url: Option<String>,
     pub room_tokens: Option<RoomTokenVerifier>,
     pub recordings: Option<Egress>,
     pub webhooks: Option<Webhooks>,
     /// The gateway's address for clients; none if it is taken from each request.
     pub public_url: Option<String>,
-    /// For `/health`.
-    pub parts: Vec<Part>,
+    pub health: Health,
     pub metrics: PrometheusHandle,
     /// The gateway is shutting down and accepts no new clients.
     pub draining: AtomicBool,

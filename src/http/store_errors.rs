@@ -1,8 +1,13 @@
 //! Failures of stores, the session registry and the deny list, as clients see them.
 
+use std::time::Duration;
+
 use crate::{
     deny::DenyError, error::Code, http::error::ApiError, session::registry::RegistryError, store::StoreError,
 };
+
+/// When to try again what a failing disk refused: the store looks at the disk at least this often.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -10,6 +15,11 @@ impl From<StoreError> for ApiError {
             StoreError::Full | StoreError::Closed => {
                 tracing::warn!(%error, "request refused");
                 Self::new(Code::Overloaded, "the gateway cannot store this now; try again")
+            }
+            // Logged where the disk failed.
+            StoreError::Unavailable { .. } => {
+                Self::new(Code::Overloaded, "the gateway cannot store this now; try again")
+                    .after(UNAVAILABLE_RETRY)
             }
             StoreError::Failed(_) => Self::internal(error),
         }
@@ -20,7 +30,10 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::NotFound => Self::no_such_session(),
-            RegistryError::OtherUser => Self::new(Code::Forbidden, error.to_string()),
+            RegistryError::OtherUser | RegistryError::Removed => {
+                Self::new(Code::Forbidden, error.to_string())
+            }
+            RegistryError::Limited(refusal) => refusal.into(),
             RegistryError::Store(error) => error.into(),
         }
     }
@@ -29,9 +42,7 @@ impl From<RegistryError> for ApiError {
 impl From<DenyError> for ApiError {
     fn from(error: DenyError) -> Self {
         match error {
-            DenyError::Full => {
-                Self::new(Code::RateLimited, "too many people are kept out already; try again later")
-            }
+            DenyError::Full(refusal) => refusal.into(),
             DenyError::Store(error) => error.into(),
         }
     }

@@ -1,6 +1,6 @@
 //! LiveKit's server API, called only for what a token cannot do (docs/ARCHITECTURE.md).
 
-use std::time::Duration;
+use std::{sync::Weak, time::Duration};
 
 use livekit_api::services::{
     ServerError, ServerErrorCode, ServiceError,
@@ -12,11 +12,18 @@ use crate::{
     clock,
     config::LivekitConfig,
     ids::{Identity, RoomName},
+    outcomes::Outcome,
     room::roster::{LeaveReason, Participant, Track},
 };
 
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often LiveKit is asked whether it is there, if nothing else is asked.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A room that does not exist: the cheapest question.
+const PROBED_ROOM: &str = "june-edge-probe";
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,21 +48,44 @@ pub enum LivekitError {
 /// The server API of one LiveKit.
 pub struct LivekitApi {
     rooms: RoomClient,
+    outcome: Outcome,
 }
 
 impl LivekitApi {
     /// The API at this address; nothing is called yet.
-    pub fn new(livekit: &LivekitConfig) -> Self {
+    pub(crate) fn new(livekit: &LivekitConfig, outcome: Outcome) -> Self {
         let rooms =
             RoomClient::with_api_key(&livekit.internal_url, &livekit.api_key, livekit.api_secret.expose())
                 .with_request_timeout(TIMEOUT);
-        Self { rooms }
+        Self { rooms, outcome }
+    }
+
+    /// Calls LiveKit and records whether it answered.
+    async fn call<T>(&self, call: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ServiceError> {
+        let result = call.await;
+        match &result {
+            Err(error) if !is_not_found(error) => self.outcome.failed(error.to_string()),
+            Ok(_) | Err(_) => self.outcome.succeeded(),
+        }
+        result
+    }
+
+    /// Finds out whether LiveKit answers, every [`PROBE_INTERVAL`] in which nothing else was called.
+    pub(crate) async fn probe(api: Weak<Self>) {
+        while let Some(api) = api.upgrade() {
+            if api.outcome.is_older_than(PROBE_INTERVAL) {
+                // The outcome is recorded, and a failure logged, by the call.
+                let _ = api.rooms(vec![PROBED_ROOM.to_owned()]).await;
+            }
+            drop(api);
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
     }
 
     /// Everybody in a room; nobody where there is no such room. Hidden participants, our own agents
     /// among them, are left out.
     pub async fn participants(&self, room: &RoomName) -> Result<Vec<Participant>, LivekitError> {
-        match self.rooms.list_participants(room.as_str()).await {
+        match self.call(self.rooms.list_participants(room.as_str())).await {
             Ok(listed) => Ok(listed.iter().filter_map(participant).collect()),
             Err(error) if is_not_found(&error) => Ok(Vec::new()),
             Err(error) => Err(unreachable(&error)),
@@ -64,7 +94,7 @@ impl LivekitApi {
 
     /// Ends a room: everybody in it is disconnected. A room that is not there is no error.
     pub async fn delete_room(&self, room: &RoomName) -> Result<(), LivekitError> {
-        match self.rooms.delete_room(room.as_str()).await {
+        match self.call(self.rooms.delete_room(room.as_str())).await {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => Err(unreachable(&error)),
@@ -73,12 +103,12 @@ impl LivekitApi {
 
     /// LiveKit's rooms: those of these names, or all.
     pub async fn rooms(&self, names: Vec<String>) -> Result<Vec<proto::Room>, LivekitError> {
-        self.rooms.list_rooms(names).await.map_err(|error| unreachable(&error))
+        self.call(self.rooms.list_rooms(names)).await.map_err(|error| unreachable(&error))
     }
 
     /// Everybody in a room as LiveKit describes them, hidden ones among them.
     pub async fn everybody(&self, room: &RoomName) -> Result<Vec<proto::ParticipantInfo>, LivekitError> {
-        match self.rooms.list_participants(room.as_str()).await {
+        match self.call(self.rooms.list_participants(room.as_str())).await {
             Ok(listed) => Ok(listed),
             Err(error) if is_not_found(&error) => Ok(Vec::new()),
             Err(error) => Err(unreachable(&error)),
@@ -88,9 +118,8 @@ impl LivekitApi {
     /// Removes a participant from a room. A LiveKit that knows how (Cloud) takes their tokens back, too.
     pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), LivekitError> {
         let options = RemoveParticipantOptions { revoke_token_ts: clock::unix_ms() as i64 };
-        let removed =
-            self.rooms.remove_participant_with_options(room.as_str(), identity.as_str(), options).await;
-        match removed {
+        let removed = self.rooms.remove_participant_with_options(room.as_str(), identity.as_str(), options);
+        match self.call(removed).await {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => {
                 Err(LivekitError::NotFound("nobody with this identity is in the room"))

@@ -89,8 +89,8 @@ impl TokenIssuer {
         }
     }
 
-    /// For a user's own client.
-    pub fn client(&self, user: &UserId, room: &RoomName) -> Token {
+    /// For a user's own client; it ends at `bound` at the latest, in seconds since the Unix epoch.
+    pub fn client(&self, user: &UserId, room: &RoomName, bound: Option<u64>) -> Token {
         let grants = VideoGrants {
             can_publish: Some(true),
             can_publish_data: Some(true),
@@ -98,7 +98,7 @@ impl TokenIssuer {
             can_subscribe: Some(self.speech_in_room),
             ..join(room)
         };
-        self.sign(Identity::from(user).as_str(), "", "", CLIENT_TTL, grants)
+        self.sign(Identity::from(user).as_str(), "", "", (CLIENT_TTL, bound), grants)
     }
 
     /// For our own participant.
@@ -111,11 +111,11 @@ impl TokenIssuer {
             agent: true,
             ..join(room)
         };
-        self.sign(Identity::agent_of(user).as_str(), "", "agent", AGENT_TTL, grants)
+        self.sign(Identity::agent_of(user).as_str(), "", "agent", (AGENT_TTL, None), grants)
     }
 
-    /// For a guest in the room.
-    pub fn guest(&self, identity: &Identity, name: &GuestName, room: &RoomName) -> Token {
+    /// For a guest in the room; it ends at `bound` at the latest.
+    pub fn guest(&self, identity: &Identity, name: &GuestName, room: &RoomName, bound: Option<u64>) -> Token {
         let grants = VideoGrants {
             can_publish: Some(true),
             can_publish_data: Some(false),
@@ -123,12 +123,12 @@ impl TokenIssuer {
             can_subscribe: Some(true),
             ..join(room)
         };
-        self.sign(identity.as_str(), name.as_str(), "", GUEST_TTL, grants)
+        self.sign(identity.as_str(), name.as_str(), "", (GUEST_TTL, bound), grants)
     }
 
     /// What a client needs to join, as in `connection_ack` and `livekit_info`.
-    pub fn client_info(&self, user: &UserId, room: &RoomName) -> LivekitInfo {
-        let token = self.client(user, room);
+    pub fn client_info(&self, user: &UserId, room: &RoomName, bound: Option<u64>) -> LivekitInfo {
+        let token = self.client(user, room, bound);
         LivekitInfo {
             url: self.url.clone(),
             room_name: room.clone(),
@@ -145,9 +145,16 @@ impl TokenIssuer {
         &self.url
     }
 
-    fn sign(&self, identity: &str, name: &str, kind: &str, ttl: Duration, video: VideoGrants) -> Token {
+    fn sign(
+        &self,
+        identity: &str,
+        name: &str,
+        kind: &str,
+        (ttl, bound): (Duration, Option<u64>),
+        video: VideoGrants,
+    ) -> Token {
         let now = clock::unix_s();
-        let expires_at = now + ttl.as_secs();
+        let expires_at = bound.unwrap_or(u64::MAX).min(now + ttl.as_secs());
         let claims = Claims {
             iss: self.api_key.clone(),
             sub: identity.into(),
@@ -199,9 +206,9 @@ mod tests {
             let issuer = issuer(speech_in_room);
             let user = UserId::parse(&user).unwrap();
             let (token, ttl) = match kind {
-                0 => (issuer.client(&user, &room()), CLIENT_TTL),
+                0 => (issuer.client(&user, &room(), None), CLIENT_TTL),
                 1 => (issuer.agent(&user, &room()), AGENT_TTL),
-                _ => (issuer.guest(&Identity::from(&user), &GuestName::parse("A guest").unwrap(), &room()), GUEST_TTL),
+                _ => (issuer.guest(&Identity::from(&user), &GuestName::parse("A guest").unwrap(), &room(), None), GUEST_TTL),
             };
 
             let claims = TokenVerifier::with_api_key("devkey", "secret").verify(&token.jwt).unwrap();
@@ -221,7 +228,7 @@ mod tests {
     fn a_client_publishes_and_an_agent_subscribes() {
         let user = UserId::parse("john").unwrap();
         let verifier = TokenVerifier::with_api_key("devkey", "secret");
-        let client = verifier.verify(&issuer(false).client(&user, &room()).jwt).unwrap();
+        let client = verifier.verify(&issuer(false).client(&user, &room(), None).jwt).unwrap();
         let agent = verifier.verify(&issuer(false).agent(&user, &room()).jwt).unwrap();
 
         assert_eq!((client.sub.as_str(), agent.sub.as_str()), ("john", "cloud-agent:john"));
@@ -236,7 +243,7 @@ mod tests {
     fn where_responses_are_published_in_the_room_the_agent_publishes_and_the_client_subscribes() {
         let user = UserId::parse("john").unwrap();
         let verifier = TokenVerifier::with_api_key("devkey", "secret");
-        let client = verifier.verify(&issuer(true).client(&user, &room()).jwt).unwrap();
+        let client = verifier.verify(&issuer(true).client(&user, &room(), None).jwt).unwrap();
         let agent = verifier.verify(&issuer(true).agent(&user, &room()).jwt).unwrap();
         assert_eq!(client.video.can_subscribe, Some(true));
         assert_eq!(agent.video.can_publish, Some(true));
@@ -246,6 +253,6 @@ mod tests {
     fn no_two_tokens_are_the_same() {
         let user = UserId::parse("john").unwrap();
         let issuer = issuer(false);
-        assert_ne!(issuer.client(&user, &room()).jwt, issuer.client(&user, &room()).jwt);
+        assert_ne!(issuer.client(&user, &room(), None).jwt, issuer.client(&user, &room(), None).jwt);
     }
 }

@@ -1,4 +1,4 @@
-//! Fuzzing of what clients send: both decoders and the session behind them neither panic nor hold more memory than
+//! Fuzzing of messages that clients send: both decoders and the session behind them neither panic nor hold more memory than
 //! the input justifies. Inputs are almost valid.
 //!
 //! Each test run tries a few hundred inputs; `make fuzz` runs for a given time.
@@ -75,7 +75,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Runs something. Returns the maximum of the bytes that it held.
-fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.with(|held| {
         let (now, _) = held.get();
         held.set((now, now));
@@ -88,7 +88,7 @@ fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
 // --- Running ----------------------------------------------------------------------------------
 
 /// Tries a few hundred inputs, and more for `JUNE_FUZZ_SECONDS`.
-fn fuzz<S: Strategy>(inputs: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(crate) fn fuzz<S: Strategy>(inputs: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let seconds = env::var("JUNE_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let until = clock::now() + Duration::from_secs(seconds.unwrap_or(0));
     loop {

@@ -225,6 +225,8 @@ impl Profile {
                 Self::Mentra,
                 Close::Normal
                 | Close::GoingAway
+                | Close::Protocol
+                | Close::InvalidText
                 | Close::Policy
                 | Close::TooBig
                 | Close::Internal

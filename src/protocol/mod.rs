@@ -5,7 +5,7 @@
 
 pub mod asyncapi;
 #[cfg(test)]
-mod fuzz;
+pub(crate) mod fuzz;
 pub(crate) mod mentra;
 
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ pub(crate) mod tests {
             let code: Code = serde_json::from_value(Value::from(cells[1].trim_matches('`'))).unwrap();
             assert_eq!(cells[2], status(code).as_u16().to_string(), "{code}");
         }
-        assert_eq!(rows.len(), 21);
+        assert_eq!(rows.len(), 23);
     }
 
     /// The room has its own `Participant`, with LiveKit's count of changes, and its own `Diff` of them; clients

@@ -7,6 +7,10 @@ use crate::secret::Secret;
 pub struct ProviderConfig {
     /// The folder that `scripts/setup models` fills.
     pub models: PathBuf,
+    /// Whether files of models are compared with the SHA-256 of what `scripts/setup` installs.
+    pub checksums: bool,
+    /// A file that remembers which files were compared.
+    pub checked_models: Option<PathBuf>,
     pub stt: Choice,
     /// Threads that transcribe: about 100 MB for the first and 70 MB for each further one.
     pub stt_workers: usize,
@@ -26,6 +30,8 @@ impl Default for ProviderConfig {
     fn default() -> Self {
         Self {
             models: PathBuf::from("models"),
+            checksums: true,
+            checked_models: None,
             stt: Choice::Auto,
             stt_workers: 2,
             llm: Choice::Auto,

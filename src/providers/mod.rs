@@ -12,6 +12,8 @@
 mod config;
 pub mod inference;
 pub mod llm;
+mod model_files;
+pub(crate) mod recorded;
 pub mod registry;
 pub mod stt;
 #[cfg(test)]
@@ -19,10 +21,14 @@ mod testing;
 pub mod tts;
 pub mod vad;
 
+use std::time::Duration;
+
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
+
+use crate::limits::Refusal;
 
 pub use config::{Choice, GeminiConfig, OpenAiConfig, ProviderConfig, cache_folder};
 
@@ -49,6 +55,21 @@ pub fn terminated<T: Send + 'static>(
     })
 }
 
+/// The same stream, with an error in place of an item that does not come in time.
+pub(crate) fn within<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T, ProviderError>>,
+    timeout: Duration,
+) -> BoxStream<'static, Result<T, ProviderError>> {
+    let next = move |stream: Option<BoxStream<'static, Result<T, ProviderError>>>| async move {
+        let mut stream = stream?;
+        match tokio::time::timeout(timeout, stream.next()).await {
+            Ok(item) => Some((item?, Some(stream))),
+            Err(_) => Some((Err(ProviderError::TimedOut), None)),
+        }
+    };
+    stream::unfold(Some(stream), next).boxed()
+}
+
 /// Why a provider could not do its work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProviderError {
@@ -58,6 +79,12 @@ pub enum ProviderError {
     /// The queue is full: the same call may succeed in a moment.
     #[error("too busy")]
     Busy,
+    /// It was not asked, because a limit of this gateway is reached.
+    #[error("{0}")]
+    Limited(Refusal),
+    /// It took too long.
+    #[error("took too long")]
+    TimedOut,
     /// The provider refused the request (a bad key, a quota, a bad request).
     #[error("refused: {0}")]
     Refused(String),
@@ -81,7 +108,26 @@ impl ProviderError {
             Self::Unavailable(problem) => {
                 Self::Unavailable(format!("{problem} (install it with: scripts/setup {target})"))
             }
-            other @ (Self::Busy | Self::Refused(_) | Self::Connection(_) | Self::Inference(_)) => other,
+            other @ (Self::Busy
+            | Self::Limited(_)
+            | Self::TimedOut
+            | Self::Refused(_)
+            | Self::Connection(_)
+            | Self::Inference(_)) => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_hangs_ends_with_an_error() {
+        let hanging = stream::iter([Ok(1)]).chain(stream::pending()).boxed();
+
+        let items: Vec<_> = within(hanging, Duration::from_secs(30)).collect().await;
+
+        assert_eq!(items, [Ok(1), Err(ProviderError::TimedOut)]);
     }
 }

@@ -11,13 +11,11 @@ use super::{
     Choice, ProviderConfig, ProviderError,
     inference::onnx::Runtime,
     llm::{LanguageModel, echo, http},
+    model_files::ModelFiles,
     stt::{SpeechToText, moonshine},
     tts::{TextToSpeech, piper},
     vad::{self, Detectors, SpeechDetector},
 };
-
-/// What `scripts/setup models` installs ONNX Runtime as.
-const RUNTIME_FILE: &str = "libonnxruntime.so.1.23.2";
 
 pub static STT: Registry<dyn SpeechToText> =
     Registry { role: "STT", providers: &[("moonshine", moonshine::load)] };
@@ -81,6 +79,7 @@ impl<T: ?Sized> Registry<T> {
 pub(super) struct LoadContext<'a> {
     pub(super) config: &'a ProviderConfig,
     runtime: &'a Result<Runtime, ProviderError>,
+    files: &'a ModelFiles<'a>,
 }
 
 impl LoadContext<'_> {
@@ -88,9 +87,9 @@ impl LoadContext<'_> {
         self.runtime.as_ref().map_err(Clone::clone)
     }
 
-    /// The path of a file in the folder of models.
-    pub(super) fn model(&self, file: &str) -> PathBuf {
-        self.config.models.join(file)
+    /// The path of a file in the folder of models. [`ProviderError::Unavailable`] if the file is damaged.
+    pub(super) fn model(&self, file: &str) -> Result<PathBuf, ProviderError> {
+        self.files.path(file)
     }
 }
 
@@ -135,8 +134,9 @@ pub struct Providers {
 impl Providers {
     /// Loads what is configured. Blocks: it reads some 100 MB.
     pub fn load(config: &ProviderConfig) -> Self {
-        let runtime = Runtime::load(&config.models.join(RUNTIME_FILE));
-        let context = LoadContext { config, runtime: &runtime };
+        let files = ModelFiles::new(config);
+        let runtime = files.runtime().and_then(|library| Runtime::load(&library));
+        let context = LoadContext { config, runtime: &runtime, files: &files };
         std::thread::scope(|scope| {
             // Each takes up to a second.
             let stt = scope.spawn(|| STT.load(config.stt, &context));

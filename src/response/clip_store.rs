@@ -1,11 +1,12 @@
 //! Clips for clients that play URLs only: WAV files in memory, each under an unguessable name, for a short
 //! time.
 //!
-//! Bounded: a session has at most [`MAX_PER_SESSION`] clips, all sessions together 64 MiB. What exceeds that, or
-//! is older than [`LIFETIME`], is removed, oldest first.
+//! Bounded: a session has at most [`MAX_PER_SESSION`] clips, a user [`MAX_PER_USER`], all users together 64 MiB. Beyond
+//! that the oldest of the session or the user goes; where all clips are too many, the oldest of the user who has the
+//! most. A clip that is older than [`LIFETIME`] is removed.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,13 +15,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use rand::{Rng, distr::Alphanumeric};
 
-use crate::{clock, ids::SessionId};
+use crate::{
+    clock,
+    ids::{SessionId, UserId},
+    limits::Limit,
+};
 
 /// How long a clip can be fetched: longer than its duration and the time that a player takes to start.
 pub const LIFETIME: Duration = Duration::from_secs(120);
 
 /// The clip that is played, the one before, and those that a client gets again after it reconnected.
 const MAX_PER_SESSION: usize = 4;
+
+/// The same for all sessions of a user.
+const MAX_PER_USER: usize = 8;
 
 /// The memory of all clips together.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -44,16 +52,22 @@ struct Shelf {
 struct Clip {
     name: String,
     session: SessionId,
+    user: UserId,
     until: Instant,
     wav: Bytes,
 }
 
 impl Clips {
     /// Keeps mono samples as a WAV file; gives the name it is fetched by.
-    pub fn keep(&self, session: SessionId, samples: &[i16], rate_hz: u32) -> String {
+    pub fn keep(&self, session: SessionId, user: &UserId, samples: &[i16], rate_hz: u32) -> String {
         let name: String = rand::rng().sample_iter(Alphanumeric).take(NAME_LENGTH).map(char::from).collect();
-        let clip =
-            Clip { name: name.clone(), session, until: clock::now() + LIFETIME, wav: wav(samples, rate_hz) };
+        let clip = Clip {
+            name: name.clone(),
+            session,
+            user: user.clone(),
+            until: clock::now() + LIFETIME,
+            wav: wav(samples, rate_hz),
+        };
         self.shelf.lock().put(clip);
         name
     }
@@ -74,17 +88,36 @@ impl Clips {
 impl Shelf {
     fn put(&mut self, clip: Clip) {
         self.expire(clock::now());
-        let of_session = self.clips.iter().filter(|other| other.session == clip.session);
-        if of_session.clone().count() >= MAX_PER_SESSION
-            && let Some(oldest) = of_session.map(|clip| clip.name.clone()).next()
-        {
-            self.remove_where(|clip| clip.name == oldest);
-        }
+        let (session, user) = (clip.session, clip.user.clone());
         self.bytes += clip.wav.len();
         self.clips.push_back(clip);
-        while self.bytes > MAX_BYTES {
-            self.remove_first();
+        self.remove_oldest_over(MAX_PER_SESSION, |clip| clip.session == session);
+        if self.remove_oldest_over(MAX_PER_USER, |clip| clip.user == user) {
+            Limit::Clips.count();
         }
+        while self.bytes > MAX_BYTES
+            && let Some(user) = self.user_with_most()
+        {
+            Limit::Clips.count();
+            self.remove_oldest_over(0, |clip| clip.user == user);
+        }
+    }
+
+    /// Removes the oldest of these clips if there are more than `max`.
+    fn remove_oldest_over(&mut self, max: usize, of: impl Fn(&Clip) -> bool) -> bool {
+        let is_over = self.clips.iter().filter(|clip| of(clip)).count() > max;
+        let oldest = self.clips.iter().position(of).filter(|_| is_over);
+        let Some(clip) = oldest.and_then(|at| self.clips.remove(at)) else { return false };
+        self.bytes -= clip.wav.len();
+        true
+    }
+
+    fn user_with_most(&self) -> Option<UserId> {
+        let mut bytes: HashMap<&UserId, usize> = HashMap::new();
+        for clip in &self.clips {
+            *bytes.entry(&clip.user).or_insert(0) += clip.wav.len();
+        }
+        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(user, _)| user.clone())
     }
 
     fn expire(&mut self, now: Instant) {
@@ -135,10 +168,18 @@ mod tests {
     const ANN: SessionId = SessionId::from_u128(1);
     const BOB: SessionId = SessionId::from_u128(2);
 
+    fn ann() -> UserId {
+        UserId::parse("ann").unwrap()
+    }
+
+    fn bob() -> UserId {
+        UserId::parse("bob").unwrap()
+    }
+
     #[test]
     fn a_clip_is_a_wav_file_that_others_can_read() {
         let clips = Clips::default();
-        let name = clips.keep(ANN, &[1, -2, 300], 22_050);
+        let name = clips.keep(ANN, &ann(), &[1, -2, 300], 22_050);
 
         let wav = clips.get(&name).unwrap();
 
@@ -151,7 +192,7 @@ mod tests {
     #[test]
     fn a_clip_has_a_name_of_its_own_and_no_other_opens_it() {
         let clips = Clips::default();
-        let (one, two) = (clips.keep(ANN, &[1], 8_000), clips.keep(ANN, &[1], 8_000));
+        let (one, two) = (clips.keep(ANN, &ann(), &[1], 8_000), clips.keep(ANN, &ann(), &[1], 8_000));
         assert_ne!(one, two);
         assert_eq!(clips.get(&one[..NAME_LENGTH - 1]), None);
     }
@@ -159,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_clip_can_be_fetched_for_a_while_only() {
         let clips = Clips::default();
-        let name = clips.keep(ANN, &[1], 8_000);
+        let name = clips.keep(ANN, &ann(), &[1], 8_000);
         tokio::time::advance(LIFETIME - Duration::from_millis(1)).await;
         assert!(clips.get(&name).is_some());
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -170,8 +211,9 @@ mod tests {
     #[test]
     fn a_session_has_only_so_many_clips_and_takes_no_one_elses_place() {
         let clips = Clips::default();
-        let bobs = clips.keep(BOB, &[1], 8_000);
-        let names: Vec<String> = (0..=MAX_PER_SESSION).map(|_| clips.keep(ANN, &[1], 8_000)).collect();
+        let bobs = clips.keep(BOB, &bob(), &[1], 8_000);
+        let names: Vec<String> =
+            (0..=MAX_PER_SESSION).map(|_| clips.keep(ANN, &ann(), &[1], 8_000)).collect();
         assert_eq!(clips.get(&names[0]), None);
         assert!(names[1..].iter().all(|name| clips.get(name).is_some()));
         assert!(clips.get(&bobs).is_some());
@@ -182,13 +224,26 @@ mod tests {
     }
 
     #[test]
-    fn all_clips_together_have_a_limit() {
+    fn a_user_has_only_so_many_clips_whatever_the_number_of_sessions() {
         let clips = Clips::default();
+        let names: Vec<String> = (0..=MAX_PER_USER as u128)
+            .map(|n| clips.keep(SessionId::from_u128(n), &ann(), &[1], 8_000))
+            .collect();
+        assert_eq!(clips.get(&names[0]), None);
+        assert!(names[1..].iter().all(|name| clips.get(name).is_some()));
+    }
+
+    #[test]
+    fn where_all_clips_are_too_many_the_user_with_the_most_loses_the_oldest() {
+        let clips = Clips::default();
+        let bobs = clips.keep(BOB, &bob(), &[1], 8_000);
         let samples = vec![0; MAX_BYTES / 8];
-        for n in 0..6 {
-            clips.keep(SessionId::from_u128(n), &samples, 8_000);
-        }
+        let names: Vec<String> =
+            (10..16).map(|n| clips.keep(SessionId::from_u128(n), &ann(), &samples, 8_000)).collect();
+
         assert!(clips.shelf.lock().bytes <= MAX_BYTES);
-        assert_eq!(clips.shelf.lock().clips.len(), 3);
+        assert!(clips.get(&bobs).is_some(), "though it is the oldest");
+        assert_eq!(names.iter().filter(|name| clips.get(name).is_some()).count(), 3);
+        assert!(clips.get(&names[5]).is_some());
     }
 }

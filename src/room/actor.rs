@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     clock,
-    ids::RoomName,
+    error::Code,
+    ids::{Identity, RoomName},
+    protocol::ToClient,
     room::{
         RoomService, Rooms, Unreachable,
         machine::{Effect, Input, Room},
@@ -23,7 +25,10 @@ use crate::{
         subscribers::{Position, SubscriberId, SubscriberKind},
     },
     telemetry,
-    ws::send_queue::{SendError, SendQueue},
+    ws::{
+        frame,
+        send_queue::{SendError, SendQueue},
+    },
 };
 
 /// Messages that wait for a room. A webhook waits for a place, and LiveKit for the webhook.
@@ -34,7 +39,7 @@ const MAILBOX: usize = 1024;
 pub(super) struct RoomActor {
     name: RoomName,
     room: Room,
-    subscribers: HashMap<SubscriberId, (SubscriberKind, SendQueue)>,
+    subscribers: HashMap<SubscriberId, Subscriber>,
     /// Queries that wait for a list.
     queries: Vec<oneshot::Sender<Result<(), Unreachable>>>,
     /// The one timer.
@@ -42,6 +47,13 @@ pub(super) struct RoomActor {
     /// Where to deregister.
     rooms: Rooms,
     service: Option<Arc<dyn RoomService>>,
+}
+
+struct Subscriber {
+    kind: SubscriberKind,
+    queue: SendQueue,
+    /// Whose right it is to see the room; none for a backend.
+    holder: Option<Identity>,
 }
 
 impl RoomActor {
@@ -96,8 +108,8 @@ impl RoomActor {
             }
             Effect::Abort(id) => {
                 metrics::counter!(telemetry::SLOW_CLIENTS).increment(1);
-                if let Some((_, queue)) = self.subscribers.remove(&id) {
-                    queue.abort();
+                if let Some(subscriber) = self.subscribers.remove(&id) {
+                    subscriber.queue.abort();
                 }
             }
             Effect::List => self.list(ctx),
@@ -124,8 +136,8 @@ impl RoomActor {
     }
 
     fn send(&mut self, id: SubscriberId, bytes: Bytes) -> Result<(), SendError> {
-        let Some((_, queue)) = self.subscribers.get(&id) else { return Err(SendError::Closed) };
-        let result = queue.send(bytes);
+        let Some(subscriber) = self.subscribers.get(&id) else { return Err(SendError::Closed) };
+        let result = subscriber.queue.send(bytes);
         if result == Err(SendError::Closed) {
             self.subscribers.remove(&id);
         }
@@ -135,11 +147,32 @@ impl RoomActor {
     /// Whether a connection is open. An event stream gets a heartbeat: a comment, if its queue has space.
     fn is_open(&self, id: SubscriberId) -> bool {
         match self.subscribers.get(&id) {
-            Some((SubscriberKind::Stream, queue)) => {
+            Some(Subscriber { kind: SubscriberKind::Stream, queue, .. }) => {
                 queue.send(Bytes::from_static(b":\n\n")) != Err(SendError::Closed)
             }
-            Some((SubscriberKind::Channel, queue)) => queue.is_open(),
+            Some(Subscriber { kind: SubscriberKind::Channel, queue, .. }) => queue.is_open(),
             None => false,
+        }
+    }
+
+    /// Whether a subscriber sees the room by the right of somebody who is denied it.
+    fn is_denied(&self, subscriber: &Subscriber) -> bool {
+        match (&self.service, &subscriber.holder) {
+            (Some(service), Some(holder)) => service.is_denied(&self.name, holder),
+            (_, None) | (None, _) => false,
+        }
+    }
+
+    /// Tells a subscriber that it sees no more of the room; an event stream ends.
+    fn dismiss(&self, Subscriber { kind, queue, .. }: &Subscriber) {
+        match kind {
+            SubscriberKind::Stream => queue.finish(),
+            SubscriberKind::Channel => {
+                let message = format!("removed from the room {}", self.name);
+                let error = ToClient::error(Code::Forbidden, message, None);
+                // Lost if the queue is full: the client sees no more of the room all the same.
+                let _ = queue.send(frame::text(&error.encode(None)));
+            }
         }
     }
 
@@ -198,6 +231,7 @@ pub(super) struct Subscribe {
     pub(super) id: SubscriberId,
     pub(super) queue: SendQueue,
     pub(super) kind: SubscriberKind,
+    pub(super) holder: Option<Identity>,
     /// Where the connection wants to continue.
     pub(super) resume: Option<Position>,
 }
@@ -205,6 +239,11 @@ pub(super) struct Subscribe {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Unsubscribe(pub(super) SubscriberId);
+
+/// Somebody was denied the room.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Evict;
 
 /// From LiveKit's webhooks.
 #[derive(Clone, Message)]
@@ -235,9 +274,33 @@ pub(super) struct EndStreams;
 impl Handler<Subscribe> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, Subscribe { id, queue, kind, resume }: Subscribe, ctx: &mut Self::Context) {
-        self.subscribers.insert(id, (kind, queue));
+    fn handle(&mut self, subscribe: Subscribe, ctx: &mut Self::Context) {
+        let Subscribe { id, queue, kind, holder, resume } = subscribe;
+        let subscriber = Subscriber { kind, queue, holder };
+        // They may have been denied the room while this message waited.
+        if self.is_denied(&subscriber) {
+            return self.dismiss(&subscriber);
+        }
+        self.subscribers.insert(id, subscriber);
         self.step(Input::Subscribe { id, kind, resume }, ctx);
+    }
+}
+
+impl Handler<Evict> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Evict, ctx: &mut Self::Context) {
+        let mut denied = Vec::new();
+        for (id, subscriber) in &self.subscribers {
+            if self.is_denied(subscriber) {
+                self.dismiss(subscriber);
+                denied.push(*id);
+            }
+        }
+        for id in denied {
+            self.subscribers.remove(&id);
+            self.step(Input::Unsubscribe(id), ctx);
+        }
     }
 }
 
@@ -285,7 +348,7 @@ impl Handler<EndStreams> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, _: EndStreams, _: &mut Self::Context) {
-        for (kind, queue) in self.subscribers.values() {
+        for Subscriber { kind, queue, .. } in self.subscribers.values() {
             if *kind == SubscriberKind::Stream {
                 queue.finish();
             }

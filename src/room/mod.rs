@@ -35,7 +35,7 @@ use futures::future::BoxFuture;
 use crate::{
     ids::{Identity, RoomName},
     room::{
-        actor::{EndStreams, Observed, Query, RoomActor, Subscribe, Unsubscribe, Webhook},
+        actor::{EndStreams, Evict, Observed, Query, RoomActor, Subscribe, Unsubscribe, Webhook},
         roster::{Event, Participant},
     },
     ws::send_queue::SendQueue,
@@ -55,6 +55,9 @@ pub(crate) trait RoomService: Send + Sync + 'static {
     /// Removes a participant from the room if they are denied it. Returns immediately; LiveKit is called in a
     /// spawned task.
     fn enforce(&self, room: &RoomName, identity: &Identity);
+
+    /// Whether somebody is denied the room.
+    fn is_denied(&self, room: &RoomName, identity: &Identity) -> bool;
 }
 
 /// LiveKit does not answer.
@@ -108,16 +111,18 @@ impl Rooms {
         }
     }
 
-    /// Sends the room's updates to `queue` from now on; where `resume` is still known, only those after it.
+    /// Sends the room's updates to `queue` from now on; where `resume` is still known, only those after it. `holder` is
+    /// the participant whose right it is to see the room, until they are removed from it; none for a backend.
     pub(crate) fn subscribe(
         &self,
         room: &RoomName,
         id: SubscriberId,
         queue: &SendQueue,
         kind: SubscriberKind,
+        holder: Option<&Identity>,
         resume: Option<Position>,
     ) {
-        let subscribe = || Subscribe { id, queue: queue.clone(), kind, resume };
+        let subscribe = || Subscribe { id, queue: queue.clone(), kind, holder: holder.cloned(), resume };
         // A room that stops at this moment has a successor. Its mailbox is never full for a new address (actix
         // reserves one place for each): there are as many messages as connections at most.
         let _ = self.actor(room).try_send(subscribe()).or_else(|_| self.actor(room).try_send(subscribe()));
@@ -127,6 +132,15 @@ impl Rooms {
         if let Some(actor) = self.shared.rooms.get(room) {
             // Lost if the mailbox is full: the room notices later that the connection is over.
             let _ = actor.try_send(Unsubscribe(id));
+        }
+    }
+
+    /// Somebody was denied the room: those who see it by their right see it no more.
+    pub(crate) fn evict(&self, room: &RoomName) {
+        if let Some(actor) = self.shared.rooms.get(room) {
+            // Not `try_send`: it must arrive, however full the mailbox is.
+            let evicted = actor.send(Evict);
+            actix_web::rt::spawn(evicted);
         }
     }
 

@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
     WrapFuture,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -21,21 +21,23 @@ use crate::{
     clock,
     consumers::Consumers,
     error::Close,
-    ids::{RoomName, SessionId, TurnId, UserId, UtteranceId},
+    ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    limits::ModelCall,
     livekit::agent::{Agent, AgentEvent, Agents},
     protocol::{Profile, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
         self, ProviderError, StreamItem,
-        llm::{ChatMessage, LanguageModel, LlmEvent, Role},
+        llm::{ChatMessage, LanguageModel, LlmEvent, Prompt, Role},
         stt::{SpeechToText, SttEvent},
         tts::TextToSpeech,
+        within,
     },
     response::clip_store::Clips,
     room::{Rooms, SubscriberKind},
     session::{
         Effect, Input, Session, SessionConfig, SessionInfo, SocketId,
         messages::{
-            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, SocketEvent,
+            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed, SocketEvent,
             SocketHandle, Undelivered,
         },
     },
@@ -51,6 +53,15 @@ const AUDIO_QUEUE: usize = 256;
 /// Messages that wait for a session: the five seconds of audio that a client may send when it comes
 /// back, and the text messages of a burst.
 const MAILBOX: usize = 512;
+
+/// How long an STT may take from one event to the next: an utterance has at most 15 s.
+const STT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a TTS may take from one piece of a sentence to the next.
+const TTS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a session waits for what was said in earlier ones.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client that did not read may take to learn why its connection was aborted.
 const CLOSE_LINGER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,6 +110,8 @@ pub struct SessionActor {
     utterance: Option<mpsc::Sender<Pcm>>,
     /// The language model's stream; dropping it cancels the work.
     llm: Option<SpawnHandle>,
+    /// The call behind it, and its generation. Not part of the stream: actix drops a cancelled one a while later.
+    call: Option<(u32, ModelCall)>,
     /// The synthesizer's stream, likewise.
     tts: Option<SpawnHandle>,
     /// The agent in the room; it leaves when it is dropped.
@@ -124,6 +137,7 @@ impl SessionActor {
             sockets: Vec::new(),
             utterance: None,
             llm: None,
+            call: None,
             tts: None,
             agent: None,
             agent_number: 0,
@@ -159,17 +173,16 @@ impl SessionActor {
             Effect::UtteranceAudio(samples) => self.utterance_audio(samples),
             Effect::EndUtterance(_) => self.utterance = None,
             Effect::Generate(generation, prompt) => {
-                let events = match &self.services.llm {
-                    Some(llm) => llm.respond(prompt),
-                    None => ProviderError::Unavailable("no language model".into()).into_stream(),
-                };
-                let items = providers::terminated(events);
+                let items = providers::terminated(self.generate(generation, prompt));
                 self.llm = Some(ctx.add_stream(items.map(move |item| LlmItem(generation, item))));
             }
-            Effect::StopLlm => cancel(&mut self.llm, ctx),
+            Effect::StopLlm => {
+                self.call = None;
+                cancel(&mut self.llm, ctx);
+            }
             Effect::Synthesize(generation, sentence) => {
                 let Some(tts) = &self.services.tts else { return };
-                let items = providers::terminated(tts.synthesize(sentence));
+                let items = providers::terminated(within(tts.synthesize(sentence), TTS_TIMEOUT));
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::StopTts => {
@@ -187,7 +200,8 @@ impl SessionActor {
                 let Some(handle) = self.sockets.iter().find(|handle| handle.id == socket) else {
                     return;
                 };
-                let name = self.services.clips.keep(self.session.info().id, &samples, rate_hz);
+                let info = self.session.info();
+                let name = self.services.clips.keep(info.id, &info.user, &samples, rate_hz);
                 let url = format!("{}/clips/{name}.wav", handle.base_url);
                 self.send(socket, frame::text(&ToMentra::play(request_id, url).encode()), ctx);
             }
@@ -214,7 +228,7 @@ impl SessionActor {
                     agent.retry_now();
                 }
             }
-            Effect::WatchRoom(room) => self.watch(&room),
+            Effect::WatchRoom(room, holder) => self.watch(&room, &holder),
             Effect::UnwatchRoom(room) => {
                 if let Some(socket) = self.session.socket() {
                     self.services.rooms.unsubscribe(&room, socket);
@@ -297,8 +311,38 @@ impl SessionActor {
     fn transcribe(&mut self, utterance: UtteranceId, ctx: &mut Context<Self>) {
         let Some(stt) = &self.services.stt else { return };
         let (audio, queue) = mpsc::channel(AUDIO_QUEUE);
-        self.utterance = Some(audio);
-        ctx.add_stream(stt.open(queue).map(move |event| Transcript { utterance, event }));
+        let events = match self.services.config.limits.transcribe(&self.session.info().user) {
+            Ok(place) => {
+                self.utterance = Some(audio);
+                within(stt.open(queue), STT_TIMEOUT).inspect(move |_| _ = &place).boxed()
+            }
+            Err(refusal) => {
+                self.utterance = None;
+                ProviderError::Limited(refusal).into_stream()
+            }
+        };
+        ctx.add_stream(events.map(move |event| Transcript { utterance, event }));
+    }
+
+    // --- The language model ---
+
+    /// The model's events, if the user's budget allows another call.
+    fn generate(
+        &mut self,
+        generation: u32,
+        prompt: Prompt,
+    ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.call = None;
+        let Some(llm) = &self.services.llm else {
+            return ProviderError::Unavailable("no language model".into()).into_stream();
+        };
+        match self.services.config.limits.call_model(&self.session.info().user, prompt.bytes()) {
+            Ok(call) => {
+                self.call = Some((generation, call));
+                llm.respond(prompt)
+            }
+            Err(refusal) => ProviderError::Limited(refusal).into_stream(),
+        }
     }
 
     fn utterance_audio(&self, samples: Pcm) {
@@ -332,12 +376,14 @@ impl SessionActor {
             return;
         }
         let earlier = self.services.history.newest(&self.session.info().user, items);
+        let earlier = tokio::time::timeout(HISTORY_TIMEOUT, earlier);
         ctx.wait(earlier.into_actor(self).map(|earlier, actor, ctx| match earlier {
-            Ok(saved) => {
+            Ok(Ok(saved)) => {
                 let messages = saved.into_iter().filter_map(chat_message).collect();
                 actor.step(Input::Remembered(messages), ctx);
             }
-            Err(error) => tracing::warn!(%error, "earlier conversation not loaded"),
+            Ok(Err(error)) => tracing::warn!(%error, "earlier conversation not loaded"),
+            Err(_) => tracing::warn!("earlier conversation not loaded: the store takes too long"),
         }));
     }
 
@@ -357,7 +403,7 @@ impl SessionActor {
         ctx.add_stream(events.map(move |event| FromAgent { agent_number, event }));
     }
 
-    fn watch(&self, room: &RoomName) {
+    fn watch(&self, room: &RoomName, holder: &Identity) {
         let attached = self.session.socket();
         if let Some(handle) = self.sockets.iter().find(|handle| Some(handle.id) == attached) {
             self.services.rooms.subscribe(
@@ -365,6 +411,7 @@ impl SessionActor {
                 handle.id,
                 handle.send_queue(),
                 SubscriberKind::Channel,
+                Some(holder),
                 None,
             );
         }
@@ -472,6 +519,14 @@ impl Handler<MicrophonePublished> for SessionActor {
     }
 }
 
+impl Handler<Removed> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Removed, ctx: &mut Self::Context) {
+        self.step(Input::Removed, ctx);
+    }
+}
+
 impl Handler<LivekitTokenIssued> for SessionActor {
     type Result = ();
 
@@ -536,6 +591,12 @@ impl StreamHandler<Transcript> for SessionActor {
 
 impl StreamHandler<LlmItem> for SessionActor {
     fn handle(&mut self, LlmItem(generation, item): LlmItem, ctx: &mut Self::Context) {
+        if let Some((_, call)) = self.call.as_mut().filter(|(of, _)| *of == generation) {
+            match &item {
+                StreamItem::More(event) => call.observe(event),
+                StreamItem::Over(_) => self.call = None,
+            }
+        }
         self.step(Input::Llm(generation, item), ctx);
     }
 

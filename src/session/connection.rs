@@ -11,14 +11,15 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use crate::{
-    auth::{AuthError, Principal},
+    auth::{AuthError, Principal, room_token::RoomToken},
     error::{Close, Code},
-    ids::RoomName,
+    ids::{Identity, RoomName},
+    limits::Limit,
     protocol::{
         DecodeError, Profile, ToClient,
         edge_v1::{
@@ -93,8 +94,8 @@ pub(super) struct Connection {
     takeovers: TakeoverLimiter,
     /// Counts attachments.
     epoch: u64,
-    /// The rooms whose participants are pushed to the client.
-    watched: BTreeSet<RoomName>,
+    /// The rooms whose participants are pushed to the client, and who may see them.
+    watched: BTreeMap<RoomName, Identity>,
 }
 
 impl Connection {
@@ -104,7 +105,7 @@ impl Connection {
             state: State::Detached { until },
             takeovers: TakeoverLimiter::default(),
             epoch,
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
         }
     }
 
@@ -150,6 +151,7 @@ impl Connection {
         out: &mut Out<'_>,
     ) {
         self.epoch += 1;
+        out.set_token(token.as_ref());
         self.state = State::Attached(Attached {
             alive_at: out.now,
             ping_at: out.now + out.config().heartbeat,
@@ -257,7 +259,12 @@ impl Connection {
                 let message = "this channel was opened with a token of yours: send the new one as `token`";
                 out.error(Code::Forbidden, message, id);
             }
-            None => self.issue_control_token(out),
+            None if self.issue_control_token(out) => {}
+            None => {
+                let message =
+                    "no renewal outlives what this channel was opened with: send a new token as `token`";
+                out.error(Code::Forbidden, message, id);
+            }
         }
     }
 
@@ -282,21 +289,30 @@ impl Connection {
         };
         let end = TokenEnd::of(&principal, out.now, out.unix_ms() / 1000);
         let expires_at = end.as_ref().map(|end| end.unix_s);
+        out.set_token(end.as_ref());
         attached.token = end.map(|end| Token::new(end, out.now));
         out.tell(ToClient::TokenRenewed { expires_at, reply_to: id });
     }
 
-    /// Signs a control token for the client, by which the channel goes on.
-    fn issue_control_token(&mut self, out: &mut Out<'_>) {
-        let State::Attached(attached) = &mut self.state else { return };
+    /// Signs a control token for the client, by which the channel goes on. False where its token already ends with
+    /// what it was issued on.
+    fn issue_control_token(&mut self, out: &mut Out<'_>) -> bool {
+        let State::Attached(attached) = &mut self.state else { return false };
+        let bound = out.bound();
+        let ends_at = attached.token.as_ref().map(|token| token.end.unix_s);
+        if bound.zip(ends_at).is_some_and(|(bound, ends_at)| bound <= ends_at) {
+            return false;
+        }
         let info = out.info();
         let unix_s = out.unix_ms() / 1000;
-        let ttl = out.config().authenticator.control_ttl();
-        let control_token = out.config().authenticator.control_token(&info.user, info.id, &info.room, unix_s);
-        let end = TokenEnd { at: out.now + ttl, unix_s: unix_s + ttl.as_secs(), renewable: true };
-        let expires_at = end.unix_s;
+        let authenticator = &out.config().authenticator;
+        let (control_token, expires_at) =
+            authenticator.control_token(&info.user, info.id, &info.room, unix_s, bound);
+        let left = Duration::from_secs(expires_at.saturating_sub(unix_s));
+        let end = TokenEnd { at: out.now + left, unix_s: expires_at, renewable: true, until: bound };
         attached.token = Some(Token::new(end, out.now));
         out.tell(ToClient::ControlToken { control_token, expires_at });
+        true
     }
 
     // --- Rooms --------------------------------------------------------------------------------
@@ -309,31 +325,37 @@ impl Connection {
         id: Option<String>,
         out: &mut Out<'_>,
     ) {
-        let by_token = room_of_token(of, out.config());
-        let room = of.room.clone().or_else(|| by_token.clone()).unwrap_or_else(|| out.info().room.clone());
-        if room != out.info().room && by_token.as_ref() != Some(&room) {
-            let message = "another room than the session's own takes a LiveKit token for it";
-            return out.error(Code::Forbidden, message, id);
-        }
-        if self.watched.len() >= MAX_WATCHED_ROOMS && !self.watched.contains(&room) {
+        let by_token = verified(of, out.config());
+        let own = out.info().room.clone();
+        let room = of.room.clone().or_else(|| Some(by_token.as_ref()?.room.clone())).unwrap_or(own);
+        let holder = match by_token {
+            _ if room == out.info().room => Identity::from(&out.info().user),
+            Some(token) if token.room == room => token.identity,
+            Some(_) | None => {
+                let message = "another room than the session's own takes a LiveKit token for it";
+                return out.error(Code::Forbidden, message, id);
+            }
+        };
+        if self.watched.len() >= MAX_WATCHED_ROOMS && !self.watched.contains_key(&room) {
+            Limit::RoomsByChannel.count();
             let message = format!("at most {MAX_WATCHED_ROOMS} rooms can be watched at once");
             return out.error(Code::RateLimited, message, id);
         }
-        self.watched.insert(room.clone());
-        out.push(Effect::WatchRoom(room));
+        self.watched.insert(room.clone(), holder.clone());
+        out.push(Effect::WatchRoom(room, holder));
     }
 
     pub(super) fn unsubscribe_participants(&mut self, of: ParticipantsOf, out: &mut Out<'_>) {
         let room = of.room.unwrap_or_else(|| out.info().room.clone());
-        if self.watched.remove(&room) {
+        if self.watched.remove(&room).is_some() {
             out.push(Effect::UnwatchRoom(room));
         }
     }
 
     /// Watches for a client that comes back what it watched before.
     pub(super) fn watch_again(&self, out: &mut Out<'_>) {
-        for room in &self.watched {
-            out.push(Effect::WatchRoom(room.clone()));
+        for (room, holder) in &self.watched {
+            out.push(Effect::WatchRoom(room.clone(), holder.clone()));
         }
     }
 
@@ -394,9 +416,7 @@ impl Connection {
         let (renewable, expires_at) = (token.end.renewable, token.end.unix_s);
         if out.profile() == Profile::Mentra {
             // These clients know neither message; they log in again when the channel closes.
-        } else if renewable {
-            self.issue_control_token(out);
-        } else {
+        } else if !(renewable && self.issue_control_token(out)) {
             out.tell(ToClient::TokenExpiring { expires_at });
         }
     }
@@ -412,24 +432,39 @@ pub(super) enum Due {
     GraceExpired,
 }
 
-/// The room that a subscription's LiveKit token is for.
-fn room_of_token(of: &ParticipantsOf, config: &SessionConfig) -> Option<RoomName> {
-    let token = config.room_tokens.as_ref()?.verify(of.token.as_ref()?.expose())?;
-    Some(token.room)
+/// What a subscription's LiveKit token proves.
+fn verified(of: &ParticipantsOf, config: &SessionConfig) -> Option<RoomToken> {
+    config.room_tokens.as_ref()?.verify(of.token.as_ref()?.expose())
+}
+
+/// Refuses a client whose user was removed from the room.
+pub(super) fn refuse_removed(socket: SocketId, profile: Profile, out: &mut Out<'_>) {
+    refuse(socket, profile, Code::Forbidden, Close::Policy, "removed from the room", out);
+}
+
+fn refuse(
+    socket: SocketId,
+    profile: Profile,
+    code: Code,
+    close: Close,
+    words: &'static str,
+    out: &mut Out<'_>,
+) {
+    let message = ToClient::ConnectionError {
+        code,
+        message: words.into(),
+        timestamp: out.timestamp(),
+        retryable: code.retryable(),
+        retry_after_ms: None,
+    };
+    out.tell_socket(socket, profile, &message);
+    out.close(socket, profile, close, words);
 }
 
 /// Refuses one of the devices that fight for the session.
 fn refuse_takeover(socket: SocketId, profile: Profile, out: &mut Out<'_>) {
     let words = "too many devices want this session";
-    let message = ToClient::ConnectionError {
-        code: Code::RateLimited,
-        message: words.into(),
-        timestamp: out.timestamp(),
-        retryable: true,
-        retry_after_ms: None,
-    };
-    out.tell_socket(socket, profile, &message);
-    out.close(socket, profile, Close::Overloaded, words);
+    refuse(socket, profile, Code::RateLimited, Close::Overloaded, words, out);
     tracing::warn!(session.id = %out.info().id, "devices fight for the session, one is refused");
 }
 

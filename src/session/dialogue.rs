@@ -88,6 +88,9 @@ impl Dialogue {
                 id,
             );
         }
+        if let Err(refusal) = out.config().limits.type_line(&out.info().user, out.now) {
+            return out.refuse(refusal, id);
+        }
         self.speech_ended(out);
         let at = out.elapsed_ms();
         out.push(Effect::Save(
@@ -155,7 +158,8 @@ impl Dialogue {
         // A client of that profile takes no binary frames.
         let in_clips =
             out.profile() == Profile::Mentra && voice.is_some_and(|voice| voice.delivery == Delivery::Ws);
-        let mut response = Response::new(turn, voice, in_clips, waterfall);
+        let until = out.now + out.config().answer_time;
+        let mut response = Response::new(turn, voice, in_clips, waterfall, until);
         if out.socket().is_none() {
             response.pause(out.now);
         }
@@ -193,6 +197,9 @@ impl Dialogue {
             StreamItem::More(LlmEvent::TextDelta(text)) => {
                 self.respond(generation, out, |response, out| response.text(&text, out));
             }
+            StreamItem::More(LlmEvent::Truncated) => {
+                self.respond(generation, out, |response, out| response.text_ended(Finish::Length, out));
+            }
             StreamItem::More(LlmEvent::Usage(usage)) => {
                 tracing::debug!(session.id = %out.info().id, ?usage, "language model usage");
             }
@@ -210,6 +217,10 @@ impl Dialogue {
         }
         let finish = match result {
             Ok(()) => Finish::Stop,
+            Err(ProviderError::Limited(refusal)) => {
+                out.refuse(refusal, None);
+                Finish::Error
+            }
             Err(cause) => {
                 tracing::warn!(session.id = %out.info().id, %cause, "no response");
                 out.error(Code::AiUnavailable, format!("the answer could not be made: {cause}"), None);
@@ -321,10 +332,13 @@ impl Dialogue {
     // --- Time ---------------------------------------------------------------------------------
 
     pub(super) fn deadline(&self) -> Soonest {
-        Soonest::default().or(self.response.as_deref().and_then(Response::deadline), Reason::Playback)
+        let response = self.response.as_deref();
+        Soonest::default()
+            .or(response.and_then(Response::deadline), Reason::Playback)
+            .or(response.and_then(Response::text_deadline), Reason::AnswerTime)
     }
 
     pub(super) fn tick(&mut self, out: &mut Out<'_>) {
-        self.respond_now(out, Response::advance);
+        self.respond_now(out, Response::tick);
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         uplink_decoder::{PcmChunk, UplinkDecoder},
     },
     error::Code,
+    limits::Limit,
     livekit::agent::AgentState,
     protocol::{
         DecodeError, Profile, ToClient,
@@ -33,7 +34,7 @@ use crate::{
         audio_source_selector::{Admission, AudioSourceSelector},
         audio_watchdog::{self, AudioWatchdog},
         microphone_control::MicrophoneControl,
-        out::{Effect, Out, Reason, Soonest, is_due},
+        out::{Effect, Out, Reason, Soonest, is_due, may_repeat},
     },
     turn::{
         client_vad::{self, ClientVad},
@@ -54,6 +55,12 @@ pub(super) const MENTRA_SETTLE_TIME: Duration = Duration::from_millis(100);
 /// The feature by which clients' own voice detection is trusted (docs/PROTOCOL.md).
 const CLIENT_VAD_FEATURE: &str = "client-vad";
 
+/// How much audio may come at once, from a client that was away or sends a recording.
+const MAX_AUDIO_AHEAD: Duration = Duration::from_secs(60);
+
+/// How often a client is told that it sends audio too fast.
+const AUDIO_NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The machine.
 pub(super) struct Media {
     selector: AudioSourceSelector,
@@ -72,6 +79,10 @@ pub(super) struct Media {
     uplink: Option<Box<UplinkDecoder>>,
     /// None until the first audio.
     detector: Option<Box<UtteranceDetector>>,
+    /// When all audio so far would have been spoken, had it come as it is spoken.
+    taken_until: Instant,
+    /// When the client was last told that it sends audio too fast.
+    told_ahead_at: Option<Instant>,
 }
 
 impl Media {
@@ -87,6 +98,8 @@ impl Media {
             in_room_at: now,
             uplink: None,
             detector: None,
+            taken_until: now,
+            told_ahead_at: None,
         }
     }
 
@@ -266,7 +279,26 @@ impl Media {
     }
 
     fn detect(&mut self, samples: &Pcm, out: &mut Out<'_>) -> Vec<SpeechEvent> {
+        if !self.is_in_time(samples, out) {
+            return Vec::new();
+        }
         self.with_detector(out, |detector| detector.push(samples))
+    }
+
+    /// Whether a client sends audio no faster than it can be spoken, over some time. Voice detection takes up to a
+    /// hundredth of the audio's length: a client that sends a file as fast as it can must not delay other sessions.
+    fn is_in_time(&mut self, samples: &Pcm, out: &mut Out<'_>) -> bool {
+        let length = Duration::from_secs(1) * samples.len() as u32 / SAMPLE_RATE_HZ;
+        let taken_until = self.taken_until.max(out.now) + length;
+        if taken_until <= out.now + MAX_AUDIO_AHEAD {
+            self.taken_until = taken_until;
+            return true;
+        }
+        Limit::Audio.count();
+        if may_repeat(&mut self.told_ahead_at, AUDIO_NOTICE_INTERVAL, out.now) {
+            out.error(Code::RateLimited, "audio comes faster than it can be spoken: some was dropped", None);
+        }
+        false
     }
 
     /// What follows does not continue what came before.
@@ -378,7 +410,7 @@ impl Media {
 
     /// Sends the client what it needs to join the room, with a fresh token.
     pub(super) fn send_livekit_info(out: &mut Out<'_>, reply_to: Option<String>) {
-        match out.config().authenticator.livekit_info(&out.info().user, &out.info().room) {
+        match out.config().authenticator.livekit_info(&out.info().user, &out.info().room, out.bound()) {
             Ok(info) => out.tell(ToClient::LivekitInfo(info)),
             Err(why) => out.error(why.code(), why.to_string(), reply_to),
         }
@@ -444,6 +476,13 @@ impl Media {
         out.push(Effect::LeaveRoom);
         self.tell_media_state(MediaReason::AgentIdle, out);
         tracing::info!(session.id = %out.info().id, "no microphone in the room, agent leaves");
+    }
+
+    /// The user was removed from the room: the agent leaves, and does not come back by itself.
+    pub(super) fn leave_removed(&mut self, out: &mut Out<'_>) {
+        self.agent = None;
+        self.brings_livekit = false;
+        out.push(Effect::LeaveRoom);
     }
 
     /// Whether audio should be coming from the room.

@@ -73,6 +73,9 @@ pub struct TokenEnd {
     pub unix_s: u64,
     /// It is a control token, which the gateway can renew. A user's own token comes from elsewhere.
     pub renewable: bool,
+    /// The end of what it was issued on, in seconds since the Unix epoch: no renewal outlives it. None for a control
+    /// token of an earlier version, and where users' tokens never end.
+    pub until: Option<u64>,
 }
 
 impl TokenEnd {
@@ -82,7 +85,13 @@ impl TokenEnd {
             at: principal.ends_at(now, unix_s)?,
             unix_s: principal.expires_at?,
             renewable: principal.session.is_some(),
+            until: principal.until,
         })
+    }
+
+    /// The end of everything that is issued on the token; as [`Principal::bound`].
+    pub(crate) fn bound(&self, session_end: u64) -> Option<u64> {
+        if self.renewable { Some(self.until.unwrap_or(session_end)) } else { self.until }
     }
 }
 
@@ -116,6 +125,11 @@ pub enum SocketEvent {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct MicrophonePublished;
+
+/// The user was removed from the session's room.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Removed;
 
 /// The client was given a LiveKit token over REST.
 #[derive(Message)]

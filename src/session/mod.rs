@@ -55,7 +55,8 @@ use crate::{
     audio::Pcm,
     auth::{AuthError, Authenticator, Principal, room_token::RoomTokenVerifier},
     error::Code,
-    ids::{DeviceId, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    ids::{DeviceId, Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    limits::Limits,
     livekit::agent::AgentState,
     protocol::{
         ClientMessage, DecodeError, EDGE_V1, FromClient, Profile, ToClient,
@@ -112,6 +113,12 @@ pub struct SessionConfig {
     pub authenticator: Authenticator,
     /// Reads LiveKit tokens that prove membership of a room.
     pub room_tokens: Option<RoomTokenVerifier>,
+    /// How much each user may use.
+    pub limits: Limits,
+    /// How long an answer may be generated.
+    pub answer_time: Duration,
+    /// The longest answer, in characters.
+    pub answer_chars: usize,
 }
 
 /// What is true of one session from its beginning.
@@ -171,6 +178,8 @@ pub enum Input {
     TurnSaved(TurnId, u64),
     /// The conversation before this session.
     Remembered(Vec<ChatMessage>),
+    /// The user was removed from the room.
+    Removed,
     /// The session is to end.
     End(EndReason),
     /// The deadline is due.
@@ -316,6 +325,7 @@ impl Router<'_> {
             Input::Tts(generation, item) => self.dialogue.tts(generation, item, out),
             Input::TurnSaved(turn_id, history_seq) => out.tell(ToClient::TurnSaved { turn_id, history_seq }),
             Input::Remembered(earlier) => self.dialogue.remember(earlier),
+            Input::Removed => self.removed(),
             Input::End(reason) => self.end(reason),
             Input::Tick => {}
         }
@@ -373,6 +383,17 @@ impl Router<'_> {
         }
     }
 
+    /// The client is told and let go, and the agent leaves. The session waits for its grace, as after every close;
+    /// its client is refused until its user may be in the room again.
+    fn removed(&mut self) {
+        self.dialogue.interrupt(&mut self.out);
+        self.media.leave_removed(&mut self.out);
+        if let Some(socket) = self.out.socket() {
+            connection::refuse_removed(socket, self.out.profile(), &mut self.out);
+            self.socket_lost(socket);
+        }
+    }
+
     fn end(&mut self, reason: EndReason) {
         self.dialogue.interrupt(&mut self.out);
         self.connection.end(reason, &mut self.out);
@@ -398,7 +419,12 @@ impl Router<'_> {
 
     fn attach(&mut self, socket: SocketId, attachment: Attachment) {
         let Attachment { profile, init, token } = attachment;
-        let session = self.out.info().id;
+        let info = self.out.info();
+        let session = info.id;
+        if self.out.config().authenticator.is_removed(&info.room, &Identity::from(&info.user)) {
+            // They were removed after their session was found.
+            return connection::refuse_removed(socket, profile, &mut self.out);
+        }
         let resume = init.resume.filter(|resume| {
             resume.session_id == session && constant_time_eq(&resume.resume_token, self.resume_token)
         });
@@ -543,7 +569,7 @@ impl Router<'_> {
 
 /// What the client needs to join the room, with a fresh token; none where it may not, or cannot.
 fn livekit_info(out: &Out<'_>) -> Option<LivekitInfo> {
-    out.config().authenticator.livekit_info(&out.info().user, &out.info().room).ok()
+    out.config().authenticator.livekit_info(&out.info().user, &out.info().room, out.bound()).ok()
 }
 
 fn constant_time_eq(a: &str, b: &str) -> bool {

@@ -12,7 +12,8 @@ use crate::{
     audio::Pcm,
     clock,
     error::{Close, Code},
-    ids::{RoomName, TurnId, UtteranceId},
+    ids::{Identity, RoomName, TurnId, UtteranceId},
+    limits::Refusal,
     protocol::{
         FromClient, Profile, ToClient,
         edge_v1::to_client::{EndReason, UserSession},
@@ -20,7 +21,7 @@ use crate::{
     },
     providers::llm::Prompt,
     secret::Secret,
-    session::{SessionConfig, SessionInfo, SocketId, resume_buffer::ResumeBuffer},
+    session::{SessionConfig, SessionInfo, SocketId, messages::TokenEnd, resume_buffer::ResumeBuffer},
     store::history::HistoryItem,
 };
 
@@ -89,8 +90,8 @@ pub enum Effect {
     SubscribeMicrophone(bool),
     /// End the agent's wait before its next attempt to join.
     RetryJoin,
-    /// Push a room's participants to the client.
-    WatchRoom(RoomName),
+    /// Push a room's participants to the client, by the right of this participant.
+    WatchRoom(RoomName, Identity),
     /// Stop that.
     UnwatchRoom(RoomName),
     /// The session is over: release everything.
@@ -107,6 +108,9 @@ pub(super) struct Downlink {
     profile: Profile,
     /// The attached socket.
     socket: Option<SocketId>,
+    /// The end of everything that is issued to the client, in seconds since the Unix epoch; none where its token never
+    /// ends.
+    bound: Option<u64>,
     buffer: ResumeBuffer,
 }
 
@@ -118,6 +122,7 @@ impl Downlink {
             began,
             profile: Profile::default(),
             socket: None,
+            bound: None,
             buffer: ResumeBuffer::starting_after(last_seq),
         }
     }
@@ -175,6 +180,18 @@ impl<'a> Out<'a> {
 
     pub(super) fn socket(&self) -> Option<SocketId> {
         self.downlink.socket
+    }
+
+    /// The end of everything that is issued to the client, in seconds since the Unix epoch.
+    pub(super) fn bound(&self) -> Option<u64> {
+        self.downlink.bound
+    }
+
+    /// The client is known by this token from now on.
+    pub(super) fn set_token(&mut self, token: Option<&TokenEnd>) {
+        let info = &self.downlink.info;
+        let session_end = self.downlink.config.authenticator.session_end(info.started_ms);
+        self.downlink.bound = token.and_then(|token| token.bound(session_end));
     }
 
     /// Milliseconds since the session began.
@@ -249,6 +266,12 @@ impl<'a> Out<'a> {
         self.tell(ToClient::error(code, message, reply_to));
     }
 
+    /// Reports that a limit is reached.
+    pub(super) fn refuse(&mut self, refusal: Refusal, reply_to: Option<String>) {
+        let message = refusal.to_string();
+        self.tell(ToClient::error_after(refusal.code(), message, Some(refusal.retry_after), reply_to));
+    }
+
     /// Closes a socket with a close code that a client of this profile knows.
     pub(super) fn close(&mut self, socket: SocketId, profile: Profile, close: Close, reason: &'static str) {
         self.push(Effect::Close(socket, profile.close(close), reason));
@@ -311,6 +334,8 @@ pub enum Reason {
     AgentIdle,
     /// The next frames of speech are due.
     Playback,
+    /// The answer has been generated for too long.
+    AnswerTime,
 }
 
 /// The earliest of some deadlines, and why it is one.

@@ -169,6 +169,12 @@ impl Recognition {
             out.error(Code::InvalidRequest, "transcribeLanguage: must be a language tag (BCP 47)", None);
             return None;
         }
+        if local.is_final
+            && let Err(refusal) = out.config().limits.own_transcript(&out.info().user, out.now)
+        {
+            out.refuse(refusal, None);
+            return None;
+        }
         let at_ms = out.elapsed_ms();
         let utterance = match self.pending.last_key_value().filter(|_| self.open.is_none()) {
             Some((utterance, _)) => *utterance,

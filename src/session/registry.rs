@@ -14,7 +14,8 @@ use dashmap::{DashMap, Entry};
 use crate::{
     auth::Principal,
     clock,
-    ids::{RoomName, SessionId, UserId, suffix},
+    ids::{Identity, RoomName, SessionId, UserId, suffix},
+    limits::{Limits, Refusal, Reservation},
     protocol::edge_v1::{from_client::Resume, to_client::EndReason},
     session::{
         SessionInfo, SocketId,
@@ -33,9 +34,15 @@ pub enum RegistryError {
     /// There is no such session, or it has ended.
     #[error("there is no such session, or it has ended")]
     NotFound,
+    /// The user was removed from the session's room.
+    #[error("removed from the room")]
+    Removed,
     /// The session belongs to another user.
     #[error("the session is another user's")]
     OtherUser,
+    /// The gateway, or the user, has as many live sessions as there may be.
+    #[error(transparent)]
+    Limited(#[from] Refusal),
     /// The store does not know now.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,6 +76,8 @@ enum Live {
     Running {
         actor: Addr<SessionActor>,
         user: UserId,
+        /// Its place among the live sessions.
+        _place: Reservation,
     },
     /// Its actor has stopped, and the end is on its way into the store.
     Ending(EndReason),
@@ -98,6 +107,11 @@ impl SessionRegistry {
             began: clock::now(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What users may use.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.services.config.limits
     }
 
     // --- Records ---
@@ -132,13 +146,26 @@ impl SessionRegistry {
         Ok(self.shared.store.of_room(room).await?.map(|record| self.current(record)))
     }
 
-    /// The session that a user's token is for: the one it names, or their newest; none if that has ended.
+    /// The session that a user's token is for: the one it names, or their newest; none if that has ended. Refused to a
+    /// user who was removed from its room.
     pub async fn newest_of(&self, principal: &Principal) -> Result<Option<SessionRecord>, RegistryError> {
         let record = match principal.session {
             Some(id) => self.find(id).await?,
             None => self.of_user(&principal.user).await?,
         };
-        Ok(record.filter(|record| record.ended.is_none() && record.user_id == principal.user))
+        let record = record.filter(|record| record.ended.is_none() && record.user_id == principal.user);
+        if let Some(record) = &record {
+            self.check_present(record)?;
+        }
+        Ok(record)
+    }
+
+    fn check_present(&self, record: &SessionRecord) -> Result<(), RegistryError> {
+        let authenticator = &self.shared.services.config.authenticator;
+        if authenticator.is_removed(&record.room, &Identity::from(&record.user_id)) {
+            return Err(RegistryError::Removed);
+        }
+        Ok(())
     }
 
     /// At most `limit` sessions, newest first, ended or not; only those older than `before`, if that is
@@ -210,6 +237,7 @@ impl SessionRegistry {
             && record.user_id == principal.user
             && record.ended.is_none()
         {
+            self.check_present(&record)?;
             return Ok(record);
         }
         let record = match principal.session {
@@ -223,6 +251,8 @@ impl SessionRegistry {
         if record.user_id != principal.user {
             return Err(RegistryError::OtherUser);
         }
+        // Also if it has ended: a new one would let them in again.
+        self.check_present(&record)?;
         match record.ended {
             None => Ok(record),
             Some(reason) if principal.session.is_some() && reason.is_for_good() => {
@@ -248,6 +278,8 @@ impl SessionRegistry {
         if let Some(actor) = self.live(id) {
             return Ok(actor);
         }
+        // Before anything is changed: a session that is refused was not started.
+        let place = self.limits().reserve_session(id, &record.user_id)?;
         // Each actor has numbers of its own for turns and utterances, also if another one is started at the
         // same time and only one of them is kept.
         let started = self.shared.store.change(id, SessionChange::Started).await?;
@@ -261,12 +293,12 @@ impl SessionRegistry {
                     return Err(RegistryError::NotFound);
                 }
                 let actor = self.start(&started);
-                known.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                known.insert(Live::Running { actor: actor.clone(), user: started.user_id, _place: place });
                 Ok(actor)
             }
             Entry::Vacant(vacant) => {
                 let actor = self.start(&started);
-                vacant.insert(Live::Running { actor: actor.clone(), user: started.user_id });
+                vacant.insert(Live::Running { actor: actor.clone(), user: started.user_id, _place: place });
                 Ok(actor)
             }
         }
@@ -327,11 +359,13 @@ impl SessionRegistry {
 
     /// Ends a session on purpose, live or not.
     pub async fn end(&self, id: SessionId, reason: EndReason) -> Result<SessionRecord, RegistryError> {
-        let record = self.get(id).await?;
+        let record = self.get(id).await;
+        // Also where the store fails.
         if let Some(actor) = self.live(id) {
             // One that ends by itself at this moment needs no message.
             let _ = actor.send(End(reason)).await;
         }
+        let record = record?;
         self.shared.store.change(id, SessionChange::Ended(reason)).await?;
         Ok(record)
     }
@@ -414,6 +448,7 @@ fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {
         created_ms: clock::unix_ms(),
         generation_base: 0,
         ended: None,
+        ended_ms: None,
         livekit_room: None,
     }
 }

@@ -15,7 +15,9 @@ use std::{
 };
 
 use crate::{
+    error::Code,
     ids::TurnId,
+    limits::Limit,
     protocol::{
         ToClient,
         edge_v1::{
@@ -30,16 +32,12 @@ use crate::{
         sentence_splitter::SentenceSplitter,
         stream_playback::StreamPlayback,
     },
-    session::out::{Effect, Out},
+    session::out::{Effect, Out, is_due},
     turn::turn_manager::Turn,
 };
 
 /// No more sentences go to synthesis while this much speech waits to be sent.
 const MAX_BUFFERED_SPEECH: Duration = Duration::from_secs(5);
-
-/// A response that grows beyond this many bytes is cut there: nobody wants to hear more, and a model that
-/// does not stop must not fill the memory.
-const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// How responses are spoken.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +83,8 @@ pub(super) struct Waterfall {
 /// The text of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TextPhase {
-    /// The language model is at work.
-    Generating,
+    /// The language model is at work, no longer than until then.
+    Generating { until: Instant },
     /// There is no more.
     Ended(Finish),
 }
@@ -125,6 +123,8 @@ struct Speech {
 pub(super) struct Response {
     turn: Turn,
     text: String,
+    /// The length of the text.
+    chars: usize,
     text_phase: TextPhase,
     splitter: SentenceSplitter,
     /// Sentences that the synthesizer has not got yet.
@@ -139,8 +139,14 @@ pub(super) struct Response {
 
 impl Response {
     /// The response to `turn`, spoken where there is a voice; `in_clips` for a client that plays nothing
-    /// but files.
-    pub(super) fn new(turn: Turn, voice: Option<Voice>, in_clips: bool, waterfall: Waterfall) -> Self {
+    /// but files. The language model has until then for it.
+    pub(super) fn new(
+        turn: Turn,
+        voice: Option<Voice>,
+        in_clips: bool,
+        waterfall: Waterfall,
+        until: Instant,
+    ) -> Self {
         let speech = voice.map(|voice| Speech {
             voice,
             playback: if in_clips {
@@ -154,7 +160,8 @@ impl Response {
         Self {
             turn,
             text: String::new(),
-            text_phase: TextPhase::Generating,
+            chars: 0,
+            text_phase: TextPhase::Generating { until },
             splitter: SentenceSplitter::default(),
             queue: VecDeque::new(),
             speech,
@@ -179,17 +186,24 @@ impl Response {
 
     /// The language model produced a piece of text.
     pub(super) fn text(&mut self, delta: &str, out: &mut Out<'_>) -> Progress {
-        if self.text_phase != TextPhase::Generating || delta.is_empty() {
+        if !self.is_generating() || delta.is_empty() {
             return Progress::default();
         }
+        let room = out.config().answer_chars - self.chars;
+        let (delta, is_cut) = match delta.char_indices().nth(room) {
+            Some((at, _)) => (&delta[..at], true),
+            None => (delta, false),
+        };
+        self.chars += delta.chars().count();
         let first = self.first_token.is_none();
         self.first_token.get_or_insert(out.now);
         self.text.push_str(delta);
         out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() });
         self.queue.extend(self.splitter.push(delta));
-        let mut progress = if self.text.len() > MAX_TEXT_BYTES {
+        let mut progress = if is_cut {
+            Limit::AnswerChars.count();
             out.push(Effect::StopLlm);
-            self.text_ended(Finish::Stop, out)
+            self.text_ended(Finish::Length, out)
         } else {
             self.advance(out)
         };
@@ -199,7 +213,7 @@ impl Response {
 
     /// The language model has finished, or failed.
     pub(super) fn text_ended(&mut self, finish: Finish, out: &mut Out<'_>) -> Progress {
-        if self.text_phase != TextPhase::Generating {
+        if !self.is_generating() {
             return Progress::default();
         }
         self.text_phase = TextPhase::Ended(finish);
@@ -288,7 +302,7 @@ impl Response {
         if phase != SpeechPhase::Pending && !played_out {
             out.tell(ToClient::AudioStopRequest { app_id: mentra::APP.into() });
         }
-        if self.text_phase == TextPhase::Generating {
+        if self.is_generating() {
             self.tell_done(Finish::Interrupted, out);
         }
         if phase == SpeechPhase::Begun && self.is_streamed() {
@@ -301,6 +315,32 @@ impl Response {
     /// When [`advance`](Self::advance) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.speech.as_ref().and_then(|speech| speech.playback.deadline())
+    }
+
+    /// When [`tick`](Self::tick) cuts the text, if it has not ended by then.
+    pub(super) fn text_deadline(&self) -> Option<Instant> {
+        match self.text_phase {
+            TextPhase::Generating { until } => Some(until),
+            TextPhase::Ended(_) => None,
+        }
+    }
+
+    /// What time brings.
+    pub(super) fn tick(&mut self, out: &mut Out<'_>) -> Progress {
+        if !is_due(self.text_deadline(), out.now) {
+            return self.advance(out);
+        }
+        Limit::AnswerTime.count();
+        out.push(Effect::StopLlm);
+        if self.text.is_empty() {
+            out.error(Code::AiUnavailable, "the answer could not be made: it took too long", None);
+            return self.text_ended(Finish::Error, out);
+        }
+        self.text_ended(Finish::Length, out)
+    }
+
+    fn is_generating(&self) -> bool {
+        matches!(self.text_phase, TextPhase::Generating { .. })
     }
 
     fn is_streamed(&self) -> bool {
@@ -378,7 +418,8 @@ impl Response {
         }
         if end && speech.phase == SpeechPhase::Begun {
             speech.phase = SpeechPhase::Sent;
-            self.tell_speech_finish(Finish::Stop, out);
+            let is_cut = self.text_phase == TextPhase::Ended(Finish::Length);
+            self.tell_speech_finish(if is_cut { Finish::Length } else { Finish::Stop }, out);
         }
     }
 
@@ -428,7 +469,7 @@ impl Response {
                 Outcome {
                     heard: match finish {
                         Finish::Interrupted => heard.text,
-                        Finish::Stop | Finish::Error => self.text.clone(),
+                        Finish::Stop | Finish::Error | Finish::Length => self.text.clone(),
                     },
                     played_ms: (speech.phase != SpeechPhase::Pending).then_some(heard.ms),
                     finish,

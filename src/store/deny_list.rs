@@ -27,6 +27,6 @@ pub trait DenyListStore: Send + Sync + 'static {
     /// durable.
     fn put(&self, entry: DenyEntry) -> BoxFuture<'static, Result<(), StoreError>>;
 
-    /// Deletes entries. Not durable when it resolves: an entry that has ended has no effect.
+    /// Deletes entries. Resolves once that is durable.
     fn remove(&self, entries: Vec<(RoomName, Identity)>) -> BoxFuture<'static, Result<(), StoreError>>;
 }

@@ -103,6 +103,14 @@ pub trait HistoryStore: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>>;
 
+    /// Deletes all lines of one session of the user's; gives how many, once that is durable. Their places are not
+    /// taken again. Lines that are appended meanwhile may stay.
+    fn delete_session(
+        &self,
+        user: &UserId,
+        session: SessionId,
+    ) -> BoxFuture<'static, Result<u64, StoreError>>;
+
     /// The user's newest `limit` lines, oldest first.
     fn newest(&self, user: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>>;
 }

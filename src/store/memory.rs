@@ -6,10 +6,11 @@ use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 
 use crate::{
+    clock,
     ids::{RoomName, SessionId, UserId},
     store::{
         StoreError,
-        sessions::{SessionChange, SessionRecord, SessionStore},
+        sessions::{Removed, SessionChange, SessionRecord, SessionStore},
     },
 };
 
@@ -59,7 +60,7 @@ impl SessionStore for MemorySessions {
     ) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
         self.answer(|records| {
             let record = records.get_mut(&id)?;
-            change.apply(record);
+            change.apply(record, clock::unix_ms());
             Some(record.clone())
         })
     }
@@ -93,6 +94,23 @@ impl SessionStore for MemorySessions {
             let unfinished = |record: &&SessionRecord| record.generation_base > 0 && record.ended.is_none();
             let unfinished = records.values().filter(unfinished);
             unfinished.map(|record| (record.session_id, record.generation_base)).collect()
+        })
+    }
+
+    fn remove_over(
+        &self,
+        before_ms: u64,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Removed, StoreError>> {
+        self.answer(|records| {
+            let old = records.values().filter(|record| record.created_ms < before_ms);
+            let old: Vec<_> =
+                old.filter(|record| after.is_none_or(|after| after < record.session_id)).collect();
+            let old: Vec<_> = old.into_iter().take(limit).cloned().collect();
+            let over: Vec<_> = old.iter().filter(|record| record.is_over(before_ms)).collect();
+            over.iter().for_each(|record| drop(records.remove(&record.session_id)));
+            Removed { removed: over.len(), last: old.last().map(|record| record.session_id) }
         })
     }
 

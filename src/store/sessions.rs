@@ -26,9 +26,30 @@ pub struct SessionRecord {
     /// Why it ended; none while it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndReason>,
+    /// When it ended, in milliseconds since the Unix epoch. None for one that ended before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
     /// The room as LiveKit knows it, once somebody was in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub livekit_room: Option<LivekitRoom>,
+}
+
+impl SessionRecord {
+    /// Whether it has no further use since that time: it ended before, or was created before and never started.
+    pub fn is_over(&self, before_ms: u64) -> bool {
+        let over_ms = match self.ended {
+            Some(_) => self.ended_ms.unwrap_or(self.created_ms),
+            None if self.generation_base == 0 => self.created_ms,
+            None => return false,
+        };
+        over_ms < before_ms
+    }
+
+    fn end(&mut self, reason: EndReason, now_ms: u64) {
+        if self.ended.is_none() {
+            (self.ended, self.ended_ms) = (Some(reason), Some(now_ms));
+        }
+    }
 }
 
 /// A room as LiveKit created it. LiveKit creates a new one under the same name when somebody joins after
@@ -59,7 +80,8 @@ pub enum SessionChange {
 }
 
 impl SessionChange {
-    pub fn apply(&self, record: &mut SessionRecord) {
+    /// `now_ms`: in milliseconds since the Unix epoch.
+    pub fn apply(&self, record: &mut SessionRecord, now_ms: u64) {
         match self {
             Self::Used => {}
             Self::Started => {
@@ -67,12 +89,10 @@ impl SessionChange {
                     record.generation_base += 1;
                 }
             }
-            Self::Ended(reason) => {
-                record.ended.get_or_insert(*reason);
-            }
+            Self::Ended(reason) => record.end(*reason, now_ms),
             Self::Abandoned { generation_base } => {
                 if record.generation_base == *generation_base {
-                    record.ended.get_or_insert(EndReason::GraceExpired);
+                    record.end(EndReason::GraceExpired, now_ms);
                 }
             }
             Self::RoomCreated(room) => {
@@ -85,12 +105,22 @@ impl SessionChange {
     }
 }
 
+/// What [`SessionStore::remove_over`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    pub removed: usize,
+    /// The last session that was looked at; none if there are no more.
+    pub last: Option<SessionId>,
+}
+
 /// Keeps session records.
 ///
 /// Reading changes nothing. `create`, `restore` and `change` take effect in the order of the calls, and
 /// dropping a future does not undo its call, unless the store was full at the time of the call: then the
 /// future waits for a place. A record that cannot be parsed is logged and treated as unknown; the first
 /// write to it moves it aside, where an operator can look at it.
+///
+/// While the disk takes no writes, new sessions and changes are kept in memory, and written as soon as it does.
 pub trait SessionStore: Send + Sync + 'static {
     /// Adds a new session. It is found at once, and survives a crash within half a second.
     fn create(&self, record: SessionRecord) -> BoxFuture<'static, Result<(), StoreError>>;
@@ -126,6 +156,15 @@ pub trait SessionStore: Send + Sync + 'static {
     /// The sessions that were started and have not ended, with their generation base.
     fn unfinished(&self) -> BoxFuture<'static, Result<Vec<(SessionId, u32)>, StoreError>>;
 
+    /// Looks at the oldest `limit` sessions after `after` that were created before that time, and removes those that
+    /// [are over](SessionRecord::is_over). Resolves once that is durable.
+    fn remove_over(
+        &self,
+        before_ms: u64,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Removed, StoreError>>;
+
     /// Resolves once everything that was written before is durable.
     fn flush(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 }
@@ -138,7 +177,7 @@ mod tests {
     fn after(changes: &[SessionChange]) -> SessionRecord {
         let mut session = record(1, "ann");
         for change in changes {
-            change.apply(&mut session);
+            change.apply(&mut session, 7);
         }
         session
     }

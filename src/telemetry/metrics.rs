@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use ::metrics::{Label, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::limits;
+
 pub(crate) const SESSIONS: &str = "june_sessions";
 pub(crate) const SOCKETS: &str = "june_sockets";
 pub(crate) const SLOW_CLIENTS: &str = "june_slow_clients_total";
@@ -15,6 +17,9 @@ pub(crate) const MALFORMED_MESSAGES: &str = "june_malformed_messages_total";
 pub(crate) const UNKNOWN_MESSAGES: &str = "june_unknown_messages_total";
 pub(crate) const FLOODED_MESSAGES: &str = "june_flooded_messages_total";
 pub(crate) const CONNECTS_REFUSED: &str = "june_connects_refused_total";
+pub(crate) const CONNECTIONS: &str = "june_connections";
+pub(crate) const CONNECTIONS_REFUSED: &str = "june_connections_refused_total";
+pub(crate) const CONNECTIONS_TIMED_OUT: &str = "june_connections_timed_out_total";
 pub(crate) const UPLINK_LOST: &str = "june_uplink_frames_lost_total";
 pub(crate) const UPLINK_STALE: &str = "june_uplink_frames_stale_total";
 pub(crate) const PACKETS_LOST: &str = "june_packets_lost_total";
@@ -36,6 +41,24 @@ pub(crate) const ROSTER_LISTS: &str = "june_roster_lists_total";
 pub(crate) const TURNED_AWAY: &str = "june_turned_away_total";
 pub(crate) const WEBHOOKS: &str = "june_webhooks_total";
 pub(crate) const KEY_SETS: &str = "june_key_sets_total";
+pub(crate) const STORE_ERRORS: &str = "june_store_errors_total";
+pub(crate) const STORE_READY: &str = "june_store_ready";
+pub(crate) const STORE_FREE_BYTES: &str = "june_store_free_bytes";
+pub(crate) const STORE_LAST_FSYNC: &str = "june_store_last_fsync_timestamp_seconds";
+pub(crate) const STORE_REOPENS: &str = "june_store_reopens_total";
+pub(crate) const STORE_LOST_WRITES: &str = "june_store_lost_writes_total";
+pub(crate) const PARTS_READY: &str = "june_part_ready";
+pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
+pub(crate) const CALLS_FAILED: &str = "june_calls_failed_total";
+pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
+pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
+pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
+pub(crate) const FOREIGN_REQUESTS: &str = "june_foreign_requests_total";
+pub(crate) const LIMIT_REFUSALS: &str = "june_limit_refusals_total";
+pub(crate) const LIMIT_USED: &str = "june_limit_used";
+pub(crate) const LIMIT_MAX: &str = "june_limit_max";
+pub(crate) const LLM_CALLS: &str = "june_llm_calls_total";
+pub(crate) const LLM_TOKENS: &str = "june_llm_tokens_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -73,6 +96,14 @@ const METRICS: &[Metric] = &[
     counter(UNKNOWN_MESSAGES, "Messages of types that are only passed on to consumers."),
     counter(FLOODED_MESSAGES, "Messages and frames that were dropped because a client sent too many."),
     counter(CONNECTS_REFUSED, "Connects that were refused by a rate limit.").by("by", &["user", "address"]),
+    gauge(CONNECTIONS, "Open connections of clients, of HTTP and WebSockets."),
+    counter(CONNECTIONS_REFUSED, "Connections that were refused because too many were open.")
+        .by("by", &["all", "address"]),
+    counter(
+        CONNECTIONS_TIMED_OUT,
+        "Connections that were ended because the client kept the gateway waiting.",
+    )
+    .by("for", &["head", "body", "write", "frame"]),
     counter(UPLINK_LOST, "Audio frames on control channels that never arrived."),
     counter(UPLINK_STALE, "Audio frames on control channels that arrived twice or too late."),
     counter(PACKETS_LOST, "Audio data packets in rooms that never arrived."),
@@ -98,7 +129,37 @@ const METRICS: &[Metric] = &[
     counter(TURNED_AWAY, "Removals of participants who came back although they had been removed."),
     counter(WEBHOOKS, "Webhooks of LiveKit, by what became of them; a code is a refusal.")
         .by("outcome", &["taken", "ignored", "duplicate", "INVALID_TOKEN", "OVERLOADED"]),
+    counter(STORE_ERRORS, "Writes, syncs and attempts to open the database that failed."),
+    gauge(STORE_READY, "1 if the store takes writes, else 0."),
+    gauge(STORE_FREE_BYTES, "Free space of DATA_DIR."),
+    gauge(STORE_LAST_FSYNC, "When the last fsync of the store succeeded, in seconds since the Unix epoch."),
+    counter(STORE_REOPENS, "Times that the database was opened again after the disk had failed."),
+    counter(
+        STORE_LOST_WRITES,
+        "Acknowledged writes that were missing when the database was opened, at most.",
+    ),
+    gauge(PARTS_READY, "1 if a part is ready, else 0, as /health reports it.")
+        .by("role", &["livekit", "vad", "stt", "llm", "tts", "store", "memory"]),
+    counter(CALLS_SUCCEEDED, "Calls of LiveKit and of providers that succeeded.")
+        .by("role", &["livekit", "stt", "llm", "tts"]),
+    counter(CALLS_FAILED, "Calls of LiveKit and of providers that failed.")
+        .by("role", &["livekit", "stt", "llm", "tts"]),
+    gauge(MEMORY_RESIDENT, "Memory of the process that is resident."),
+    gauge(
+        MEMORY_LIMIT,
+        "Memory that the process may use: its control group's limit, or the machine's memory.",
+    ),
     counter(KEY_SETS, "Fetches of the identity provider's key set.").by("outcome", &["answered", "failed"]),
+    counter(AUTH_FAILURES, "Requests with a wrong key or token, refused with 401 or limited with 429.")
+        .by("outcome", &["refused", "limited"]),
+    counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
+        .by("by", &["host", "origin"]),
+    counter(LIMIT_REFUSALS, "What was refused, cut or dropped because a limit was reached (docs/LIMITS.md).")
+        .by("limit", &limits::LABELS),
+    gauge(LIMIT_USED, "What is held of what is limited for the whole gateway.").by("limit", &limits::GAUGES),
+    gauge(LIMIT_MAX, "The limit of that; 0 is no limit.").by("limit", &limits::GAUGES),
+    counter(LLM_CALLS, "Calls of the language model."),
+    counter(LLM_TOKENS, "Tokens of the language model, as its provider reports them, else estimated."),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 mod logs;
+pub(crate) mod memory;
 mod metrics;
 
 pub use self::logs::{LogConfig, start_logs};

@@ -15,6 +15,10 @@ use std::collections::BTreeSet;
 
 use crate::ids::{TurnId, UtteranceId};
 
+/// How much of what was said and not answered is part of the next turn, in bytes; what came first goes first. Twice
+/// the longest typed line, or about ten minutes of speech.
+const MAX_TURN_BYTES: usize = 8_000;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -151,12 +155,14 @@ impl TurnManager {
                 if !text.trim().is_empty() {
                     self.pieces.push(Piece { utterance: Some(utterance), text });
                     self.pieces.sort_by_key(|piece| piece.utterance);
+                    self.shorten();
                 }
                 effects.extend(self.answer_if_due());
             }
             Input::Typed(text) => {
                 effects.extend(self.cut(true));
                 self.pieces.push(Piece { utterance: None, text });
+                self.shorten();
                 effects.push(self.answer_now());
             }
             Input::PlaybackStarted { generation } => {
@@ -188,6 +194,17 @@ impl TurnManager {
             self.pieces.splice(0..0, answer.pieces);
         }
         Some(Effect::Cut { turn: answer.turn, generation: answer.generation, merged_into_next_turn })
+    }
+
+    /// Drops the earliest of what is too much for one turn; the last is kept.
+    fn shorten(&mut self) {
+        let mut bytes = 0;
+        let fitting = self.pieces.iter().rev().take_while(|piece| {
+            bytes += piece.text.len() + 1;
+            bytes <= MAX_TURN_BYTES
+        });
+        let kept = fitting.count().max(1);
+        self.pieces.drain(..self.pieces.len().saturating_sub(kept));
     }
 
     fn answer_if_due(&mut self) -> Option<Effect> {
@@ -329,6 +346,24 @@ mod tests {
             turns.handle(Input::Typed("What time is it?".into())),
             [answer(1, 1, &[], "What time is it?")]
         );
+    }
+
+    #[test]
+    fn lines_that_were_not_answered_join_the_next_turn_up_to_a_limit_and_the_newest_stay() {
+        let mut turns = new();
+        let mut asked = String::new();
+        for n in 0..200 {
+            let line = format!("{n:04} {}", "x".repeat(995));
+            for effect in turns.handle(Input::Typed(line)) {
+                if let Effect::Answer(turn) = effect {
+                    asked = turn.text;
+                }
+            }
+        }
+
+        assert!(asked.len() <= MAX_TURN_BYTES, "{}", asked.len());
+        let numbers: Vec<&str> = asked.split(' ').step_by(2).collect();
+        assert_eq!(numbers, ["0193", "0194", "0195", "0196", "0197", "0198", "0199"]);
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! is sent goes past it through the [`SendQueue`], and an endpoint only forwards what arrives.
 //!
 //! ```text
-//!   client ─frames─▶ SizeGuard ─▶ WebsocketContext<Reader> ─text, binary─▶ Endpoint
-//!      ▲                               │ pong of the protocol                 │
-//!      └────── response body ◀─────────┴──────── SendQueueStream ◀─────── SendQueue
+//!   client ─bytes─▶ Incoming ─frames─▶ WebsocketContext<Reader> ─text, binary─▶ Endpoint
+//!      ▲                                    │ pong of the protocol                 │
+//!      └─────────── response body ◀─────────┴──────── SendQueueStream ◀─────── SendQueue
 //! ```
+//!
+//! A client's close frame is answered with its code, behind what is queued; then the connection ends. After a close frame
+//! of the gateway, the connection waits for the client's, for [`CLOSE_TIMEOUT`]. What comes in between is ignored.
 
 use std::{
     pin::Pin,
@@ -21,21 +24,33 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, fut::wrap_future};
-use actix_http::ws::HandshakeError;
-use actix_web::{Error, HttpRequest, HttpResponseBuilder, error::PayloadError, web::Payload};
-use actix_web_actors::ws::{self, Message, ProtocolError, WebsocketContext};
-use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt, task::AtomicWaker};
-
-use crate::{
-    error::{Close, Code},
-    protocol::{MAX_TEXT_BYTES, Profile},
-    ws::{
-        fragments::{Fragments, Whole},
-        frame::{self, Oversized, SizeGuard},
-        send_queue::{Connection, SendQueue, SendQueueStream},
+use actix_http::ws::{HandshakeError, hash_key, verify_handshake};
+use actix_web::{
+    Error, HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder,
+    error::PayloadError,
+    http::{
+        Version,
+        header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL},
     },
 };
+use actix_web_actors::ws::{Message, ProtocolError, WebsocketContext};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, task::AtomicWaker};
+use tokio::time::{Sleep, sleep};
+
+use crate::{
+    protocol::Profile,
+    ws::{
+        fragments::{Fragments, Whole},
+        frame,
+        incoming::Incoming,
+        send_queue::{Connection, SendQueue, SendQueueStream},
+        upgrade::Upgraded,
+    },
+};
+
+/// How long a client may take to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the gateway does with the messages of one connection. Sending is not part of it: an endpoint holds
 /// the connection's [`SendQueue`].
@@ -46,9 +61,6 @@ pub(crate) trait Endpoint: Sized + Unpin + 'static {
     fn text(&mut self, text: &str, ctx: &mut EndpointContext<'_, Self>);
 
     fn binary(&mut self, payload: Bytes, ctx: &mut EndpointContext<'_, Self>);
-
-    /// A fragmented message is no text although it is declared as text.
-    fn not_utf8(&mut self);
 
     /// A fragmented message was over the limit and dropped.
     fn too_large(&mut self);
@@ -89,65 +101,69 @@ impl<E: Endpoint> EndpointContext<'_, E> {
 /// connection's queue, which holds at most `queue_bytes`.
 pub(crate) fn accept<E: Endpoint>(
     request: &HttpRequest,
-    payload: Payload,
     protocols: &[&str],
     profile: Profile,
     queue_bytes: usize,
     endpoint: impl FnOnce(SendQueue) -> E,
 ) -> Result<(HttpResponseBuilder, Body), HandshakeError> {
-    let response = ws::handshake_with_protocols(request, protocols)?;
+    let response = handshake(request, protocols)?;
+    // Absent if the connection is still the HTTP server's.
+    let upgraded = request.extensions_mut().remove::<Upgraded>().ok_or(HandshakeError::NoWebsocketUpgrade)?;
+    let frame_timeout = upgraded.frame_timeout();
     let connection = request.conn_data::<Connection>().copied();
     let (send_queue, outgoing) = SendQueue::new(queue_bytes, connection);
     let endpoint = endpoint(send_queue.clone());
-    Ok((response, Body::new(endpoint, payload, profile, send_queue, outgoing)))
+    Ok((response, Body::new(endpoint, upgraded, frame_timeout, profile, send_queue, outgoing)))
 }
 
-/// The client's bytes without frames that are too large.
-fn guarded(
-    payload: impl Stream<Item = Result<Bytes, PayloadError>>,
-    send_queue: SendQueue,
-    profile: Profile,
-) -> impl Stream<Item = Result<Bytes, PayloadError>> {
-    let mut guard = SizeGuard::default();
-    payload.map(move |chunk| {
-        let mut passed = BytesMut::new();
-        if let Some(oversized) = guard.pass(chunk?, &mut passed) {
-            let message = format!("a frame may have at most {MAX_TEXT_BYTES} bytes");
-            // Lost if the queue is full; the session then aborts the connection of a client that does not read.
-            let _ = send_queue.send(frame::text(&profile.refusal(Code::TooLarge, message.clone())));
-            if oversized == Oversized::Fragment {
-                send_queue.finish_with(frame::close(Close::TooBig, &message));
-                return Err(PayloadError::Overflow);
-            }
-        }
-        Ok(passed.freeze())
-    })
+/// Checks the request for an upgrade (RFC 6455 §4.2.1). No extension is negotiated; of the subprotocols that the client
+/// offers, the first that is among `protocols`.
+fn handshake(request: &HttpRequest, protocols: &[&str]) -> Result<HttpResponseBuilder, HandshakeError> {
+    verify_handshake(request.head())?;
+    let headers = request.headers();
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(HandshakeError::BadWebsocketKey)?;
+    if request.version() < Version::HTTP_11 {
+        return Err(HandshakeError::NoWebsocketUpgrade);
+    }
+    let mut response = HttpResponse::SwitchingProtocols();
+    response.upgrade("websocket").insert_header((SEC_WEBSOCKET_ACCEPT, &hash_key(key.as_bytes())[..]));
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).filter_map(|offered| offered.to_str().ok());
+    let mut offered = offered.flat_map(|offered| offered.split(',')).map(str::trim);
+    if let Some(protocol) = offered.find(|protocol| protocols.contains(protocol)) {
+        response.insert_header((SEC_WEBSOCKET_PROTOCOL, protocol));
+    }
+    Ok(response)
 }
 
 // --- Writing ----------------------------------------------------------------------------------
 
-/// What the connection sends: the protocol's own pongs, and what is queued. Ends when either has ended.
+/// What the connection sends: the protocol's own pongs, and what is queued. Ends when the client has closed or is gone,
+/// or does not answer a close frame.
 pub(crate) struct Body {
     context: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
     /// Says whether the context must be polled: a thousand messages that are sent wake the connection, but
     /// not the context.
     context_waker: Arc<ContextWaker>,
     outgoing: SendQueueStream,
+    /// Set once everything is sent and the client has not closed.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body {
     pub(crate) fn new<E: Endpoint>(
         endpoint: E,
-        payload: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+        bytes: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+        frame_timeout: Duration,
         profile: Profile,
         send_queue: SendQueue,
         outgoing: SendQueueStream,
     ) -> Self {
-        let incoming = guarded(payload, send_queue.clone(), profile);
+        let incoming = Incoming::new(bytes, frame_timeout, send_queue.clone(), profile);
         let reader = Reader { endpoint, send_queue, fragments: Fragments::default() };
         let context_waker =
             Arc::new(ContextWaker { woken: AtomicBool::new(true), connection: AtomicWaker::new() });
-        Self { context: Box::pin(WebsocketContext::create(reader, incoming)), context_waker, outgoing }
+        let context = Box::pin(WebsocketContext::create(reader, incoming));
+        Self { context, context_waker, outgoing, closing: None }
     }
 }
 
@@ -176,7 +192,13 @@ impl Stream for Body {
                 Poll::Pending => {}
             }
         }
-        self.outgoing.poll_next_unpin(cx).map(|bytes| bytes.map(Ok))
+        match self.outgoing.poll_next_unpin(cx) {
+            Poll::Ready(None) => {
+                let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
+                closing.as_mut().poll(cx).map(|()| None)
+            }
+            sending @ (Poll::Ready(Some(_)) | Poll::Pending) => sending.map(|bytes| bytes.map(Ok)),
+        }
     }
 }
 
@@ -221,15 +243,19 @@ impl<E: Endpoint> Actor for Reader<E> {
 impl<E: Endpoint> StreamHandler<Result<Message, ProtocolError>> for Reader<E> {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
         match message {
+            Ok(Message::Close(reason)) => {
+                self.send_queue.finish_with(frame::close_echo(reason.map(|reason| reason.code)));
+                ctx.stop();
+            }
+            // The close frame is queued.
+            Err(_) => ctx.stop(),
+            Ok(_) if !self.send_queue.is_open() => {}
             Ok(Message::Text(text)) => self.endpoint.text(&text, &mut EndpointContext(ctx)),
             Ok(Message::Binary(payload)) => self.endpoint.binary(payload, &mut EndpointContext(ctx)),
             Ok(Message::Continuation(item)) => match self.fragments.take(item) {
                 None => {}
                 Some(Whole::Binary(payload)) => self.endpoint.binary(payload, &mut EndpointContext(ctx)),
-                Some(Whole::Text(bytes)) => match std::str::from_utf8(&bytes) {
-                    Ok(text) => self.endpoint.text(text, &mut EndpointContext(ctx)),
-                    Err(_) => self.endpoint.not_utf8(),
-                },
+                Some(Whole::Text(text)) => self.endpoint.text(&text, &mut EndpointContext(ctx)),
                 Some(Whole::TooLarge) => self.endpoint.too_large(),
             },
             Ok(Message::Ping(payload)) => {
@@ -238,11 +264,6 @@ impl<E: Endpoint> StreamHandler<Result<Message, ProtocolError>> for Reader<E> {
             }
             Ok(Message::Pong(_)) => self.endpoint.alive(),
             Ok(Message::Nop) => {}
-            Ok(Message::Close(_)) => self.send_queue.finish_with(frame::close(Close::Normal, "")),
-            Err(error) => {
-                tracing::debug!(%error, "the client broke the WebSocket protocol");
-                self.send_queue.finish_with(frame::close(Close::Policy, "broken WebSocket frame"));
-            }
         }
     }
 

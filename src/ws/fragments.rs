@@ -2,6 +2,7 @@
 
 use actix_http::ws::Item;
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 
 use crate::protocol::MAX_TEXT_BYTES;
 
@@ -14,8 +15,7 @@ pub(super) struct Fragments {
 /// A message whose last fragment arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whole {
-    /// Declared as text; not checked to be UTF-8.
-    Text(Bytes),
+    Text(ByteString),
     Binary(Bytes),
     /// Over the limit; the rest of it is discarded.
     TooLarge,
@@ -46,7 +46,11 @@ impl Fragments {
         }
         let (is_text, message) = self.open.take()?;
         let message = message.freeze();
-        Some(if is_text { Whole::Text(message) } else { Whole::Binary(message) })
+        if !is_text {
+            return Some(Whole::Binary(message));
+        }
+        // The frame validator lets no other text through.
+        ByteString::try_from(message).ok().map(Whole::Text)
     }
 }
 

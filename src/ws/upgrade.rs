@@ -20,7 +20,7 @@ use std::{
 
 use actix_codec::{Encoder, Framed};
 use actix_http::{
-    ConnectionType, Payload, Request, Response,
+    ConnectionType, HttpMessage, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
     error::PayloadError,
     h1::{Codec, Message},
@@ -37,6 +37,11 @@ use actix_web::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{FutureExt, Stream, future::LocalBoxFuture};
+
+use crate::{
+    config::Timeouts,
+    tcp::{WriteStall, stream::ClientStream},
+};
 
 /// What answers requests.
 pub(crate) type Routes = BoxServiceFactory<(), Request, ServiceResponse<BoxBody>, actix_web::Error, ()>;
@@ -60,23 +65,25 @@ thread_local! {
 /// The service that actix-http passes upgrades to.
 pub(crate) fn factory(
     routes: Routes,
+    timeouts: Timeouts,
 ) -> impl ServiceFactory<
-    (Request, Framed<TcpStream, Codec>),
+    (Request, Framed<ClientStream, Codec>),
     Config = (),
     Response = (),
     Error = actix_web::Error,
     InitError = (),
     Service = Upgrades,
 > {
-    fn_factory(move || routes.new_service(()).map(|routes| Ok(Upgrades { routes: routes? })))
+    fn_factory(move || routes.new_service(()).map(move |routes| Ok(Upgrades { routes: routes?, timeouts })))
 }
 
 /// Answers requests for an upgrade, and then drives their connections.
 pub(crate) struct Upgrades {
     routes: BoxService<Request, ServiceResponse<BoxBody>, actix_web::Error>,
+    timeouts: Timeouts,
 }
 
-impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
+impl Service<(Request, Framed<ClientStream, Codec>)> for Upgrades {
     type Response = ();
     type Error = actix_web::Error;
     type Future = LocalBoxFuture<'static, Result<(), actix_web::Error>>;
@@ -85,12 +92,15 @@ impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
         self.routes.poll_ready(cx)
     }
 
-    fn call(&self, (mut request, framed): (Request, Framed<TcpStream, Codec>)) -> Self::Future {
+    fn call(&self, (request, framed): (Request, Framed<ClientStream, Codec>)) -> Self::Future {
         let connection = framed.into_parts();
-        let io = Rc::new(connection.io);
+        let (io, place) = connection.io.into_parts();
+        let io = Rc::new(io);
+        let Timeouts { frame: frame_timeout, write: write_timeout, .. } = self.timeouts;
         // Copied, since the buffer behind it is large.
-        let incoming = Incoming { io: io.clone(), early: Bytes::copy_from_slice(&connection.read_buf) };
-        *request.payload() = Payload::Stream { payload: Box::pin(incoming) };
+        let early = Bytes::copy_from_slice(&connection.read_buf);
+        // Only a route of WebSockets takes it. For all others the request has no body, so that none waits for it.
+        request.extensions_mut().insert(Upgraded { io: io.clone(), early, frame_timeout });
         let answer = self.routes.call(request);
         let (codec, before) = (connection.codec, connection.write_buf);
         async move {
@@ -98,24 +108,33 @@ impl Service<(Request, Framed<TcpStream, Codec>)> for Upgrades {
                 Ok(response) => response.into(),
                 Err(error) => error.error_response().into(),
             };
-            match send(&io, codec, before, response).await {
+            match send(&io, codec, before, response, write_timeout).await {
                 Ok(()) => linger(&io).await,
                 Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
             }
+            drop(place);
             Ok(())
         }
         .boxed_local()
     }
 }
 
-/// What the client sends.
-struct Incoming {
+/// What the client sends after its request. In the request's extensions, for the route that upgrades.
+pub(super) struct Upgraded {
     io: Rc<TcpStream>,
     /// What arrived together with the request.
     early: Bytes,
+    frame_timeout: Duration,
 }
 
-impl Stream for Incoming {
+impl Upgraded {
+    /// How long a frame may take to arrive.
+    pub(super) fn frame_timeout(&self) -> Duration {
+        self.frame_timeout
+    }
+}
+
+impl Stream for Upgraded {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -145,8 +164,9 @@ async fn send(
     codec: Codec,
     before: BytesMut,
     response: Response<BoxBody>,
+    write_timeout: Duration,
 ) -> io::Result<()> {
-    Outgoing::new(io.clone(), codec, before, response)?.await
+    Outgoing::new(io.clone(), codec, before, response, write_timeout)?.await
 }
 
 /// Sends a response until its body ends.
@@ -159,6 +179,7 @@ struct Outgoing {
     /// The bytes of `waiting`.
     length: usize,
     over: bool,
+    stall: WriteStall,
 }
 
 impl Outgoing {
@@ -167,6 +188,7 @@ impl Outgoing {
         mut codec: Codec,
         mut head: BytesMut,
         response: Response<BoxBody>,
+        write_timeout: Duration,
     ) -> io::Result<Self> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (mut response, body) = response.into_parts();
@@ -184,6 +206,7 @@ impl Outgoing {
             length: head.len(),
             waiting: VecDeque::from([head]),
             over: matches!(size, BodySize::None | BodySize::Sized(0)),
+            stall: WriteStall::new(write_timeout),
         })
     }
 
@@ -252,9 +275,17 @@ impl Future for Outgoing {
                 return if this.over { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             match this.try_send() {
-                Ok(written) => this.sent(written),
+                Ok(written) => {
+                    this.sent(written);
+                    this.stall.took(written, this.waiting.is_empty());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(this.io.poll_write_ready(cx))?;
+                    if this.io.poll_write_ready(cx)?.is_pending() {
+                        let error = ready!(this.stall.poll(cx));
+                        // Nobody reads what is left: the system need not keep it.
+                        let _ = socket2::SockRef::from(&*this.io).set_linger(Some(Duration::ZERO));
+                        return Poll::Ready(Err(error));
+                    }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }

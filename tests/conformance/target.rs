@@ -10,7 +10,7 @@ use std::{
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 
-const SECRET: &str = "conformance";
+const SECRET: &str = "conformance-secret-with-32-bytes-";
 
 /// A gateway, and the token of a user.
 pub struct Target {

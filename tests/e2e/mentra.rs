@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 
 use crate::support::{Clip, June, LivekitServer, clips, free_port, soon, until, word_errors, words};
 
-const SECRET: &str = "mentra";
+const SECRET: &str = "mentra-secret-of-the-tests-32-bytes";
 
 struct Phone {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,

@@ -29,7 +29,13 @@ async fn a_client_that_stops_reading_is_let_go_and_nobody_else_notices() {
     let livekit = LivekitServer::prepare(port);
     let data = tempfile::tempdir().unwrap();
     // Its own timers run while it takes nothing: the pings find the queue full, the grace ends the session.
-    let settings = [("SESSION_HEARTBEAT_MS", "1000"), ("SESSION_GRACE_MS", "1000")];
+    // The other one types as fast as it is answered.
+    let settings = [
+        ("SESSION_HEARTBEAT_MS", "1000"),
+        ("SESSION_GRACE_MS", "1000"),
+        ("LINES_PER_MINUTE_BY_USER", "0"),
+        ("LLM_CALLS_PER_MINUTE_BY_USER", "0"),
+    ];
     let june = June::with(&livekit, data.path(), port, &settings).await;
     let mut other = june.glasses("bob").await;
     other.channel.send(&FromClient::Say(Say { text: long_line() })).await.unwrap();

@@ -8,6 +8,8 @@
 
 mod auth;
 mod channel;
+mod connections;
+mod limits;
 mod mentra;
 mod ops;
 mod rooms;

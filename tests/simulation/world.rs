@@ -11,6 +11,7 @@ use june_edge::{
     clock,
     config::AuthConfig,
     ids::{RoomName, SessionId, UserId, UtteranceId},
+    limits::Limits,
     livekit::agent::AgentState,
     protocol::{
         ClientMessage, DecodeError, Profile,
@@ -105,6 +106,10 @@ impl World {
             memory: 0,
             authenticator: Authenticator::new(&AuthConfig::default(), None, b"simulated", None),
             room_tokens: None,
+            limits: Limits::default(),
+            // The model of a session knows no end of an answer but the language model's.
+            answer_time: Duration::from_secs(24 * 3600),
+            answer_chars: 16_384,
         });
         let user = UserId::parse("john").expect("a good name");
         let info = SessionInfo {

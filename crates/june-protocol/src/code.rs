@@ -31,6 +31,10 @@ pub enum Code {
     TooLarge,
     /// The content type of the body is not supported.
     UnsupportedMediaType,
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// The upgrade asks for another version of WebSocket than 13.
+    UpgradeRequired,
     /// The message could not be parsed.
     MalformedMessage,
     /// The message is valid, but this gateway or this profile does not support it.
@@ -68,6 +72,8 @@ impl Code {
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::TooLarge => "TOO_LARGE",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
+            Self::UpgradeRequired => "UPGRADE_REQUIRED",
             Self::MalformedMessage => "MALFORMED_MESSAGE",
             Self::Unsupported => "UNSUPPORTED",
             Self::SessionError => "SESSION_ERROR",
@@ -86,6 +92,7 @@ impl Code {
         matches!(
             self,
             Self::RateLimited
+                | Self::RequestTimeout
                 | Self::MediaUnavailable
                 | Self::RecordingUnavailable
                 | Self::AiUnavailable
@@ -110,6 +117,8 @@ impl Code {
             | Self::MethodNotAllowed
             | Self::TooLarge
             | Self::UnsupportedMediaType
+            | Self::RequestTimeout
+            | Self::UpgradeRequired
             | Self::MalformedMessage
             | Self::Unsupported
             | Self::SessionError
@@ -134,7 +143,11 @@ pub enum Close {
     Normal,
     /// The client was silent for too long, or the gateway shuts down.
     GoingAway,
-    /// The client violated the protocol.
+    /// The client sent frames that WebSocket does not allow.
+    Protocol,
+    /// The client sent text that is not UTF-8.
+    InvalidText,
+    /// The client violated the rules of its channel.
     Policy,
     /// A frame exceeded the limit.
     TooBig,
@@ -160,6 +173,8 @@ impl Close {
         match self {
             Self::Normal => 1000,
             Self::GoingAway => 1001,
+            Self::Protocol => 1002,
+            Self::InvalidText => 1007,
             Self::Policy => 1008,
             Self::TooBig => 1009,
             Self::Internal => 1011,

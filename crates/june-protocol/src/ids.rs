@@ -197,6 +197,17 @@ impl Identity {
         Self(format!("guest:{}-{suffix}", name.slug()).into())
     }
 
+    /// The identity of a guest whom a participant of the room invites. It is marked with who that is, so that the
+    /// guest can be removed with them.
+    pub fn guest_of(inviter: &Identity, room: &RoomName, name: &GuestName, suffix: &str) -> Self {
+        Self::guest(name, &format!("{suffix}{}", guest_mark(inviter, room)))
+    }
+
+    /// Whether this is the identity of a guest whom `inviter` invited to the room.
+    pub fn is_guest_of(&self, inviter: &Identity, room: &RoomName) -> bool {
+        self.0.starts_with("guest:") && self.0.ends_with(&guest_mark(inviter, room))
+    }
+
     /// Whether this is the identity of a guest of that name.
     pub fn is_guest_called(&self, name: &GuestName) -> bool {
         let called = self.0.strip_prefix("guest:").and_then(|rest| rest.rsplit_once('-'));
@@ -237,6 +248,11 @@ pub fn suffix() -> String {
     const LENGTH: usize = 6;
     let chars = rand::rng().sample_iter(Alphanumeric).take(LENGTH);
     chars.map(|c| char::from(c).to_ascii_lowercase()).collect()
+}
+
+/// The end of the identities of a participant's guests.
+fn guest_mark(inviter: &Identity, room: &RoomName) -> String {
+    short_hash(&format!("{room}\n{inviter}"))
 }
 
 /// The first ten hexadecimal digits of the text's SHA-256.
@@ -402,6 +418,19 @@ mod tests {
         let cyrillic = identity("Боб");
         assert_eq!(cyrillic.len(), "guest:".len() + 10 + "-abc123".len(), "{cyrillic}");
         assert_ne!(cyrillic, identity("Жан"));
+    }
+
+    #[test]
+    fn a_guest_is_known_to_be_invited_by_one_participant_of_one_room() {
+        let [ann, bob] = ["ann", "bob"].map(|name| Identity::parse(name).unwrap());
+        let [room, other] = ["room-a", "room-b"].map(|name| RoomName::parse(name).unwrap());
+        let name = GuestName::parse("Eve").unwrap();
+
+        let eve = Identity::guest_of(&ann, &room, &name, "abc123");
+
+        assert!(eve.is_guest_of(&ann, &room) && eve.is_guest_called(&name), "{eve}");
+        assert!(!eve.is_guest_of(&bob, &room) && !eve.is_guest_of(&ann, &other));
+        assert!(!Identity::guest(&name, "abc123").is_guest_of(&ann, &room));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Messages from the gateway to a client.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +215,9 @@ pub enum ToClient {
         message: String,
         /// Whether the same message may succeed later.
         retryable: bool,
+        /// After how many milliseconds, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
         /// The `id` of the message.
         #[serde(skip_serializing_if = "Option::is_none")]
         reply_to: Option<String>,
@@ -433,6 +438,8 @@ pub enum Finish {
     Interrupted,
     /// It failed.
     Error,
+    /// It was cut at the greatest length or time of an answer.
+    Length,
 }
 
 /// Where the spoken response is delivered.
@@ -512,7 +519,18 @@ impl EndReason {
 impl ToClient {
     /// An `error` message.
     pub fn error(code: Code, message: impl Into<String>, reply_to: Option<String>) -> Self {
-        Self::Error { code, message: message.into(), retryable: code.retryable(), reply_to }
+        Self::error_after(code, message, None, reply_to)
+    }
+
+    /// The same, with the time after which the message may succeed.
+    pub fn error_after(
+        code: Code,
+        message: impl Into<String>,
+        retry_after: Option<Duration>,
+        reply_to: Option<String>,
+    ) -> Self {
+        let retry_after_ms = retry_after.map(|wait| wait.as_millis() as u64);
+        Self::Error { code, message: message.into(), retryable: code.retryable(), retry_after_ms, reply_to }
     }
 
     /// Whether the message gets a `seq`, and is sent again to a client that resumes. Direct answers (`pong`),

@@ -1,15 +1,19 @@
 //! What the tests and benchmarks of this workspace share: recordings and their transcripts, word errors, free
-//! ports, installed models, a lossy network, and a proxy that cuts connections.
+//! ports, installed models, a lossy network, a proxy that cuts connections, WebSocket conformance, and an endpoint of a
+//! language model.
 
 mod lossy_network;
 mod models;
+mod openai;
 mod ports;
 mod proxy;
 mod recordings;
+pub mod rfc6455;
 mod word_errors;
 
 pub use lossy_network::{Loss, LossyNetwork, PROXY_ADDRESS};
 pub use models::models;
+pub use openai::{Answers, OpenAi};
 pub use ports::free_port;
 pub use proxy::Proxy;
 pub use recordings::{Clip, clip, clips, fixtures, read_wav, transcripts};

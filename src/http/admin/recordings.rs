@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{AppState, admin::parse_room, error::ApiError, middleware::auth::Operator},
+    http::{AppState, admin::parse_room, error::ApiError},
     ids::RoomName,
     livekit::egress::Recording,
 };
@@ -23,7 +23,6 @@ fn default_audio_only() -> bool {
 /// `POST /api/admin/rooms/{room}/recordings`
 pub(in crate::http) async fn start(
     app: web::Data<AppState>,
-    _: Operator,
     room: web::Path<String>,
     start: web::Json<StartRecording>,
 ) -> Result<HttpResponse, ApiError> {
@@ -34,7 +33,6 @@ pub(in crate::http) async fn start(
 /// `DELETE /api/admin/recordings/{egress_id}`
 pub(in crate::http) async fn stop(
     app: web::Data<AppState>,
-    _: Operator,
     egress_id: web::Path<String>,
 ) -> Result<web::Json<Recording>, ApiError> {
     Ok(web::Json(app.recordings()?.stop(&egress_id).await?))
@@ -53,7 +51,6 @@ pub(in crate::http) struct RecordingList {
 /// `GET /api/admin/recordings`: running and finished ones, as long as LiveKit keeps them.
 pub(in crate::http) async fn list(
     app: web::Data<AppState>,
-    _: Operator,
     query: web::Query<RecordingsQuery>,
 ) -> Result<web::Json<RecordingList>, ApiError> {
     let recordings = app.recordings()?.list(query.room.as_ref()).await?;

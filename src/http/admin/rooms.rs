@@ -13,7 +13,6 @@ use crate::{
         AppState,
         admin::{Page, parse_room},
         error::ApiError,
-        middleware::auth::Operator,
     },
     ids::{RoomName, SessionId, UserId},
     livekit::api,
@@ -66,7 +65,6 @@ impl RoomRow {
 /// `GET /api/admin/rooms`
 pub(in crate::http) async fn list(
     app: web::Data<AppState>,
-    _: Operator,
     page: web::Query<Page>,
 ) -> Result<web::Json<RoomList>, ApiError> {
     let limit = page.limit()?;
@@ -125,7 +123,6 @@ impl Presence {
 /// `GET /api/admin/rooms/{room}/stats`
 pub(in crate::http) async fn stats(
     app: web::Data<AppState>,
-    _: Operator,
     room: web::Path<String>,
 ) -> Result<web::Json<RoomStats>, ApiError> {
     let room = parse_room(&room)?;

@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    http::{AppState, admin::Page, error::ApiError, middleware::auth::Operator, sessions::parse_id},
+    deny::DeniedBy,
+    error::Code,
+    http::{AppState, admin::Page, error::ApiError, sessions::parse_id},
     ids::{Identity, RoomName, SessionId, UserId},
     livekit::api::{LivekitApi, LivekitError},
     protocol::edge_v1::to_client::EndReason,
@@ -38,7 +40,6 @@ struct SessionRow {
 /// `GET /api/admin/sessions`
 pub(in crate::http) async fn list(
     app: web::Data<AppState>,
-    _: Operator,
     page: web::Query<Page>,
 ) -> Result<web::Json<SessionList>, ApiError> {
     let limit = page.limit()?;
@@ -68,47 +69,89 @@ pub(in crate::http) struct Disconnected {
     was_at_work: bool,
     /// Who was removed from the room and is kept out; null if LiveKit cannot be reached.
     removed: Option<Vec<Identity>>,
+    /// Who may still be in the room, or may return to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<NotRemoved>,
+}
+
+#[derive(Debug, Serialize)]
+struct NotRemoved {
+    identity: Identity,
+    code: Code,
+    detail: String,
 }
 
 /// `POST /api/admin/sessions/{id}/disconnect`: ends a session, closes its control channel, and removes everybody
 /// from its room. Its tokens are no longer accepted.
 pub(in crate::http) async fn disconnect(
     app: web::Data<AppState>,
-    _: Operator,
     id: web::Path<String>,
 ) -> Result<web::Json<Disconnected>, ApiError> {
     let record = app.registry.get(parse_id(&id)?).await?;
     let was_at_work = app.registry.live(record.session_id).is_some();
+    // First, and whatever fails afterwards: a session that an operator ends does not go on.
+    let ended = app.registry.end(record.session_id, EndReason::Disconnected).await;
+    let mut failed = Vec::new();
     // Also if the user is not in the room at the moment: they may have a token.
-    app.deny.deny(&record.room, &Identity::from(&record.user_id)).await?;
-    app.registry.end(record.session_id, EndReason::Disconnected).await?;
+    let user = Identity::from(&record.user_id);
+    if let Err(error) = app.deny.deny(&record.room, &user, DeniedBy::Operator).await {
+        failed.push(NotRemoved::new(user, error.into()));
+    }
     let removed = match &app.livekit {
-        Some(livekit) => remove_everybody(&app, livekit, &record).await.ok(),
+        Some(livekit) => remove_everybody(&app, livekit, &record, &mut failed).await.ok(),
         None => None,
     };
-    Ok(web::Json(Disconnected { session_id: record.session_id, status: "ended", was_at_work, removed }))
+    app.rooms.evict(&record.room);
+    ended?;
+    Ok(web::Json(Disconnected {
+        session_id: record.session_id,
+        status: "ended",
+        was_at_work,
+        removed,
+        failed,
+    }))
 }
 
-/// Removes everybody from a session's room but the gateway's agent, which leaves when the session ends.
+impl NotRemoved {
+    fn new(identity: Identity, error: ApiError) -> Self {
+        Self { identity, code: error.code, detail: error.message }
+    }
+}
+
+/// Removes everybody from a session's room but the gateway's agent, which leaves when the session ends. Gives those
+/// who were removed.
 async fn remove_everybody(
     app: &AppState,
     livekit: &LivekitApi,
     record: &SessionRecord,
-) -> Result<Vec<Identity>, ApiError> {
+    failed: &mut Vec<NotRemoved>,
+) -> Result<Vec<Identity>, LivekitError> {
     let agent = Identity::agent_of(&record.user_id);
     let everybody = livekit.everybody(&record.room).await?;
-    let people: Vec<Identity> = everybody
+    let people = everybody
         .iter()
         .filter_map(|info| Identity::parse(&info.identity).ok())
-        .filter(|identity| *identity != agent)
-        .collect();
-    let leaving = people.iter().map(async |identity| {
-        app.deny.deny(&record.room, identity).await?;
-        match livekit.remove_participant(&record.room, identity).await {
+        .filter(|identity| *identity != agent);
+    let leaving = people.map(async |identity| {
+        let denied = app.deny.deny(&record.room, &identity, DeniedBy::Operator).await.map(drop);
+        let removed = match livekit.remove_participant(&record.room, &identity).await {
             Ok(()) | Err(LivekitError::NotFound(_)) => Ok(()),
-            Err(error) => Err(ApiError::from(error)),
+            Err(error) => Err(error),
+        };
+        match denied.map_err(ApiError::from).and(removed.map_err(ApiError::from)) {
+            Ok(()) => Ok(identity),
+            Err(error) => Err(NotRemoved::new(identity, error)),
         }
     });
-    futures::future::try_join_all(leaving).await?;
-    Ok(people)
+    let mut removed = Vec::new();
+    for left in futures::future::join_all(leaving).await {
+        match left {
+            Ok(identity) => removed.push(identity),
+            Err(not_removed) => {
+                failed.retain(|known| known.identity != not_removed.identity);
+                failed.push(not_removed);
+            }
+        }
+    }
+    Ok(removed)
 }

@@ -23,36 +23,23 @@ use crate::{
 
 /// `GET /v1/ws`: `edge.v1`. A bad token is refused before the upgrade; without one, it is expected in the first
 /// message.
-pub(super) async fn connect(
-    app: web::Data<AppState>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, actix_web::Error> {
-    upgrade(&app, &request, payload, Profile::EdgeV1).await
+pub(super) async fn connect(app: web::Data<AppState>, request: HttpRequest) -> HttpResponse {
+    upgrade(&app, &request, Profile::EdgeV1).await
 }
 
 /// `GET /glasses-ws`: MentraOS clients, which have to send their token with the request. A client that offers
 /// `edge.v1` gets that.
-pub(super) async fn connect_mentra(
-    app: web::Data<AppState>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, actix_web::Error> {
-    upgrade(&app, &request, payload, Profile::Mentra).await
+pub(super) async fn connect_mentra(app: web::Data<AppState>, request: HttpRequest) -> HttpResponse {
+    upgrade(&app, &request, Profile::Mentra).await
 }
 
-async fn upgrade(
-    app: &AppState,
-    request: &HttpRequest,
-    payload: web::Payload,
-    path_profile: Profile,
-) -> Result<HttpResponse, actix_web::Error> {
-    match admit(app, request, path_profile).await {
-        Ok(caller) => {
-            Ok(socket::upgrade(request, payload, caller, app.registry.clone(), app.admission.clone())?)
-        }
-        Err(error) => Ok(refuse(error)),
-    }
+async fn upgrade(app: &AppState, request: &HttpRequest, path_profile: Profile) -> HttpResponse {
+    let upgraded = match admit(app, request, path_profile).await {
+        Ok(caller) => socket::upgrade(request, caller, app.registry.clone(), app.admission.clone())
+            .map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    upgraded.unwrap_or_else(refuse)
 }
 
 async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> Result<Caller, ApiError> {
@@ -74,7 +61,8 @@ async fn admit(app: &AppState, request: &HttpRequest, path_profile: Profile) -> 
     if !offers_livekit(request) {
         init.capabilities.media.retain(|media| media != "livekit");
     }
-    Ok(Caller { profile, principal, init, base_url: app.base_url(request) })
+    let address = auth::from_address(app, request);
+    Ok(Caller { profile, principal, init, address, base_url: app.base_url(request) })
 }
 
 /// The subprotocols that a client offers.
@@ -94,7 +82,10 @@ async fn authenticate(app: &AppState, request: &HttpRequest) -> Result<Option<Pr
         app.admission.check_address(address)?;
     }
     match auth::token(request) {
-        Some(token) => Ok(Some(app.admission.by_token(&token).await?)),
+        Some(token) => {
+            let address = auth::from_address(app, request);
+            Ok(Some(app.admission.by_token(&token, address).await?))
+        }
         None if request.headers().contains_key(AUTHORIZATION) => Err(ApiError::missing_token()),
         None => Ok(None),
     }

@@ -3,11 +3,11 @@
 //! The session, its timers and what it sends do not depend on this [`Endpoint`], which stops while the client
 //! does not read (docs/decisions/0001).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use actix::{Recipient, prelude::SendError};
 use actix_http::ws::HandshakeError;
-use actix_web::{HttpRequest, HttpResponse, web::Payload};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::{FutureExt, future::LocalBoxFuture};
 
@@ -16,8 +16,10 @@ use crate::{
     clock,
     error::{Close, Code},
     http::error::ApiError,
+    ids::UserId,
+    limits::Place,
     protocol::{
-        ClientMessage, DecodeError, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
+        ClientMessage, EDGE_V1, FromClient, MAX_TEXT_BYTES, Profile, ToClient,
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit},
     },
     session::{
@@ -50,6 +52,8 @@ pub(super) struct Caller {
     pub principal: Option<Principal>,
     /// The `connection_init` that the upgrade stands for; `edge.v1` clients send it afterwards.
     pub init: ConnectionInit,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
     /// Where it reaches the gateway, `https://host`.
     pub base_url: String,
 }
@@ -57,35 +61,36 @@ pub(super) struct Caller {
 /// Answers an upgrade.
 pub(super) fn upgrade(
     request: &HttpRequest,
-    payload: Payload,
     caller: Caller,
     registry: SessionRegistry,
     admission: Admission,
 ) -> Result<HttpResponse, HandshakeError> {
-    let Caller { profile, principal, init, base_url } = caller;
+    let Caller { profile, principal, init, address, base_url } = caller;
     let socket = |send_queue: SendQueue| Socket {
         handle: SocketHandle::new(registry.next_socket(), send_queue, base_url),
         profile,
         is_authenticated: principal.is_some(),
         init,
         attach: Box::new(move |socket, init| {
-            attach(principal.clone(), registry.clone(), admission.clone(), socket, profile, init)
-                .boxed_local()
+            let entry = (registry.clone(), admission.clone());
+            attach(principal.clone(), address, entry, socket, profile, init).boxed_local()
         }),
         session: None,
+        place: None,
         rate_limit: MessageRateLimiter::default(),
     };
-    let (mut response, body) =
-        connection::accept(request, payload, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
+    let (mut response, body) = connection::accept(request, &[EDGE_V1], profile, QUEUE_BYTES, socket)?;
     Ok(response.streaming(body))
 }
 
 type Context<'a> = EndpointContext<'a, Socket>;
 
 /// Authenticates a client, and attaches its socket to its session.
-type Attach = Box<
-    dyn Fn(SocketHandle, ConnectionInit) -> LocalBoxFuture<'static, Result<Recipient<FromSocket>, ApiError>>,
->;
+type Attach =
+    Box<dyn Fn(SocketHandle, ConnectionInit) -> LocalBoxFuture<'static, Result<Attached, ApiError>>>;
+
+/// The session, and the socket's place among the user's.
+type Attached = (Recipient<FromSocket>, Place<UserId>);
 
 /// The endpoint of one client.
 struct Socket {
@@ -97,6 +102,8 @@ struct Socket {
     attach: Attach,
     /// None until it is attached: in `edge.v1` by `connection_init`, in `mentra` at once.
     session: Option<Recipient<FromSocket>>,
+    /// Its place among the user's, once it is attached.
+    place: Option<Place<UserId>>,
     rate_limit: MessageRateLimiter,
 }
 
@@ -149,7 +156,10 @@ impl Socket {
         }
         let attached = (self.attach)(self.handle.clone(), init);
         ctx.wait(attached, |socket, attached| match attached {
-            Ok(session) => socket.session = Some(session),
+            Ok((session, place)) => {
+                socket.session = Some(session);
+                socket.place = Some(place);
+            }
             Err(error) => socket.refuse(error),
         });
     }
@@ -200,17 +210,18 @@ impl Socket {
 /// Finds the client's session and attaches to it.
 async fn attach(
     principal: Option<Principal>,
-    registry: SessionRegistry,
-    admission: Admission,
+    address: Option<IpAddr>,
+    (registry, admission): (SessionRegistry, Admission),
     socket: SocketHandle,
     profile: Profile,
     init: ConnectionInit,
-) -> Result<Recipient<FromSocket>, ApiError> {
+) -> Result<Attached, ApiError> {
     let principal = match (principal, &init.token) {
         (Some(principal), _) => principal,
-        (None, Some(token)) => admission.by_token(token.expose()).await?,
+        (None, Some(token)) => admission.by_token(token.expose(), address).await?,
         (None, None) => return Err(ApiError::missing_token()),
     };
+    let place = registry.limits().attach_socket(&principal.user)?;
     for _ in 0..ATTACH_ATTEMPTS {
         let record = registry.attachable(&principal, init.resume.as_ref()).await?;
         let session = match registry.actor(&record).await {
@@ -220,7 +231,7 @@ async fn attach(
         let token = TokenEnd::of(&principal, clock::now(), clock::unix_s());
         let attachment = Attachment { profile, init: init.clone(), token };
         if session.send(messages::Attach { socket: socket.clone(), attachment }).await.is_ok() {
-            return Ok(session.recipient());
+            return Ok((session.recipient(), place));
         }
         // The session ended between finding it and reaching it.
     }
@@ -258,10 +269,6 @@ impl Endpoint for Socket {
             (Err(error), true) => self.forward(SocketEvent::Malformed(error)),
             (_, false) => self.reply_error(Code::SessionError, "send connection_init first".into(), None),
         }
-    }
-
-    fn not_utf8(&mut self) {
-        self.forward(SocketEvent::Malformed(DecodeError::Json("not UTF-8".into())));
     }
 
     fn too_large(&mut self) {

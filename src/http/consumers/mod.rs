@@ -6,10 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
 use crate::{
+    auth::AuthError,
     http::{
         AppState,
         error::ApiError,
-        middleware::{auth::Operator, drain::NotDraining},
+        middleware::{auth::Caller, drain::NotDraining},
     },
     ids::UserId,
 };
@@ -23,11 +24,21 @@ pub(super) struct ConsumerQuery {
 /// `GET /api/consumer/ws`
 pub(super) async fn connect(
     app: web::Data<AppState>,
-    _: Operator,
+    caller: Caller,
     request: HttpRequest,
-    payload: web::Payload,
     query: web::Query<ConsumerQuery>,
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
-    socket::upgrade(&request, payload, query.user.as_ref(), &app.consumers, &app.registry)
+    let only = match &caller {
+        Caller::Key(key) => key.user.as_ref(),
+        Caller::Anyone | Caller::User(_) => None,
+    };
+    if let (Some(user), Some(only)) = (&query.user, only)
+        && user != only
+    {
+        return Err(AuthError::Forbidden("the API key is for another user").into());
+    }
+    let user = query.user.as_ref().or(only).cloned();
+    let place = app.limits.attach_consumer()?;
+    socket::upgrade(&request, user.as_ref(), caller, &app, place)
 }

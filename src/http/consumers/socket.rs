@@ -10,17 +10,19 @@ use std::{
     vec,
 };
 
-use actix_web::{Error, HttpRequest, HttpResponse, web::Payload};
+use actix_web::{Error, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    auth::{AuthError, Authenticator},
     consumers::{ConsumerId, Consumers, QUEUE_BYTES},
     error::{Close, Code},
-    http::error::ApiError,
+    http::{AppState, error::ApiError, middleware::auth::Caller},
     ids::{SessionId, UserId},
+    limits::Place,
     protocol::{MAX_TEXT_BYTES, Profile},
     session::{
         messages::{Deliver, Undelivered},
@@ -58,21 +60,23 @@ enum FromConsumer {
 /// Answers an upgrade of a consumer of one user's sessions, or of all sessions.
 pub(super) fn upgrade(
     request: &HttpRequest,
-    payload: Payload,
     user: Option<&UserId>,
-    consumers: &Consumers,
-    registry: &SessionRegistry,
+    caller: Caller,
+    app: &AppState,
+    place: Place<()>,
 ) -> Result<HttpResponse, ApiError> {
+    let consumers = &app.consumers;
     let endpoint = |send_queue: SendQueue| ConsumerSocket {
         id: consumers.attach(user.cloned(), send_queue.clone()),
         user: user.cloned(),
         consumers: consumers.clone(),
-        registry: registry.clone(),
+        registry: app.registry.clone(),
+        caller,
+        authenticator: app.authenticator.clone(),
         send_queue,
+        _place: place,
     };
-    let (mut response, body) =
-        connection::accept(request, payload, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)
-            .map_err(|error| ApiError::invalid("upgrade", error))?;
+    let (mut response, body) = connection::accept(request, &[], Profile::EdgeV1, QUEUE_BYTES, endpoint)?;
     let states = consumers.sessions(user).into_iter();
     Ok(response.streaming(StatesFirst { sessions: states, consumers: consumers.clone(), body }))
 }
@@ -103,7 +107,10 @@ struct ConsumerSocket {
     user: Option<UserId>,
     consumers: Consumers,
     registry: SessionRegistry,
+    caller: Caller,
+    authenticator: Authenticator,
     send_queue: SendQueue,
+    _place: Place<()>,
 }
 
 type Context<'a> = EndpointContext<'a, ConsumerSocket>;
@@ -162,6 +169,10 @@ async fn deliver(
 impl Endpoint for ConsumerSocket {
     fn started(&mut self, ctx: &mut Context<'_>) {
         ctx.every(PING_INTERVAL, |socket| {
+            if !socket.caller.is_current(&socket.authenticator) {
+                let close = frame::close(Close::Unauthorized, "the API key was revoked");
+                return socket.send_queue.finish_with(close);
+            }
             let _ = socket.send_queue.send(frame::ping());
         });
     }
@@ -178,6 +189,9 @@ impl Endpoint for ConsumerSocket {
         let message = serde_json::from_str(text)
             .map_err(|error| ApiError::new(Code::MalformedMessage, error.to_string()));
         let message = message.and_then(|FromConsumer::Send { session_id, message }| {
+            if !self.caller.may_send() {
+                return Err(AuthError::Forbidden("this needs an API key with the role backend").into());
+            }
             check(&message)?;
             Ok((session_id, Value::Object(message).to_string()))
         });
@@ -192,10 +206,6 @@ impl Endpoint for ConsumerSocket {
 
     fn binary(&mut self, _: Bytes, _: &mut Context<'_>) {
         self.send_queue.finish_with(frame::close(Close::Policy, "text only"));
-    }
-
-    fn not_utf8(&mut self) {
-        self.reply(Err(ApiError::new(Code::MalformedMessage, "not UTF-8")), &Value::Null);
     }
 
     fn too_large(&mut self) {

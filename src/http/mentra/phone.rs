@@ -46,7 +46,9 @@ pub(in crate::http) async fn livekit_token(
     principal: Principal,
 ) -> Result<web::Json<Success<Data<Join>>>, ApiError> {
     let record = active(&app, &principal).await?;
-    let info = app.authenticator.livekit_info(&record.user_id, &record.room)?;
+    let bound = principal.bound(app.authenticator.session_end(record.created_ms));
+    app.limits.issue_token(record.session_id)?;
+    let info = app.authenticator.livekit_info(&record.user_id, &record.room, bound)?;
     if let Some(session) = app.registry.live(record.session_id) {
         // If the mailbox is full, the session learns it from LiveKit when the phone joins.
         let _ = session.try_send(LivekitTokenIssued);
@@ -72,9 +74,12 @@ pub(in crate::http) struct Configured {
 
 /// `POST /api/client/audio/configure`
 pub(in crate::http) async fn configure_audio(
-    _: Principal,
+    app: web::Data<AppState>,
+    principal: Principal,
     body: web::Json<Configure>,
 ) -> Result<web::Json<Success<Configured>>, ApiError> {
+    // Only refuses a user who was removed: one without a session may ask.
+    app.registry.newest_of(&principal).await?;
     match body.format.as_deref() {
         Some("pcm") => Ok(Success::with(Configured {
             format: "pcm",

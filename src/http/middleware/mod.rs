@@ -1,5 +1,7 @@
-//! What many requests pass: authentication, the refusal while shutting down, the request log.
+//! What many requests pass: where they come from, authentication, the refusal while shutting down, the request log.
 
 pub(crate) mod auth;
+pub(crate) mod body;
 pub(crate) mod drain;
 pub(crate) mod log;
+pub(crate) mod origin;

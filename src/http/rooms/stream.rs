@@ -27,8 +27,9 @@ use futures::{Stream, StreamExt};
 use serde::Deserialize;
 
 use crate::{
-    http::{AppState, error::ApiError, middleware::drain::NotDraining, rooms::access},
+    http::{AppState, address, error::ApiError, middleware::drain::NotDraining, rooms::access},
     ids::RoomName,
+    limits::StreamPlace,
     room::{Rooms, SubscriberKind},
     telemetry,
     ws::send_queue::{Connection, SendQueue, SendQueueStream},
@@ -54,8 +55,9 @@ pub(in crate::http) async fn open(
     query: web::Query<StreamQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let StreamQuery { room, last_event_id } = query.into_inner();
-    access::stream_viewer(&app, &request, &room).await?;
+    let holder = access::stream_viewer(&app, &request, &room).await?;
     NotDraining::check(&app)?;
+    let place = app.limits.open_stream(holder.clone(), address::of(&request, app.address_header.as_ref()))?;
     let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let resume = header.or(last_event_id.as_deref()).and_then(parse_event_id);
 
@@ -63,14 +65,14 @@ pub(in crate::http) async fn open(
     let id = app.registry.next_socket();
     // Cannot fail: the queue is empty.
     let _ = send_queue.send(RETRY);
-    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, resume);
+    app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, holder.as_ref(), resume);
     metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header(("Cache-Control", "no-store"))
         // nginx buffers responses unless this header is set.
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(Events { events, rooms: app.rooms.clone(), room, id }))
+        .streaming(Events { events, rooms: app.rooms.clone(), room, id, _place: place }))
 }
 
 /// `epoch:version`; none if it cannot be parsed: the client then gets a snapshot.
@@ -85,6 +87,7 @@ struct Events {
     rooms: Rooms,
     room: RoomName,
     id: u64,
+    _place: StreamPlace,
 }
 
 impl Stream for Events {

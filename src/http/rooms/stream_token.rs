@@ -1,14 +1,19 @@
 //! Tokens for event streams: a browser's EventSource repeats its URL, token included, at every reconnect, and gives
-//! up for good when it is refused. Stream tokens outlive the tokens by which they are obtained.
+//! up for good when it is refused. Stream tokens outlive the LiveKit tokens by which they are obtained, but neither a
+//! user's JWT nor the session.
 
 use actix_web::{HttpRequest, web};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::{STREAM_TTL, StreamGrant},
+    auth::StreamGrant,
     clock,
-    http::{AppState, error::ApiError, rooms::access},
+    http::{
+        AppState,
+        error::ApiError,
+        rooms::access::{self, Viewer},
+    },
     ids::RoomName,
 };
 
@@ -33,16 +38,13 @@ pub(in crate::http) async fn issue(
     body: web::Json<StreamTokenRequest>,
 ) -> Result<web::Json<StreamToken>, ApiError> {
     let room = body.into_inner().room;
-    let holder = access::viewer(&app, &request, &room).await?;
-    let (now, grant) = (clock::unix_s(), StreamGrant { room, holder });
-    let token = app.authenticator.stream_token(&grant, now)?.expose().to_owned();
+    let Viewer { holder, bound } = access::viewer(&app, &request, &room).await?;
+    let grant = StreamGrant { room, holder };
+    let (token, expires_at) = app.authenticator.stream_token(&grant, clock::unix_s(), bound)?;
+    let token = token.expose().to_owned();
     let url = format!("{}/api/livekit/participants/stream", app.base_url(&request));
     // Without `PUBLIC_URL` the host is the request's, which may be anything.
     let url = Url::parse_with_params(&url, [("room", grant.room.as_str()), ("token", &token)])
         .map_err(|error| ApiError::invalid("host", error))?;
-    Ok(web::Json(StreamToken {
-        stream_url: url.into(),
-        stream_token: token,
-        expires_at: now + STREAM_TTL.as_secs(),
-    }))
+    Ok(web::Json(StreamToken { stream_url: url.into(), stream_token: token, expires_at }))
 }

@@ -39,8 +39,10 @@ pub(in crate::http) async fn invite(
     if body.session_id != record.session_id {
         return Err(ApiError::invalid("session_id", "is not the one in the path"));
     }
+    let (inviter, bound) = (caller.identity(), caller.bound(&app.authenticator, &record));
+    app.limits.issue_guest_token(record.session_id)?;
     let (identity, token, livekit_url) =
-        app.authenticator.guest(&body.guest_name, &ids::suffix(), &record.room)?;
+        app.authenticator.guest(&body.guest_name, &ids::suffix(), &record.room, inviter.as_ref(), bound)?;
     app.registry.keep(record.session_id).await?;
     Ok(web::Json(Invitation {
         session_id: record.session_id,

@@ -4,7 +4,12 @@ use actix_web::web;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    http::{AppState, error::ApiError, middleware::auth::Caller, sessions::parse_id},
+    http::{
+        AppState,
+        error::ApiError,
+        middleware::auth::Caller,
+        sessions::{check, parse_id},
+    },
     ids::SessionId,
     store::history::Saved,
 };
@@ -34,6 +39,27 @@ pub(in crate::http) struct History {
     next_after: Option<u64>,
 }
 
+/// What was deleted.
+#[derive(Debug, Serialize)]
+pub(in crate::http) struct DeletedHistory {
+    session_id: SessionId,
+    /// How many lines.
+    deleted: u64,
+}
+
+/// `DELETE /api/sessions/{id}/history`, also of a session that has ended. Durable when it is answered.
+pub(in crate::http) async fn delete(
+    app: web::Data<AppState>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<web::Json<DeletedHistory>, ApiError> {
+    let record = app.registry.get_any(parse_id(&id)?).await?;
+    check(&app, &caller, &record)?;
+    let deleted = app.history.delete_session(&record.user_id, record.session_id).await?;
+    tracing::info!(session.id = %record.session_id, lines = deleted, "history of a session deleted");
+    Ok(web::Json(DeletedHistory { session_id: record.session_id, deleted }))
+}
+
 /// `GET /api/sessions/{id}/history`, also of a session that has ended.
 pub(in crate::http) async fn of_session(
     app: web::Data<AppState>,
@@ -45,7 +71,7 @@ pub(in crate::http) async fn of_session(
         return Err(ApiError::invalid("limit", format!("must be 1 to {MAX_PAGE}")));
     }
     let record = app.registry.get_any(parse_id(&id)?).await?;
-    caller.may_use(&record)?;
+    check(&app, &caller, &record)?;
     let lines = app.history.of_session(&record.user_id, record.session_id, query.after, query.limit).await?;
     let next_after = (lines.len() == query.limit).then(|| lines.last().map(|line| line.seq)).flatten();
     Ok(web::Json(History { session_id: record.session_id, lines, next_after }))

@@ -9,14 +9,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    auth::LivekitTokenError,
+    auth::{AuthError, LivekitTokenError},
     http::{
-        AppState,
+        AppState, address,
         error::ApiError,
         middleware::{auth::Caller, drain::NotDraining},
         sessions::tokens::ControlToken,
     },
     ids::{RoomName, SessionId, UserId},
+    limits::Refusal,
     protocol::edge_v1::to_client::EndReason,
     room::roster::Participant,
     store::sessions::SessionRecord,
@@ -49,8 +50,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn of(record: SessionRecord, app: &AppState, request: &HttpRequest) -> Self {
-        let (livekit, denied_until) = match app.authenticator.livekit_info(&record.user_id, &record.room) {
+    /// With tokens that the caller may have.
+    fn of(
+        record: SessionRecord,
+        caller: &Caller,
+        app: &AppState,
+        request: &HttpRequest,
+    ) -> Result<Self, ApiError> {
+        let bound = caller.bound(&app.authenticator, &record);
+        let livekit = app.authenticator.livekit_info(&record.user_id, &record.room, bound);
+        let (livekit, denied_until) = match livekit {
             Ok(info) => (Some(info), None),
             Err(LivekitTokenError::NoLivekit) => (None, None),
             Err(LivekitTokenError::Denied { until }) => (None, Some(until)),
@@ -58,8 +67,12 @@ impl Session {
         let (access_token, access_token_expires_at, livekit_url) = livekit
             .map(|info| (info.token, info.expires_at, info.url))
             .map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
-        Self {
-            control: ControlToken::issue(&record, app, request),
+        let control = match denied_until {
+            Some(_) => ControlToken::none(app, request),
+            None => ControlToken::issue(&record, caller, app, request)?,
+        };
+        Ok(Self {
+            control,
             session_id: record.session_id,
             status: if record.ended.is_none() { "active" } else { "ended" },
             access_token,
@@ -69,7 +82,7 @@ impl Session {
             denied_until,
             user_id: record.user_id,
             room_name: record.room,
-        }
+        })
     }
 }
 
@@ -82,8 +95,18 @@ pub(super) async fn create(
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_act_for(&body.user_id)?;
+    check_rate(&app, &request, &caller, &body.user_id)?;
     let record = app.registry.create(&body.user_id).await?;
-    Ok(HttpResponse::Created().json(Session::of(record, &app, &request)))
+    Ok(HttpResponse::Created().json(Session::of(record, &caller, &app, &request)?))
+}
+
+/// Users are limited by user and address, backends by their key. Nobody is where there are no keys.
+fn check_rate(app: &AppState, request: &HttpRequest, caller: &Caller, user: &UserId) -> Result<(), Refusal> {
+    match caller {
+        Caller::Anyone => Ok(()),
+        Caller::Key(key) => app.limits.create_session_by_key(&key.id),
+        Caller::User(_) => app.limits.create_session(user, address::of(request, app.address_header.as_ref())),
+    }
 }
 
 /// `GET /api/sessions/{id}`
@@ -94,7 +117,7 @@ pub(super) async fn show(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
-    Ok(web::Json(Session::of(record, &app, &request)))
+    Ok(web::Json(Session::of(record, &caller, &app, &request)?))
 }
 
 #[derive(Debug, Serialize)]
@@ -137,11 +160,16 @@ pub(super) async fn participants(
     Ok(web::Json(SessionParticipants { room_name: record.room, participants }))
 }
 
-/// The session of a path, if the caller may use it.
+/// The session of a path, if the caller may use it. A user who was removed from its room may not.
 async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRecord, ApiError> {
     let record = app.registry.get(parse_id(id)?).await?;
-    caller.may_use(&record)?;
+    check(app, caller, &record)?;
     Ok(record)
+}
+
+fn check(app: &AppState, caller: &Caller, record: &SessionRecord) -> Result<(), AuthError> {
+    caller.may_use(record)?;
+    caller.identity().map_or(Ok(()), |identity| app.authenticator.check_present(&record.room, &identity))
 }
 
 pub(super) fn parse_id(id: &str) -> Result<SessionId, ApiError> {

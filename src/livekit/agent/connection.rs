@@ -21,6 +21,7 @@ use crate::{
         },
         token::TokenIssuer,
     },
+    outcomes::Outcome,
     room::roster,
     telemetry,
 };
@@ -38,6 +39,8 @@ pub(super) struct RoomTarget {
     pub room: RoomName,
     /// The shortest wait between two attempts.
     pub backoff: Duration,
+    /// Where it is recorded whether it could join.
+    pub outcome: Outcome,
     /// The track of responses, where they are published in the room.
     pub speech_track: Option<SpeechTrack>,
     /// Ends the wait before the next attempt.
@@ -116,8 +119,13 @@ async fn attempt(
     };
     let (room, mut room_events) = match connected {
         Ok(connected) => connected,
-        Err(error) => return AttemptEnd::Lost(one_line(&error)),
+        Err(error) => {
+            let cause = one_line(&error);
+            target.outcome.failed(format!("the agent cannot join: {cause}"));
+            return AttemptEnd::Lost(cause);
+        }
     };
+    target.outcome.succeeded();
     *joined = true;
     if let Some(speech_track) = &target.speech_track
         && let Err(error) = speech_track.open(&room).await

@@ -25,6 +25,7 @@ use crate::{
         agent::{connection::RoomTarget, speech_track::SpeechTrack},
         token::TokenIssuer,
     },
+    outcomes::Outcome,
     protocol::edge_v1::to_client::MediaSource,
     room::roster,
 };
@@ -61,6 +62,7 @@ pub struct Agents {
     issuer: TokenIssuer,
     url: String,
     backoff: Duration,
+    outcome: Outcome,
     /// The sample rate of responses; none where they are not published in rooms.
     speech_rate_hz: Option<u32>,
 }
@@ -79,10 +81,11 @@ pub struct Agent {
 
 impl Agents {
     /// Agents for this LiveKit, running on `runtime`. They publish responses where `speech_rate_hz` is set.
-    pub fn new(
+    pub(crate) fn new(
         livekit: &LivekitConfig,
         issuer: TokenIssuer,
         runtime: Handle,
+        outcome: Outcome,
         speech_rate_hz: Option<u32>,
     ) -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Agents {
             issuer,
             url: livekit.internal_url.clone(),
             backoff: livekit.rejoin_backoff,
+            outcome,
             speech_rate_hz,
         }
     }
@@ -111,6 +115,7 @@ impl Agents {
             user: user.clone(),
             room: room.clone(),
             backoff: self.backoff,
+            outcome: self.outcome.clone(),
             speech_track: speech_track.clone(),
             retry_now: Arc::default(),
             subscribes,

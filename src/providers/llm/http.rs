@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use genai::adapter::AdapterKind;
-use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatStreamEvent, StreamEnd};
+use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatStreamEvent, StopReason, StreamEnd};
 use genai::resolver::{AuthData, Endpoint};
 use genai::{Client, ModelIden, ServiceTarget};
 use reqwest::StatusCode;
@@ -24,6 +24,8 @@ use crate::{
 const HISTORY_BYTES: usize = 24_000;
 /// Longest response: about two minutes of speech.
 const MAX_OUTPUT_TOKENS: u32 = 512;
+/// The most events of a response: text, reasoning and pieces of tool calls, which `genai` keeps until their end.
+const MAX_EVENTS: usize = 20_000;
 const GEMINI_URL: &str = "https://generativelanguage.googleapis.com/v1beta/";
 const OPENAI_URL: &str = "https://api.openai.com/v1/";
 
@@ -132,11 +134,14 @@ impl LanguageModel for HttpModel {
             let response = client.exec_chat_stream(target, request(&prompt), Some(&options)).await;
             response.map(|response| response.stream)
         };
+        let too_many = || ProviderError::Connection("the response has too many events".into());
         stream::once(begin)
             .try_flatten()
+            .map_err(|error| provider_error(&error))
+            .enumerate()
+            .map(move |(number, event)| if number < MAX_EVENTS { event } else { Err(too_many()) })
             .map_ok(|event| stream::iter(events(event).into_iter().map(Ok)))
             .try_flatten()
-            .map_err(|error| provider_error(&error))
             .boxed()
     }
 }
@@ -167,17 +172,19 @@ fn events(event: ChatStreamEvent) -> Vec<LlmEvent> {
     }
 }
 
-/// The tool calls of the response, then its usage.
+/// The tool calls of the response, its usage, and whether it was cut.
 fn last_events(end: StreamEnd) -> Vec<LlmEvent> {
     let tokens = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok());
     let usage = end.captured_usage.as_ref().map(|usage| Usage {
         input_tokens: tokens(usage.prompt_tokens),
         output_tokens: tokens(usage.completion_tokens),
     });
+    let is_cut = matches!(end.captured_stop_reason, Some(StopReason::MaxTokens(_)));
     let calls = end.captured_into_tool_calls().unwrap_or_default().into_iter().map(|call| {
         LlmEvent::ToolCall(ToolCall { id: call.call_id, name: call.fn_name, arguments: call.fn_arguments })
     });
-    calls.chain(usage.filter(|usage| *usage != Usage::default()).map(LlmEvent::Usage)).collect()
+    let usage = usage.filter(|usage| *usage != Usage::default()).map(LlmEvent::Usage);
+    calls.chain(usage).chain(is_cut.then_some(LlmEvent::Truncated)).collect()
 }
 
 /// Leaves the provider's message out: it can quote the key or the conversation.
@@ -365,6 +372,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_response_that_reached_the_providers_limit_says_that_it_was_cut() {
+        let (url, _) = provider(sse(&[&delta("Up."), &end("length"), "[DONE]"]), false).await;
+
+        let events: Vec<_> = openai(&url).respond(prompt()).collect().await;
+
+        assert_eq!(events, [Ok(LlmEvent::TextDelta("Up.".into())), Ok(LlmEvent::Truncated)]);
+    }
+
+    #[tokio::test]
     async fn a_tool_call_of_openai_is_put_together_from_its_pieces() {
         let piece = |call: &str| {
             format!(
@@ -449,6 +465,17 @@ mod tests {
             matches!(&events[..], [Ok(LlmEvent::TextDelta(text)), Err(ProviderError::Connection(_))] if text == "Up "),
             "{events:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn reasoning_without_end_is_an_error() {
+        let reasoning = delta("Hm.").replace("content", "reasoning_content");
+        let (url, _) = provider(sse(&vec![reasoning.as_str(); MAX_EVENTS + 1]), true).await;
+
+        let first = openai(&url).respond(prompt()).next().await;
+
+        let problem = ProviderError::Connection("the response has too many events".into());
+        assert_eq!(first, Some(Err(problem)));
     }
 
     #[tokio::test]

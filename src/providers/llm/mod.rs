@@ -33,6 +33,11 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// The length of its text.
+    pub(crate) fn bytes(&self) -> usize {
+        self.system.len() + self.messages.iter().map(|message| message.text.len()).sum::<usize>()
+    }
+
     /// The newest messages that fit into so many bytes of text, beginning with one of the user. The last message is
     /// always among them.
     pub(crate) fn recent(&self, bytes: usize) -> &[ChatMessage] {
@@ -58,6 +63,8 @@ pub enum LlmEvent {
     ToolCall(ToolCall),
     /// The tokens of the whole response, where the provider reports them.
     Usage(Usage),
+    /// The text ends here because it reached the provider's greatest length; the last event.
+    Truncated,
 }
 
 /// A call of a tool.
@@ -95,7 +102,7 @@ mod tests {
     pub(super) fn text_of(event: Result<LlmEvent, ProviderError>) -> String {
         match event.unwrap() {
             LlmEvent::TextDelta(text) => text,
-            other @ (LlmEvent::ToolCall(_) | LlmEvent::Usage(_)) => panic!("{other:?}"),
+            other @ (LlmEvent::ToolCall(_) | LlmEvent::Usage(_) | LlmEvent::Truncated) => panic!("{other:?}"),
         }
     }
 

@@ -45,8 +45,8 @@ const REPEAT_PENALTY: f32 = 1.2;
 const REPEAT_WINDOW: usize = 64;
 
 pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<Arc<dyn LanguageModel>, ProviderError> {
-    let model = SmolLm2::load(&context.model(MODEL_FILE)).map_err(|error| error.installed_by("smollm2"))?;
-    Ok(Arc::new(model))
+    let load = || SmolLm2::load(&context.model(MODEL_FILE)?);
+    Ok(Arc::new(load().map_err(|error| error.installed_by("smollm2"))?))
 }
 
 /// The model on its worker thread.

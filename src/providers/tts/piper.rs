@@ -51,7 +51,8 @@ const MAX_WORD_CHARS: usize = 60;
 pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<Arc<dyn TextToSpeech>, ProviderError> {
     let load = || {
         let config = context.config;
-        let phonemizer = installed_phonemizer(&context.model(CMUDICT_FILE))?;
+        [VOICE_FILE, MODEL_FILE].iter().try_for_each(|file| context.model(file).map(drop))?;
+        let phonemizer = installed_phonemizer(&context.model(CMUDICT_FILE)?)?;
         Piper::load(context.onnx_runtime()?, &config.models, phonemizer, config.tts_workers)
     };
     Ok(Arc::new(load().map_err(|error| error.installed_by("models"))?))

@@ -51,7 +51,7 @@ struct Shared {
 
 impl Engine {
     pub(super) fn installed(context: &LoadContext<'_>) -> Result<Self, ProviderError> {
-        let load = || Self::load(context.onnx_runtime()?, &context.model(MODEL_FILE));
+        let load = || Self::load(context.onnx_runtime()?, &context.model(MODEL_FILE)?);
         load().map_err(|error| error.installed_by("models"))
     }
 

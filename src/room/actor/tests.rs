@@ -17,6 +17,7 @@ struct ScriptedService {
     hangs: bool,
     lists: AtomicUsize,
     enforced: Mutex<Vec<Identity>>,
+    denied: Mutex<Vec<Identity>>,
 }
 
 impl RoomService for ScriptedService {
@@ -31,6 +32,10 @@ impl RoomService for ScriptedService {
 
     fn enforce(&self, _: &RoomName, identity: &Identity) {
         self.enforced.lock().push(identity.clone());
+    }
+
+    fn is_denied(&self, _: &RoomName, identity: &Identity) -> bool {
+        self.denied.lock().contains(identity)
     }
 }
 
@@ -64,7 +69,7 @@ async fn join(rooms: &Rooms, sid: &str) {
 /// An event stream with a queue of this many bytes.
 fn stream(rooms: &Rooms, id: SubscriberId, bytes: usize) -> SendQueueStream {
     let (queue, stream) = SendQueue::new(bytes, None);
-    rooms.subscribe(&name(), id, &queue, SubscriberKind::Stream, None);
+    rooms.subscribe(&name(), id, &queue, SubscriberKind::Stream, None, None);
     stream
 }
 
@@ -122,7 +127,7 @@ async fn a_subscriber_of_an_unknown_room_gets_livekits_list_and_the_denied_are_r
 async fn a_subscriber_that_reads_nothing_is_aborted_after_thirty_seconds_and_delays_nobody() {
     let (rooms, _) = rooms(ScriptedService::default());
     let (slow, mut stream) = SendQueue::new(1, None);
-    rooms.subscribe(&name(), 1, &slow, SubscriberKind::Stream, None);
+    rooms.subscribe(&name(), 1, &slow, SubscriberKind::Stream, None, None);
     let mut quick = self::stream(&rooms, 2, 64 * 1024);
     assert_eq!(update(&mut quick).await, Some(("snapshot".into(), 0)));
 
@@ -172,11 +177,38 @@ async fn a_gateway_that_stops_ends_event_streams_only() {
     let (rooms, _) = rooms(ScriptedService::default());
     let mut stream = stream(&rooms, 1, 64 * 1024);
     let (queue, _channel) = SendQueue::new(64 * 1024, None);
-    rooms.subscribe(&name(), 2, &queue, SubscriberKind::Channel, None);
+    rooms.subscribe(&name(), 2, &queue, SubscriberKind::Channel, None, None);
     update(&mut stream).await;
 
     rooms.shut_down().await;
 
     assert_eq!(update(&mut stream).await, None);
     assert!(queue.is_open());
+}
+
+#[actix::test]
+async fn the_stream_of_somebody_who_is_denied_the_room_ends_and_others_go_on() {
+    let (rooms, service) = rooms(ScriptedService::default());
+    let [ann, bob] = ["ann", "bob"].map(|name| Identity::parse(name).unwrap());
+    let subscribe = |id, holder: Option<&Identity>| {
+        let (queue, stream) = SendQueue::new(64 * 1024, None);
+        rooms.subscribe(&name(), id, &queue, SubscriberKind::Stream, holder, None);
+        stream
+    };
+    let mut streams = [subscribe(1, Some(&ann)), subscribe(2, Some(&bob)), subscribe(3, None)];
+    for stream in &mut streams {
+        assert_eq!(update(stream).await, Some(("snapshot".into(), 0)));
+    }
+
+    service.denied.lock().push(ann.clone());
+    rooms.evict(&name());
+    let mut late = subscribe(4, Some(&ann));
+    join(&rooms, "PA_1").await;
+
+    let [anns, others @ ..] = &mut streams;
+    assert_eq!(update(anns).await, None);
+    assert_eq!(update(&mut late).await, None, "its right was looked at before");
+    for stream in others {
+        assert_eq!(update(stream).await, Some(("diff".into(), 1)));
+    }
 }

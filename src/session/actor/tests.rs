@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
+    config::LimitsConfig,
     ids::SessionId,
+    limits::Limits,
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
     providers::llm::Prompt,
     session::{
@@ -65,6 +67,10 @@ impl HistoryStore for History {
         not_read()
     }
 
+    fn delete_session(&self, _: &UserId, _: SessionId) -> BoxFuture<'static, Result<u64, StoreError>> {
+        Box::pin(async { unreachable!("sessions do not delete their history") })
+    }
+
     fn newest(&self, _: &UserId, limit: usize) -> BoxFuture<'static, Result<Vec<Saved>, StoreError>> {
         let lines = self.0.lock().unwrap();
         let newest = lines[lines.len().saturating_sub(limit)..].to_vec();
@@ -83,6 +89,19 @@ struct Script {
     hangs: bool,
     asked: mpsc::UnboundedSender<Prompt>,
     dropped: mpsc::UnboundedSender<()>,
+}
+
+/// Takes audio, and never says anything.
+struct HangingStt;
+
+impl SpeechToText for HangingStt {
+    fn name(&self) -> &'static str {
+        "hanging"
+    }
+
+    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+        stream::pending().inspect(move |_| _ = &audio).boxed()
+    }
 }
 
 struct TellsWhenDropped(mpsc::UnboundedSender<()>);
@@ -122,18 +141,38 @@ impl Rig {
         Self::with_history(words, hangs, memory, Arc::default())
     }
 
+    /// With an STT that transcribes nothing.
+    fn with_limits(limits: Limits) -> Self {
+        // The client does not answer pings.
+        let client_timeout = Duration::from_secs(600);
+        let config =
+            SessionConfig { limits, client_timeout, memory: 0, voice: None, livekit: false, ..config() };
+        Self::configured(&[], false, config, Arc::default(), Some(Arc::new(HangingStt)))
+    }
+
     fn with_history(words: &[&str], hangs: bool, memory: usize, history: Arc<History>) -> Self {
+        let config = SessionConfig { memory, voice: None, livekit: false, ..config() };
+        Self::configured(words, hangs, config, history, None)
+    }
+
+    fn configured(
+        words: &[&str],
+        hangs: bool,
+        config: SessionConfig,
+        history: Arc<History>,
+        stt: Option<Arc<dyn SpeechToText>>,
+    ) -> Self {
         let (asked, was_asked) = mpsc::unbounded_channel();
         let (dropped, was_dropped) = mpsc::unbounded_channel();
         let events = words.iter().map(|text| LlmEvent::TextDelta((*text).to_owned())).collect();
         let services = Services {
-            config: Arc::new(SessionConfig { memory, voice: None, livekit: false, ..config() }),
+            config: Arc::new(config),
             agents: None,
             rooms: Rooms::new(vec![Arbiter::current()], Duration::from_secs(30), None),
             consumers: Consumers::default(),
             clips: Clips::default(),
             history: history.clone(),
-            stt: None,
+            stt,
             llm: Some(Arc::new(Script { events, hangs, asked, dropped })),
             tts: None,
         };
@@ -163,6 +202,15 @@ impl Client {
     async fn say(&self, text: &str) {
         let message = ClientMessage::decode(text).unwrap();
         self.actor.send(FromSocket { id: 1, event: SocketEvent::Message(message) }).await.unwrap();
+    }
+
+    /// An utterance, from beginning to end.
+    async fn speak(&self) {
+        for sample in [5_000_i16, 1, 1] {
+            let payload = sample.to_le_bytes().repeat(8_000);
+            let event = SocketEvent::Pcm(payload.into());
+            self.actor.send(FromSocket { id: 1, event }).await.unwrap();
+        }
     }
 
     /// The next message of this type; pings and others are passed over.
@@ -225,6 +273,44 @@ async fn an_interruption_drops_the_stream_of_the_language_model() {
 
     rig.dropped.recv().await.unwrap();
     assert_eq!(client.read("answer_done").await["finish"], "interrupted");
+}
+
+#[actix::test]
+async fn a_stream_of_the_language_model_without_end_is_dropped_when_its_time_is_up() {
+    tokio::time::pause();
+    let answer_time = Duration::from_secs(20);
+    let config = SessionConfig { answer_time, memory: 0, voice: None, livekit: false, ..config() };
+    let mut rig = Rig::configured(&["Once upon a time "], true, config, Arc::default(), None);
+    let mut client = rig.attach().await;
+    client.say(r#"{"type":"say","text":"Tell me a story."}"#).await;
+    client.read("answer_delta").await;
+    let began = clock::now();
+
+    let done = client.read("answer_done").await;
+
+    assert_eq!((&done["finish"], &done["text"]), (&"length".into(), &"Once upon a time ".into()));
+    rig.dropped.recv().await.unwrap();
+    assert_eq!((clock::now() - began).as_secs(), answer_time.as_secs());
+}
+
+#[actix::test]
+async fn speech_that_is_never_transcribed_takes_up_only_so_many_places() {
+    tokio::time::pause();
+    let limits = Limits::new(&LimitsConfig { utterances_by_user: 8, ..LimitsConfig::unlimited() });
+    let rig = Rig::with_limits(limits);
+    let mut client = rig.attach().await;
+
+    for _ in 0..9 {
+        client.speak().await;
+    }
+
+    let told = client.read("stt_state").await;
+    assert_eq!(told["message"], "too much speech of this user waits for transcription; wait");
+    let last = client.read("data_stream").await;
+    assert_eq!((&last["data"]["text"], &last["data"]["isFinal"]), (&"".into(), &true.into()));
+    assert_eq!(last["data"]["utteranceId"], "utt_9");
+    let hung = client.read("stt_state").await;
+    assert_eq!(hung["message"], "took too long", "the others are given up some time");
 }
 
 #[actix::test]

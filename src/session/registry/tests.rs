@@ -25,7 +25,7 @@ fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
         rooms,
         consumers: Consumers::default(),
         clips: Clips::default(),
-        history: Arc::new(SledHistory::new(Disk::open(&folder.join("history")).unwrap()).unwrap()),
+        history: Arc::new(SledHistory::new(Disk::open(&folder.join("history")).unwrap())),
         stt: None,
         llm: None,
         tts: None,
@@ -44,6 +44,7 @@ fn principal(record: Option<&SessionRecord>) -> Principal {
         session: record.map(|record| record.session_id),
         room: record.map(|record| record.room.clone()),
         expires_at: None,
+        until: None,
     }
 }
 
@@ -166,6 +167,20 @@ async fn a_session_is_not_started_where_the_store_cannot_count_it() {
 
     *store.failure.lock() = None;
     registry.actor(&record).await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_session_that_is_ended_does_not_go_on_where_the_store_fails() {
+    let store: Arc<MemorySessions> = Arc::default();
+    let registry = registry(&store);
+    let record = registry.create(&john()).await.unwrap();
+    registry.actor(&record).await.unwrap();
+    *store.failure.lock() = Some(StoreError::Full);
+
+    let ended = registry.end(record.session_id, EndReason::Disconnected).await;
+
+    assert_eq!(ended, Err(RegistryError::Store(StoreError::Full)));
+    assert_eq!(registry.live(record.session_id), None);
 }
 
 #[actix_web::test]

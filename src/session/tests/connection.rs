@@ -113,6 +113,7 @@ fn a_client_with_a_token_of_its_own_is_told_before_it_ends_and_brings_a_new_one(
         session: None,
         room: None,
         expires_at: Some(STARTED_MS / 1000 + 600),
+        until: Some(STARTED_MS / 1000 + 600),
     };
     rig.input(Input::TokenVerified(1, Some("9".into()), Ok(fresh("ann"))));
     assert_eq!(rig.told(1)[0]["code"], "FORBIDDEN", "another user's token");
@@ -222,7 +223,7 @@ fn another_room_than_ones_own_cannot_be_watched() {
     rig.say(r#"{"type":"subscribe:participants","room":"room-other"}"#);
     assert_eq!(rig.told(1)[0]["code"], "FORBIDDEN");
     rig.say(r#"{"type":"subscribe:participants"}"#);
-    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(_))));
+    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(..))));
 }
 
 #[test]
@@ -230,11 +231,11 @@ fn a_watched_room_is_watched_again_for_the_next_client_until_it_says_otherwise()
     let mut rig = Rig::attached();
     let own = rig.session.info().room.clone();
     rig.say(r#"{"type":"subscribe:participants"}"#);
-    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room) if *room == own)));
+    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room, _) if *room == own)));
     rig.effects.clear();
 
     rig.attach(2, None);
-    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room) if *room == own)));
+    assert!(rig.has(|effect| matches!(effect, Effect::WatchRoom(room, _) if *room == own)));
     rig.say(r#"{"type":"unsubscribe:participants"}"#);
     assert!(rig.has(|effect| matches!(effect, Effect::UnwatchRoom(room) if *room == own)));
 }
@@ -272,4 +273,41 @@ fn a_client_that_returns_after_59_s_resumes_and_after_61_s_there_is_nothing_to_r
         rig.attach(2, Some(seen));
         assert_eq!(rig.told(2).first().map(|ack| ack["resumed"].clone()), alive.then_some(json!(true)));
     }
+}
+
+#[test]
+fn a_control_token_is_renewed_until_the_end_of_what_it_was_issued_on_and_no_longer() {
+    let mut rig = Rig::new();
+    rig.attach_issued(1, 60, 200);
+    let mut told = Vec::new();
+    while rig.session.socket() == Some(1) {
+        told.extend(rig.input(Input::Alive(1)).wait(Duration::from_secs(10)).told(1));
+        assert!(told.len() < 100, "the channel never ends");
+    }
+
+    let of_type = |kind: &str| told.iter().filter(|message| message["type"] == kind).collect::<Vec<_>>();
+    let end = json!(STARTED_MS / 1000 + 200);
+    let [renewed] = of_type("control_token")[..] else { panic!("{told:?}") };
+    let [expiring] = of_type("token_expiring")[..] else { panic!("{told:?}") };
+    assert_eq!((&renewed["expiresAt"], &expiring["expiresAt"]), (&end, &end));
+    assert_eq!(of_type("auth_error").len(), 1);
+}
+
+#[test]
+fn a_user_who_is_removed_is_told_and_let_go_and_the_agent_leaves() {
+    let mut rig = Rig::attached();
+    rig.effects.clear();
+
+    rig.input(Input::Removed);
+
+    let told = rig.told(1);
+    let last = told.last().unwrap();
+    assert_eq!((&last["type"], &last["code"]), (&json!("connection_error"), &json!("FORBIDDEN")));
+    assert_eq!(last["retryable"], false);
+    assert!(rig.has(|effect| matches!(effect, Effect::Close(1, Close::Policy, _))));
+    assert!(rig.has(|effect| matches!(effect, Effect::LeaveRoom)));
+    assert_eq!(rig.session.socket(), None);
+    rig.effects.clear();
+    rig.input(Input::MicrophonePublished);
+    assert!(!rig.has(|effect| matches!(effect, Effect::JoinRoom)), "it stays away");
 }

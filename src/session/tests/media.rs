@@ -302,3 +302,28 @@ fn an_utterance_goes_on_when_its_client_is_back_within_five_seconds() {
     rig.input(Input::SocketLost(2)).wait(Duration::from_secs(5));
     assert!(rig.closed(), "it does not wait for ever");
 }
+
+#[test]
+fn audio_that_comes_faster_than_it_can_be_spoken_is_dropped_and_the_client_is_told_once_a_second() {
+    let mut rig = Rig::attached();
+    for _ in 0..60 {
+        rig.channel_audio(&[5_000; 16_000]);
+    }
+    let all = rig.utterance_audio().len();
+    rig.told(1);
+    rig.effects.clear();
+
+    for _ in 0..20 {
+        rig.channel_audio(&[5_000; 16_000]);
+    }
+
+    assert!(all > 50 * 16_000, "{all} samples at once are accepted");
+    assert!(rig.utterance_audio().is_empty());
+    let errors: Vec<_> = rig.told(1).into_iter().filter(|message| message["type"] == "error").collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["code"], "RATE_LIMITED");
+
+    rig.wait(Duration::from_secs(1)).channel_audio(&[5_000; 16_000]);
+    let told = rig.told(1);
+    assert!(told.iter().all(|message| message["type"] != "error"), "as it is spoken it goes on: {told:?}");
+}

@@ -223,8 +223,12 @@ fn a_phone_that_lost_its_connection_goes_on_hearing_where_it_was() {
 #[test]
 fn a_phone_whose_token_ends_is_told_so_and_closed_by_a_code_that_it_knows() {
     let mut rig = Rig::phone();
-    let token =
-        TokenEnd { at: rig.now + Duration::from_secs(1), unix_s: STARTED_MS / 1000 + 1, renewable: true };
+    let token = TokenEnd {
+        at: rig.now + Duration::from_secs(1),
+        unix_s: STARTED_MS / 1000 + 1,
+        renewable: true,
+        until: None,
+    };
     rig.attach_client(2, Profile::Mentra, ConnectionInit::default(), Some(token));
     rig.told(2);
     rig.wait(Duration::from_secs(1));

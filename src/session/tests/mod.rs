@@ -86,6 +86,9 @@ pub(crate) fn config() -> SessionConfig {
         memory: 12,
         authenticator: AUTHENTICATOR.clone(),
         room_tokens: None,
+        limits: Limits::default(),
+        answer_time: Duration::from_secs(60),
+        answer_chars: 16_384,
     }
 }
 
@@ -164,7 +167,17 @@ impl Rig {
             at: self.now + Duration::from_secs(seconds),
             unix_s: STARTED_MS / 1000 + seconds,
             renewable,
+            until: None,
         };
+        self.attach_client(socket, Profile::EdgeV1, ConnectionInit::default(), Some(token))
+    }
+
+    /// Attaches with a control token of this end that was issued on something with that end.
+    fn attach_issued(&mut self, socket: SocketId, seconds: u64, until_s: u64) -> &mut Self {
+        let unix_s = STARTED_MS / 1000 + seconds;
+        let at = self.now + Duration::from_secs(seconds);
+        let until = Some(STARTED_MS / 1000 + until_s);
+        let token = TokenEnd { at, unix_s, renewable: true, until };
         self.attach_client(socket, Profile::EdgeV1, ConnectionInit::default(), Some(token))
     }
 

@@ -8,6 +8,8 @@ use crate::{protocol::edge_v1::to_client::Finish, turn::turn_manager::Turn};
 
 const RATE: u32 = 16_000;
 
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
 /// A response with a channel to an attached client.
 struct Bench {
     response: Response,
@@ -27,7 +29,12 @@ impl Bench {
         let waterfall = Waterfall { speech_end: now, speech_end_ms: 1000, final_at: Some(now) };
         let mut downlink = Downlink::new(info(), Arc::new(config()), now, 0);
         Out::new(now, &mut downlink).attach(1, Profile::EdgeV1);
-        Self { response: Response::new(turn(), voice, in_clips, waterfall), downlink, now, over: None }
+        Self {
+            response: Response::new(turn(), voice, in_clips, waterfall, now + ANSWER_TIME),
+            downlink,
+            now,
+            over: None,
+        }
     }
 
     /// Lets the response do something; what came of it in a short form, frames counted.
@@ -67,7 +74,7 @@ impl Bench {
     }
 
     fn tick(&mut self) -> Vec<String> {
-        self.step(Response::advance)
+        self.step(Response::tick)
     }
 }
 
@@ -218,6 +225,31 @@ fn synthesis_that_fails_leaves_the_text() {
 #[test]
 fn a_model_that_does_not_stop_is_stopped() {
     let mut bench = Bench::new(true, false);
-    assert!(bench.text(&"word ".repeat(4000)).contains(&"stop llm".to_owned()));
+    let text = "word ".repeat(4000);
+    let told = bench.text(&text);
+    assert!(told.contains(&"stop llm".to_owned()));
+    assert!(
+        told.contains(&format!("done length {}", &text[..config().answer_chars])),
+        "it says that it was cut"
+    );
     assert!(bench.text("more").is_empty());
+}
+
+#[test]
+fn an_answer_that_has_no_end_is_cut_when_its_time_is_up() {
+    let mut bench = Bench::new(false, false);
+    bench.text("One");
+    bench.now = bench.response.text_deadline().unwrap();
+
+    assert_eq!(bench.tick(), ["stop llm", "done length One", "metrics", "over Length One"]);
+    assert_eq!(bench.response.text_deadline(), None);
+    assert!(bench.text(" two").is_empty());
+}
+
+#[test]
+fn a_model_that_says_nothing_in_its_time_is_an_error() {
+    let mut bench = Bench::new(false, false);
+    bench.now += ANSWER_TIME;
+
+    assert_eq!(bench.tick(), ["stop llm", "error", "done error ", "metrics", "over Error "]);
 }

@@ -6,35 +6,36 @@
 //! Names have no control characters, so the 0x00 separates them. Entries that cannot be parsed are kept in
 //! the tree "denied.unreadable", under the same key.
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
     ids::{Identity, RoomName},
     store::{
         StoreError,
         deny_list::{DenyEntry, DenyListStore},
-        sled::{Disk, DiskError, set_aside},
+        sled::{Disk, set_aside},
     },
 };
+
+pub(super) const TREE: &str = "denied";
+const UNREADABLE: &str = "denied.unreadable";
 
 /// The store.
 pub struct SledDenyList {
     disk: Disk,
-    tree: sled::Tree,
-    unreadable: sled::Tree,
 }
 
 impl SledDenyList {
     /// The deny list in this database.
-    pub fn new(disk: Disk) -> Result<Self, DiskError> {
-        Ok(Self { tree: disk.tree("denied")?, unreadable: disk.tree("denied.unreadable")?, disk })
+    pub fn new(disk: Disk) -> Self {
+        Self { disk }
     }
 }
 
 impl DenyListStore for SledDenyList {
     fn load(&self) -> BoxFuture<'static, Result<Vec<DenyEntry>, StoreError>> {
-        let (tree, unreadable) = (self.tree.clone(), self.unreadable.clone());
-        self.disk.run(move || {
+        self.disk.write(|database| {
+            let (tree, unreadable) = (database.tree(TREE)?, database.tree(UNREADABLE)?);
             let mut entries = Vec::new();
             for item in &tree {
                 let (key, value) = item?;
@@ -51,16 +52,18 @@ impl DenyListStore for SledDenyList {
     }
 
     fn put(&self, entry: DenyEntry) -> BoxFuture<'static, Result<(), StoreError>> {
-        let tree = self.tree.clone();
-        self.disk.run_durable(move || {
-            tree.insert(key(&entry.room, &entry.identity), &entry.until_ms.to_be_bytes())?;
+        self.disk.write_durable(move |database| {
+            database.tree(TREE)?.insert(key(&entry.room, &entry.identity), &entry.until_ms.to_be_bytes())?;
             Ok(())
         })
     }
 
     fn remove(&self, entries: Vec<(RoomName, Identity)>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let tree = self.tree.clone();
-        self.disk.run(move || {
+        if entries.is_empty() {
+            return std::future::ready(Ok(())).boxed();
+        }
+        self.disk.write_durable(move |database| {
+            let tree = database.tree(TREE)?;
             for (room, identity) in &entries {
                 tree.remove(key(room, identity))?;
             }
@@ -73,7 +76,7 @@ fn key(room: &RoomName, identity: &Identity) -> Vec<u8> {
     [room.as_str().as_bytes(), &[0], identity.as_str().as_bytes()].concat()
 }
 
-fn parse(key: &[u8], value: &[u8]) -> Option<DenyEntry> {
+pub(super) fn parse(key: &[u8], value: &[u8]) -> Option<DenyEntry> {
     let (room, identity) = std::str::from_utf8(key).ok()?.split_once('\0')?;
     Some(DenyEntry {
         room: RoomName::parse(room).ok()?,
@@ -93,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn sled_passes_the_suite_of_deny_list_stores() {
         let folder = tempfile::tempdir().unwrap();
-        suite(&SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap()).await;
+        suite(&SledDenyList::new(Disk::open(folder.path()).unwrap())).await;
     }
 
     #[tokio::test]
@@ -101,16 +104,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let entry = entry("guest:bob-abc123", 7);
         {
-            let store = SledDenyList::new(Disk::open(folder.path()).unwrap()).unwrap();
-            store.tree.insert(b"no zero byte", b"short").unwrap();
+            let store = SledDenyList::new(Disk::open(folder.path()).unwrap());
+            store.disk.now(|database| Ok(database.tree(TREE)?.insert(b"no zero byte", b"short")?)).unwrap();
             store.put(entry.clone()).await.unwrap();
         }
 
-        let store = SledDenyList::new(reopen(folder.path())).unwrap();
+        let store = SledDenyList::new(reopen(folder.path()));
 
         assert_eq!(store.load().await, Ok(vec![entry]));
-        assert_eq!(store.tree.len(), 1);
-        assert_eq!(store.unreadable.get(b"no zero byte").unwrap().unwrap(), b"short");
+        let (left, aside) = store
+            .disk
+            .now(|database| {
+                Ok((database.tree(TREE)?.len(), database.tree(UNREADABLE)?.get(b"no zero byte")?))
+            })
+            .unwrap();
+        assert_eq!((left, aside.unwrap().as_ref()), (1, b"short".as_slice()));
     }
 
     #[test]

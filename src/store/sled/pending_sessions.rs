@@ -4,36 +4,53 @@
 //! own when it changes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
 };
 
 use crate::{
     ids::{RoomName, SessionId, UserId},
+    limits::Limit,
     store::sessions::SessionRecord,
 };
 
-/// The most that are kept, some 30 MB. Beyond that the oldest is forgotten; its control token restores it.
+/// The most that are kept, some 30 MB. Beyond that no more are taken: no user's session makes room for another's.
 const MAX_PENDING: usize = 65_536;
+
+/// The most of one user. Beyond that the user's oldest is forgotten; its control token restores it.
+const MAX_BY_USER: usize = 16;
+
+/// There is no place for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
 
 #[derive(Debug, Default)]
 pub(super) struct PendingSessions {
     /// In the order of creation, since ids sort by it.
     by_id: BTreeMap<SessionId, SessionRecord>,
     by_room: HashMap<RoomName, SessionId>,
-    /// The newest of each user.
-    by_user: HashMap<UserId, SessionId>,
+    /// In the order of creation.
+    by_user: HashMap<UserId, BTreeSet<SessionId>>,
 }
 
 impl PendingSessions {
-    pub(super) fn insert(&mut self, record: SessionRecord) {
+    pub(super) fn insert(&mut self, record: SessionRecord) -> Result<(), Full> {
         let id = record.session_id;
-        self.by_room.insert(record.room.clone(), id);
-        self.by_user.entry(record.user_id.clone()).and_modify(|known| *known = id.max(*known)).or_insert(id);
-        self.by_id.insert(id, record);
-        if self.by_id.len() > MAX_PENDING {
-            self.remove_first();
+        let of_user = self.by_user.get(&record.user_id);
+        let oldest =
+            of_user.filter(|of_user| of_user.len() >= MAX_BY_USER).and_then(|of_user| of_user.first());
+        if let Some(oldest) = oldest.copied() {
+            Limit::UnusedSessionsByUser.count();
+            self.remove(oldest);
         }
+        if self.by_id.len() >= MAX_PENDING {
+            Limit::UnusedSessions.count();
+            return Err(Full);
+        }
+        self.by_room.insert(record.room.clone(), id);
+        self.by_user.entry(record.user_id.clone()).or_default().insert(id);
+        self.by_id.insert(id, record);
+        Ok(())
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&SessionRecord> {
@@ -46,7 +63,7 @@ impl PendingSessions {
 
     /// The newest of a user.
     pub(super) fn of_user(&self, user: &UserId) -> Option<SessionId> {
-        self.by_user.get(user).copied()
+        self.by_user.get(user)?.last().copied()
     }
 
     /// Newest first; only those older than `before`, if that is given.
@@ -58,8 +75,11 @@ impl PendingSessions {
     pub(super) fn remove(&mut self, id: SessionId) {
         if let Some(record) = self.by_id.remove(&id) {
             self.by_room.remove(&record.room);
-            if self.by_user.get(&record.user_id) == Some(&id) {
-                self.by_user.remove(&record.user_id);
+            if let Some(of_user) = self.by_user.get_mut(&record.user_id) {
+                of_user.remove(&id);
+                if of_user.is_empty() {
+                    self.by_user.remove(&record.user_id);
+                }
             }
         }
     }
@@ -88,7 +108,7 @@ mod tests {
         let mut pending = PendingSessions::default();
         let john = UserId::parse("john").unwrap();
         for n in [1, 3, 2] {
-            pending.insert(record(n, "john"));
+            pending.insert(record(n, "john")).unwrap();
         }
         assert_eq!(pending.of_user(&john), Some(SessionId::from_u128(3)));
         let newest: Vec<u64> =
@@ -99,7 +119,7 @@ mod tests {
     #[test]
     fn a_session_that_is_removed_or_too_old_is_found_by_no_key() {
         let mut pending = PendingSessions::default();
-        (1..=3).for_each(|n| pending.insert(record(n, &format!("user-{n}"))));
+        (1..=3).for_each(|n| pending.insert(record(n, &format!("user-{n}"))).unwrap());
 
         pending.remove(SessionId::from_u128(2));
         pending.expire(2);
@@ -110,11 +130,27 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_maximum_the_oldest_is_forgotten() {
+    fn a_users_oldest_makes_room_for_their_newest_and_anothers_stays() {
         let mut pending = PendingSessions::default();
-        (0..=MAX_PENDING as u128).for_each(|n| pending.insert(record(n, "john")));
-        assert_eq!(pending.by_id.len(), MAX_PENDING);
-        assert_eq!(pending.get(SessionId::from_u128(0)), None);
-        assert_eq!(pending.by_room.len(), MAX_PENDING);
+        pending.insert(record(0, "jane")).unwrap();
+
+        (1..=70_000).for_each(|n| pending.insert(record(n, "john")).unwrap());
+
+        assert!(pending.get(SessionId::from_u128(0)).is_some());
+        let oldest = 70_001 - MAX_BY_USER as u128;
+        assert_eq!(pending.get(SessionId::from_u128(oldest - 1)), None);
+        assert!(pending.get(SessionId::from_u128(oldest)).is_some());
+        assert_eq!((pending.by_id.len(), pending.by_room.len()), (MAX_BY_USER + 1, MAX_BY_USER + 1));
+    }
+
+    #[test]
+    fn beyond_the_maximum_no_more_are_taken_until_some_are_forgotten() {
+        let mut pending = PendingSessions::default();
+        (0..MAX_PENDING as u128).for_each(|n| pending.insert(record(n, &format!("user-{n}"))).unwrap());
+
+        assert_eq!(pending.insert(record(99_999, "late")), Err(Full));
+        assert!(pending.get(SessionId::from_u128(0)).is_some());
+        pending.expire(1);
+        assert_eq!(pending.insert(record(99_999, "late")), Ok(()));
     }
 }

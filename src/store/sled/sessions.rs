@@ -1,14 +1,4 @@
-//! Session records in the embedded database.
-//!
-//! ```text
-//!   tree "sessions"   i <session: 16 bytes>  → SessionRecord as JSON
-//!                     r <room>               → session: 16 bytes
-//!                     u <user>               → session: 16 bytes, the user's newest
-//!                     o <session: 16 bytes>  → generation base: u32, big-endian; it started and has not ended
-//!                     f <session: 16 bytes>  → SessionRecords as JSON: that session and some created after it
-//!                     s <name>               → a secret of the gateway (secret.rs)
-//!   tree "sessions.unreadable"   records (i) and groups (f) that could not be parsed, under the same key
-//! ```
+//! Session records in the embedded database: in memory, and on disk (session_records.rs).
 //!
 //! Three keys in random places cost sled ten times what the rest of creating a session does. So a new
 //! session is written with others created at that moment, under one key (`f`), and gets keys of its own
@@ -17,8 +7,11 @@
 //! ```text
 //!   create ─▶ pending (memory) ─▶ queue ─▶ thread "session-writer": f     change ─▶ thread "store": i, r, u
 //! ```
+//!
+//! Both are also kept in memory until they are durable (unsynced_sessions.rs). While the disk takes no writes
+//! that is the only place; the database that is opened afterwards gets them before it takes other writes.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
@@ -32,8 +25,15 @@ use crate::{
     ids::{RoomName, SessionId, UserId},
     store::{
         StoreError,
-        sessions::{SessionChange, SessionRecord, SessionStore},
-        sled::{Disk, DiskError, pending_sessions::PendingSessions, set_aside, spawn},
+        sessions::{Removed, SessionChange, SessionRecord, SessionStore},
+        sled::{
+            Disk, DiskError, Shared,
+            database::Database,
+            pending_sessions::PendingSessions,
+            session_records::{Trees, first_id_of, key, parse_or_log, session_id},
+            set_aside, spawn,
+            unsynced_sessions::{Full, UnsyncedSessions},
+        },
     },
 };
 
@@ -65,42 +65,35 @@ enum Write {
 impl SledSessions {
     /// The sessions in this database; those that never change are forgotten after `ttl`.
     pub fn new(disk: Disk, ttl: Duration) -> Result<Self, DiskError> {
-        let records = disk.tree("sessions")?;
-        let unreadable = disk.tree("sessions.unreadable")?;
-        let sessions = Sessions { records, unreadable, pending: Mutex::default(), ttl };
-        sessions.load_pending()?;
-        let sessions = Arc::new(sessions);
+        let sessions = Arc::new(Sessions { pending: Mutex::default(), unsynced: Mutex::default(), ttl });
+        disk.now(|database| sessions.load_pending(&Trees::of(database)?))?;
+        let rewritten = sessions.clone();
+        disk.on_reopen(move |database| rewritten.rewrite(database));
         let (writer, queue) = mpsc::channel(MAX_QUEUED);
-        let written = sessions.clone();
-        spawn("session-writer", move || write_groups(&written, queue))?;
+        let (written, shared) = (sessions.clone(), disk.shared.clone());
+        spawn("session-writer", move || write_groups(&written, &shared, queue))?;
         Ok(Self { disk, sessions, writer })
     }
 
     fn on_disk<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Sessions) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Sessions, &Trees<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let sessions = self.sessions.clone();
-        self.disk.run(move || work(&sessions))
+        self.disk.read(move |database| work(&sessions, &Trees::of(database)?))
     }
 }
 
 impl SessionStore for SledSessions {
     fn create(&self, record: SessionRecord) -> BoxFuture<'static, Result<(), StoreError>> {
-        let sessions = self.sessions.clone();
-        match self.writer.try_send(Write::Created(record.clone())) {
-            Ok(()) => {
-                sessions.add_pending(record);
-                std::future::ready(Ok(())).boxed()
-            }
+        if let Err(error) = self.sessions.add_pending(record.clone()) {
+            return std::future::ready(Err(error)).boxed();
+        }
+        match self.writer.try_send(Write::Created(record)) {
+            Ok(()) => std::future::ready(Ok(())).boxed(),
             Err(TrySendError::Full(write)) => {
                 let writer = self.writer.clone();
-                async move {
-                    writer.send(write).await.map_err(|_| StoreError::Closed)?;
-                    sessions.add_pending(record);
-                    Ok(())
-                }
-                .boxed()
+                async move { writer.send(write).await.map_err(|_| StoreError::Closed) }.boxed()
             }
             Err(TrySendError::Closed(_)) => std::future::ready(Err(StoreError::Closed)).boxed(),
         }
@@ -110,7 +103,7 @@ impl SessionStore for SledSessions {
         &self,
         record: SessionRecord,
     ) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
-        self.on_disk(move |sessions| sessions.restore(record))
+        self.on_disk(move |sessions, trees| sessions.restore(trees, record))
     }
 
     fn change(
@@ -118,37 +111,34 @@ impl SessionStore for SledSessions {
         id: SessionId,
         change: SessionChange,
     ) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
-        self.on_disk(move |sessions| sessions.change(id, &change))
+        self.on_disk(move |sessions, trees| sessions.change(trees, id, &change))
     }
 
     fn get(&self, id: SessionId) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
-        match self.sessions.pending(id) {
+        match self.sessions.in_memory(id) {
             Some(record) => std::future::ready(Ok(Some(record))).boxed(),
-            None => self.on_disk(move |sessions| sessions.find(id)),
+            None => self.on_disk(move |sessions, trees| sessions.find(trees, id)),
         }
     }
 
     fn of_room(&self, room: &RoomName) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
-        let pending = {
-            let pending = self.sessions.pending.lock();
-            pending.of_room(room).and_then(|id| pending.get(id)).cloned()
-        };
-        if let Some(record) = pending {
+        if let Some(record) = self.sessions.of_room_in_memory(room) {
             return std::future::ready(Ok(Some(record))).boxed();
         }
         let key = key(b'r', room.as_str().as_bytes());
-        self.on_disk(move |sessions| match sessions.pointed_to(&key)? {
-            Some(id) => sessions.find(id),
+        self.on_disk(move |sessions, trees| match trees.pointed_to(&key)? {
+            Some(id) => sessions.find(trees, id),
             None => Ok(None),
         })
     }
 
     fn of_user(&self, user: &UserId) -> BoxFuture<'static, Result<Option<SessionRecord>, StoreError>> {
         let user = user.clone();
-        self.on_disk(move |sessions| {
+        self.on_disk(move |sessions, trees| {
             let pending = sessions.pending.lock().of_user(&user);
-            let newest = pending.max(sessions.pointed_to(&key(b'u', user.as_str().as_bytes()))?);
-            newest.map_or(Ok(None), |id| sessions.find(id))
+            let unsynced = sessions.unsynced.lock().of_user(&user);
+            let written = trees.pointed_to(&key(b'u', user.as_str().as_bytes()))?;
+            pending.max(unsynced).max(written).map_or(Ok(None), |id| sessions.find(trees, id))
         })
     }
 
@@ -157,17 +147,29 @@ impl SessionStore for SledSessions {
         before: Option<SessionId>,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<SessionRecord>, StoreError>> {
-        self.on_disk(move |sessions| sessions.newest(before, limit))
+        self.on_disk(move |sessions, trees| sessions.newest(trees, before, limit))
     }
 
     fn unfinished(&self) -> BoxFuture<'static, Result<Vec<(SessionId, u32)>, StoreError>> {
-        self.on_disk(|sessions| {
+        self.on_disk(|_, trees| {
             let parse = |(key, value): (sled::IVec, sled::IVec)| {
                 let base = <[u8; 4]>::try_from(value.as_ref()).ok()?;
                 Some((session_id(key.get(1..)?)?, u32::from_be_bytes(base)))
             };
-            let unfinished = sessions.records.scan_prefix(b"o");
+            let unfinished = trees.records.scan_prefix(b"o");
             unfinished.filter_map(|item| item.map(parse).transpose()).map(|item| Ok(item?)).collect()
+        })
+    }
+
+    fn remove_over(
+        &self,
+        before_ms: u64,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Removed, StoreError>> {
+        let sessions = self.sessions.clone();
+        self.disk.write_durable(move |database| {
+            sessions.remove_over(&Trees::of(database)?, before_ms, after, limit)
         })
     }
 
@@ -183,26 +185,34 @@ impl SessionStore for SledSessions {
     }
 }
 
-/// The records. Its methods block, except those that touch `pending` alone. All changes of records are made
-/// on the store's thread, so none overtakes another.
+/// The records that are in memory, and what is done with all of them. Its methods block, except those without
+/// `trees`. All changes of records are made on the store's thread, so none overtakes another.
 struct Sessions {
-    records: sled::Tree,
-    unreadable: sled::Tree,
     /// Sessions that were created and not changed since.
     pending: Mutex<PendingSessions>,
-    /// How long they are kept.
+    /// Records that may not be durable yet; newer than what is in the database.
+    unsynced: Mutex<UnsyncedSessions>,
+    /// How long sessions are kept that were not changed since they were created.
     ttl: Duration,
 }
 
 impl Sessions {
-    fn pending(&self, id: SessionId) -> Option<SessionRecord> {
-        self.pending.lock().get(id).cloned()
+    /// A session that is in memory. Found in one place or the other while it moves between them.
+    fn in_memory(&self, id: SessionId) -> Option<SessionRecord> {
+        let pending = self.pending.lock().get(id).cloned();
+        self.unsynced.lock().get(id).cloned().or(pending)
     }
 
-    fn add_pending(&self, record: SessionRecord) {
+    fn of_room_in_memory(&self, room: &RoomName) -> Option<SessionRecord> {
+        let pending = self.pending.lock().of_room(room);
+        let id = self.unsynced.lock().of_room(room).or(pending)?;
+        self.in_memory(id)
+    }
+
+    fn add_pending(&self, record: SessionRecord) -> Result<(), StoreError> {
         let mut pending = self.pending.lock();
         pending.expire(self.oldest_ms());
-        pending.insert(record);
+        pending.insert(record).map_err(|_| StoreError::Full)
     }
 
     /// When the oldest session was created that is kept though it never changed.
@@ -210,161 +220,191 @@ impl Sessions {
         clock::unix_ms().saturating_sub(self.ttl.as_millis() as u64)
     }
 
-    /// A session, pending or not.
-    fn find(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        if let Some(record) = self.pending(id) {
-            return Ok(Some(record));
+    fn find(&self, trees: &Trees<'_>, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        match self.in_memory(id) {
+            Some(record) => Ok(Some(record)),
+            None => trees.get(id),
         }
-        let value = self.records.get(key(b'i', id.as_bytes()))?;
-        Ok(value.and_then(|value| parse_or_log(id, &value)))
     }
 
-    /// A record that is to be changed. One that cannot be parsed is moved aside.
-    fn written(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let key = key(b'i', id.as_bytes());
-        let Some(value) = self.records.get(&key)? else { return Ok(None) };
-        let record = parse_or_log(id, &value);
-        if record.is_none() {
-            set_aside(&self.records, &self.unreadable, &key, &value)?;
-            tracing::error!(session.id = %id, "unreadable session record set aside");
-        }
-        Ok(record)
-    }
-
-    fn change(&self, id: SessionId, change: &SessionChange) -> Result<Option<SessionRecord>, StoreError> {
-        if let Some(mut record) = self.pending(id) {
-            change.apply(&mut record);
-            // In this order a reader finds it in one place or the other.
-            self.insert(&record)?;
-            self.pending.lock().remove(id);
-            return Ok(Some(record));
-        }
-        let Some(before) = self.written(id)? else { return Ok(None) };
+    fn change(
+        &self,
+        trees: &Trees<'_>,
+        id: SessionId,
+        change: &SessionChange,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        let is_pending = self.pending.lock().get(id).is_some();
+        let before = match self.in_memory(id) {
+            Some(record) => record,
+            None => match trees.get_or_set_aside(id)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
         let mut record = before.clone();
-        change.apply(&mut record);
-        if record != before {
-            self.write(&record)?;
+        change.apply(&mut record, clock::unix_ms());
+        if is_pending || record != before {
+            self.write(trees, &record, is_pending)?;
+            // In this order a reader finds it in one place or the other.
+            self.pending.lock().remove(id);
         }
         Ok(Some(record))
     }
 
-    fn restore(&self, record: SessionRecord) -> Result<Option<SessionRecord>, StoreError> {
+    fn restore(&self, trees: &Trees<'_>, record: SessionRecord) -> Result<Option<SessionRecord>, StoreError> {
         let id = record.session_id;
-        if let Some(known) = self.pending(id) {
+        if let Some(known) = self.in_memory(id) {
             return Ok(Some(known));
         }
-        if let Some(known) = self.written(id)? {
+        if let Some(known) = trees.get_or_set_aside(id)? {
             return Ok(Some(known));
         }
         // Its record might say that it ended, or under which numbers its turns are kept.
-        if self.is_set_aside(id)? {
+        if trees.is_set_aside(id)? {
             return Ok(None);
         }
-        self.insert(&record)?;
+        self.write(trees, &record, true)?;
         Ok(Some(record))
     }
 
-    /// Writes a record that has no keys of its own yet.
-    fn insert(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        let id = record.session_id.as_bytes().as_slice();
-        // The record comes first: a crash in between leaves a session that is not found by its room. Not as
-        // one batch: sled takes a lock over all its trees for that.
-        self.write(record)?;
-        self.records.insert(key(b'r', record.room.as_str().as_bytes()), id)?;
-        // An older session does not become its user's newest by being used.
-        self.records.update_and_fetch(key(b'u', record.user_id.as_str().as_bytes()), |newest| {
-            Some(newest.map_or(id, |newest| newest.max(id)).to_vec())
-        })?;
-        Ok(())
-    }
-
-    fn write(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        let id = record.session_id.as_bytes();
-        let value = serde_json::to_vec(record).map_err(|error| StoreError::Failed(error.to_string()))?;
-        // Whatever a crash leaves behind, a session that is unfinished is listed as such.
-        let unfinished = record.generation_base > 0 && record.ended.is_none();
-        if unfinished {
-            self.records.insert(key(b'o', id), &record.generation_base.to_be_bytes())?;
+    /// Keeps a record in memory until it is durable, and writes it if the disk takes writes.
+    fn write(&self, trees: &Trees<'_>, record: &SessionRecord, is_new: bool) -> Result<(), StoreError> {
+        let (id, progress) = (record.session_id, trees.database.progress());
+        {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.settle(|mark| progress.is_durable(mark));
+            unsynced.keep(record.clone()).map_err(|Full| StoreError::Full)?;
         }
-        self.records.insert(key(b'i', id), value)?;
-        if !unfinished && record.generation_base > 0 {
-            self.records.remove(key(b'o', id))?;
+        if !trees.is_writable() {
+            return Ok(());
+        }
+        let written = if is_new { trees.insert(record) } else { trees.write(record) };
+        trees.database.written();
+        match written {
+            Ok(()) => self.unsynced.lock().written(id, progress.mark()),
+            Err(StoreError::Unavailable { cause }) => progress.health.failed(&cause),
+            Err(error) => {
+                self.unsynced.lock().forget(id);
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    fn newest(&self, before: Option<SessionId>, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+    /// Writes what may be missing in a database that was opened again.
+    fn rewrite(&self, database: &Database) -> Result<(), StoreError> {
+        let trees = Trees::of(database)?;
+        let mut unsynced = self.unsynced.lock();
+        unsynced.changed().try_for_each(|record| trees.insert(record))?;
+        unsynced.created().try_for_each(|group| trees.write_group(group))?;
+        unsynced.all_written(database.progress().mark());
+        Ok(())
+    }
+
+    fn newest(
+        &self,
+        trees: &Trees<'_>,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
         let end = before.map_or_else(|| vec![b'i' + 1], |id| key(b'i', id.as_bytes()));
-        let mut all: Vec<SessionRecord> = self.pending.lock().newest(before).take(limit).cloned().collect();
-        let written = self.records.range(vec![b'i']..end).rev().filter_map(|item| {
+        let mut newest = BTreeMap::new();
+        let written = trees.records.range(vec![b'i']..end).rev().filter_map(|item| {
             item.map(|(key, value)| parse_or_log(session_id(key.get(1..)?)?, &value)).transpose()
         });
         for record in written.take(limit) {
-            all.push(record?);
+            let record = record?;
+            newest.insert(record.session_id, record);
         }
-        all.sort_by_key(|record| std::cmp::Reverse(record.session_id));
-        all.truncate(limit);
-        Ok(all)
+        let is_wanted = |record: &&SessionRecord| before.is_none_or(|before| record.session_id < before);
+        let pending = self.pending.lock();
+        let unsynced = self.unsynced.lock();
+        let in_memory = unsynced.changed().rev().filter(is_wanted).take(limit);
+        // The state that is in memory and changed is the newest.
+        for record in pending.newest(before).take(limit).chain(in_memory) {
+            newest.insert(record.session_id, record.clone());
+        }
+        Ok(newest.into_values().rev().take(limit).collect())
     }
 
-    /// The session that an `r` or `u` key names.
-    fn pointed_to(&self, key: &[u8]) -> Result<Option<SessionId>, StoreError> {
-        Ok(self.records.get(key)?.and_then(|id| session_id(&id)))
+    fn remove_over(
+        &self,
+        trees: &Trees<'_>,
+        before_ms: u64,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Removed, StoreError> {
+        let progress = trees.database.progress();
+        self.unsynced.lock().settle(|mark| progress.is_durable(mark));
+        let start = after.map_or(0, |id| u128::from_be_bytes(*id.as_bytes()) + 1);
+        let range = key(b'i', &start.to_be_bytes())..key(b'i', &first_id_of(before_ms).to_be_bytes());
+        let (mut removed, mut last) = (0, None);
+        for item in trees.records.range(range).take(limit) {
+            let (key, value) = item?;
+            last = key.get(1..).and_then(session_id);
+            // One that cannot be parsed stays, for an operator.
+            let Ok(record) = serde_json::from_slice::<SessionRecord>(&value) else { continue };
+            if record.is_over(before_ms) && self.in_memory(record.session_id).is_none() {
+                trees.remove(&record)?;
+                removed += 1;
+            }
+        }
+        Ok(Removed { removed, last })
     }
-
-    fn is_set_aside(&self, id: SessionId) -> Result<bool, StoreError> {
-        Ok(self.unreadable.contains_key(key(b'i', id.as_bytes()))?)
-    }
-
-    // --- Groups of new sessions ---
 
     /// Takes the sessions that an earlier process created and that never changed into memory.
-    fn load_pending(&self) -> Result<(), StoreError> {
-        self.remove_old_groups()?;
+    fn load_pending(&self, trees: &Trees<'_>) -> Result<(), StoreError> {
         let oldest_ms = self.oldest_ms();
+        trees.remove_groups(oldest_ms)?;
         let mut pending = self.pending.lock();
-        for group in self.records.scan_prefix(b"f") {
+        for group in trees.records.scan_prefix(b"f") {
             let (group_key, value) = group?;
             let group: Vec<SessionRecord> = match serde_json::from_slice(&value) {
                 Ok(group) => group,
                 Err(error) => {
-                    set_aside(&self.records, &self.unreadable, &group_key, &value)?;
+                    set_aside(&trees.records, &trees.unreadable, &group_key, &value)?;
                     tracing::error!(%error, "unreadable group of new sessions set aside");
                     continue;
                 }
             };
             for record in group {
                 let id = record.session_id;
-                let has_changed = self.records.contains_key(key(b'i', id.as_bytes()))?;
-                if !has_changed && !self.is_set_aside(id)? && record.created_ms >= oldest_ms {
-                    pending.insert(record);
+                let has_changed = trees.records.contains_key(key(b'i', id.as_bytes()))?;
+                if !has_changed
+                    && !trees.is_set_aside(id)?
+                    && record.created_ms >= oldest_ms
+                    && pending.insert(record).is_err()
+                {
+                    tracing::warn!(session.id = %id, "too many unused sessions: one is forgotten");
                 }
             }
         }
         Ok(())
     }
 
-    fn write_group(&self, group: &[SessionRecord]) -> Result<(), StoreError> {
-        let Some(first) = group.first() else { return Ok(()) };
-        let value = serde_json::to_vec(group).map_err(|error| StoreError::Failed(error.to_string()))?;
-        self.records.insert(key(b'f', first.session_id.as_bytes()), value)?;
-        Ok(())
-    }
-
-    /// Removes groups whose sessions are too old. A group is named after its first session, and the others
-    /// were created moments later.
-    fn remove_old_groups(&self) -> Result<(), StoreError> {
-        // The first 48 bits of an id are the time in milliseconds (RFC 9562 §5.7); a minute is more than a
-        // group takes.
-        let end = u128::from(self.oldest_ms().saturating_sub(60_000)) << 80;
-        for group in self.records.range(vec![b'f']..key(b'f', &end.to_be_bytes())).keys() {
-            self.records.remove(group?)?;
+    /// Writes a group of new sessions, if the disk takes writes, and keeps it until it is durable.
+    fn write_group(&self, shared: &Shared, group: &[SessionRecord]) {
+        let progress = &shared.progress;
+        {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.settle(|mark| progress.is_durable(mark));
+            unsynced.keep_created(group.to_vec());
         }
-        Ok(())
+        let written = shared.write(|database| {
+            let trees = Trees::of(database)?;
+            trees.write_group(group)?;
+            self.unsynced.lock().created_written(progress.mark());
+            trees.remove_groups(self.oldest_ms())
+        });
+        match written {
+            // It is written as soon as the disk takes writes again.
+            Ok(_) | Err(StoreError::Unavailable { .. }) => {}
+            Err(error) => tracing::error!(%error, "new sessions are not on disk"),
+        }
     }
 }
 
-fn write_groups(sessions: &Sessions, mut queue: mpsc::Receiver<Write>) {
+fn write_groups(sessions: &Sessions, shared: &Shared, mut queue: mpsc::Receiver<Write>) {
     let (mut group, mut waiting) = (Vec::new(), Vec::new());
     while let Some(first) = queue.blocking_recv() {
         thread::sleep(BATCH_DELAY);
@@ -375,10 +415,7 @@ fn write_groups(sessions: &Sessions, mut queue: mpsc::Receiver<Write>) {
                 Write::Flush(done) => waiting.push(done),
             }
         }
-        let written = group.chunks(MAX_BATCH).try_for_each(|group| sessions.write_group(group));
-        if let Err(error) = written.and_then(|()| sessions.remove_old_groups()) {
-            tracing::error!(%error, "new sessions are not on disk");
-        }
+        group.chunks(MAX_BATCH).for_each(|group| sessions.write_group(shared, group));
         group.clear();
         for done in waiting.drain(..) {
             // A caller that no longer waits was cancelled.
@@ -387,36 +424,29 @@ fn write_groups(sessions: &Sessions, mut queue: mpsc::Receiver<Write>) {
     }
 }
 
-/// A record; none, with a line in the log, if it cannot be parsed.
-fn parse_or_log(id: SessionId, value: &[u8]) -> Option<SessionRecord> {
-    serde_json::from_slice(value)
-        .map_err(|error| tracing::error!(session.id = %id, %error, "session record cannot be parsed"))
-        .ok()
-}
-
-fn session_id(bytes: &[u8]) -> Option<SessionId> {
-    Some(SessionId::from_u128(u128::from_be_bytes(bytes.try_into().ok()?)))
-}
-
-fn key(kind: u8, name: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(name.len() + 1);
-    key.push(kind);
-    key.extend_from_slice(name);
-    key
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         protocol::edge_v1::to_client::EndReason,
         store::{
-            sled::tests::reopen,
+            sled::{
+                session_records::{RECORDS, UNREADABLE},
+                tests::reopen,
+            },
             suite::sessions::{new_record, record, suite},
         },
     };
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    fn put(disk: &Disk, key: &[u8], value: &[u8]) {
+        disk.now(|database| Ok(database.tree(RECORDS)?.insert(key, value)?)).unwrap();
+    }
+
+    fn at(disk: &Disk, tree: &str, key: &[u8]) -> Option<Vec<u8>> {
+        disk.now(|database| Ok(database.tree(tree)?.get(key)?)).unwrap().map(|value| value.to_vec())
+    }
 
     #[tokio::test]
     async fn sled_passes_the_suite_of_session_stores() {
@@ -459,7 +489,11 @@ mod tests {
         let session = new_record("ann");
         store.create(session.clone()).await.unwrap();
         store.flush().await.unwrap();
-        let keys = || store.sessions.records.iter().keys().collect::<Result<Vec<_>, _>>().unwrap();
+        let keys = || {
+            let keys =
+                store.disk.now(|database| Ok(database.tree(RECORDS)?.iter().keys().collect::<Vec<_>>()));
+            keys.unwrap().into_iter().collect::<Result<Vec<_>, _>>().unwrap()
+        };
         let before = keys();
 
         let read = [
@@ -481,12 +515,11 @@ mod tests {
         let broken = br#"{"session_id": "from a later version"}"#;
         {
             let store = SledSessions::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
-            store.restore(session.clone()).await.unwrap();
-            store.sessions.records.insert(&key, broken.as_slice()).unwrap();
+            put(&store.disk, &key, broken);
 
             assert_eq!(store.get(session.session_id).await, Ok(None));
             assert_eq!(store.newest(None, 9).await, Ok(vec![]));
-            assert_eq!(store.sessions.records.get(&key).unwrap().unwrap(), broken, "reading moves nothing");
+            assert_eq!(at(&store.disk, RECORDS, &key).unwrap(), broken, "reading moves nothing");
 
             let ended = SessionChange::Ended(EndReason::Logout);
             assert_eq!(store.change(session.session_id, ended).await, Ok(None));
@@ -494,7 +527,7 @@ mod tests {
         }
 
         let store = SledSessions::new(reopen(folder.path()), HOUR).unwrap();
-        assert_eq!(store.sessions.unreadable.get(&key).unwrap().unwrap(), broken);
+        assert_eq!(at(&store.disk, UNREADABLE, &key).unwrap(), broken);
         assert_eq!(store.restore(session.clone()).await, Ok(None), "it may have ended: it stays unknown");
         assert_eq!(store.get(session.session_id).await, Ok(None));
     }
@@ -506,7 +539,7 @@ mod tests {
         let broken = key(b'f', &[0xff; 16]);
         {
             let store = SledSessions::new(Disk::open(folder.path()).unwrap(), HOUR).unwrap();
-            store.sessions.records.insert(&broken, b"[{]").unwrap();
+            put(&store.disk, &broken, b"[{]");
             store.create(session.clone()).await.unwrap();
             store.flush().await.unwrap();
         }
@@ -514,7 +547,7 @@ mod tests {
         let store = SledSessions::new(reopen(folder.path()), HOUR).unwrap();
 
         assert_eq!(store.get(session.session_id).await, Ok(Some(session)));
-        assert_eq!(store.sessions.unreadable.get(&broken).unwrap().unwrap(), b"[{]");
-        assert_eq!(store.sessions.records.get(&broken), Ok(None));
+        assert_eq!(at(&store.disk, UNREADABLE, &broken).unwrap(), b"[{]");
+        assert_eq!(at(&store.disk, RECORDS, &broken), None);
     }
 }

@@ -48,6 +48,7 @@ pub(crate) async fn suite(store: &dyn HistoryStore) {
     pages_follow_each_other(store).await;
     the_order_of_calls_is_the_order_of_places(store).await;
     an_append_that_nobody_waits_for_takes_place(store).await;
+    lines_of_a_session_are_deleted_and_their_places_are_not_taken_again(store).await;
 }
 
 async fn lines_come_back_in_order_and_as_they_were(store: &dyn HistoryStore) {
@@ -112,4 +113,22 @@ async fn an_append_that_nobody_waits_for_takes_place(store: &dyn HistoryStore) {
     drop(store.append(line.clone()));
     let saved = store.newest(&line.user_id, 1).await.unwrap();
     assert_eq!(saved, [Saved { seq: 1, entry: line }]);
+}
+
+async fn lines_of_a_session_are_deleted_and_their_places_are_not_taken_again(store: &dyn HistoryStore) {
+    let user = UserId::parse("deleted").unwrap();
+    let session = SessionId::from_u128;
+    store.append(utterance("deleted", 8, "stays")).await.unwrap();
+    futures::future::join_all((0..300).map(|n| store.append(utterance("deleted", 9, &n.to_string())))).await;
+    let other = utterance("somebody", 10, "of somebody else");
+    store.append(other.clone()).await.unwrap();
+
+    assert_eq!(store.delete_session(&user, session(9)).await, Ok(300));
+
+    assert_eq!(store.of_session(&user, session(9), 0, 10).await, Ok(vec![]));
+    let left = store.of_user(&user, 0, 10).await.unwrap();
+    assert_eq!(left.iter().map(|saved| saved.entry.item.text()).collect::<Vec<_>>(), ["stays"]);
+    assert_eq!(store.append(utterance("deleted", 9, "later")).await, Ok(302));
+    assert_eq!(store.delete_session(&user, session(99)).await, Ok(0));
+    assert_eq!(store.newest(&other.user_id, 1).await.unwrap()[0].entry, other);
 }

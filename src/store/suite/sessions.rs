@@ -17,6 +17,7 @@ pub(crate) fn record(n: u128, user: &str) -> SessionRecord {
         created_ms: n as u64,
         generation_base: 0,
         ended: None,
+        ended_ms: None,
         livekit_room: None,
     }
 }
@@ -40,6 +41,7 @@ pub(crate) async fn suite(store: &dyn SessionStore) {
     a_session_that_is_known_is_not_restored(store).await;
     sessions_that_started_and_have_not_ended_are_unfinished(store).await;
     changes_take_effect_in_the_order_of_the_calls(store).await;
+    old_sessions_that_are_over_are_removed_in_parts(store).await;
 }
 
 async fn sessions_are_listed_in_pages_newest_first(store: &dyn SessionStore) {
@@ -99,10 +101,12 @@ async fn a_change_leaves_what_else_changed(store: &dyn SessionStore) {
     store.create(session.clone()).await.unwrap();
     let room = LivekitRoom { sid: "RM_1".into(), created_ms: 7 };
 
-    store.change(session.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap();
+    let ended =
+        store.change(session.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap().unwrap();
     let changed = store.change(session.session_id, SessionChange::RoomCreated(room.clone())).await.unwrap();
 
-    let both = SessionRecord { ended: Some(EndReason::Logout), livekit_room: Some(room), ..session };
+    assert_eq!((ended.ended, ended.ended_ms.is_some()), (Some(EndReason::Logout), true));
+    let both = SessionRecord { livekit_room: Some(room), ..ended };
     assert_eq!(changed, Some(both.clone()));
     assert_eq!(store.get(both.session_id).await, Ok(Some(both)));
 }
@@ -149,4 +153,43 @@ async fn changes_take_effect_in_the_order_of_the_calls(store: &dyn SessionStore)
     drop(first);
 
     assert_eq!(last.await.unwrap().unwrap().ended, Some(EndReason::Disconnected));
+}
+
+async fn old_sessions_that_are_over_are_removed_in_parts(store: &dyn SessionStore) {
+    // Long ago, by the time in their ids.
+    let old = |n: u64| SessionRecord {
+        session_id: SessionId::from_u128(u128::from(n) << 80),
+        created_ms: n,
+        ..record(u128::from(n), "old")
+    };
+    let [over, open, unused, recent] = [101, 102, 103, 104].map(old);
+    for session in [&over, &open, &unused, &recent] {
+        store.restore(session.clone()).await.unwrap();
+    }
+    for session in [&over, &open] {
+        store.change(session.session_id, SessionChange::Started).await.unwrap();
+    }
+    store.change(over.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap();
+    store.flush().await.unwrap();
+    let by_then = clock::unix_ms();
+    while clock::unix_ms() == by_then {
+        tokio::task::yield_now().await;
+    }
+
+    // Ended just now, though it was created long ago.
+    let start = Some(SessionId::from_u128(100 << 80));
+    let kept = store.remove_over(104, start, 9).await.unwrap();
+    assert_eq!((kept.removed, kept.last), (1, Some(unused.session_id)), "only the one that never started");
+    assert!(store.get(over.session_id).await.unwrap().is_some());
+
+    let first = store.remove_over(clock::unix_ms(), start, 1).await.unwrap();
+    assert_eq!(first.removed, 1);
+    let rest = store.remove_over(clock::unix_ms(), Some(over.session_id), 2).await.unwrap();
+    assert_eq!((rest.removed, rest.last), (1, Some(recent.session_id)));
+    let left = async |session: &SessionRecord| store.get(session.session_id).await.unwrap().is_some();
+    assert!(left(&open).await, "it has not ended");
+    for session in [&over, &unused, &recent] {
+        assert!(!left(session).await);
+    }
+    assert_eq!(store.of_room(&over.room).await, Ok(None));
 }

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 
 use crate::{
     issuer::{Issuer, Signer, key_set, token},
-    support::{TestGateway, soon},
+    support::{TestGateway, USERS_SECRET, soon},
 };
 
 fn in_seconds(seconds: i64) -> i64 {
@@ -31,9 +31,11 @@ fn claims(user: &str) -> Value {
     json!({"sub": "1", "email": user, "exp": in_seconds(600)})
 }
 
-/// A token of a user's by the shared secret "users".
+/// A token of a user's by the shared secret.
 fn shared(claims: &Value) -> String {
-    token(&json!({"alg": "HS256", "typ": "JWT"}), claims, |message| hmac_sha256(b"users", message))
+    token(&json!({"alg": "HS256", "typ": "JWT"}), claims, |message| {
+        hmac_sha256(USERS_SECRET.as_bytes(), message)
+    })
 }
 
 fn hmac_sha256(secret: &[u8], message: &[u8]) -> Vec<u8> {
@@ -134,7 +136,7 @@ impl Raw {
 
 #[actix_web::test]
 async fn the_header_comes_before_the_address_and_the_address_before_the_first_message() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let of = |user: &str| shared(&claims(user));
     let (header, query) = (format!("Bearer {}", of("header")), format!("?token={}", of("query")));
     let init = json!({"type": "connection_init", "token": of("message")});
@@ -152,7 +154,7 @@ async fn the_header_comes_before_the_address_and_the_address_before_the_first_me
 
 #[actix_web::test]
 async fn a_token_in_the_first_message_is_as_good_and_as_bad_as_any() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let session = gateway.session("ann").await;
     let expired = shared(&json!({"sub": "ann", "exp": in_seconds(-600)}));
 
@@ -196,7 +198,8 @@ async fn who_says_something_else_than_who_they_are_learns_nothing() {
 async fn a_token_of_each_algorithm_is_verified_by_its_providers_key() {
     let (rs, es, ed) = (Signer::rs256("r"), Signer::es256("e"), Signer::eddsa("d"));
     let issuer = Issuer::start(&[&rs, &es, &ed]).await;
-    let gateway = TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", "users")]).await;
+    let gateway =
+        TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     assert_eq!(issuer.asked(), 0, "not before a token needs it");
 
     for signer in [&rs, &es, &ed] {
@@ -213,7 +216,8 @@ async fn a_token_of_each_algorithm_is_verified_by_its_providers_key() {
 async fn nobody_talks_the_gateway_into_another_algorithm_or_key() {
     let (rs, other, es) = (Signer::rs256("r"), Signer::rs256("other"), Signer::es256("e"));
     let issuer = Issuer::start(&[&rs, &other, &es]).await;
-    let gateway = TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", "users")]).await;
+    let gateway =
+        TestGateway::with(&[("AUTH_JWKS_URL", &issuer.url), ("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let claims = claims("ann");
     assert_eq!(who(&gateway, &rs.token(&claims)).await.unwrap(), "ann");
 
@@ -388,7 +392,7 @@ async fn keys_may_come_from_a_file_and_a_changed_file_is_read_again() {
 
 #[actix_web::test]
 async fn a_client_whose_token_ends_is_told_so_and_goes_on_with_a_new_one() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     // The gateway allows for clocks that differ by 5 s.
     let short = shared(&json!({"sub": "ann", "exp": in_seconds(6)}));
     let mut raw = Raw::open(&gateway, &format!("?token={short}"), &[]).await.unwrap();
@@ -419,7 +423,7 @@ fn seconds(headers: &HeaderMap) -> u64 {
 
 #[actix_web::test]
 async fn a_user_who_connects_too_often_is_told_when_to_come_back() {
-    let settings = [("AUTH_JWT_SECRET", "users"), ("CONNECTS_PER_MINUTE_BY_USER", "1")];
+    let settings = [("AUTH_JWT_SECRET", USERS_SECRET), ("CONNECTS_PER_MINUTE_BY_USER", "1")];
     let gateway = TestGateway::with(&settings).await;
     let (ann, bob) = (shared(&claims("ann")), shared(&claims("bob")));
     Raw::open(&gateway, &format!("?token={ann}"), &[]).await.unwrap();
@@ -464,7 +468,7 @@ async fn an_address_that_connects_too_often_is_told_so_before_its_token_is_looke
 
 #[actix_web::test]
 async fn a_limit_of_0_is_none() {
-    let settings = [("AUTH_JWT_SECRET", "users"), ("CONNECTS_PER_MINUTE_BY_USER", "0")];
+    let settings = [("AUTH_JWT_SECRET", USERS_SECRET), ("CONNECTS_PER_MINUTE_BY_USER", "0")];
     let gateway = TestGateway::with(&settings).await;
     let ann = shared(&claims("ann"));
     for _ in 0..70 {

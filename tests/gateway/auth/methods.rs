@@ -52,7 +52,7 @@ async fn pages_and_probes_answer_head_without_a_body() {
     let gateway = TestGateway::start().await;
     let pages = ["/", "/livez", "/readyz", "/health", "/metrics", "/static/talk.js", "/api/asyncapi.json"];
     for path in pages {
-        let request = format!("HEAD {path} HTTP/1.1\r\nHost: june\r\nConnection: close\r\n\r\n");
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
 
         let read = soon(async {
             let mut stream = TcpStream::connect(gateway.address()).await.unwrap();

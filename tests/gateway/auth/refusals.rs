@@ -4,12 +4,17 @@ use june_client::{Gateway as Api, SessionInfo};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, key, soon, user_id};
+use crate::support::{BACKEND, TestGateway, key, soon, user_id};
 
 const UNKNOWN: &str = "018f0000-0000-7000-8000-000000000000";
 
-/// Every path and the methods that it supports, from the table in src/http/router.rs.
+/// Every path and the methods that it supports.
 pub fn paths() -> Vec<(&'static str, Vec<Method>)> {
+    table().into_iter().map(|(path, _, methods)| (path, methods)).collect()
+}
+
+/// Every path, who may use it, and the methods that it supports, from the table in src/http/router.rs.
+pub fn table() -> Vec<(&'static str, &'static str, Vec<Method>)> {
     let source = include_str!("../../../src/http/router.rs");
     let table = source.split("fn routes(").nth(1).unwrap().split("\n}").next().unwrap();
     let paths: Vec<_> = table
@@ -17,9 +22,15 @@ pub fn paths() -> Vec<(&'static str, Vec<Method>)> {
         .skip(1)
         .map(|row| {
             let path = row.split('"').nth(1).unwrap();
+            let right = row.split('"').nth(2).unwrap().split('[').next().unwrap();
             let endpoints = row.split('[').nth(1).unwrap().split(']').next().unwrap();
-            let methods = endpoints.split(", ").map(|endpoint| endpoint.trim().split('(').next().unwrap());
-            (path, methods.map(|method| method.to_uppercase().parse().unwrap()).collect())
+            let endpoints = endpoints.split(',').filter(|endpoint| !endpoint.trim().is_empty());
+            let methods = endpoints.map(|endpoint| endpoint.trim().split('(').next().unwrap());
+            (
+                path,
+                right.trim_matches([',', ' ', '\n']),
+                methods.map(|method| method.to_uppercase().parse().unwrap()).collect(),
+            )
         })
         .collect();
     assert!(paths.len() > 20, "{paths:?}");
@@ -183,8 +194,10 @@ async fn what_is_wrong_with_a_request_is_told_apart() {
 
 #[actix_web::test]
 async fn nobody_reaches_what_is_not_theirs() {
-    let gateway = TestGateway::with(&[("API_KEYS", "backend"), ("HOST", "127.0.0.1")]).await;
-    let backend = Api::new(&gateway.url, key("backend"));
+    let gateway =
+        TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_FAILURES_PER_MINUTE", "0")])
+            .await;
+    let backend = Api::new(&gateway.url, key(BACKEND));
     let ann: SessionInfo = backend.create_session(&user_id("ann")).await.unwrap();
     let bob: SessionInfo = backend.create_session(&user_id("bob")).await.unwrap();
     let invite =

@@ -12,7 +12,7 @@ use june_edge::protocol::{
 };
 use serde_json::json;
 
-use crate::support::{Glasses, TestGateway, soon};
+use crate::support::{Glasses, TestGateway, USERS_SECRET, soon};
 
 fn users_token(secret: &str, expires_in: i64) -> String {
     let exp = june_edge::clock::unix_s() as i64 + expires_in;
@@ -31,10 +31,10 @@ async fn refusal(gateway: &TestGateway, token: &str) -> String {
 
 #[actix_web::test]
 async fn who_has_no_good_token_is_refused_before_the_upgrade() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
 
     assert_eq!(refusal(&gateway, "nonsense").await, "INVALID_TOKEN");
-    assert_eq!(refusal(&gateway, &users_token("users", -600)).await, "EXPIRED_TOKEN");
+    assert_eq!(refusal(&gateway, &users_token(USERS_SECRET, -600)).await, "EXPIRED_TOKEN");
     assert_eq!(refusal(&gateway, &users_token("somebody else's", 600)).await, "INVALID_TOKEN");
     let upgrade = |request: reqwest::RequestBuilder| {
         request
@@ -65,9 +65,9 @@ async fn a_token_may_come_in_the_query_for_clients_that_cannot_set_headers() {
 
 #[actix_web::test]
 async fn a_user_with_their_own_token_gets_their_newest_session() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let newest = gateway.session("ann@example.org").await;
-    let token = users_token("users", 600);
+    let token = users_token(USERS_SECRET, 600);
 
     let (_, ack) = Channel::open(&gateway.ws_url(), &token, ConnectionInit::default()).await.unwrap();
 

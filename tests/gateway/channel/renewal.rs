@@ -9,7 +9,7 @@ use june_protocol::{FromClient, Secret, ToClient, from_client::Ping};
 use serde_json::json;
 use test_support::{Proxy, free_port};
 
-use crate::support::{TestGateway, soon};
+use crate::support::{TestGateway, USERS_SECRET, soon};
 
 const CONTROL_TTL: Duration = Duration::from_secs(2);
 
@@ -27,7 +27,8 @@ fn quick_retry() -> Options {
 
 fn users_token(user: &str, expires_in_s: u64) -> String {
     let claims = json!({"sub": user, "exp": clock::unix_s() + expires_in_s});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(b"users")).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+        .unwrap()
 }
 
 /// The next event that `pick` takes.
@@ -100,7 +101,7 @@ async fn a_device_whose_token_is_refused_at_a_reconnect_ends_instead_of_retrying
 
 #[actix_web::test]
 async fn a_users_own_token_is_renewed_by_its_owner_and_without_that_the_device_ends() {
-    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", "users")]).await;
+    let gateway = TestGateway::with(&[("AUTH_JWT_SECRET", USERS_SECRET)]).await;
     let url = gateway.ws_url();
     let (mut ann, _) = Device::connect(&url, &users_token("ann", 1), quick_retry()).await.unwrap();
     let (mut bob, _) = Device::connect(&url, &users_token("bob", 1), quick_retry()).await.unwrap();

@@ -29,7 +29,7 @@ async fn exchange(gateway: &TestGateway, sent: &[u8], until: Option<&str>) -> St
 }
 
 fn get(path: &str, headers: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: june\r\n{headers}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 /// A text frame of a client (RFC 6455 §5.2), masked with zeros.

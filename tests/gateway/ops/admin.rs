@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     livekit::Livekit,
-    support::{TestGateway, answer},
+    support::{BACKEND, TestGateway, answer},
 };
 
 fn room(name: &str, participants: u32) -> proto::Room {
@@ -208,13 +208,13 @@ async fn livekits_refusals_to_record_are_told_apart() {
 
 #[actix_web::test]
 async fn operators_need_an_api_key() {
-    let gateway = TestGateway::with(&[("API_KEYS", "backend"), ("HOST", "127.0.0.1")]).await;
-    let backend = june_client::Gateway::new(&gateway.url, crate::support::key("backend"));
+    let gateway = TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1")]).await;
+    let backend = june_client::Gateway::new(&gateway.url, crate::support::key(BACKEND));
     let ann = backend.create_session(&crate::support::user_id("ann")).await.unwrap();
     let url = format!("{}/api/admin/sessions", gateway.url);
 
     assert_eq!(answer(gateway.http.get(&url)).await.0, 401);
     let (status, problem) = answer(gateway.http.get(&url).bearer_auth(&ann.control_token)).await;
     assert_eq!((status, problem["code"].as_str()), (403, Some("FORBIDDEN")));
-    assert_eq!(answer(gateway.http.get(&url).header("X-API-Key", "backend")).await.0, 200);
+    assert_eq!(answer(gateway.http.get(&url).header("X-API-Key", BACKEND)).await.0, 200);
 }

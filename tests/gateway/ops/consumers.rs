@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     phone::{Phone, SETTINGS},
-    support::TestGateway,
+    support::{BACKEND, TestGateway},
 };
 
 const ANN: &str = "ann@example.org";
@@ -119,14 +119,14 @@ async fn what_a_consumer_may_not_send_is_refused_with_a_code() {
 #[actix_web::test]
 async fn the_consumer_port_needs_an_api_key() {
     let gateway =
-        TestGateway::with(&[SETTINGS, &[("API_KEYS", "backend"), ("HOST", "127.0.0.1")]].concat()).await;
+        TestGateway::with(&[SETTINGS, &[("API_KEYS", BACKEND), ("HOST", "127.0.0.1")]].concat()).await;
     let users = format!("Bearer {}", crate::phone::core_token(ANN));
     for (headers, status) in
         [(vec![], 401), (vec![("x-api-key", "guess")], 401), (vec![("authorization", users.as_str())], 403)]
     {
         assert_eq!(Phone::refused(&gateway, "/api/consumer/ws", &headers).await.status(), status);
     }
-    Phone::open(&gateway, "/api/consumer/ws", &[("x-api-key", "backend")]).await;
+    Phone::open(&gateway, "/api/consumer/ws", &[("x-api-key", BACKEND)]).await;
 }
 
 #[actix_web::test]

@@ -26,10 +26,10 @@ fn fly() -> Table {
 fn environment(fly: &Table) -> HashMap<String, String> {
     let env = fly["env"].as_table().unwrap().iter().map(|(name, value)| (name.clone(), text(value)));
     let secrets = [
-        ("API_KEYS", "a-key"),
+        ("API_KEYS", "a-key-of-16-bytes-or-more"),
         ("LIVEKIT_URL", "wss://livekit.example"),
         ("LIVEKIT_API_KEY", "key"),
-        ("LIVEKIT_API_SECRET", "secret"),
+        ("LIVEKIT_API_SECRET", "livekit-secret-of-32-bytes-or-more"),
     ];
     env.chain(secrets.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }

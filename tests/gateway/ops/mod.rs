@@ -3,5 +3,7 @@
 mod admin;
 mod consumers;
 mod deploy;
+mod health;
 mod process;
+mod rest_fuzz;
 mod rest_page;

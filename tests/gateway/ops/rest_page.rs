@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     auth::refusals::routes,
     livekit::Livekit,
-    support::{Glasses, TestGateway, soon},
+    support::{BACKEND, Glasses, TestGateway, soon},
 };
 
 const PAGE: &str = include_str!("../../../docs/REST.md");
@@ -190,7 +190,7 @@ async fn the_commands_of_the_readme_work_one_after_the_other() {
 
 #[actix_web::test]
 async fn the_control_channels_document_says_where_it_is_to_whoever_asks() {
-    let settings = [("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("PUBLIC_URL", "https://june.example")];
+    let settings = [("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("PUBLIC_URL", "https://june.example")];
     let gateway = TestGateway::with(&settings).await;
 
     let (status, document) = gateway.get("/api/asyncapi.json").await;

@@ -2,4 +2,4 @@
 
 mod removal;
 mod stream_tokens;
-mod updates;
+pub mod updates;

@@ -1,14 +1,14 @@
 //! Somebody is removed from a room, and kept out.
 
-use june_client::SessionInfo;
+use june_client::{ClientError, SessionInfo};
 use june_edge::protocol::{ToClient, edge_v1::from_client::ConnectionInit};
 use livekit_protocol as proto;
 use serde_json::{Value, json};
 
 use crate::{
     livekit::Livekit,
-    rooms::updates::{event, webhook},
-    support::{Glasses, TestGateway, soon},
+    rooms::updates::{event, livekit_token_of as livekit_token, webhook},
+    support::{Glasses, TestGateway, answer, soon},
 };
 
 fn present(identity: &str) -> proto::ParticipantInfo {
@@ -109,14 +109,17 @@ async fn somebody_who_is_kept_out_gets_no_token_by_any_way() {
     let (status, removed) = remove(&gateway, &glasses.session, "ann").await;
     assert_eq!(status, 200);
 
-    glasses.say(r#"{"type":"livekit_init","mode":"publish"}"#).await;
-    assert_eq!(glasses.error().await, "FORBIDDEN");
+    let (code, reason) = glasses.closed().await;
+    assert_eq!((code, reason.as_str()), (1008, "removed from the room"));
     let (_, shown) = gateway.get(&path).await;
     assert_eq!((&shown["access_token"], &shown["denied_until"]), (&Value::Null, &removed["denied_until"]));
-    let (status, problem) = gateway.post(&format!("{path}/token"), &Value::Null).await;
-    assert_eq!((status, problem["code"].as_str()), (403, Some("FORBIDDEN")));
-    let again = Glasses::attach(glasses.session.clone(), ConnectionInit::default()).await.unwrap();
-    assert!(again.ack.livekit.is_none(), "the control channel still works, without the room");
+    assert_eq!(shown["control_token"], Value::Null);
+    for renewal in ["token", "control-token"] {
+        let (status, problem) = gateway.post(&format!("{path}/{renewal}"), &Value::Null).await;
+        assert_eq!((status, problem["code"].as_str()), (403, Some("FORBIDDEN")), "{renewal}");
+    }
+    let again = Glasses::attach(glasses.session.clone(), ConnectionInit::default()).await;
+    assert!(matches!(again, Err(ClientError::Refused { code, .. }) if code == "FORBIDDEN"));
 
     let fresh = gateway.session("ann").await;
     assert!(fresh.access_token.is_some(), "a new session has a room of its own");
@@ -214,4 +217,122 @@ async fn a_session_knows_its_room_by_livekits_newest_id() {
     }
     glasses.say(r#"{"type":"livekit_init","mode":"publish"}"#).await;
     glasses.wait_for(|message| matches!(message, ToClient::LivekitInfo(_)).then_some(())).await;
+}
+
+/// The doors of a session, as its user opens them.
+async fn doors(gateway: &TestGateway, session: &SessionInfo, token: &str) -> Vec<(String, u16)> {
+    let path = format!("{}/api/sessions/{}", gateway.url, session.session_id);
+    let room = json!({"room": session.room_name, "session_id": session.session_id, "guest_name": "Gus"});
+    let http = &gateway.http;
+    let requests = [
+        http.get(&path),
+        http.post(format!("{path}/token")),
+        http.post(format!("{path}/control-token")),
+        http.post(format!("{path}/guest-token")),
+        http.get(format!("{path}/participants")),
+        http.get(format!("{path}/history")),
+        http.post(format!("{}/api/livekit/participants/stream-token", gateway.url)),
+        http.get(format!("{}/api/livekit/participants?room={}", gateway.url, session.room_name)),
+        http.get(format!("{}/api/client/livekit/token", gateway.url)),
+        http.post(format!("{}/api/client/device/state", gateway.url)),
+    ];
+    let mut statuses = Vec::new();
+    for request in requests {
+        let request = request.bearer_auth(token).json(&room).build().unwrap();
+        let path = request.url().path().to_owned();
+        statuses.push((path, soon(http.execute(request)).await.unwrap().status().as_u16()));
+    }
+    statuses
+}
+
+#[actix_web::test]
+async fn a_user_who_is_removed_finds_every_door_closed() {
+    let livekit = Livekit::start().await;
+    let gateway = TestGateway::with(&[("LIVEKIT_URL", &livekit.url)]).await;
+    let glasses = gateway.glasses("ann").await;
+    let (session, token) = (&glasses.session, glasses.session.control_token.clone());
+    for (door, status) in doors(&gateway, session, &token).await {
+        assert_eq!(status, 200, "{door} before");
+    }
+
+    assert_eq!(remove(&gateway, session, "ann").await.0, 200);
+
+    for (door, status) in doors(&gateway, session, &token).await {
+        assert_eq!(status, 403, "{door}");
+    }
+}
+
+/// Reads an event stream to its end.
+async fn read_to_end(mut stream: reqwest::Response) {
+    soon(async { while stream.chunk().await.unwrap().is_some() {} }).await;
+}
+
+#[actix_web::test]
+async fn what_a_removed_person_has_open_ends_at_once_and_what_others_have_goes_on() {
+    let livekit = Livekit::start().await;
+    let gateway = TestGateway::with(&[("LIVEKIT_URL", &livekit.url)]).await;
+    let mut glasses = gateway.glasses("ann").await;
+    let mut bob = gateway.glasses("bob").await;
+    let room = glasses.session.room_name.to_string();
+    let url = format!("{}/api/livekit/participants/stream?room={room}", gateway.url);
+    let stream = async |token: &str| {
+        let mut stream = soon(gateway.http.get(&url).bearer_auth(token).send()).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        soon(stream.chunk()).await.unwrap();
+        stream
+    };
+    let of_bob = stream(&livekit_token("bob", &room)).await;
+    let mut of_eve = stream(&livekit_token("eve", &room)).await;
+    let token = livekit_token("bob", &room);
+    let subscribe = json!({"type": "subscribe:participants", "room": room, "token": token});
+    bob.say(&subscribe.to_string()).await;
+    bob.wait_for(|message| matches!(message, ToClient::ParticipantsUpdate(_)).then_some(())).await;
+
+    assert_eq!(remove(&gateway, &glasses.session, "bob").await.0, 200);
+
+    read_to_end(of_bob).await;
+    assert_eq!(bob.error().await, "FORBIDDEN");
+    bob.say(&subscribe.to_string()).await;
+    assert_eq!(bob.error().await, "FORBIDDEN", "the token is not accepted any more");
+    glasses.ping().await;
+    webhook(&gateway, "/api/livekit/webhook", &event("participant_joined", "EV_9", &room, "PA_9")).await;
+    let mut seen = String::new();
+    soon(async {
+        while !seen.contains("PA_9") {
+            seen += &String::from_utf8_lossy(&of_eve.chunk().await.unwrap().unwrap());
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn the_guests_whom_a_removed_user_invited_go_with_them_and_those_of_a_backend_stay() {
+    let mut livekit = Livekit::start().await;
+    let gateway = TestGateway::with(&[("LIVEKIT_URL", &livekit.url)]).await;
+    let session = gateway.session("ann").await;
+    let (_, backends) = guest(&gateway, &session, "Bea").await;
+    let invite = json!({"session_id": session.session_id, "guest_name": "Gus"});
+    let path = format!("{}/api/sessions/{}/guest-token", gateway.url, session.session_id);
+    let (status, anns) =
+        answer(gateway.http.post(path).bearer_auth(&session.control_token).json(&invite)).await;
+    assert_eq!(status, 200, "{anns}");
+    let (anns_guest, backends_guest) =
+        (anns["identity"].as_str().unwrap(), backends["identity"].as_str().unwrap());
+    livekit.set_participants(vec![present("ann"), present(anns_guest), present(backends_guest)]);
+    let url = format!("{}/api/livekit/participants?room={}", gateway.url, session.room_name);
+    let list = async |invitation: &Value| {
+        answer(gateway.http.get(&url).bearer_auth(invitation["access_token"].as_str().unwrap())).await.0
+    };
+    assert_eq!((list(&anns).await, list(&backends).await), (200, 200));
+
+    remove(&gateway, &session, "ann").await;
+
+    let mut removed = Vec::new();
+    for _ in 0..2 {
+        let call: proto::RoomParticipantIdentity = livekit.call("RoomService/RemoveParticipant").await.read();
+        removed.push(call.identity);
+    }
+    removed.sort();
+    assert_eq!(removed, ["ann", anns_guest]);
+    assert_eq!((list(&anns).await, list(&backends).await), (401, 200));
 }

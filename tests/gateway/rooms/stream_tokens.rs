@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 use crate::{
     auth::refusals::{filled, routes},
     livekit::Livekit,
-    support::{LIVEKIT_SECRET, TestGateway, answer, soon},
+    support::{BACKEND, LIVEKIT_SECRET, TestGateway, answer, soon},
 };
-
-const BACKEND: &str = "backend";
 
 /// A gateway that needs tokens; its LiveKit knows how to remove participants.
 async fn start(livekit: &Livekit) -> TestGateway {
-    let settings = [("LIVEKIT_URL", livekit.url.as_str()), ("API_KEYS", BACKEND), ("HOST", "127.0.0.1")];
+    let settings = [
+        ("LIVEKIT_URL", livekit.url.as_str()),
+        ("API_KEYS", BACKEND),
+        ("HOST", "127.0.0.1"),
+        ("AUTH_FAILURES_PER_MINUTE", "0"),
+    ];
     TestGateway::with(&settings).await
 }
 

@@ -6,29 +6,38 @@ use june_edge::protocol::{ToClient, edge_v1::to_client::ParticipantsUpdate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Glasses, LIVEKIT_SECRET, TestGateway, answer, soon};
+use crate::support::{BACKEND, Glasses, LIVEKIT_SECRET, TestGateway, answer, soon};
 
 /// Sends a webhook as LiveKit does.
 pub async fn webhook(gateway: &TestGateway, path: &str, event: &Value) -> u16 {
     signed_webhook(gateway, path, event.to_string()).await.0
 }
 
-async fn signed_webhook(gateway: &TestGateway, path: &str, body: String) -> (u16, Value) {
+/// The `Authorization` of a webhook with this body.
+pub fn webhook_signature(body: &str) -> String {
     let claims = json!({
         "iss": "devkey",
         "exp": june_edge::clock::unix_s() + 60,
-        "sha256": STANDARD.encode(Sha256::digest(&body)),
+        "sha256": STANDARD.encode(Sha256::digest(body)),
     });
     let key = EncodingKey::from_secret(LIVEKIT_SECRET.as_bytes());
-    let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
-    let request = gateway.http.post(format!("{}{path}", gateway.url)).header("Authorization", token);
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
+}
+
+async fn signed_webhook(gateway: &TestGateway, path: &str, body: String) -> (u16, Value) {
+    let signature = webhook_signature(&body);
+    let request = gateway.http.post(format!("{}{path}", gateway.url)).header("Authorization", signature);
     answer(request.header("Content-Type", "application/webhook+json").body(body)).await
 }
 
 /// A LiveKit token for a room, as any holder of the API secret can make one.
 fn livekit_token(room: &str) -> String {
+    livekit_token_of("eve", room)
+}
+
+pub fn livekit_token_of(identity: &str, room: &str) -> String {
     let claims = json!({
-        "iss": "devkey", "sub": "eve", "exp": june_edge::clock::unix_s() + 60,
+        "iss": "devkey", "sub": identity, "exp": june_edge::clock::unix_s() + 60,
         "video": {"room": room, "roomJoin": true},
     });
     let key = EncodingKey::from_secret(LIVEKIT_SECRET.as_bytes());
@@ -264,10 +273,9 @@ async fn a_stream_that_does_not_read_delays_nobody_and_gets_a_snapshot_later() {
 
 #[actix_web::test]
 async fn participants_are_listed_for_members_the_owner_of_the_session_and_a_backend() {
-    let gateway = TestGateway::with(&[("API_KEYS", "backend")]).await;
+    let gateway = TestGateway::with(&[("API_KEYS", BACKEND)]).await;
     let body = json!({"user_id": "ann"});
-    let create =
-        gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth("backend").json(&body);
+    let create = gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth(BACKEND).json(&body);
     let session = answer(create).await.1;
     let room = session["room_name"].as_str().unwrap();
     webhook(
@@ -282,7 +290,7 @@ async fn participants_are_listed_for_members_the_owner_of_the_session_and_a_back
     let own = session["control_token"].as_str().unwrap();
     let livekits = session["access_token"].as_str().unwrap();
 
-    for token in ["backend", own, livekits, &livekit_token(room)] {
+    for token in [BACKEND, own, livekits, &livekit_token(room)] {
         assert_eq!(status(room, token).await, (200, json!([])));
     }
     for (token, code) in [(livekit_token("room-b").as_str(), "FORBIDDEN"), ("nonsense", "INVALID_TOKEN")] {
@@ -291,7 +299,7 @@ async fn participants_are_listed_for_members_the_owner_of_the_session_and_a_back
     assert_eq!(status("room-b", own).await.1["code"], "FORBIDDEN");
     let nobody = gateway.get(&format!("/api/livekit/participants/stream?room={room}")).await;
     assert_eq!((nobody.0, nobody.1["code"].as_str()), (401, Some("MISSING_TOKEN")));
-    assert_eq!(status("%01", "backend").await.1["code"], "INVALID_REQUEST");
+    assert_eq!(status("%01", BACKEND).await.1["code"], "INVALID_REQUEST");
 }
 
 #[actix_web::test]

@@ -1,8 +1,11 @@
 //! The conversation history: read over REST, kept across restarts, remembered by the next session.
 
-use june_edge::{config::Config, protocol::ToClient};
+use june_edge::{
+    config::Config,
+    protocol::{ToClient, edge_v1::from_client::ConnectionInit},
+};
 
-use crate::support::{Glasses, TestGateway};
+use crate::support::{BACKEND, Glasses, TestGateway, answer, key, user_id};
 
 /// Says something, and gives the whole answer once it is saved.
 async fn ask(glasses: &mut Glasses, text: &str) -> String {
@@ -103,4 +106,31 @@ fn session_memory_is_off_or_a_number_of_lines() {
         let problems = read(value).unwrap_err().to_string();
         assert!(problems.contains("SESSION_MEMORY"), "{value}: {problems}");
     }
+}
+
+#[actix_web::test]
+async fn the_history_of_a_session_is_deleted_by_its_user_or_a_backend_and_by_nobody_else() {
+    let gateway = TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1")]).await;
+    let backend = june_client::Gateway::new(&gateway.url, key(BACKEND));
+    let attach = async |user| {
+        let session = backend.create_session(&user_id(user)).await.unwrap();
+        Glasses::attach(session, ConnectionInit::default()).await.unwrap()
+    };
+    let (mut ann, eve) = (attach("ann").await, attach("eve").await);
+    ask(&mut ann, "One").await;
+    let url = format!("{}/api/sessions/{}/history", gateway.url, ann.ack.session_id);
+    let delete = async |token: &str| answer(gateway.http.delete(&url).bearer_auth(token)).await;
+
+    let (status, problem) = delete(&eve.session.control_token).await;
+    assert_eq!((status, problem["code"].as_str()), (403, Some("FORBIDDEN")));
+
+    let (status, receipt) = delete(&ann.session.control_token).await;
+    assert_eq!((status, &receipt["deleted"]), (200, &2.into()));
+    assert_eq!(receipt["session_id"], ann.ack.session_id.to_string());
+    assert_eq!(backend.history(ann.ack.session_id).await.unwrap(), Vec::<serde_json::Value>::new());
+
+    ask(&mut ann, "Two").await;
+    let lines = backend.history(ann.ack.session_id).await.unwrap();
+    assert_eq!(lines[0]["seq"], 3, "numbers are not used again");
+    assert_eq!(delete(BACKEND).await.1["deleted"], 2);
 }

@@ -6,7 +6,7 @@ use june_client::{Channel, ClientError, Gateway as Api};
 use livekit_api::access_token::TokenVerifier;
 use serde_json::{Value, json};
 
-use crate::support::{LIVEKIT_SECRET, TestGateway, answer, key, user_id};
+use crate::support::{BACKEND, LIVEKIT_SECRET, TestGateway, USERS_SECRET, answer, key, user_id};
 
 #[actix_web::test]
 async fn a_session_is_made_without_livekit() {
@@ -97,16 +97,17 @@ async fn participants_need_livekit_and_say_what_still_works() {
 #[actix_web::test]
 async fn with_keys_configured_nobody_gets_in_without_one() {
     let gateway =
-        TestGateway::with(&[("API_KEYS", "backend"), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", "users")])
+        TestGateway::with(&[("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_JWT_SECRET", USERS_SECRET)])
             .await;
-    let backend = Api::new(&gateway.url, key("backend"));
+    let backend = Api::new(&gateway.url, key(BACKEND));
     let ann = backend.create_session(&user_id("ann")).await.unwrap();
     let bob = backend.create_session(&user_id("bob")).await.unwrap();
     let path = format!("{}/api/sessions/{}", gateway.url, ann.session_id);
     let exp = june_edge::clock::unix_s() + 60;
     let users_token = |user: &str| {
         let claims = json!({"sub": user, "exp": exp});
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(b"users")).unwrap()
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(USERS_SECRET.as_bytes()))
+            .unwrap()
     };
 
     let (status, problem) = gateway.post("/api/sessions", &json!({"user_id": "ann"})).await;
@@ -115,12 +116,12 @@ async fn with_keys_configured_nobody_gets_in_without_one() {
     assert!(matches!(&refused, Err(ClientError::Refused { code, .. }) if code == "INVALID_TOKEN"));
 
     let shown = |token: String| answer(gateway.http.get(&path).bearer_auth(token));
-    assert_eq!(shown("backend".into()).await.0, 200);
+    assert_eq!(shown(BACKEND.into()).await.0, 200);
     assert_eq!(shown(ann.control_token.clone()).await.0, 200);
     assert_eq!(shown(users_token("ann")).await.0, 200);
     assert_eq!(shown(bob.control_token.clone()).await.0, 403);
     assert_eq!(shown(users_token("bob")).await.0, 403);
-    assert_eq!(answer(gateway.http.get(&path).header("X-API-Key", "backend")).await.0, 200);
+    assert_eq!(answer(gateway.http.get(&path).header("X-API-Key", BACKEND)).await.0, 200);
     assert_eq!(answer(gateway.http.get(&path).header("X-API-Key", "guess")).await.0, 401);
 
     let own = gateway.http.post(format!("{}/api/sessions", gateway.url)).json(&json!({"user_id": "ann"}));
@@ -128,7 +129,7 @@ async fn with_keys_configured_nobody_gets_in_without_one() {
     let others = gateway.http.post(format!("{}/api/sessions", gateway.url)).json(&json!({"user_id": "bob"}));
     assert_eq!(answer(others.bearer_auth(users_token("ann"))).await.0, 403);
 
-    let as_user = Channel::open_unattached(&gateway.ws_url(), "backend").await;
+    let as_user = Channel::open_unattached(&gateway.ws_url(), BACKEND).await;
     assert!(as_user.is_err(), "an API key identifies no user");
 }
 
@@ -152,7 +153,9 @@ async fn operators_see_how_the_gateway_is() {
             ("vad", "vad"),
             ("transcriber", "stt"),
             ("thinker", "llm"),
-            ("speaker", "tts")
+            ("speaker", "tts"),
+            ("store", "store"),
+            ("memory", "memory")
         ]
     );
     let metrics =

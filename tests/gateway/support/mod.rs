@@ -31,6 +31,12 @@ pub struct TestGateway {
     pub http: reqwest::Client,
 }
 
+/// An API key.
+pub const BACKEND: &str = "backend-key-of-the-tests";
+
+/// The secret of the tests' identity provider.
+pub const USERS_SECRET: &str = "users-secret-of-the-tests-with-32-bytes";
+
 /// The well-known secret of the tests' LiveKit.
 pub const LIVEKIT_SECRET: &str = "devsecret-devsecret-devsecret-32";
 

@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 use crate::support::{TestGateway, soon};
 
 /// The secret of the tests' identity provider.
-pub const SECRET: &str = "mentra";
+pub const SECRET: &str = "mentra-secret-of-the-tests-32-bytes";
 
 /// Settings under which its tokens are taken, which have no `exp`.
 pub const SETTINGS: &[(&str, &str)] =

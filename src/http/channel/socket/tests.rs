@@ -9,11 +9,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
+use crate::limits::Limits;
 use crate::protocol::edge_v1::audio::Codec;
 use crate::ws::connection::Body;
 
 /// More messages than the mailbox of a session holds here: actix's default is 16.
 const BURST: u32 = 40;
+
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Records what sockets report.
 struct RecordingSession {
@@ -72,14 +75,16 @@ impl Client {
             init: ConnectionInit::default(),
             attach: Box::new(move |_, _| {
                 let session = session.clone().recipient();
-                async move { Ok(session) }.boxed_local()
+                let place = Limits::default().attach_socket(&UserId::parse("john").unwrap());
+                async move { Ok((session, place?)) }.boxed_local()
             }),
             session: None,
+            place: None,
             rate_limit: MessageRateLimiter::default(),
         };
         let (frames, incoming) = mpsc::unbounded_channel();
         let incoming = UnboundedReceiverStream::new(incoming).map(Ok);
-        let body = Body::new(socket, incoming, Profile::EdgeV1, send_queue.clone(), outgoing);
+        let body = Body::new(socket, incoming, FRAME_TIMEOUT, Profile::EdgeV1, send_queue.clone(), outgoing);
         Self { frames: Some(frames), body, send_queue, events, ready: Some(ready) }
     }
 
@@ -238,6 +243,44 @@ async fn a_client_that_does_not_read_costs_no_more_than_its_queue_and_learns_why
 
     assert_eq!(client.read().await, Some(Frame::Close(4408)));
     assert_eq!(client.read().await, None);
+}
+
+#[actix::test]
+async fn after_a_close_frame_nothing_is_handled_but_the_clients_own() {
+    let mut client = Client::connect(true);
+    client.say(INIT);
+    client.say(PING);
+    assert!(matches!(client.read().await, Some(Frame::Text(_))), "the pong");
+
+    client.send_queue.finish_with(frame::close(Close::Superseded, ""));
+    client.say(BUTTON);
+    client.send(&1000_u16.to_be_bytes(), OpCode::Close);
+
+    assert_eq!(client.read().await, Some(Frame::Close(4001)));
+    assert_eq!(client.read().await, None);
+    drop(client.body);
+    let mut events = Vec::new();
+    while let Some(event) = client.events.recv().await {
+        let is_over = matches!(event, SocketEvent::Closed);
+        events.push(event);
+        if is_over {
+            break;
+        }
+    }
+    assert!(matches!(&events[..], [SocketEvent::Alive, SocketEvent::Closed]), "{}", events.len());
+}
+
+#[actix::test]
+async fn a_client_that_does_not_answer_a_close_frame_is_waited_for_three_seconds() {
+    let mut client = Client::connect(true);
+    client.say(INIT);
+    let closed_at = clock::now();
+
+    client.send_queue.finish_with(frame::close(Close::Restart, ""));
+
+    assert_eq!(client.read().await, Some(Frame::Close(1012)));
+    assert_eq!(client.read().await, None);
+    assert_eq!((clock::now() - closed_at).as_secs(), 3);
 }
 
 #[actix::test]

@@ -37,9 +37,17 @@ const MAX_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 20;
 /// Finals and interims that wait, of all sessions together. Each session has at most one of each.
 const QUEUE: usize = 64;
 
+/// What `scripts/setup models` installs.
+const TOKENIZER_FILE: &str = "moonshine-tiny-en-tokenizer.bin";
+const ENCODER_FILE: &str = "moonshine-tiny-en-encoder.ort";
+const DECODER_FILE: &str = "moonshine-tiny-en-decoder.ort";
+
 pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<Arc<dyn SpeechToText>, ProviderError> {
     let load = || {
         let config = context.config;
+        [TOKENIZER_FILE, ENCODER_FILE, DECODER_FILE]
+            .iter()
+            .try_for_each(|file| context.model(file).map(drop))?;
         Moonshine::load(context.onnx_runtime()?, &config.models, config.stt_workers)
     };
     Ok(Arc::new(load().map_err(|error| error.installed_by("models"))?))
@@ -55,9 +63,9 @@ impl Moonshine {
     /// missing or invalid.
     pub(crate) fn load(runtime: &Runtime, folder: &Path, workers: usize) -> Result<Self, ProviderError> {
         let runtime = runtime.clone();
-        let vocabulary = Arc::new(Vocabulary::load(&folder.join("moonshine-tiny-en-tokenizer.bin"))?);
-        let encoder = folder.join("moonshine-tiny-en-encoder.ort");
-        let decoder = folder.join("moonshine-tiny-en-decoder.ort");
+        let vocabulary = Arc::new(Vocabulary::load(&folder.join(TOKENIZER_FILE))?);
+        let encoder = folder.join(ENCODER_FILE);
+        let decoder = folder.join(DECODER_FILE);
         let make = move || {
             Ok(Model::new(runtime.session(&encoder)?, runtime.session(&decoder)?, Arc::clone(&vocabulary)))
         };

@@ -1,0 +1,142 @@
+//! The bodies of requests, on every route: how long they may take, and how large they may be.
+//!
+//! A body that is refused is not read: the response is sent, and the connection ends.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_web::{
+    Error, HttpMessage,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    error::PayloadError,
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE},
+    },
+    middleware::Next,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+
+use crate::{
+    config::Timeouts,
+    http::error::ApiError,
+    tcp::{
+        Deadline,
+        stream::{Activity, Answering},
+    },
+    telemetry,
+};
+
+/// The largest body of any request, in bytes: a webhook with a room's metadata.
+const MAX_BODY: usize = 256 * 1024;
+
+/// Answers a request, with a body that is limited in time and size.
+pub(crate) async fn limited(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let answering = request.request().conn_data::<Activity>().map(Activity::answer);
+    let response = match check(request.headers()) {
+        Err(error) => request.error_response(error),
+        Ok(()) => {
+            limit(&mut request);
+            next.call(request).await?.map_into_boxed_body()
+        }
+    };
+    let response = match response.response().error().and_then(Error::as_error::<PayloadError>) {
+        Some(error) => {
+            let error = ApiError::from(error);
+            response.into_response(actix_web::HttpResponse::from_error(error))
+        }
+        None => response,
+    };
+    Ok(match answering {
+        // An upgraded connection is no longer the HTTP server's.
+        Some(answering) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+            response.map_body(|_, body| BoxBody::new(Body { body, _answering: answering }))
+        }
+        _ => response,
+    })
+}
+
+/// Refuses what needs no look at the body.
+fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+    let length =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(ApiError::too_large());
+    }
+    let has_body = length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING);
+    // Other upgrades are ignored: clients that would like h2c send ordinary requests.
+    let is_upgrade =
+        headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if has_body && is_upgrade {
+        return Err(ApiError::invalid("upgrade", "a request for an upgrade has no body"));
+    }
+    Ok(())
+}
+
+/// Puts the limits around the request's body, if it has one.
+fn limit(request: &mut ServiceRequest) {
+    let Some(timeouts) = request.request().conn_data::<Timeouts>() else { return };
+    let deadline = Deadline::after(timeouts.body);
+    let body = request.take_payload();
+    if matches!(body, Payload::None) {
+        return;
+    }
+    let limited = LimitedBody { body, left: MAX_BODY, deadline };
+    request.set_payload(Payload::Stream { payload: Box::pin(limited) });
+}
+
+/// A request's body until its deadline and within its limit.
+struct LimitedBody {
+    body: Payload,
+    /// Bytes that may still come.
+    left: usize,
+    deadline: Deadline,
+}
+
+impl Stream for LimitedBody {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        match this.body.poll_next_unpin(cx) {
+            Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Some(match this.left.checked_sub(bytes.len()) {
+                Some(left) => {
+                    this.left = left;
+                    Ok(bytes)
+                }
+                None => Err(PayloadError::Overflow),
+            })),
+            Poll::Pending => this.deadline.poll(cx).map(|()| {
+                metrics::counter!(telemetry::CONNECTIONS_TIMED_OUT, "for" => "body").increment(1);
+                Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into())))
+            }),
+            ended @ Poll::Ready(_) => ended,
+        }
+    }
+}
+
+/// A response's body, which says when the connection is idle again.
+struct Body {
+    body: BoxBody,
+    _answering: Answering,
+}
+
+impl MessageBody for Body {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
+}

@@ -1,0 +1,115 @@
+//! Providers whose outcomes are recorded, for `/health`.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream::BoxStream};
+use tokio::sync::mpsc;
+
+use crate::{
+    audio::Pcm,
+    outcomes::Outcome,
+    providers::{
+        ProviderError,
+        llm::{LanguageModel, LlmEvent, Prompt},
+        stt::{SpeechToText, SttEvent},
+        tts::TextToSpeech,
+    },
+};
+
+/// A provider, and where its outcomes are recorded.
+pub(crate) struct Recorded<T: ?Sized> {
+    provider: Arc<T>,
+    outcome: Outcome,
+}
+
+impl<T: ?Sized> Recorded<T> {
+    pub(crate) fn new(provider: &Arc<T>, outcome: &Outcome) -> Arc<Self> {
+        Arc::new(Self { provider: provider.clone(), outcome: outcome.clone() })
+    }
+
+    /// The stream's first item is a success, an error a failure. A provider that is too busy works.
+    fn record<I: Send + 'static>(
+        &self,
+        stream: BoxStream<'static, Result<I, ProviderError>>,
+    ) -> BoxStream<'static, Result<I, ProviderError>> {
+        let (outcome, mut is_first) = (self.outcome.clone(), true);
+        let recorded = stream.inspect(move |item| match item {
+            Ok(_) if std::mem::take(&mut is_first) => outcome.succeeded(),
+            Ok(_) | Err(ProviderError::Busy) => {}
+            Err(error) => outcome.failed(error.to_string()),
+        });
+        recorded.boxed()
+    }
+}
+
+impl SpeechToText for Recorded<dyn SpeechToText> {
+    fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+        self.record(self.provider.open(audio))
+    }
+}
+
+impl LanguageModel for Recorded<dyn LanguageModel> {
+    fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.record(self.provider.respond(prompt))
+    }
+}
+
+impl TextToSpeech for Recorded<dyn TextToSpeech> {
+    fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    fn sample_rate_hz(&self) -> u32 {
+        self.provider.sample_rate_hz()
+    }
+
+    fn synthesize(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
+        self.record(self.provider.synthesize(sentence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Gives what it was told to, once.
+    struct Scripted(Mutex<Vec<Result<LlmEvent, ProviderError>>>);
+
+    impl LanguageModel for Scripted {
+        fn name(&self) -> &'static str {
+            "scripted"
+        }
+
+        fn respond(&self, _: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+            stream::iter(std::mem::take(&mut *self.0.lock())).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_real_outcome_of_a_provider_is_known() {
+        let outcome = Outcome::new("llm");
+        let respond = async |events: Vec<Result<LlmEvent, ProviderError>>| {
+            let provider: Arc<dyn LanguageModel> = Arc::new(Scripted(Mutex::new(events)));
+            Recorded::new(&provider, &outcome).respond(Prompt::default()).collect::<Vec<_>>().await;
+            outcome.last().map(|last| last.failure)
+        };
+        let delta = || Ok(LlmEvent::TextDelta("Hello".into()));
+        let lost = || ProviderError::Connection("refused".into());
+
+        assert_eq!(respond(vec![Err(ProviderError::Busy)]).await, None);
+        assert_eq!(respond(vec![delta(), Err(lost())]).await, Some(Some(lost().to_string())));
+        assert_eq!(respond(vec![Err(ProviderError::Busy)]).await, Some(Some(lost().to_string())));
+        assert_eq!(respond(vec![delta(), delta()]).await, Some(None));
+    }
+}
