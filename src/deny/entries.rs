@@ -133,6 +133,11 @@ impl Entries {
         Ok(())
     }
 
+    /// Whose share an entry is in; none for an operator's.
+    pub(super) fn owner(&self, room: &RoomName, identity: &Identity) -> Option<&UserId> {
+        self.rooms.get(room)?.get(identity)?.owner.as_ref()
+    }
+
     /// Until when somebody may not be in a room; none if they may.
     pub(super) fn until(&self, room: &RoomName, identity: &Identity, now_ms: u64) -> Option<u64> {
         let entry = self.rooms.get(room)?.get(identity)?;

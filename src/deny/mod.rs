@@ -67,10 +67,15 @@ impl DenyList {
     /// The list in this store; new entries last for `ttl`.
     pub async fn open(store: Arc<dyn DenyListStore>, ttl: Duration) -> Result<Self, StoreError> {
         let (mut entries, mut ended, now) = (Entries::default(), Vec::new(), clock::unix_ms());
-        for DenyEntry { room, identity, until_ms } in store.load().await? {
+        for DenyEntry { room, identity, until_ms, owner } in store.load().await? {
+            let by = match &owner {
+                // The larger share has a place for each that had one.
+                Some(user) => DeniedBy::Owner { user, was_present: true },
+                None => DeniedBy::Operator,
+            };
             if until_ms <= now {
                 ended.push((room, identity));
-            } else if entries.insert(&room, &identity, until_ms, DeniedBy::Operator).is_err() {
+            } else if entries.insert(&room, &identity, until_ms, by).is_err() {
                 tracing::error!(room.name = %room, "deny list full: a stored entry is not enforced");
             }
         }
@@ -95,7 +100,8 @@ impl DenyList {
             let mut entries = self.shared.entries.write();
             let removed = self.shared.store.remove(entries.expire(now));
             let until_ms = entries.insert(room, identity, until_ms, by).map_err(|full| refusal(full, now))?;
-            let entry = DenyEntry { room: room.clone(), identity: identity.clone(), until_ms };
+            let owner = entries.owner(room, identity).cloned();
+            let entry = DenyEntry { room: room.clone(), identity: identity.clone(), until_ms, owner };
             (until_ms, removed, self.shared.store.put(entry))
         };
         removed.await?;
@@ -191,6 +197,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::ids::UserId;
     use crate::store::{
         sled::{Disk, SledDenyList, tests::reopen},
         suite::deny_list::entry,
@@ -221,6 +228,26 @@ pub(crate) mod tests {
         assert_eq!(deny.until(&bob.room, &bob.identity), Some(until));
         assert_eq!(deny.until(&bob.room, &Identity::parse("ann").unwrap()), None);
         assert_eq!(store.load().await, Ok(vec![DenyEntry { until_ms: until, ..bob }]));
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_an_owners_entries_still_take_places_of_the_owners_share() {
+        let folder = tempfile::tempdir().unwrap();
+        let (room, ann) = (entry("bob", 0).room, UserId::parse("ann").unwrap());
+        let by_ann = DeniedBy::Owner { user: &ann, was_present: false };
+        let guest = |n: usize| Identity::parse(&format!("guest-{n}")).unwrap();
+        {
+            let deny = deny_list(folder.path());
+            for n in 0..64 {
+                deny.deny(&room, &guest(n), by_ann).await.unwrap();
+            }
+        }
+
+        let store = SledDenyList::new(reopen(folder.path()));
+        let deny = DenyList::open(Arc::new(store), TTL).await.unwrap();
+
+        assert!(matches!(deny.deny(&room, &guest(64), by_ann).await, Err(DenyError::Full(_))));
+        assert!(deny.deny(&room, &guest(64), DeniedBy::Operator).await.is_ok());
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 
 use crate::{
-    ids::{Identity, RoomName},
+    ids::{Identity, RoomName, UserId},
     store::StoreError,
 };
 
@@ -14,6 +14,8 @@ pub struct DenyEntry {
     pub identity: Identity,
     /// When it ends, in milliseconds since the Unix epoch.
     pub until_ms: u64,
+    /// The owner of the room who removed them; none for an operator.
+    pub owner: Option<UserId>,
 }
 
 /// Keeps the deny list.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tree "denied"   <room> 0x00 <identity>  → end in milliseconds since the Unix epoch: u64, big-endian
+//!                                             ++ the user whose share it is in; nothing for an operator's
 //! ```
 //! Names have no control characters, so the 0x00 separates them. Entries that cannot be parsed are kept in
 //! the tree "denied.unreadable", under the same key.
@@ -9,7 +10,7 @@
 use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
-    ids::{Identity, RoomName},
+    ids::{Identity, RoomName, UserId},
     store::{
         StoreError,
         deny_list::{DenyEntry, DenyListStore},
@@ -53,7 +54,7 @@ impl DenyListStore for SledDenyList {
 
     fn put(&self, entry: DenyEntry) -> BoxFuture<'static, Result<(), StoreError>> {
         self.disk.write_durable(move |database| {
-            database.tree(TREE)?.insert(key(&entry.room, &entry.identity), &entry.until_ms.to_be_bytes())?;
+            database.tree(TREE)?.insert(key(&entry.room, &entry.identity), value(&entry))?;
             Ok(())
         })
     }
@@ -76,12 +77,20 @@ fn key(room: &RoomName, identity: &Identity) -> Vec<u8> {
     [room.as_str().as_bytes(), &[0], identity.as_str().as_bytes()].concat()
 }
 
+fn value(entry: &DenyEntry) -> Vec<u8> {
+    let owner = entry.owner.as_ref().map_or("", UserId::as_str);
+    [&entry.until_ms.to_be_bytes()[..], owner.as_bytes()].concat()
+}
+
 pub(super) fn parse(key: &[u8], value: &[u8]) -> Option<DenyEntry> {
     let (room, identity) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    let (until_ms, owner) = value.split_first_chunk()?;
+    let owner = std::str::from_utf8(owner).ok()?;
     Some(DenyEntry {
         room: RoomName::parse(room).ok()?,
         identity: Identity::parse(identity).ok()?,
-        until_ms: u64::from_be_bytes(value.try_into().ok()?),
+        until_ms: u64::from_be_bytes(*until_ms),
+        owner: if owner.is_empty() { None } else { Some(UserId::parse(owner).ok()?) },
     })
 }
 
@@ -126,6 +135,7 @@ mod tests {
         let entry = entry("guest:bob-abc123", 7);
         let key = key(&entry.room, &entry.identity);
         assert_eq!(parse(&key, &7_u64.to_be_bytes()), Some(entry));
+        assert_eq!(parse(&key, b"\0\0\0\0\0\0\0\x07\xFF"), None);
         assert_eq!(parse(&key, b"short"), None);
         assert_eq!(parse(b"no zero byte", &7_u64.to_be_bytes()), None);
     }

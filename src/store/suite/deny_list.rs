@@ -1,7 +1,7 @@
 //! What every deny list store promises.
 
 use crate::{
-    ids::{Identity, RoomName},
+    ids::{Identity, RoomName, UserId},
     store::deny_list::{DenyEntry, DenyListStore},
 };
 
@@ -11,6 +11,7 @@ pub(crate) fn entry(identity: &str, until_ms: u64) -> DenyEntry {
         room: RoomName::parse("room-a").unwrap(),
         identity: Identity::parse(identity).unwrap(),
         until_ms,
+        owner: None,
     }
 }
 
@@ -19,6 +20,7 @@ pub(crate) async fn suite(store: &dyn DenyListStore) {
     an_entry_is_replaced_by_a_later_one_of_the_same_name(store).await;
     entries_that_are_removed_are_gone_and_the_others_stay(store).await;
     calls_take_effect_in_their_order(store).await;
+    an_entry_has_its_owner(store).await;
 }
 
 async fn identities(store: &dyn DenyListStore) -> Vec<(String, u64)> {
@@ -48,4 +50,12 @@ async fn calls_take_effect_in_their_order(store: &dyn DenyListStore) {
     // The futures finish in whatever order they are polled.
     futures::future::join_all(calls.into_iter().rev()).await;
     assert_eq!(identities(store).await, [("bob".into(), 49)]);
+}
+
+async fn an_entry_has_its_owner(store: &dyn DenyListStore) {
+    let of_owner = DenyEntry { owner: Some(UserId::parse("ann@example.org").unwrap()), ..entry("bob", 100) };
+    store.put(of_owner.clone()).await.unwrap();
+    assert_eq!(store.load().await, Ok(vec![of_owner]));
+    store.put(entry("bob", 100)).await.unwrap();
+    assert_eq!(store.load().await, Ok(vec![entry("bob", 100)]));
 }
