@@ -39,11 +39,14 @@ use futures::{Stream, StreamExt, task::AtomicWaker};
 use tokio::time::{Sleep, sleep};
 
 use crate::{
+    clock,
+    error::Close,
     protocol::Profile,
     ws::{
         fragments::{Fragments, Whole},
         frame,
         incoming::Incoming,
+        rate_limit::{MessageRateLimiter, Verdict},
         send_queue::{Connection, SendQueue, SendQueueStream},
         upgrade::Upgraded,
     },
@@ -65,7 +68,7 @@ pub(crate) trait Endpoint: Sized + Unpin + 'static {
     /// A fragmented message was over the limit and dropped.
     fn too_large(&mut self);
 
-    /// A ping or pong of the WebSocket protocol arrived.
+    /// A ping or pong of the WebSocket protocol arrived, within the limit of such frames.
     fn alive(&mut self) {}
 
     /// The connection is over.
@@ -159,7 +162,8 @@ impl Body {
         outgoing: SendQueueStream,
     ) -> Self {
         let incoming = Incoming::new(bytes, frame_timeout, send_queue.clone(), profile);
-        let reader = Reader { endpoint, send_queue, fragments: Fragments::default() };
+        let (fragments, pings) = (Fragments::default(), MessageRateLimiter::default());
+        let reader = Reader { endpoint, send_queue, fragments, pings };
         let context_waker =
             Arc::new(ContextWaker { woken: AtomicBool::new(true), connection: AtomicWaker::new() });
         let context = Box::pin(WebsocketContext::create(reader, incoming));
@@ -226,6 +230,22 @@ struct Reader<E> {
     endpoint: E,
     send_queue: SendQueue,
     fragments: Fragments,
+    /// Of pings and pongs.
+    pings: MessageRateLimiter,
+}
+
+impl<E: Endpoint> Reader<E> {
+    /// Whether a ping or pong counts as a sign of life. A client that sends too many is closed.
+    fn is_alive(&mut self) -> bool {
+        match self.pings.message(clock::now()) {
+            Verdict::Accept => true,
+            Verdict::Warn | Verdict::Drop => false,
+            Verdict::Close => {
+                self.send_queue.finish_with(frame::close(Close::Policy, "too many pings"));
+                false
+            }
+        }
+    }
 }
 
 impl<E: Endpoint> Actor for Reader<E> {
@@ -259,10 +279,16 @@ impl<E: Endpoint> StreamHandler<Result<Message, ProtocolError>> for Reader<E> {
                 Some(Whole::TooLarge) => self.endpoint.too_large(),
             },
             Ok(Message::Ping(payload)) => {
-                ctx.pong(&payload);
-                self.endpoint.alive();
+                if self.is_alive() {
+                    ctx.pong(&payload);
+                    self.endpoint.alive();
+                }
             }
-            Ok(Message::Pong(_)) => self.endpoint.alive(),
+            Ok(Message::Pong(_)) => {
+                if self.is_alive() {
+                    self.endpoint.alive();
+                }
+            }
             Ok(Message::Nop) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! How many text messages a client may send. Pure.
+//! How many text messages a client may send, and how many pings and pongs. Pure.
 //!
 //! In a second [`MESSAGES_PER_SECOND`] are accepted. Those beyond it are dropped, and the client is warned once a
 //! second; one that is over the limit for more than [`MAX_STRIKES`] seconds in a row, or sends ten times the limit

@@ -29,6 +29,21 @@ async fn a_client_that_floods_is_warned_and_then_closed() {
 }
 
 #[actix_web::test]
+async fn pings_of_the_websocket_protocol_are_limited_like_messages() {
+    let gateway = TestGateway::start().await;
+    let session = gateway.session("ann").await;
+    let (mut raw, _) = Raw::attach(&gateway, &session.control_token, None).await;
+
+    for _ in 0..FLOOD {
+        if raw.send(Message::Ping("are you there".into())).await.is_err() {
+            break;
+        }
+    }
+
+    assert_eq!(raw.closed().await.0, 1008);
+}
+
+#[actix_web::test]
 async fn a_client_that_does_not_read_is_closed_with_4408_and_resumes() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
