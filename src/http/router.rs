@@ -18,7 +18,7 @@ use crate::{
         admin, channel, consumers, error,
         error::ApiError,
         health, mentra,
-        middleware::origin,
+        middleware::{deadline, origin},
         pages, rooms, sessions,
     },
 };
@@ -162,7 +162,7 @@ fn at<const N: usize>(path: &str, right: Right, endpoints: [Endpoint; N]) -> imp
     let allow = methods.join(", ");
     let resource = endpoints.into_iter().fold(web::resource(path), |resource, endpoint| {
         let enforced = from_fn(move |request, next| access::enforce(right, request, next));
-        resource.route(endpoint.route.wrap(enforced))
+        resource.route(endpoint.route.wrap(enforced).wrap(from_fn(deadline::answered)))
     });
     resource
         .default_service(web::to(move || std::future::ready(method_not_allowed(&allow))))

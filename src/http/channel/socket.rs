@@ -10,6 +10,7 @@ use actix_http::ws::HandshakeError;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::{FutureExt, future::LocalBoxFuture};
+use tokio::time::timeout;
 
 use crate::{
     auth::{Principal, admission::Admission},
@@ -41,6 +42,9 @@ const QUEUE_BYTES: usize = 256 * 1024;
 
 /// How long a client may take to send `connection_init`.
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to attach a client: the store may wait for a disk that hangs.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Attempts to attach to a session that may end at the same moment.
 const ATTACH_ATTEMPTS: usize = 3;
@@ -154,7 +158,9 @@ impl Socket {
             let message = format!("this channel speaks {EDGE_V1}");
             return self.refuse(ApiError::new(Code::Unsupported, message));
         }
-        let attached = (self.attach)(self.handle.clone(), init);
+        let attached = timeout(ATTACH_TIMEOUT, (self.attach)(self.handle.clone(), init));
+        let late = || ApiError::new(Code::Overloaded, "the gateway did not manage this in time; try again");
+        let attached = attached.map(move |attached| attached.unwrap_or_else(|_| Err(late())));
         ctx.wait(attached, |socket, attached| match attached {
             Ok((session, place)) => {
                 socket.session = Some(session);

@@ -63,21 +63,28 @@ impl Client {
     }
 
     fn connect_to_busy_session(is_authenticated: bool) -> Self {
-        tokio::time::pause();
         let (sender, events) = mpsc::unbounded_channel();
         let (ready, busy_until) = oneshot::channel();
         let session = RecordingSession { events: sender, busy_until: Some(busy_until) }.start();
+        let attach = move |_, _| {
+            let session = session.clone().recipient();
+            let place = Limits::default().attach_socket(&UserId::parse("john").unwrap());
+            async move { Ok((session, place?)) }.boxed_local()
+        };
+        Self { events, ready: Some(ready), ..Self::connect_by(is_authenticated, Box::new(attach)) }
+    }
+
+    /// A client that is attached so.
+    fn connect_by(is_authenticated: bool, attach: Attach) -> Self {
+        tokio::time::pause();
+        let (_, events) = mpsc::unbounded_channel();
         let (send_queue, outgoing) = SendQueue::new(QUEUE_BYTES, None);
         let socket = Socket {
             handle: SocketHandle::new(1, send_queue.clone(), "http://localhost".into()),
             profile: Profile::EdgeV1,
             is_authenticated,
             init: ConnectionInit::default(),
-            attach: Box::new(move |_, _| {
-                let session = session.clone().recipient();
-                let place = Limits::default().attach_socket(&UserId::parse("john").unwrap());
-                async move { Ok((session, place?)) }.boxed_local()
-            }),
+            attach,
             session: None,
             place: None,
             rate_limit: MessageRateLimiter::default(),
@@ -85,7 +92,7 @@ impl Client {
         let (frames, incoming) = mpsc::unbounded_channel();
         let incoming = UnboundedReceiverStream::new(incoming).map(Ok);
         let body = Body::new(socket, incoming, FRAME_TIMEOUT, Profile::EdgeV1, send_queue.clone(), outgoing);
-        Self { frames: Some(frames), body, send_queue, events, ready: Some(ready) }
+        Self { frames: Some(frames), body, send_queue, events, ready: None }
     }
 
     fn send(&self, payload: &[u8], opcode: OpCode) {
@@ -158,13 +165,23 @@ async fn a_client_that_sends_no_connection_init_is_refused_after_five_seconds() 
 }
 
 #[actix::test]
+async fn a_client_that_cannot_be_attached_in_time_is_told_to_come_back() {
+    let mut client = Client::connect_by(true, Box::new(|_, _| std::future::pending().boxed_local()));
+    client.say(INIT);
+
+    assert_eq!(client.read_error().await, "OVERLOADED");
+
+    assert_eq!(client.read().await, Some(Frame::Close(1013)));
+}
+
+#[actix::test]
 async fn a_client_that_is_attached_has_no_timeout() {
     let mut client = Client::connect(true);
     client.say(INIT);
     client.say(PING);
     assert!(matches!(client.read().await, Some(Frame::Text(_))));
 
-    let silence = tokio::time::timeout(10 * INIT_TIMEOUT, client.read()).await;
+    let silence = timeout(10 * INIT_TIMEOUT, client.read()).await;
 
     assert!(silence.is_err(), "{silence:?}");
     client.say(PING);
@@ -194,7 +211,7 @@ async fn audio_waits_for_a_session_that_is_busy_and_none_of_it_is_lost() {
     }
     client.say(PING);
     // Nothing is read behind the frame that waits: not even the ping, which needs no session.
-    assert!(tokio::time::timeout(Duration::from_secs(60), client.read()).await.is_err());
+    assert!(timeout(Duration::from_secs(60), client.read()).await.is_err());
 
     client.ready = None;
     assert!(matches!(client.read().await, Some(Frame::Text(_))), "the pong");

@@ -1,0 +1,60 @@
+//! How long the gateway takes to answer a request at most.
+
+use std::time::Duration;
+
+use actix_web::{
+    Error,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+};
+use tokio::time::timeout;
+
+use crate::{error::Code, http::error::ApiError};
+
+/// Longer than everything that has a limit of its own: the request's body and a call of LiveKit's egress service.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Answers in time, where the handler does not: a store may wait for a disk that hangs. What the handler has begun with others
+/// takes place all the same.
+pub(crate) async fn answered<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    answered_within(ANSWER_TIMEOUT, request, next).await
+}
+
+async fn answered_within<B: MessageBody>(
+    limit: Duration,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let http = request.request().clone();
+    match timeout(limit, next.call(request)).await {
+        Ok(response) => Ok(response?.map_into_left_body()),
+        Err(_) => {
+            tracing::error!(path = http.match_pattern(), "a request was not answered in time");
+            let late = ApiError::new(Code::Overloaded, "the gateway did not manage this in time; try again");
+            Ok(ServiceResponse::from_err(late, http).map_into_right_body())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{App, HttpResponse, http::StatusCode, middleware::from_fn, test, web};
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_handler_that_hangs_is_answered_for() {
+        let limited = from_fn(|request, next| answered_within(Duration::from_millis(10), request, next));
+        let hanging = web::get().to(std::future::pending::<HttpResponse>).wrap(limited);
+        let app = test::init_service(App::new().route("/", hanging)).await;
+
+        let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+    }
+}
