@@ -22,6 +22,7 @@ pub(crate) enum Limit {
     Consumers,
     Tokens,
     GuestTokens,
+    StreamTokens,
     Lines,
     Transcripts,
     LlmRunning,
@@ -43,7 +44,7 @@ pub(crate) enum Limit {
 }
 
 /// Every limit, for the metric's labels and the documentation.
-pub(crate) const ALL: [Limit; 33] = [
+pub(crate) const ALL: [Limit; 34] = [
     Limit::CreationsByUser,
     Limit::CreationsByAddress,
     Limit::CreationsByKey,
@@ -59,6 +60,7 @@ pub(crate) const ALL: [Limit; 33] = [
     Limit::Consumers,
     Limit::Tokens,
     Limit::GuestTokens,
+    Limit::StreamTokens,
     Limit::Lines,
     Limit::Transcripts,
     Limit::LlmRunning,
@@ -109,6 +111,7 @@ impl Limit {
             Self::Consumers => "consumers",
             Self::Tokens => "tokens",
             Self::GuestTokens => "guest_tokens",
+            Self::StreamTokens => "stream_tokens",
             Self::Lines => "lines",
             Self::Transcripts => "transcripts",
             Self::LlmRunning => "llm_running",
@@ -148,6 +151,7 @@ impl Limit {
             Self::Consumers => "the gateway has too many consumers",
             Self::Tokens => "too many tokens for this session",
             Self::GuestTokens => "too many guest tokens for this session",
+            Self::StreamTokens => "too many stream tokens",
             Self::Lines => "too many typed lines",
             Self::Transcripts => "too many transcripts of the client's own",
             Self::LlmRunning => "too many answers are being generated for this user",

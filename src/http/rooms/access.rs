@@ -20,6 +20,15 @@ pub(super) struct Viewer {
     /// The end of everything that is issued to them, in seconds since the Unix epoch; none for a LiveKit token, which
     /// anybody who has the API secret can make again.
     pub bound: Option<u64>,
+    /// Whose credential it is; none for a LiveKit or stream token.
+    pub caller: Option<Caller>,
+}
+
+impl Viewer {
+    /// By a token that can be made again, or that ends by itself.
+    fn of_token(holder: Option<Identity>) -> Self {
+        Self { holder, bound: None, caller: None }
+    }
 }
 
 /// Who sees a room by this request.
@@ -31,7 +40,7 @@ pub(super) async fn viewer(
     let livekit_token = auth::token(request).and_then(|token| app.room_tokens.as_ref()?.verify(&token));
     if let Some(token) = livekit_token {
         return if token.room == *room {
-            Ok(Viewer { holder: Some(token.identity), bound: None })
+            Ok(Viewer::of_token(Some(token.identity)))
         } else {
             Err(other_room())
         };
@@ -44,7 +53,7 @@ pub(super) async fn viewer(
         Caller::User(_) => false,
     };
     if is_for_all {
-        return Ok(Viewer { holder: None, bound: None });
+        return Ok(Viewer { holder: None, bound: None, caller: Some(caller) });
     }
     let record = app.registry.of_room(room).await?;
     let Some(record) = record.filter(|record| caller.may_use(record).is_ok()) else {
@@ -54,7 +63,7 @@ pub(super) async fn viewer(
     if let Some(identity) = &holder {
         app.authenticator.check_present(room, identity)?;
     }
-    Ok(Viewer { holder, bound: caller.bound(&app.authenticator, &record) })
+    Ok(Viewer { holder, bound: caller.bound(&app.authenticator, &record), caller: Some(caller) })
 }
 
 /// The same for an event stream, which accepts stream tokens as well.
@@ -62,13 +71,13 @@ pub(super) async fn stream_viewer(
     app: &AppState,
     request: &HttpRequest,
     room: &RoomName,
-) -> Result<Option<Identity>, ApiError> {
+) -> Result<Viewer, ApiError> {
     let stream_token = auth::token(request).map(|token| app.authenticator.verify_stream(&token));
     match stream_token {
-        Some(Ok(grant)) if grant.room == *room => Ok(grant.holder),
+        Some(Ok(grant)) if grant.room == *room => Ok(Viewer::of_token(grant.holder)),
         Some(Ok(_)) => Err(other_room()),
         // It is not a stream token.
-        Some(Err(AuthError::InvalidToken(_))) | None => Ok(viewer(app, request, room).await?.holder),
+        Some(Err(AuthError::InvalidToken(_))) | None => viewer(app, request, room).await,
         Some(Err(error)) => Err(error.into()),
     }
 }

@@ -19,15 +19,23 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde::Deserialize;
+use tokio::time::{Interval, interval};
 
 use crate::{
-    http::{AppState, address, error::ApiError, middleware::drain::NotDraining, rooms::access},
+    auth::Authenticator,
+    http::{
+        AppState, address,
+        error::ApiError,
+        middleware::{auth::Caller, drain::NotDraining},
+        rooms::access::{self, Viewer},
+    },
     ids::RoomName,
     limits::StreamPlace,
     room::{Rooms, SubscriberKind},
@@ -37,6 +45,9 @@ use crate::{
 
 /// The most bytes that are queued for a client that does not read.
 const QUEUE_BYTES: usize = 64 * 1024;
+
+/// How often it is checked whether the API key of a stream was revoked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Sent first: how long a client waits before it reconnects, in milliseconds.
 const RETRY: Bytes = Bytes::from_static(b"retry: 2000\n\n");
@@ -55,7 +66,7 @@ pub(in crate::http) async fn open(
     query: web::Query<StreamQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let StreamQuery { room, last_event_id } = query.into_inner();
-    let holder = access::stream_viewer(&app, &request, &room).await?;
+    let Viewer { holder, bound: _, caller } = access::stream_viewer(&app, &request, &room).await?;
     NotDraining::check(&app)?;
     let place = app.limits.open_stream(holder.clone(), address::of(&request, app.address_header.as_ref()))?;
     let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
@@ -67,12 +78,13 @@ pub(in crate::http) async fn open(
     let _ = send_queue.send(RETRY);
     app.rooms.subscribe(&room, id, &send_queue, SubscriberKind::Stream, holder.as_ref(), resume);
     metrics::gauge!(telemetry::EVENT_STREAMS).increment(1);
+    let credential = caller.and_then(|caller| Credential::new(caller, app.authenticator.clone()));
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header(("Cache-Control", "no-store"))
         // nginx buffers responses unless this header is set.
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(Events { events, rooms: app.rooms.clone(), room, id, _place: place }))
+        .streaming(Events { events, credential, rooms: app.rooms.clone(), room, id, _place: place }))
 }
 
 /// `epoch:version`; none if it cannot be parsed: the client then gets a snapshot.
@@ -84,6 +96,7 @@ fn parse_event_id(id: &str) -> Option<(u64, u64)> {
 /// The body of a stream. The subscription ends when it is dropped, from whichever side.
 struct Events {
     events: SendQueueStream,
+    credential: Option<Credential>,
     rooms: Rooms,
     room: RoomName,
     id: u64,
@@ -94,7 +107,39 @@ impl Stream for Events {
     type Item = Result<Bytes, ApiError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.credential.as_mut().is_some_and(|credential| credential.poll_revoked(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
         self.events.poll_next_unpin(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+/// A credential without an end that was good when the stream was opened, looked at from time to time.
+struct Credential {
+    caller: Caller,
+    authenticator: Authenticator,
+    checks: Interval,
+}
+
+impl Credential {
+    /// None for a user: their removal ends the subscription.
+    fn new(caller: Caller, authenticator: Authenticator) -> Option<Self> {
+        match caller {
+            Caller::User(_) => None,
+            Caller::Anyone | Caller::Key(_) => {
+                Some(Self { caller, authenticator, checks: interval(CHECK_INTERVAL) })
+            }
+        }
+    }
+
+    /// Ready once it is not good any more.
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.checks.poll_tick(cx).is_ready() {
+            if !self.caller.is_current(&self.authenticator) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
     }
 }
 

@@ -38,7 +38,10 @@ pub(in crate::http) async fn issue(
     body: web::Json<StreamTokenRequest>,
 ) -> Result<web::Json<StreamToken>, ApiError> {
     let room = body.into_inner().room;
-    let Viewer { holder, bound } = access::viewer(&app, &request, &room).await?;
+    let Viewer { holder, bound, caller: _ } = access::viewer(&app, &request, &room).await?;
+    if let Some(viewer) = &holder {
+        app.limits.issue_stream_token(viewer)?;
+    }
     let grant = StreamGrant { room, holder };
     let (token, expires_at) = app.authenticator.stream_token(&grant, clock::unix_s(), bound)?;
     let token = token.expose().to_owned();

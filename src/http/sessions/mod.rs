@@ -117,6 +117,10 @@ pub(super) async fn show(
     id: web::Path<String>,
 ) -> Result<web::Json<Session>, ApiError> {
     let record = session(&app, &caller, &id).await?;
+    if let Caller::User(_) = caller {
+        // It comes with tokens.
+        app.limits.issue_token(record.session_id)?;
+    }
     Ok(web::Json(Session::of(record, &caller, &app, &request)?))
 }
 

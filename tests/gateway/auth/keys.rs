@@ -89,6 +89,24 @@ async fn who_observes_hears_clients_and_only_a_backend_sends_to_them() {
 }
 
 #[actix_web::test]
+async fn what_a_key_has_opened_ends_when_it_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let key = printed(&june_keys(&file, &["add", "--name", "dashboard", "--role", "observer"]));
+    let path = file.display().to_string();
+    let gateway = TestGateway::with(&[("API_KEYS_FILE", &path), ("HOST", "127.0.0.1")]).await;
+    let url = format!("{}/api/livekit/participants/stream?room=room-a", gateway.url);
+    let mut stream = soon(gateway.http.get(url).bearer_auth(&key).send()).await.unwrap();
+    let mut consumer = Phone::open(&gateway, "/api/consumer/ws", &[("x-api-key", &key)]).await;
+    assert!(soon(stream.chunk()).await.unwrap().is_some());
+
+    printed(&june_keys(&file, &["revoke", "dashboard"]));
+
+    soon(async { while stream.chunk().await.unwrap().is_some() {} }).await;
+    assert_eq!(consumer.closed().await, 4401);
+}
+
+#[actix_web::test]
 async fn wrong_keys_are_slowed_and_good_ones_from_the_same_address_pass() {
     let settings = [("API_KEYS", BACKEND), ("HOST", "127.0.0.1"), ("AUTH_FAILURES_PER_MINUTE", "5")];
     let gateway = TestGateway::with(&settings).await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use june_client::{ClientError, SessionInfo};
 use june_edge::protocol::edge_v1::from_client::ConnectionInit;
 use serde_json::json;
@@ -182,4 +183,32 @@ async fn a_session_gets_only_so_many_tokens_and_another_session_its_own() {
         let of_bob = json!({"session_id": bob.session_id, "guest_name": "Eve"});
         assert_eq!(ask(&bob, &of_bob).await.status, 200, "{path}");
     }
+}
+
+#[actix_web::test]
+async fn a_user_who_asks_for_tokens_again_and_again_is_slowed_and_a_backend_is_not() {
+    let gateway = TestGateway::with(&KEYS).await;
+    let session = create(&gateway, "ann").await;
+    let url = |path: &str| format!("{}/api/{path}", gateway.url);
+    let session_url = url(&format!("sessions/{}", session.body["session_id"].as_str().unwrap()));
+    let room = json!({"room": session.body["room_name"]});
+    let show =
+        |credential: &str| answer(gateway.http.get(&session_url).bearer_auth(credential)).boxed_local();
+    let stream_token = |credential: &str| {
+        let request = gateway.http.post(url("livekit/participants/stream-token"));
+        answer(request.bearer_auth(credential).json(&room)).boxed_local()
+    };
+    let until_refused = async |ask: &dyn Fn(&str) -> LocalBoxFuture<'static, Answer>| {
+        for _ in 0..200 {
+            let answer = ask(&token("ann")).await;
+            if answer.status != 200 {
+                return (answer.status, answer.retry_after);
+            }
+        }
+        panic!("there is no limit");
+    };
+
+    assert_eq!(until_refused(&show).await, (429, Some(1)));
+    assert_eq!(until_refused(&stream_token).await, (429, Some(1)));
+    assert_eq!((show(BACKEND).await.status, stream_token(BACKEND).await.status), (200, 200));
 }
