@@ -41,7 +41,10 @@ use crate::{
             SocketHandle, Undelivered,
         },
     },
-    store::history::{self, Entry, HistoryItem, HistoryStore},
+    store::{
+        StoreError,
+        history::{self, Entry, HistoryItem, HistoryStore},
+    },
     telemetry,
     ws::{frame, send_queue::SendError},
 };
@@ -363,7 +366,17 @@ impl SessionActor {
             (Ok(seq), Some(turn)) => actor.step(Input::TurnSaved(turn, seq), ctx),
             (Ok(_), None) => {}
             (Err(error), _) => {
-                tracing::error!(session.id = %actor.session.info().id, %error, "an item is not saved");
+                metrics::counter!(telemetry::HISTORY_UNSAVED).increment(1);
+                let session = actor.session.info().id;
+                match error {
+                    // Logged once by the store, and not for each line of each session.
+                    StoreError::Unavailable { .. } => {
+                        tracing::debug!(session.id = %session, %error, "an item is not saved");
+                    }
+                    StoreError::Full | StoreError::Closed | StoreError::Failed(_) => {
+                        tracing::error!(session.id = %session, %error, "an item is not saved");
+                    }
+                }
             }
         }));
     }

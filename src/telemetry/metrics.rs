@@ -46,6 +46,7 @@ pub(crate) const STORE_READY: &str = "june_store_ready";
 pub(crate) const STORE_FREE_BYTES: &str = "june_store_free_bytes";
 pub(crate) const STORE_LAST_FSYNC: &str = "june_store_last_fsync_timestamp_seconds";
 pub(crate) const STORE_REOPENS: &str = "june_store_reopens_total";
+pub(crate) const HISTORY_UNSAVED: &str = "june_history_unsaved_total";
 pub(crate) const STORE_LOST_WRITES: &str = "june_store_lost_writes_total";
 pub(crate) const PARTS_READY: &str = "june_part_ready";
 pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
@@ -133,6 +134,7 @@ const METRICS: &[Metric] = &[
     gauge(STORE_READY, "1 if the store takes writes, else 0."),
     gauge(STORE_FREE_BYTES, "Free space of DATA_DIR."),
     gauge(STORE_LAST_FSYNC, "When the last fsync of the store succeeded, in seconds since the Unix epoch."),
+    counter(HISTORY_UNSAVED, "Lines of conversation that could not be saved."),
     counter(STORE_REOPENS, "Times that the database was opened again after the disk had failed."),
     counter(
         STORE_LOST_WRITES,
