@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-hold bench-vad bench-media conformance soak setup
+.PHONY: help run test bad-day check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-hold bench-vad bench-media conformance soak setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -15,7 +15,7 @@ run: ## Starts LiveKit and the gateway, plays a recorded question, and stays up 
 	@$(where) && scripts/run
 
 test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
-	@scripts/setup build-tools models smollm2 livekit web e2e
+	@scripts/setup build-tools models smollm2 livekit web e2e faketime
 	$(where) && cargo test --locked --workspace --lib
 	cargo test --locked --workspace --doc
 	$(where) && cargo test --locked --test gateway --test simulation
@@ -27,6 +27,10 @@ test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
 conformance: ## Runs the black-box suite against any gateway: make conformance URL=wss://… TOKEN=…
 	@scripts/setup build-tools models
 	$(where) && URL=$(URL) TOKEN=$(TOKEN) cargo test --locked --test conformance
+
+bad-day: ## Runs the tests of bad days (full disks, kill -9, clock jumps, …) ten times as long as make test (TIMES=10)
+	@scripts/setup build-tools models faketime
+	$(where) && BAD_DAY_TIMES=$(TIMES) cargo test --locked --test bad_day -- --nocapture
 
 soak: ## Holds a ten-minute conversation whose connection is cut every 20 s (SOAK_SECONDS)
 	@scripts/setup build-tools models livekit
@@ -48,6 +52,7 @@ advisories: ## Checks the dependencies against the RustSec database, which is do
 	$(where) && "$$CARGO_DENY" --workspace --locked check advisories
 
 SECONDS ?= 60
+TIMES ?= 10
 
 fuzz: ## Feeds random input to the message decoders, the check of frames and all REST routes, for SECONDS=60 each
 	JUNE_FUZZ_SECONDS=$(SECONDS) cargo test --locked --lib fuzz -- --nocapture

@@ -3,16 +3,15 @@
 use june_edge::protocol::edge_v1::from_client::ConnectionInit;
 use reqwest::StatusCode;
 
-use crate::support::{Glasses, June, Launch, SmallDisk};
+use crate::support::{Glasses, June, Launch, SmallDisk, times};
 
-/// Talks until the gateway says that its disk is full; gives the turns.
-async fn talk_until_full(june: &June, glasses: &mut Glasses) -> Vec<u64> {
-    let mut turns = Vec::new();
+/// Talks until the gateway says that its disk is full.
+async fn talk_until_full(june: &June, glasses: &mut Glasses) {
     // sled fills the rest of its segment first.
     for n in 0..2_000 {
-        turns.push(glasses.ask(&format!("Line {n}, {}", "and on it goes ".repeat(100))).await);
+        glasses.ask(&format!("Line {n}, {}", "and on it goes ".repeat(100))).await;
         if june.get("/readyz").await.0 == 503 {
-            return turns;
+            return;
         }
     }
     panic!("the disk never became full");
@@ -26,38 +25,46 @@ async fn a_full_disk_stops_no_conversation_and_everything_is_saved_again_once_th
     let mut ann = june.glasses("ann").await;
     let mut saved = vec![ann.ask_and_save("One").await];
 
-    disk.fill();
-    let mut turns = talk_until_full(&june, &mut ann).await;
+    let mut bobs = Vec::new();
+    for time in 0..times() {
+        disk.fill();
+        talk_until_full(&june, &mut ann).await;
 
-    // The gateway says what is wrong, and goes on as well as it can.
-    let reasons = june.readiness(503).await;
-    assert!(reasons.contains("store: the disk is full"), "{reasons}");
-    let store = june.part("store").await;
-    assert_eq!(store["ready"], false);
-    assert!(store["message"].as_str().unwrap().contains("the disk is full"), "{store}");
-    assert_eq!(june.metric("june_store_ready").await, 0.0);
-    assert!(june.metric("june_store_errors_total").await >= 1.0);
-    turns.push(ann.ask("Are you still there").await);
-    let mut bob = june.glasses("bob").await;
-    turns.push(bob.ask("Me too").await);
-    assert!(june.places(&ann.session).await.contains(&saved[0]), "the history is still read");
+        // The gateway says what is wrong, and goes on as well as it can.
+        let reasons = june.readiness(503).await;
+        assert!(reasons.contains("store: the disk is full"), "{reasons}");
+        let store = june.part("store").await;
+        assert_eq!(store["ready"], false);
+        assert!(store["message"].as_str().unwrap().contains("the disk is full"), "{store}");
+        assert_eq!(june.metric("june_store_ready").await, 0.0);
+        assert!(june.metric("june_store_errors_total").await >= 1.0);
+        ann.ask("Are you still there").await;
+        assert!(june.metric("june_history_unsaved_total").await >= 1.0);
+        let mut bob = june.glasses(&format!("bob-{time}")).await;
+        bob.ask("Me too").await;
+        assert!(june.places(&ann.session).await.contains(&saved[0]), "the history is still read");
 
-    disk.free();
+        disk.free();
 
-    june.readiness(200).await;
-    saved.push(ann.ask_and_save("And now").await);
-    let of_bob = bob.ask_and_save("And me").await;
-    assert_eq!(june.metric("june_store_ready").await, 1.0);
-    assert!(june.metric("june_store_reopens_total").await >= 1.0);
-    assert_eq!(june.metric("june_store_lost_writes_total").await, 0.0);
+        june.readiness(200).await;
+        saved.push(ann.ask_and_save("And now").await);
+        let of_bob = bob.ask_and_save("And me").await;
+        bobs.push((bob, of_bob));
+        assert_eq!(june.metric("june_store_ready").await, 1.0);
+        assert!(june.metric("june_store_reopens_total").await > time as f64);
+        assert_eq!(june.metric("june_store_lost_writes_total").await, 0.0);
+    }
 
     // What was acknowledged, and that the sessions began, is there after a crash.
     june.kill();
     let june = launch.start().await;
     let places = june.places(&ann.session).await;
     assert!(saved.iter().all(|place| places.contains(place)), "{saved:?} of {places:?}");
-    assert!(june.places(&bob.session).await.contains(&of_bob));
-    for (before, session) in [(ann.ack, ann.session), (bob.ack, bob.session)] {
+    for (bob, of_bob) in &bobs {
+        assert!(june.places(&bob.session).await.contains(of_bob));
+    }
+    let glasses = bobs.into_iter().map(|(bob, _)| bob).chain([ann]);
+    for (before, session) in glasses.map(|glasses| (glasses.ack, glasses.session)) {
         let url = format!("{}/v1/ws", june.url.replacen("http", "ws", 1));
         let opened = june_client::Channel::open(&url, &session.control_token, ConnectionInit::default());
         let (_, after) = opened.await.unwrap();

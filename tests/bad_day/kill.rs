@@ -3,9 +3,9 @@
 use june_client::{Event, SessionInfo};
 use june_edge::protocol::ToClient;
 
-use crate::support::{Launch, soon};
+use crate::support::{Launch, soon, times};
 
-/// Rounds, and the turns that are acknowledged before each kill.
+/// Rounds each [time](times), and the turns that are acknowledged before each kill.
 const ROUNDS: usize = 4;
 const TURNS: usize = 25;
 
@@ -14,7 +14,7 @@ async fn kill_9_in_the_middle_of_conversations_loses_nothing_that_was_acknowledg
     let data = tempfile::tempdir().unwrap();
     let launch = Launch::on(data.path());
     let mut acknowledged: Vec<(SessionInfo, Vec<u64>)> = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..ROUNDS * times() {
         let mut june = launch.start().await;
         for (session, places) in &acknowledged {
             let there = june.places(session).await;

@@ -1,7 +1,8 @@
 //! The `june` binary on bad days: what the environment does to it, and what an operator and a client see of that.
 //!
 //! Every test starts a gateway of its own ([`support::June`]) without models and without LiveKit; the echo
-//! model answers typed lines. Disks of a chosen size are [`support::SmallDisk`]s.
+//! model answers typed lines. Disks of a chosen size are [`support::SmallDisk`]s. Damage that can be done again and again
+//! is done [`support::times`].
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +11,12 @@
 )]
 
 mod at_rest;
+mod clock;
 mod damage;
 mod descriptors;
 mod disk;
 mod kill;
 mod outages;
+mod slow_clients;
 mod support;
 mod terminated;

@@ -16,6 +16,11 @@ pub use self::{
     small_disk::SmallDisk,
 };
 
+/// How often what can be repeated is repeated: once, or as often as `make bad-day` says.
+pub fn times() -> usize {
+    std::env::var("BAD_DAY_TIMES").map_or(1, |times| times.parse().unwrap())
+}
+
 /// What should happen soon, on a machine that is busy with other things as well.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), what).await.expect("nothing came within 30 s")
