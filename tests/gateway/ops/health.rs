@@ -13,24 +13,21 @@ async fn livekit_part(gateway: &TestGateway) -> Value {
     parts.iter().find(|part| part["role"] == "livekit").unwrap().clone()
 }
 
-async fn until_ready(gateway: &TestGateway, ready: bool) -> Value {
+/// Waits for the probe that a gateway makes after its start.
+pub async fn until_livekit_is_reached(gateway: &TestGateway) {
     soon(async {
-        loop {
-            let part = livekit_part(gateway).await;
-            if part["ready"] == ready {
-                return part;
-            }
+        while livekit_part(gateway).await["ready"] != true {
             tokio::task::yield_now().await;
         }
     })
-    .await
+    .await;
 }
 
 #[actix_web::test]
 async fn livekit_is_ready_by_the_last_call_and_a_livekit_that_fails_does_not_take_the_gateway_out() {
     let livekit = Livekit::start().await;
     let gateway = TestGateway::with(&[("LIVEKIT_URL", &livekit.url)]).await;
-    until_ready(&gateway, true).await;
+    until_livekit_is_reached(&gateway).await;
 
     livekit.refuse(401, "unauthenticated", "invalid API key");
     assert_ne!(gateway.get("/api/admin/rooms").await.0, 200);

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     auth::refusals::routes,
     livekit::Livekit,
+    ops::health::until_livekit_is_reached,
     support::{BACKEND, Glasses, TestGateway, soon},
 };
 
@@ -139,6 +140,9 @@ async fn every_example_works_as_it_is_printed() {
         }]);
         if route.ends_with("/history") {
             converse(session.clone()).await;
+        }
+        if route == "GET /health" {
+            until_livekit_is_reached(&gateway).await;
         }
         let command = curl
             .replace("{session_id}", &session.session_id.to_string())
