@@ -22,6 +22,12 @@ fn june_keys(file: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A gateway whose keys are in this file.
+async fn gateway_with(file: &Path) -> TestGateway {
+    let file = file.display().to_string();
+    TestGateway::with(&[("API_KEYS_FILE", &file), ("HOST", "127.0.0.1")]).await
+}
+
 /// What the command prints for programs.
 fn printed(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
@@ -43,8 +49,7 @@ async fn a_key_is_made_listed_used_rotated_and_revoked_while_the_gateway_runs() 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
     let first = printed(&june_keys(&file, &["add", "--name", "app", "--role", "backend"]));
-    let path = file.display().to_string();
-    let gateway = TestGateway::with(&[("API_KEYS_FILE", &path), ("HOST", "127.0.0.1")]).await;
+    let gateway = gateway_with(&file).await;
     let create = async |key: &str| {
         let request = gateway.http.post(format!("{}/api/sessions", gateway.url)).bearer_auth(key);
         answer(request.json(&json!({"user_id": "ann"}))).await.0
@@ -77,8 +82,7 @@ async fn who_observes_hears_clients_and_only_a_backend_sends_to_them() {
         printed(&june_keys(&file, &[&["add", "--name", name][..], &roles.collect::<Vec<_>>()].concat()))
     };
     let (observer, both) = (key("observer", &["observer"]), key("both", &["observer", "backend"]));
-    let path = file.display().to_string();
-    let gateway = TestGateway::with(&[("API_KEYS_FILE", &path), ("HOST", "127.0.0.1")]).await;
+    let gateway = gateway_with(&file).await;
 
     for (key, code) in [(&observer, "FORBIDDEN"), (&both, "SESSION_NOT_FOUND")] {
         let mut consumer = Phone::open(&gateway, "/api/consumer/ws", &[("x-api-key", key)]).await;
@@ -93,8 +97,7 @@ async fn what_a_key_has_opened_ends_when_it_is_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
     let key = printed(&june_keys(&file, &["add", "--name", "dashboard", "--role", "observer"]));
-    let path = file.display().to_string();
-    let gateway = TestGateway::with(&[("API_KEYS_FILE", &path), ("HOST", "127.0.0.1")]).await;
+    let gateway = gateway_with(&file).await;
     let url = format!("{}/api/livekit/participants/stream?room=room-a", gateway.url);
     let mut stream = soon(gateway.http.get(url).bearer_auth(&key).send()).await.unwrap();
     let mut consumer = Phone::open(&gateway, "/api/consumer/ws", &[("x-api-key", &key)]).await;

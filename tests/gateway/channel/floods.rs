@@ -9,17 +9,22 @@ use crate::{raw::Raw, support::TestGateway};
 /// More messages than the limit of a second, and more replies than a connection and a queue hold.
 const FLOOD: usize = 10_000;
 
+/// Sends a message again and again, until the connection takes no more.
+async fn flood(raw: &mut Raw, message: Message) {
+    for _ in 0..FLOOD {
+        if raw.send(message.clone()).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[actix_web::test]
 async fn a_client_that_floods_is_warned_and_then_closed() {
     let gateway = TestGateway::start().await;
     let session = gateway.session("ann").await;
     let (mut raw, ack) = Raw::attach(&gateway, &session.control_token, None).await;
 
-    for _ in 0..FLOOD {
-        if raw.send(Message::text(r#"{"type":"pong"}"#)).await.is_err() {
-            break;
-        }
-    }
+    flood(&mut raw, Message::text(r#"{"type":"pong"}"#)).await;
 
     let (code, errors) = raw.closed().await;
     assert_eq!(code, 4429);
@@ -34,11 +39,7 @@ async fn pings_of_the_websocket_protocol_are_limited_like_messages() {
     let session = gateway.session("ann").await;
     let (mut raw, _) = Raw::attach(&gateway, &session.control_token, None).await;
 
-    for _ in 0..FLOOD {
-        if raw.send(Message::Ping("are you there".into())).await.is_err() {
-            break;
-        }
-    }
+    flood(&mut raw, Message::Ping("are you there".into())).await;
 
     assert_eq!(raw.closed().await.0, 1008);
 }
