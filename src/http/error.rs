@@ -72,6 +72,11 @@ impl ApiError {
         Self::new(Code::TooLarge, "body: too large")
     }
 
+    /// The gateway took too long.
+    pub(crate) fn late() -> Self {
+        Self::new(Code::Overloaded, "the gateway did not manage this in time; try again")
+    }
+
     pub(crate) fn draining() -> Self {
         Self::new(Code::Overloaded, "the gateway is shutting down; try again")
     }

@@ -71,7 +71,7 @@ struct Shared {
     sessions_by_key: OptionalRate<String>,
     tokens_by_session: OptionalRate<SessionId>,
     guests_by_session: OptionalRate<SessionId>,
-    streams_by_viewer: OptionalRate<Identity>,
+    stream_tokens_by_viewer: OptionalRate<Identity>,
     lines_by_user: OptionalRate<UserId>,
     transcripts_by_user: OptionalRate<UserId>,
     live: Arc<LiveSessions>,
@@ -106,7 +106,7 @@ impl Limits {
             sessions_by_key: OptionalRate::per_minute(config.creations_by_key),
             tokens_by_session: OptionalRate::per_minute(config.tokens_by_session),
             guests_by_session: OptionalRate::per_minute(config.tokens_by_session),
-            streams_by_viewer: OptionalRate::per_minute(config.tokens_by_session),
+            stream_tokens_by_viewer: OptionalRate::per_minute(config.tokens_by_session),
             lines_by_user: OptionalRate::with_burst(config.lines_by_user, LINES_BURST),
             transcripts_by_user: OptionalRate::with_burst(config.transcripts_by_user, TRANSCRIPTS_BURST),
             live,
@@ -151,7 +151,7 @@ impl Limits {
 
     /// A token for event streams is asked for by somebody who may see a room.
     pub(crate) fn issue_stream_token(&self, viewer: &Identity) -> Result<(), Refusal> {
-        self.shared.streams_by_viewer.take(viewer.clone(), clock::now(), Limit::StreamTokens)
+        self.shared.stream_tokens_by_viewer.take(viewer.clone(), clock::now(), Limit::StreamTokens)
     }
 
     /// A user types a line.

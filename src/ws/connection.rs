@@ -235,16 +235,13 @@ struct Reader<E> {
 }
 
 impl<E: Endpoint> Reader<E> {
-    /// Whether a ping or pong counts as a sign of life. A client that sends too many is closed.
-    fn is_alive(&mut self) -> bool {
-        match self.pings.message(clock::now()) {
-            Verdict::Accept => true,
-            Verdict::Warn | Verdict::Drop => false,
-            Verdict::Close => {
-                self.send_queue.finish_with(frame::close(Close::Policy, "too many pings"));
-                false
-            }
+    /// Whether a ping or pong is ignored, since there are too many. A client that goes on is closed.
+    fn is_flooded(&mut self) -> bool {
+        let verdict = self.pings.message(clock::now());
+        if verdict == Verdict::Close {
+            self.send_queue.finish_with(frame::close(Close::Policy, "too many pings"));
         }
+        verdict != Verdict::Accept
     }
 }
 
@@ -278,17 +275,12 @@ impl<E: Endpoint> StreamHandler<Result<Message, ProtocolError>> for Reader<E> {
                 Some(Whole::Text(text)) => self.endpoint.text(&text, &mut EndpointContext(ctx)),
                 Some(Whole::TooLarge) => self.endpoint.too_large(),
             },
+            Ok(Message::Ping(_) | Message::Pong(_)) if self.is_flooded() => {}
             Ok(Message::Ping(payload)) => {
-                if self.is_alive() {
-                    ctx.pong(&payload);
-                    self.endpoint.alive();
-                }
+                ctx.pong(&payload);
+                self.endpoint.alive();
             }
-            Ok(Message::Pong(_)) => {
-                if self.is_alive() {
-                    self.endpoint.alive();
-                }
-            }
+            Ok(Message::Pong(_)) => self.endpoint.alive(),
             Ok(Message::Nop) => {}
         }
     }

@@ -1,8 +1,8 @@
 //! The `june` binary on bad days: what the environment does to it, and what an operator and a client see of that.
 //!
 //! Every test starts a gateway of its own ([`support::June`]) without models and without LiveKit; the echo
-//! model answers typed lines. Disks of a chosen size are [`support::SmallDisk`]s. Damage that can be done again and again
-//! is done [`support::times`].
+//! model answers typed lines. Disks of a chosen size are [`support::SmallDisk`]s. What can be
+//! repeated is repeated as often as [`support::times`] says.
 
 #![allow(
     clippy::unwrap_used,

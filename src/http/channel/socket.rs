@@ -159,8 +159,7 @@ impl Socket {
             return self.refuse(ApiError::new(Code::Unsupported, message));
         }
         let attached = timeout(ATTACH_TIMEOUT, (self.attach)(self.handle.clone(), init));
-        let late = || ApiError::new(Code::Overloaded, "the gateway did not manage this in time; try again");
-        let attached = attached.map(move |attached| attached.unwrap_or_else(|_| Err(late())));
+        let attached = attached.map(|attached| attached.unwrap_or_else(|_| Err(ApiError::late())));
         ctx.wait(attached, |socket, attached| match attached {
             Ok((session, place)) => {
                 socket.session = Some(session);

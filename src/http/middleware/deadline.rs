@@ -10,32 +10,23 @@ use actix_web::{
 };
 use tokio::time::timeout;
 
-use crate::{error::Code, http::error::ApiError};
+use crate::http::error::ApiError;
 
 /// Longer than everything that has a limit of its own: the request's body and a call of LiveKit's egress service.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Answers in time, where the handler does not: a store may wait for a disk that hangs. What the handler has begun with others
-/// takes place all the same.
+/// Answers with 503 where the handler takes too long: a store may wait for a disk that hangs. Calls that the handler has
+/// made of stores and of LiveKit take effect all the same.
 pub(crate) async fn answered<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    answered_within(ANSWER_TIMEOUT, request, next).await
-}
-
-async fn answered_within<B: MessageBody>(
-    limit: Duration,
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let http = request.request().clone();
-    match timeout(limit, next.call(request)).await {
+    match timeout(ANSWER_TIMEOUT, next.call(request)).await {
         Ok(response) => Ok(response?.map_into_left_body()),
         Err(_) => {
             tracing::error!(path = http.match_pattern(), "a request was not answered in time");
-            let late = ApiError::new(Code::Overloaded, "the gateway did not manage this in time; try again");
-            Ok(ServiceResponse::from_err(late, http).map_into_right_body())
+            Ok(ServiceResponse::from_err(ApiError::late(), http).map_into_right_body())
         }
     }
 }
@@ -48,9 +39,9 @@ mod tests {
 
     #[actix_web::test]
     async fn a_handler_that_hangs_is_answered_for() {
-        let limited = from_fn(|request, next| answered_within(Duration::from_millis(10), request, next));
-        let hanging = web::get().to(std::future::pending::<HttpResponse>).wrap(limited);
+        let hanging = web::get().to(std::future::pending::<HttpResponse>).wrap(from_fn(answered));
         let app = test::init_service(App::new().route("/", hanging)).await;
+        tokio::time::pause();
 
         let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
 

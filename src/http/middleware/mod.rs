@@ -1,4 +1,5 @@
-//! What many requests pass: where they come from, how long they may take, authentication, the refusal while shutting down, the request log.
+//! What many requests pass: where they come from, how long they may take, authentication, the refusal while shutting
+//! down, the request log.
 
 pub(crate) mod auth;
 pub(crate) mod body;

@@ -114,7 +114,7 @@ impl Stream for Events {
     }
 }
 
-/// A credential without an end that was good when the stream was opened, looked at from time to time.
+/// An API key, or the gateway being open: checked again from time to time while the stream is open.
 struct Credential {
     caller: Caller,
     authenticator: Authenticator,

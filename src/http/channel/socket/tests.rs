@@ -74,7 +74,7 @@ impl Client {
         Self { events, ready: Some(ready), ..Self::connect_by(is_authenticated, Box::new(attach)) }
     }
 
-    /// A client that is attached so.
+    /// A client that `attach` attaches to its session; what the session receives is not recorded.
     fn connect_by(is_authenticated: bool, attach: Attach) -> Self {
         tokio::time::pause();
         let (_, events) = mpsc::unbounded_channel();
