@@ -24,8 +24,8 @@ const CLIENTS: usize = 20;
 const PING_INTERVAL: Duration = Duration::from_millis(40);
 
 /// Rounds without and with the attack, in turns.
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(6);
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_secs(4);
 
 /// What the attacker does in a second. More would measure the machine that both share, and not the gateway.
 const SESSIONS_PER_S: u32 = 400;
@@ -39,6 +39,8 @@ const HALF_BODIES: usize = 300;
 
 pub struct Effect {
     pub before_p99_ms: f64,
+    /// While the same user floods a second gateway on the same machine: what the flood costs both by being sent.
+    pub elsewhere_p99_ms: f64,
     pub during_p99_ms: f64,
     /// What the attacker sent in a second.
     pub per_s: f64,
@@ -52,6 +54,7 @@ impl Effect {
 
 pub async fn effect() -> Effect {
     let gateway = gateway_with_users(&[("MAX_STREAMS_BY_USER", "16")]);
+    let elsewhere = gateway_with_users(&[("MAX_STREAMS_BY_USER", "16")]);
     let port = gateway.port;
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
@@ -59,15 +62,23 @@ pub async fn effect() -> Effect {
     }
     // The first round finds everything cold.
     round(&mut clients).await;
-    let (mut before, mut during, mut sent) = (Vec::new(), Vec::new(), 0);
+    let (mut before, mut beside, mut during, mut sent) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
         before.push(round(&mut clients).await);
+        let attack = Attack::start(elsewhere.port);
+        beside.push(round(&mut clients).await);
+        attack.stop();
         let attack = Attack::start(port);
         during.push(round(&mut clients).await);
         sent += attack.stop();
     }
     let per_s = sent as f64 / (ROUNDS as f64 * ROUND.as_secs_f64());
-    Effect { before_p99_ms: median(before), during_p99_ms: median(during), per_s }
+    Effect {
+        before_p99_ms: median(before),
+        elsewhere_p99_ms: median(beside),
+        during_p99_ms: median(during),
+        per_s,
+    }
 }
 
 /// The p99 of the clients' round trips, in milliseconds.
@@ -146,16 +157,30 @@ fn wrong_key() -> String {
     request("GET", "/api/admin/sessions", "X-API-Key: guess", "")
 }
 
-fn every(per_s: u32) -> tokio::time::Interval {
-    tokio::time::interval(Duration::from_secs(1) / per_s)
+/// A rate at which the attacker sends.
+///
+/// Tokio's timers fire on whole milliseconds. Without more, all floods would be sent at one point of each millisecond, and
+/// the clients' pings at another, and a round would measure how far these two happen to be apart.
+struct Rate(tokio::time::Interval);
+
+impl Rate {
+    fn new(per_s: u32) -> Self {
+        Self(tokio::time::interval(Duration::from_secs(1) / per_s))
+    }
+
+    async fn tick(&mut self) {
+        self.0.tick().await;
+        // The thread is the attacker's own.
+        thread::sleep(Duration::from_micros(rand::random_range(0..1_000)));
+    }
 }
 
 /// The same request again and again, by connections that stay open for as long as the gateway lets them.
 async fn requests(port: u16, request: String, per_s: u32, sent: Arc<AtomicUsize>) {
-    let mut every = every(per_s);
+    let mut rate = Rate::new(per_s);
     let mut connection = connect(port).await;
     loop {
-        every.tick().await;
+        rate.tick().await;
         if ask(&mut connection, &request).await.is_none() {
             connection = connect(port).await;
         }
@@ -168,9 +193,9 @@ async fn streams(port: u16, token: String, sent: Arc<AtomicUsize>) {
     let session = create_session(port, "mallory", &bearer(&token)).await;
     let room = session["room_name"].as_str().unwrap_or("room-mallory").to_owned();
     let path = format!("/api/livekit/participants/stream?room={room}");
-    let (mut every, mut open) = (every(STREAMS_PER_S), Vec::new());
+    let (mut rate, mut open) = (Rate::new(STREAMS_PER_S), Vec::new());
     loop {
-        every.tick().await;
+        rate.tick().await;
         let mut connection = connect(port).await;
         let _ = connection.write_all(request("GET", &path, &bearer(&token), "").as_bytes()).await;
         hold(&mut open, connection);
@@ -179,11 +204,11 @@ async fn streams(port: u16, token: String, sent: Arc<AtomicUsize>) {
 }
 
 async fn half_bodies(port: u16, token: String, sent: Arc<AtomicUsize>) {
-    let (mut every, mut open) = (every(HALF_BODIES_PER_S), Vec::new());
+    let (mut rate, mut open) = (Rate::new(HALF_BODIES_PER_S), Vec::new());
     let body = json!({"user_id": "mallory"}).to_string();
     let whole = request("POST", "/api/sessions", &bearer(&token), &body);
     loop {
-        every.tick().await;
+        rate.tick().await;
         let mut connection = connect(port).await;
         let _ = connection.write_all(&whole.as_bytes()[..whole.len() - body.len() / 2]).await;
         hold(&mut open, connection);
@@ -200,14 +225,14 @@ fn hold(open: &mut Vec<TcpStream>, connection: TcpStream) {
 
 /// Typed lines, on a channel that is opened again whenever it is closed.
 async fn lines(port: u16, token: String, sent: Arc<AtomicUsize>) {
-    let mut every = every(LINES_PER_S);
+    let mut rate = Rate::new(LINES_PER_S);
     let line = format!(r#"{{"type":"say","text":"{}"}}"#, "word ".repeat(700).trim());
     loop {
-        every.tick().await;
+        rate.tick().await;
         let Some(mut channel) = Channel::attach(port, &token).await else { continue };
         let mut unread = [0; 64 * 1024];
         loop {
-            every.tick().await;
+            rate.tick().await;
             if channel.send(&line).await.is_none() {
                 break;
             }
