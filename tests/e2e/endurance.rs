@@ -179,55 +179,49 @@ fn assert_same_transcript(undisturbed: &Speaker, disturbed: &Speaker) -> usize {
     apart
 }
 
+/// With `SOAK_SECONDS`, a conversation of that length whose connection is cut every 20 s: `make soak`. Else three
+/// sentences, cut every 2 s.
 #[actix_web::test]
 async fn a_conversation_through_a_connection_that_is_cut_again_and_again_is_the_same_conversation() {
+    let soak_s: Option<usize> = std::env::var("SOAK_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
     let port = free_port();
     let livekit = LivekitServer::prepare(port);
     let data = tempfile::tempdir().unwrap();
     let june = June::start(&livekit, data.path(), port).await;
     let proxy = Proxy::to(port).await;
-    let short: Vec<Clip> = clips().into_iter().filter(|clip| clip.samples.len() < 55_000).take(3).collect();
-    let sound = script(&short);
-
-    let (undisturbed, disturbed) = spoken_twice(&june, &proxy, &sound, 2).await;
-
-    assert!(disturbed.resumed >= 5, "{} of {}", disturbed.resumed, disturbed.attached);
-    assert_eq!(disturbed.resumed + 1, disturbed.attached, "but for the first time it always went on");
-    assert_eq!(undisturbed.said().len(), short.len());
-    assert_same_transcript(&undisturbed, &disturbed);
-    undisturbed.check_history(&june).await;
-    disturbed.check_history(&june).await;
-}
-
-/// The same for `SOAK_SECONDS` (ten minutes), with a cut every twenty seconds: `make soak`.
-#[actix_web::test]
-#[ignore = "takes ten minutes: make soak"]
-async fn a_long_conversation_through_a_connection_that_is_cut_every_twenty_seconds() {
-    let seconds: usize = std::env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().unwrap());
-    let port = free_port();
-    let livekit = LivekitServer::prepare(port);
-    let data = tempfile::tempdir().unwrap();
-    let june = June::start(&livekit, data.path(), port).await;
-    let proxy = Proxy::to(port).await;
-    let once = script(&clips());
-    let sound: Vec<i16> = once.iter().copied().cycle().take(seconds * 16_000).chain([0; 32_000]).collect();
+    let (sound, sentences, cut_every_s) = match soak_s {
+        None => {
+            let short: Vec<Clip> =
+                clips().into_iter().filter(|clip| clip.samples.len() < 55_000).take(3).collect();
+            (script(&short), short.len(), 2)
+        }
+        Some(seconds) => {
+            let all = clips();
+            let once = script(&all);
+            let times = (seconds * 16_000).div_ceil(once.len());
+            (once.repeat(times), all.len() * times, 20)
+        }
+    };
     let before_kb = june.resident_kb();
 
-    let (undisturbed, disturbed) = spoken_twice(&june, &proxy, &sound, 20).await;
+    let (undisturbed, disturbed) = spoken_twice(&june, &proxy, &sound, cut_every_s).await;
 
+    let cuts = sound.len() / 16_000 / cut_every_s;
+    assert!(disturbed.resumed + 1 >= cuts.min(6), "{} of {}", disturbed.resumed, disturbed.attached);
+    assert_eq!(disturbed.resumed + 1, disturbed.attached, "but for the first time it always went on");
+    assert_eq!(undisturbed.said().len(), sentences);
     let apart = assert_same_transcript(&undisturbed, &disturbed);
     undisturbed.check_history(&june).await;
     disturbed.check_history(&june).await;
     let spoken: usize = undisturbed.said().iter().map(|text| words(text).len()).sum();
     println!(
-        "{seconds} s, {} cuts, {} connections, {} of them resumed: {} utterances, {spoken} words, {apart} of them \
-         apart, {} turns saved; resident memory {} KiB before, {} KiB after",
-        seconds / 20,
+        "{} s, {cuts} cuts, {} connections, {} of them resumed: {} utterances, {spoken} words, {apart} of them apart, \
+         {} turns saved; resident memory {before_kb} KiB before, {} KiB after",
+        sound.len() / 16_000,
         proxy.accepted(),
         disturbed.resumed,
         disturbed.said().len(),
         disturbed.saved.len(),
-        before_kb,
         june.resident_kb(),
     );
 }
