@@ -20,6 +20,8 @@ mod gateway;
 mod process;
 #[path = "support/sockets.rs"]
 mod sockets;
+#[path = "support/statistics.rs"]
+mod statistics;
 
 use std::{
     future::Future,
@@ -31,6 +33,7 @@ use gateway::Gateway;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use sockets::{connect, frame, read_until, switch, upgrade};
+use statistics::median;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -72,8 +75,8 @@ fn main() {
 
     let gateway = Gateway::start();
     let (without, with) = run(round_trips(&gateway));
-    let p99 = |rounds: &[Vec<f64>]| median(rounds.iter().map(|round| at(round, 0.99)).collect());
-    let p50 = |rounds: &[Vec<f64>]| median(rounds.iter().map(|round| at(round, 0.5)).collect());
+    let p99 = |rounds: &[Vec<f64>]| median(&rounds.iter().map(|round| at(round, 0.99)).collect::<Vec<_>>());
+    let p50 = |rounds: &[Vec<f64>]| median(&rounds.iter().map(|round| at(round, 0.5)).collect::<Vec<_>>());
     let ratio = p99(&with) / p99(&without);
     println!(
         "A message to the session and its answer, {ACTIVE} clients, each every {} ms",
@@ -96,11 +99,6 @@ fn run<T>(what: impl Future<Output = T>) -> T {
 
 fn at(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 // --- Clients ----------------------------------------------------------------------------------

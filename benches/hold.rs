@@ -33,6 +33,8 @@ mod model_calls;
 mod process;
 #[path = "support/sockets.rs"]
 mod sockets;
+#[path = "support/statistics.rs"]
+mod statistics;
 
 use std::{
     future::Future,

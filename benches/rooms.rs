@@ -26,6 +26,8 @@ mod load;
 mod process;
 #[path = "support/sockets.rs"]
 mod sockets;
+#[path = "support/statistics.rs"]
+mod statistics;
 #[path = "support/watchers.rs"]
 mod watchers;
 

@@ -17,6 +17,7 @@ use crate::{
     client::{Channel, ask, bearer, create_session, request, token},
     gateway_with_users, run,
     sockets::connect,
+    statistics::median,
 };
 
 /// Clients whose round trips are measured, and how often each pings.
@@ -39,7 +40,7 @@ const HALF_BODIES: usize = 300;
 
 pub struct Effect {
     pub before_p99_ms: f64,
-    /// While the same user floods a second gateway on the same machine: what the flood costs both by being sent.
+    /// While a second gateway on the same machine is flooded: what the machine's share of the effect is.
     pub elsewhere_p99_ms: f64,
     pub during_p99_ms: f64,
     /// What the attacker sent in a second.
@@ -54,7 +55,7 @@ impl Effect {
 
 pub async fn effect() -> Effect {
     let gateway = gateway_with_users(&[("MAX_STREAMS_BY_USER", "16")]);
-    let elsewhere = gateway_with_users(&[("MAX_STREAMS_BY_USER", "16")]);
+    let second = gateway_with_users(&[("MAX_STREAMS_BY_USER", "16")]);
     let port = gateway.port;
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
@@ -62,21 +63,19 @@ pub async fn effect() -> Effect {
     }
     // The first round finds everything cold.
     round(&mut clients).await;
-    let (mut before, mut beside, mut during, mut sent) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut before, mut elsewhere, mut during, mut sent) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
         before.push(round(&mut clients).await);
-        let attack = Attack::start(elsewhere.port);
-        beside.push(round(&mut clients).await);
-        attack.stop();
-        let attack = Attack::start(port);
-        during.push(round(&mut clients).await);
-        sent += attack.stop();
+        elsewhere.push(attacked_round(&mut clients, second.port).await.0);
+        let (p99_ms, requests) = attacked_round(&mut clients, port).await;
+        during.push(p99_ms);
+        sent += requests;
     }
     let per_s = sent as f64 / (ROUNDS as f64 * ROUND.as_secs_f64());
     Effect {
-        before_p99_ms: median(before),
-        elsewhere_p99_ms: median(beside),
-        during_p99_ms: median(during),
+        before_p99_ms: median(&before),
+        elsewhere_p99_ms: median(&elsewhere),
+        during_p99_ms: median(&during),
         per_s,
     }
 }
@@ -106,9 +105,11 @@ async fn round(clients: &mut [Channel]) -> f64 {
     took_ms[(took_ms.len() - 1) * 99 / 100]
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The same while the gateway on this port is flooded, and how much the attacker sent.
+async fn attacked_round(clients: &mut [Channel], port: u16) -> (f64, usize) {
+    let attack = Attack::start(port);
+    let p99_ms = round(clients).await;
+    (p99_ms, attack.stop())
 }
 
 /// The attacker, on a thread of its own.

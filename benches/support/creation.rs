@@ -16,7 +16,10 @@ use june_edge::{
     secret::Secret,
 };
 
-use crate::load::{Load, load};
+use crate::{
+    load::{Load, load},
+    statistics::median,
+};
 
 const KEY: &str = "devkey";
 const SECRET: &str = "devsecret-devsecret-devsecret-32";
@@ -43,11 +46,6 @@ impl Rounds {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// Figures of the gateway on this port: session_create_per_s, session_create_p99_ms,
 /// session_rate_vs_node, session_rate_vs_bare.
 pub async fn creation(gateway: u16) -> Vec<(String, f64)> {
@@ -64,19 +62,19 @@ pub async fn creation(gateway: u16) -> Vec<(String, f64)> {
         }
     }
     drop(node);
-    let per_s = median(&mut ours.per_s);
-    let (node, bare) = (median(&mut nodes.per_s), median(&mut bares.per_s));
+    let per_s = median(&ours.per_s);
+    let (node, bare) = (median(&nodes.per_s), median(&bares.per_s));
     println!(
         "Sessions created: {per_s:.0} a second, p99 {:.1} ms\n\
          Node.js SDK:      {node:.0} a second, p99 {:.1} ms\n\
          bare handler:     {bare:.0} a second, p99 {:.1} ms\n",
-        median(&mut ours.p99_ms),
-        median(&mut nodes.p99_ms),
-        median(&mut bares.p99_ms),
+        median(&ours.p99_ms),
+        median(&nodes.p99_ms),
+        median(&bares.p99_ms),
     );
     vec![
         ("session_create_per_s".into(), per_s),
-        ("session_create_p99_ms".into(), median(&mut ours.p99_ms)),
+        ("session_create_p99_ms".into(), median(&ours.p99_ms)),
         ("session_rate_vs_node".into(), per_s / node),
         ("session_rate_vs_bare".into(), per_s / bare),
     ]

@@ -207,7 +207,7 @@ async fn a_conversation_through_a_connection_that_is_cut_again_and_again_is_the_
     let (undisturbed, disturbed) = spoken_twice(&june, &proxy, &sound, cut_every_s).await;
 
     let cuts = sound.len() / 16_000 / cut_every_s;
-    assert!(disturbed.resumed + 1 >= cuts.min(6), "{} of {}", disturbed.resumed, disturbed.attached);
+    assert!(disturbed.resumed >= cuts.min(5), "{} of {}", disturbed.resumed, disturbed.attached);
     assert_eq!(disturbed.resumed + 1, disturbed.attached, "but for the first time it always went on");
     assert_eq!(undisturbed.said().len(), sentences);
     let apart = assert_same_transcript(&undisturbed, &disturbed);
