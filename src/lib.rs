@@ -32,6 +32,7 @@ pub mod deny;
 pub mod error;
 pub mod gateway;
 pub mod http;
+pub mod language;
 pub mod limits;
 pub mod livekit;
 pub(crate) mod outcomes;

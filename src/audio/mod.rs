@@ -5,6 +5,7 @@ pub mod opus;
 pub mod pcm;
 pub mod reorder_buffer;
 pub mod uplink_decoder;
+pub(crate) mod wav;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@
 //! there.
 
 mod config;
+mod http;
 pub mod inference;
 pub mod llm;
 mod model_files;
@@ -20,6 +21,7 @@ pub mod stt;
 mod testing;
 pub mod tts;
 pub mod vad;
+mod websocket;
 
 use std::time::Duration;
 
@@ -85,12 +87,21 @@ pub enum ProviderError {
     /// It took too long.
     #[error("took too long")]
     TimedOut,
-    /// The provider refused the request (a bad key, a quota, a bad request).
+    /// The provider refused the request, and would refuse it again: a bad key, a bad request, no such model.
     #[error("refused: {0}")]
     Refused(String),
+    /// The provider's own limit or quota is reached.
+    #[error("its limit is reached: {reason}")]
+    RateLimited { reason: String, retry_after: Option<Duration> },
     /// The provider could not be reached, or the connection ended early.
     #[error("connection failed: {0}")]
     Connection(String),
+    /// What it sent is not what its protocol says.
+    #[error("unexpected answer: {0}")]
+    Garbled(String),
+    /// It ended without a result where there has to be one.
+    #[error("gave nothing")]
+    Empty,
     /// The model or its runtime failed on this input.
     #[error("inference failed: {0}")]
     Inference(String),
@@ -100,6 +111,21 @@ impl ProviderError {
     /// A stream of this error alone.
     pub(crate) fn into_stream<T: Send + 'static>(self) -> BoxStream<'static, Result<T, Self>> {
         stream::iter([Err(self)]).boxed()
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Refused(_) => false,
+            Self::Busy
+            | Self::Limited(_)
+            | Self::TimedOut
+            | Self::RateLimited { .. }
+            | Self::Connection(_)
+            | Self::Garbled(_)
+            | Self::Empty
+            | Self::Inference(_) => true,
+        }
     }
 
     /// Adds the target of `scripts/setup` that installs what is missing.
@@ -112,7 +138,10 @@ impl ProviderError {
             | Self::Limited(_)
             | Self::TimedOut
             | Self::Refused(_)
+            | Self::RateLimited { .. }
             | Self::Connection(_)
+            | Self::Garbled(_)
+            | Self::Empty
             | Self::Inference(_)) => other,
         }
     }

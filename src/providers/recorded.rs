@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     audio::Pcm,
+    language::Language,
     outcomes::Outcome,
     providers::{
         ProviderError,
         llm::{LanguageModel, LlmEvent, Prompt},
-        stt::{SpeechToText, SttEvent},
-        tts::TextToSpeech,
+        stt::{SpeechToText, SpokenLanguage, SttEvent, SttRequest},
+        tts::{SpeechRequest, TextToSpeech},
     },
 };
 
@@ -47,8 +48,16 @@ impl SpeechToText for Recorded<dyn SpeechToText> {
         self.provider.name()
     }
 
-    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        self.record(self.provider.open(audio))
+    fn transcribes(&self, language: &SpokenLanguage) -> bool {
+        self.provider.transcribes(language)
+    }
+
+    fn open(
+        &self,
+        request: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+        self.record(self.provider.open(request, audio))
     }
 }
 
@@ -71,8 +80,12 @@ impl TextToSpeech for Recorded<dyn TextToSpeech> {
         self.provider.sample_rate_hz()
     }
 
-    fn synthesize(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
-        self.record(self.provider.synthesize(sentence))
+    fn speaks(&self, language: &Language) -> bool {
+        self.provider.speaks(language)
+    }
+
+    fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
+        self.record(self.provider.synthesize(request))
     }
 }
 

@@ -175,7 +175,7 @@ mod tests {
         audio::SAMPLE_RATE_HZ,
         providers::{
             OpenAiConfig,
-            stt::SttEvent,
+            stt::{SttEvent, SttRequest},
             testing::{self, word_errors},
         },
         secret::Secret,
@@ -217,7 +217,7 @@ mod tests {
                 .collect();
 
             let (feed, audio) = mpsc::channel(detected.len());
-            let events = stt.open(audio);
+            let events = stt.open(SttRequest::default(), audio);
             let mut ends = Vec::new();
             for event in detected {
                 match event {
@@ -229,7 +229,7 @@ mod tests {
             drop(feed);
             assert_eq!(ends, [EndReason::Silence], "{clip}");
             match events.collect::<Vec<_>>().await.pop() {
-                Some(Ok(SttEvent::Final(text))) => errors += word_errors(&transcript, &text),
+                Some(Ok(SttEvent::Final(heard))) => errors += word_errors(&transcript, &heard.text),
                 other => panic!("the last event was {other:?}"),
             }
             words += transcript.split_whitespace().count();

@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::{Rng, distr::Alphanumeric};
 
 use crate::{
+    audio::wav,
     clock,
     ids::{SessionId, UserId},
     limits::Limit,
@@ -66,7 +67,7 @@ impl Clips {
             session,
             user: user.clone(),
             until: clock::now() + LIFETIME,
-            wav: wav(samples, rate_hz),
+            wav: wav::encode(samples, rate_hz),
         };
         self.shelf.lock().put(clip);
         name
@@ -136,29 +137,6 @@ impl Shelf {
         self.clips.retain(|clip| !unwanted(clip));
         self.bytes = self.clips.iter().map(|clip| clip.wav.len()).sum();
     }
-}
-
-/// A WAV file of mono PCM (RIFF, format 1).
-fn wav(samples: &[i16], rate_hz: u32) -> Bytes {
-    const HEADER: u32 = 44;
-    let data = u32::try_from(samples.len() * 2).expect("a clip is some seconds long");
-    let mut wav = BytesMut::with_capacity(HEADER as usize + data as usize);
-    wav.put_slice(b"RIFF");
-    wav.put_u32_le(HEADER - 8 + data);
-    wav.put_slice(b"WAVEfmt ");
-    wav.put_u32_le(16);
-    wav.put_u16_le(1);
-    wav.put_u16_le(1);
-    wav.put_u32_le(rate_hz);
-    wav.put_u32_le(rate_hz * 2);
-    wav.put_u16_le(2);
-    wav.put_u16_le(16);
-    wav.put_slice(b"data");
-    wav.put_u32_le(data);
-    for sample in samples {
-        wav.put_i16_le(*sample);
-    }
-    wav.freeze()
 }
 
 #[cfg(test)]

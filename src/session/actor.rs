@@ -28,8 +28,8 @@ use crate::{
     providers::{
         self, ProviderError, StreamItem,
         llm::{ChatMessage, LanguageModel, LlmEvent, Prompt, Role},
-        stt::{SpeechToText, SttEvent},
-        tts::TextToSpeech,
+        stt::{SpeechToText, SttEvent, SttRequest},
+        tts::{SpeechRequest, TextToSpeech},
         within,
     },
     response::clip_store::Clips,
@@ -185,7 +185,8 @@ impl SessionActor {
             }
             Effect::Synthesize(generation, sentence) => {
                 let Some(tts) = &self.services.tts else { return };
-                let items = providers::terminated(within(tts.synthesize(sentence), TTS_TIMEOUT));
+                let items =
+                    providers::terminated(within(tts.synthesize(SpeechRequest::text(sentence)), TTS_TIMEOUT));
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::StopTts => {
@@ -317,7 +318,9 @@ impl SessionActor {
         let events = match self.services.config.limits.transcribe(&self.session.info().user) {
             Ok(place) => {
                 self.utterance = Some(audio);
-                within(stt.open(queue), STT_TIMEOUT).inspect(move |_| _ = &place).boxed()
+                within(stt.open(SttRequest::default(), queue), STT_TIMEOUT)
+                    .inspect(move |_| _ = &place)
+                    .boxed()
             }
             Err(refusal) => {
                 self.utterance = None;
@@ -591,8 +594,8 @@ impl StreamHandler<FromAgent> for SessionActor {
 impl StreamHandler<Transcript> for SessionActor {
     fn handle(&mut self, Transcript { utterance, event }: Transcript, ctx: &mut Self::Context) {
         let input = match event {
-            Ok(SttEvent::Interim(text)) => Input::Interim(utterance, text),
-            Ok(SttEvent::Final(text)) => Input::Final(utterance, text),
+            Ok(SttEvent::Interim(heard)) => Input::Interim(utterance, heard.text),
+            Ok(SttEvent::Final(heard)) => Input::Final(utterance, heard.text),
             Err(error) => Input::SttFailed(utterance, error.to_string()),
         };
         self.step(input, ctx);

@@ -8,16 +8,59 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use super::ProviderError;
-use crate::audio::Pcm;
+use crate::{audio::Pcm, language::Language};
+
+/// What is known of an utterance before it is heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SttRequest {
+    pub language: SpokenLanguage,
+    /// Words and names to expect.
+    pub vocabulary: Vec<String>,
+}
+
+/// The language that is spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpokenLanguage {
+    /// The provider finds out. It is probably one of `hints`, if there are any.
+    Auto {
+        hints: Vec<Language>,
+    },
+    Known(Language),
+}
+
+impl Default for SpokenLanguage {
+    fn default() -> Self {
+        Self::Auto { hints: Vec::new() }
+    }
+}
+
+/// What was said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transcript {
+    pub text: String,
+    /// What the provider heard; none if it does not say so.
+    pub language: Option<Language>,
+    /// The provider's label of the speaker, where it tells speakers apart.
+    pub speaker: Option<String>,
+    /// From 0 to 1, where the provider says so.
+    pub confidence: Option<f32>,
+}
+
+impl Transcript {
+    /// Of a provider that says nothing else.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+}
 
 /// A transcript of the utterance.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SttEvent {
     /// The utterance so far; replaces the previous interim.
-    Interim(String),
+    Interim(Transcript),
     /// The whole utterance; the last event. Empty if nothing was said (a cough, a hum, text that the model makes up
     /// over silence).
-    Final(String),
+    Final(Transcript),
 }
 
 /// Transcribes utterances.
@@ -25,8 +68,15 @@ pub trait SpeechToText: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
     fn name(&self) -> &'static str;
 
+    /// Whether it transcribes this language.
+    fn transcribes(&self, language: &SpokenLanguage) -> bool;
+
     /// Opens one utterance: PCM goes in by `audio`, events come out. Closing `audio` ends the
     /// utterance; then exactly one [`SttEvent::Final`] or one error ends the stream.
     /// Dropping the stream abandons the utterance.
-    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>>;
+    fn open(
+        &self,
+        request: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>>;
 }

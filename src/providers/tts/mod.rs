@@ -5,6 +5,24 @@ pub(super) mod piper;
 use futures::stream::BoxStream;
 
 use super::ProviderError;
+use crate::language::Language;
+
+/// A sentence to be spoken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeechRequest {
+    pub text: String,
+    /// None if nobody said.
+    pub language: Option<Language>,
+    /// The provider's name of a voice; none for its default.
+    pub voice: Option<String>,
+}
+
+impl SpeechRequest {
+    /// In the provider's own language and voice.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+}
 
 /// Synthesizes speech.
 pub trait TextToSpeech: Send + Sync + 'static {
@@ -14,7 +32,10 @@ pub trait TextToSpeech: Send + Sync + 'static {
     /// Sample rate of the speech, in Hz. Always mono.
     fn sample_rate_hz(&self) -> u32;
 
+    /// Whether it speaks this language.
+    fn speaks(&self, language: &Language) -> bool;
+
     /// Speaks one sentence. Samples come in order as they are ready, in pieces of the provider's choice. Dropping the
     /// stream stops the work.
-    fn synthesize(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, ProviderError>>;
+    fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>>;
 }

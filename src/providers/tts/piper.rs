@@ -20,9 +20,10 @@ use serde::Deserialize;
 
 use tts_frontend::{Clause, Cmudict, Espeak, Phonemizer, text_normalizer};
 
-use super::TextToSpeech;
+use super::{SpeechRequest, TextToSpeech};
 use crate::{
     audio::pcm,
+    language::Language,
     providers::{
         ProviderError,
         inference::{
@@ -105,12 +106,16 @@ impl TextToSpeech for Piper {
         self.voice.audio.sample_rate
     }
 
-    fn synthesize(&self, sentence: String) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
+    fn speaks(&self, language: &Language) -> bool {
+        language.primary() == "en"
+    }
+
+    fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
         let speech = Synthesis {
             workers: Arc::clone(&self.workers),
             phonemizer: self.phonemizer.clone(),
             voice: Arc::clone(&self.voice),
-            chunks: chunks(text_normalizer::clauses(&sentence)),
+            chunks: chunks(text_normalizer::clauses(&request.text)),
             priority: Priority::Urgent,
         };
         stream::unfold(speech, |mut speech| async {
@@ -259,7 +264,7 @@ mod tests {
     use crate::{
         audio::{Pcm, SAMPLE_RATE_HZ, pcm::Resampler},
         providers::{
-            stt::{SpeechToText, SttEvent, moonshine::Moonshine},
+            stt::{SpeechToText, SttEvent, SttRequest, moonshine::Moonshine},
             testing::{self, word_errors},
         },
     };
@@ -287,7 +292,8 @@ mod tests {
     }
 
     async fn speech(piper: &Piper, sentence: &str) -> Vec<i16> {
-        let pieces: Vec<_> = piper.synthesize(sentence.to_owned()).map(Result::unwrap).collect().await;
+        let pieces: Vec<_> =
+            piper.synthesize(SpeechRequest::text(sentence)).map(Result::unwrap).collect().await;
         pieces.concat()
     }
 
@@ -299,11 +305,11 @@ mod tests {
             let mut pcm = resampler.process(&speech(piper, sentence).await);
             pcm.extend([0; 8_000]);
             let (feed, audio) = mpsc::channel(1);
-            let events = moonshine.open(audio);
+            let events = moonshine.open(SttRequest::default(), audio);
             feed.send(Pcm::from(pcm)).await.unwrap();
             drop(feed);
             let text = match events.collect::<Vec<_>>().await.pop() {
-                Some(Ok(SttEvent::Final(text))) => text,
+                Some(Ok(SttEvent::Final(heard))) => heard.text,
                 other => panic!("the last event was {other:?}"),
             };
             let wrong = word_errors(sentence, &text);

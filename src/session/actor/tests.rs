@@ -16,7 +16,7 @@ use crate::{
     ids::SessionId,
     limits::Limits,
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
-    providers::llm::Prompt,
+    providers::{llm::Prompt, stt::SpokenLanguage},
     session::{
         messages::Attachment,
         tests::{config, info},
@@ -99,7 +99,15 @@ impl SpeechToText for HangingStt {
         "hanging"
     }
 
-    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+    fn transcribes(&self, _: &SpokenLanguage) -> bool {
+        true
+    }
+
+    fn open(
+        &self,
+        _: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
         stream::pending().inspect(move |_| _ = &audio).boxed()
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{model::Model, vocabulary::Vocabulary};
 use super::{
-    SpeechToText, SttEvent,
+    SpeechToText, SpokenLanguage, SttEvent, SttRequest, Transcript,
     hallucination_filter::without_hallucinations,
     partial_scheduler::{PartialScheduler, Reason},
 };
@@ -78,7 +78,21 @@ impl SpeechToText for Moonshine {
         "moonshine"
     }
 
-    fn open(&self, audio: mpsc::Receiver<Pcm>) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+    /// English. Asked for any language, it hears English.
+    fn transcribes(&self, language: &SpokenLanguage) -> bool {
+        match language {
+            SpokenLanguage::Auto { hints } => {
+                hints.is_empty() || hints.iter().any(|hint| hint.primary() == "en")
+            }
+            SpokenLanguage::Known(language) => language.primary() == "en",
+        }
+    }
+
+    fn open(
+        &self,
+        _: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
         let utterance = Utterance {
             workers: Arc::clone(&self.workers),
             audio,
@@ -132,14 +146,14 @@ impl Utterance {
             tokio::select! {
                 decoded = next_decoded(&mut self.decoding) => {
                     if let Some(text) = decoded.and_then(|decoded| self.interim(decoded)) {
-                        return Some(Ok(SttEvent::Interim(text)));
+                        return Some(Ok(SttEvent::Interim(Transcript::text(text))));
                     }
                 }
                 more = self.audio.recv() => match more {
                     Some(pcm) => self.push(&pcm),
                     None => {
                         self.is_over = true;
-                        return Some(self.finish().await.map(SttEvent::Final));
+                        return Some(self.finish().await.map(|text| SttEvent::Final(Transcript::text(text))));
                     }
                 },
             }
@@ -244,7 +258,7 @@ mod tests {
     /// Feeds an utterance in pieces of 20 ms, faster than real time, and collects the events.
     async fn transcribe(stt: &dyn SpeechToText, pcm: &[i16]) -> Vec<SttEvent> {
         let (feed, audio) = mpsc::channel(1);
-        let events = stt.open(audio);
+        let events = stt.open(SttRequest::default(), audio);
         let feeding = async {
             for piece in pcm.chunks(320) {
                 feed.send(Pcm::from(piece)).await.unwrap();
@@ -257,7 +271,7 @@ mod tests {
 
     async fn final_text(stt: &dyn SpeechToText, pcm: &[i16]) -> String {
         match transcribe(stt, pcm).await.pop() {
-            Some(SttEvent::Final(text)) => text,
+            Some(SttEvent::Final(heard)) => heard.text,
             other => panic!("the last event was {other:?}"),
         }
     }
@@ -286,12 +300,12 @@ mod tests {
         // Two seconds at a time, so that an interim comes between.
         let pcm = utterance_detector::fixture("sense_and_sensibility_0870.wav");
         let (feed, audio) = mpsc::channel(1);
-        let mut events = moonshine.open(audio);
+        let mut events = moonshine.open(SttRequest::default(), audio);
         let mut interims = Vec::new();
         for piece in pcm.chunks(2 * SAMPLE_RATE_HZ as usize) {
             feed.send(Pcm::from(piece)).await.unwrap();
             match events.next().await {
-                Some(Ok(SttEvent::Interim(text))) => interims.push(text),
+                Some(Ok(SttEvent::Interim(heard))) => interims.push(heard.text),
                 other => panic!("expected an interim, got {other:?}"),
             }
         }
@@ -300,7 +314,10 @@ mod tests {
 
         assert!(interims.is_sorted_by_key(String::len), "{interims:?}");
         assert!(interims[0].contains("John"), "{interims:?}");
-        assert!(matches!(&end[..], [Ok(SttEvent::Final(text))] if text.contains("Dashwood")), "{end:?}");
+        assert!(
+            matches!(&end[..], [Ok(SttEvent::Final(heard))] if heard.text.contains("Dashwood")),
+            "{end:?}"
+        );
     }
 
     #[tokio::test]
@@ -313,9 +330,9 @@ mod tests {
         };
         let hiss: Vec<i16> = (0..48_000).map(|_| faint_noise()).collect();
 
-        assert_eq!(transcribe(&moonshine, &[0; 48_000]).await, [SttEvent::Final(String::new())]);
+        assert_eq!(transcribe(&moonshine, &[0; 48_000]).await, [SttEvent::Final(Transcript::default())]);
         assert_eq!(final_text(&moonshine, &hiss).await, "");
         assert_eq!(final_text(&moonshine, &[9_000; 1_000]).await, "");
-        assert_eq!(transcribe(&moonshine, &[]).await, [SttEvent::Final(String::new())]);
+        assert_eq!(transcribe(&moonshine, &[]).await, [SttEvent::Final(Transcript::default())]);
     }
 }
