@@ -15,7 +15,7 @@ run: ## Starts LiveKit and the gateway, plays a recorded question, and stays up 
 	@$(where) && scripts/run
 
 test: ## Runs every test: unit, gateway, libwebrtc, end to end, conformance
-	@scripts/setup build-tools models smollm2 livekit web e2e faketime
+	@scripts/setup build-tools models smollm2 livekit web e2e sdks faketime
 	$(where) && cargo test --locked --workspace --lib
 	cargo test --locked --workspace --doc
 	$(where) && cargo test --locked --test gateway --test simulation

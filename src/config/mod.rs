@@ -12,6 +12,7 @@ mod secrets;
 mod server;
 mod session;
 mod stores;
+mod stt;
 mod telemetry;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
@@ -30,10 +31,9 @@ pub use stores::StoreConfig;
 pub use telemetry::TelemetryConfig;
 
 /// Settings that no part of the gateway uses yet, and what it does instead.
-const NOT_SERVED_YET: [(&str, &str); 4] = [
+const NOT_SERVED_YET: [(&str, &str); 3] = [
     ("DATABASE_URL", "history and sessions are kept in DATA_DIR"),
     ("REDIS_URL", "a gateway is one machine"),
-    ("STT_SERVICE_URL", "STT runs in the process"),
     ("TTS_SERVICE_URL", "TTS runs in the process"),
 ];
 

@@ -46,6 +46,7 @@ impl Reader<'_> {
                 checksums: self.choice("MODEL_CHECKSUMS", &[("on", true), ("off", false)]).unwrap_or(true),
                 checked_models: None,
                 stt: self.provider("STT", &STT),
+                stt_services: self.stt_services(),
                 stt_workers: self.workers("STT_WORKERS", cores.min(4)),
                 llm: self.llm(),
                 openai,
@@ -129,7 +130,7 @@ mod tests {
         let problems = read(&[("STT", "hal"), ("LLM", "hal"), ("TTS", "hal"), ("VAD", "hal")]);
 
         let problems = problems.unwrap_err().problems;
-        assert_eq!(problems[0], "STT: \"hal\" is none of auto, moonshine");
+        assert!(problems[0].starts_with("STT: \"hal\" is none of auto, deepgram, "), "{problems:?}");
         assert!(problems[1].starts_with("LLM: \"hal\" is none of auto, openai, gemini"), "{problems:?}");
         assert_eq!(problems[2], "TTS: \"hal\" is none of auto, piper");
         assert_eq!(problems[3], "VAD: \"hal\" is none of two-stage, silero, earshot");

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::stt::SttServices;
 use crate::secret::Secret;
 
 /// Which providers are used, and what they need.
@@ -12,6 +13,7 @@ pub struct ProviderConfig {
     /// A file that remembers which files were compared.
     pub checked_models: Option<PathBuf>,
     pub stt: Choice,
+    pub stt_services: SttServices,
     /// Threads that transcribe: about 100 MB for the first and 70 MB for each further one.
     pub stt_workers: usize,
     pub llm: Choice,
@@ -33,6 +35,7 @@ impl Default for ProviderConfig {
             checksums: true,
             checked_models: None,
             stt: Choice::Auto,
+            stt_services: SttServices::default(),
             stt_workers: 2,
             llm: Choice::Auto,
             openai: None,

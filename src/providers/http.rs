@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER, redirect};
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+    redirect,
+};
 use serde_json::Value;
 
 use super::ProviderError;
@@ -34,7 +38,7 @@ pub(super) async fn accepted(response: Response, key: Option<&Secret>) -> Result
     if status.is_success() {
         return Ok(response);
     }
-    let retry_after = retry_after(&response);
+    let retry_after = retry_after(response.headers());
     let body = read(response, MAX_REFUSAL).await.unwrap_or_default();
     Err(refusal(status, retry_after, &body, key))
 }
@@ -86,13 +90,13 @@ pub(super) fn connection(error: &reqwest::Error) -> ProviderError {
 }
 
 /// `Retry-After` in seconds (RFC 9110 §10.2.3); its other form, a date, is not used by providers.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs_f64(f64::clamp(seconds, 0.0, 86_400.0)))
 }
 
 /// The reason in a refusal: the forms of OpenAI, Google, Deepgram, ElevenLabs and FastAPI, or a short text.
-fn reason(body: &[u8], key: Option<&Secret>) -> Option<String> {
+pub(super) fn reason(body: &[u8], key: Option<&Secret>) -> Option<String> {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(json) => message(&json)?,
         Err(_) => {

@@ -12,13 +12,21 @@ use super::{
     inference::onnx::Runtime,
     llm::{LanguageModel, echo, http},
     model_files::ModelFiles,
-    stt::{SpeechToText, moonshine},
+    stt::{SpeechToText, assemblyai, deepgram, june, moonshine, openai},
     tts::{TextToSpeech, piper},
     vad::{self, Detectors, SpeechDetector},
 };
 
-pub static STT: Registry<dyn SpeechToText> =
-    Registry { role: "STT", providers: &[("moonshine", moonshine::load)] };
+pub static STT: Registry<dyn SpeechToText> = Registry {
+    role: "STT",
+    providers: &[
+        ("deepgram", deepgram::load),
+        ("assemblyai", assemblyai::load),
+        ("openai", openai::load),
+        ("june", june::load),
+        ("moonshine", moonshine::load),
+    ],
+};
 
 pub static LLM: Registry<dyn LanguageModel> = Registry {
     role: "LLM",
@@ -265,6 +273,25 @@ mod tests {
         }
         assert_eq!(llm.ready().map(|llm| llm.name()), Some("echo"));
         assert_eq!(vad.name(), "earshot");
+    }
+
+    #[test]
+    fn an_stt_service_that_is_not_configured_names_the_setting_that_is_missing() {
+        for (name, setting) in [
+            ("deepgram", "DEEPGRAM_API_KEY"),
+            ("assemblyai", "ASSEMBLYAI_API_KEY"),
+            ("openai", "STT_OPENAI_API_KEY"),
+            ("june", "STT_SERVICE_URL"),
+        ] {
+            let config = ProviderConfig { stt: Choice::Named(name), ..without_models() };
+
+            let reason = Providers::load(&config).stt.off().unwrap().to_owned();
+
+            assert!(
+                reason.starts_with(&format!("STT is off: {name}: ")) && reason.contains(setting),
+                "{reason}"
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod dev_pair;
 mod endurance;
 mod livekit_away;
 mod mentra;
+mod provider_sdks;
 mod removal;
 mod roster;
 mod speech_in_room;

@@ -1,11 +1,23 @@
 //! Speech to text (STT).
 
+pub(super) mod assemblyai;
+mod batch;
+mod config;
+pub(super) mod deepgram;
 mod hallucination_filter;
+pub(super) mod june;
+mod languages;
 pub(crate) mod moonshine;
+pub(super) mod openai;
 mod partial_scheduler;
+mod streaming;
+#[cfg(test)]
+mod suite;
 
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
+
+pub use config::{SttServiceConfig, SttServices};
 
 use super::ProviderError;
 use crate::{audio::Pcm, language::Language};

@@ -58,7 +58,7 @@ pub fn tool(variable: &str) -> PathBuf {
     });
     assert!(
         Path::new(&path).exists(),
-        "{variable}: there is no {path}; `scripts/setup e2e livekit` installs it"
+        "{variable}: there is no {path}; `scripts/setup e2e sdks livekit` installs it"
     );
     path.into()
 }

@@ -218,7 +218,7 @@ async fn a_deployment_logs_notes_and_says_that_an_echo_answers_its_end_users() {
         ("DATA_DIR", &data.path().display().to_string()),
         ("HOST", "127.0.0.1"),
         ("API_KEYS", BACKEND),
-        ("STT_SERVICE_URL", "http://stt.example"),
+        ("REDIS_URL", "redis://localhost"),
     ]);
 
     let health = soon(reqwest::get(format!("{}/health", process.url))).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_deployment_logs_notes_and_says_that_an_echo_answers_its_end_users() {
     let message = llm["message"].as_str().unwrap();
     assert!(message.contains("no LLM is configured"), "{message}");
     let log = process.end();
-    for warning in [message, "STT_SERVICE_URL: not served yet"] {
+    for warning in [message, "REDIS_URL: not served yet"] {
         assert!(log.lines().any(|line| line.contains("WARN") && line.contains(warning)), "{warning}: {log}");
     }
 }
