@@ -14,6 +14,7 @@ mod session;
 mod stores;
 mod stt;
 mod telemetry;
+mod tts;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -31,10 +32,9 @@ pub use stores::StoreConfig;
 pub use telemetry::TelemetryConfig;
 
 /// Settings that no part of the gateway uses yet, and what it does instead.
-const NOT_SERVED_YET: [(&str, &str); 3] = [
+const NOT_SERVED_YET: [(&str, &str); 2] = [
     ("DATABASE_URL", "history and sessions are kept in DATA_DIR"),
     ("REDIS_URL", "a gateway is one machine"),
-    ("TTS_SERVICE_URL", "TTS runs in the process"),
 ];
 
 /// All settings of a gateway.

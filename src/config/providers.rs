@@ -26,6 +26,7 @@ impl Reader<'_> {
         let model = self.text("LLM_MODEL");
         let (openai_url, openai_key) =
             (self.url("OPENAI_BASE_URL", &["http", "https"]), self.secret("OPENAI_API_KEY"));
+        let tts_services = self.tts_services(openai_url.as_deref(), openai_key.as_ref());
         let openai = (openai_url.is_some() || openai_key.is_some()).then(|| OpenAiConfig {
             base_url: openai_url,
             key: openai_key,
@@ -53,6 +54,7 @@ impl Reader<'_> {
                 gemini,
                 tts: self.provider("TTS", &TTS),
                 tts_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
+                tts_services,
                 vad: self.named("VAD", VAD.names()).unwrap_or(defaults.vad),
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
@@ -132,7 +134,7 @@ mod tests {
         let problems = problems.unwrap_err().problems;
         assert!(problems[0].starts_with("STT: \"hal\" is none of auto, deepgram, "), "{problems:?}");
         assert!(problems[1].starts_with("LLM: \"hal\" is none of auto, openai, gemini"), "{problems:?}");
-        assert_eq!(problems[2], "TTS: \"hal\" is none of auto, piper");
+        assert!(problems[2].starts_with("TTS: \"hal\" is none of auto, elevenlabs, "), "{problems:?}");
         assert_eq!(problems[3], "VAD: \"hal\" is none of two-stage, silero, earshot");
     }
 

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::stt::SttServices;
+use super::{stt::SttServices, tts::TtsServices};
 use crate::secret::Secret;
 
 /// Which providers are used, and what they need.
@@ -24,6 +24,8 @@ pub struct ProviderConfig {
     pub tts: Choice,
     /// Threads that synthesize speech, each about as large as one that transcribes.
     pub tts_workers: usize,
+    /// Enables the TTS providers of the network.
+    pub tts_services: TtsServices,
     /// Name of the voice activity detection.
     pub vad: &'static str,
 }
@@ -42,6 +44,7 @@ impl Default for ProviderConfig {
             gemini: None,
             tts: Choice::Auto,
             tts_workers: 1,
+            tts_services: TtsServices::default(),
             vad: "two-stage",
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{
     Client, Response, StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect,
 };
 use serde_json::Value;
@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of a refusal is read, and how much of its reason is passed on, in bytes.
 const MAX_REFUSAL: usize = 16 * 1024;
 const MAX_REASON: usize = 200;
+
+/// How much of a content type is passed on, in characters.
+const MAX_TYPE: usize = 50;
 
 /// One for all calls of a provider: it keeps connections open. Redirects are not followed, since they would take the key
 /// elsewhere.
@@ -41,6 +44,17 @@ pub(super) async fn accepted(response: Response, key: Option<&Secret>) -> Result
     let retry_after = retry_after(response.headers());
     let body = read(response, MAX_REFUSAL).await.unwrap_or_default();
     Err(refusal(status, retry_after, &body, key))
+}
+
+/// What a success is whose body is of another type than the request asked for, such as an error in JSON.
+pub(super) async fn unexpected(response: Response, key: Option<&Secret>) -> ProviderError {
+    let of_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let of_type = of_type.unwrap_or("no content type").chars().take(MAX_TYPE).collect::<String>();
+    let body = read(response, MAX_REFUSAL).await.unwrap_or_default();
+    ProviderError::Garbled(match reason(&body, key) {
+        Some(reason) => format!("{of_type}: {reason}"),
+        None => of_type,
+    })
 }
 
 /// A body of at most so many bytes.

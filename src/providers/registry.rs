@@ -13,7 +13,7 @@ use super::{
     llm::{LanguageModel, echo, http},
     model_files::ModelFiles,
     stt::{SpeechToText, assemblyai, deepgram, june, moonshine, openai},
-    tts::{TextToSpeech, piper},
+    tts::{self, TextToSpeech, piper},
     vad::{self, Detectors, SpeechDetector},
 };
 
@@ -39,7 +39,17 @@ pub static LLM: Registry<dyn LanguageModel> = Registry {
     ],
 };
 
-pub static TTS: Registry<dyn TextToSpeech> = Registry { role: "TTS", providers: &[("piper", piper::load)] };
+/// Deepgram comes last, since its key may be there for STT alone.
+pub static TTS: Registry<dyn TextToSpeech> = Registry {
+    role: "TTS",
+    providers: &[
+        ("elevenlabs", tts::elevenlabs::load),
+        ("openai", tts::openai::load),
+        ("june", tts::june::load),
+        ("piper", piper::load),
+        ("deepgram", tts::deepgram::load),
+    ],
+};
 
 pub static VAD: Registry<dyn Fn() -> Box<dyn SpeechDetector> + Send + Sync> = Registry {
     role: "VAD",
@@ -289,6 +299,25 @@ mod tests {
 
             assert!(
                 reason.starts_with(&format!("STT is off: {name}: ")) && reason.contains(setting),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tts_service_that_is_not_configured_names_the_setting_that_is_missing() {
+        for (name, setting) in [
+            ("elevenlabs", "ELEVENLABS_API_KEY"),
+            ("openai", "TTS_OPENAI_API_KEY"),
+            ("june", "TTS_SERVICE_URL"),
+            ("deepgram", "DEEPGRAM_API_KEY"),
+        ] {
+            let config = ProviderConfig { tts: Choice::Named(name), ..without_models() };
+
+            let reason = Providers::load(&config).tts.off().unwrap().to_owned();
+
+            assert!(
+                reason.starts_with(&format!("TTS is off: {name}: ")) && reason.contains(setting),
                 "{reason}"
             );
         }

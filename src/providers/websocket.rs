@@ -39,6 +39,9 @@ pub(super) async fn connect(request: Request, key: Option<&Secret>) -> Result<So
 /// Leaves the URL out: it may have a key.
 pub(super) fn failed(error: Error, key: Option<&Secret>) -> ProviderError {
     match error {
+        Error::Http(response) if response.status().is_success() => {
+            ProviderError::Garbled("it is not a WebSocket".into())
+        }
         Error::Http(response) => {
             let (head, body) = response.into_parts();
             // The body is there only as far as it came together with the head. Deepgram repeats it in a header.

@@ -3,8 +3,12 @@
 
 use std::process::Stdio;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use test_support::{STT_KEY, SttScript, SttServer, SttVendor};
+use test_support::{
+    STT_KEY, SttScript, SttServer, SttVendor,
+    tts_servers::{self, Script, TtsServer, Vendor},
+};
 use tokio::process::Command;
 
 use crate::support::{soon, tool};
@@ -23,6 +27,24 @@ async fn transcribed_by_sdk(name: &str, vendor: SttVendor) -> (Value, SttServer)
     let output = soon(output).await.unwrap();
     assert!(output.status.success(), "{name}: {output:?}");
     (serde_json::from_slice(&output.stdout).unwrap(), server)
+}
+
+/// What an SDK gives for [`TEXT`], and how it says that a wrong key was refused.
+async fn spoken_by_sdk(name: &str, vendor: Vendor) -> (Vec<i16>, Value) {
+    let server = TtsServer::start(vendor, Script::default()).await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/tts_sdks.py");
+    let output = Command::new(tool("JUNE_SDK_PYTHON"))
+        .args([script, name, &server.url(), tts_servers::KEY, TEXT])
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let output = soon(output).await.unwrap();
+    assert!(output.status.success(), "{name}: {output:?}");
+    let mut said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let pcm = BASE64_STANDARD.decode(said["pcm"].as_str().unwrap()).unwrap();
+    let (samples, odd) = pcm.as_chunks::<2>();
+    assert!(odd.is_empty(), "{name}");
+    (samples.iter().map(|sample| i16::from_le_bytes(*sample)).collect(), said["refusal"].take())
 }
 
 /// The sound of stt_sdks.py.
@@ -67,4 +89,16 @@ async fn openais_sdk_transcribes_by_the_service_for_tests() {
     let request = &server.requests()[0];
     assert!(request.pcm == sound());
     assert_eq!(request.fields("keywords[]"), ["Dashwood", "Mentra Live"]);
+}
+
+#[tokio::test]
+async fn the_tts_sdks_of_vendors_speak_by_the_services_for_tests() {
+    for (name, vendor) in
+        [("openai", Vendor::OpenAi), ("deepgram", Vendor::Deepgram), ("elevenlabs", Vendor::ElevenLabs)]
+    {
+        let (samples, refusal) = spoken_by_sdk(name, vendor).await;
+
+        assert!(samples == tts_servers::sound(TEXT), "{name}: other samples");
+        assert!(refusal.as_str().unwrap().contains("401"), "{name}: {refusal}");
+    }
 }

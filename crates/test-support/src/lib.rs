@@ -1,6 +1,6 @@
 //! What the tests and benchmarks of this workspace share: recordings and their transcripts, word errors, free
 //! ports, installed models, a lossy network, a proxy that cuts connections, WebSocket conformance, an endpoint of a language
-//! model, and STT services.
+//! model, and STT and TTS services.
 
 mod lossy_network;
 mod models;
@@ -10,6 +10,7 @@ mod proxy;
 mod recordings;
 pub mod rfc6455;
 mod stt_servers;
+pub mod tts_servers;
 mod word_errors;
 
 pub use lossy_network::{Loss, LossyNetwork, PROXY_ADDRESS};

@@ -1,11 +1,22 @@
 //! Text to speech (TTS).
 
+mod config;
+pub(super) mod deepgram;
+pub(super) mod elevenlabs;
+pub(super) mod june;
+pub(super) mod openai;
 pub(super) mod piper;
+mod speech;
+#[cfg(test)]
+mod suite;
+mod wav;
 
 use futures::stream::BoxStream;
 
 use super::ProviderError;
 use crate::language::Language;
+
+pub use config::{DeepgramTtsConfig, ElevenLabsConfig, OpenAiTtsConfig, TtsServiceConfig, TtsServices};
 
 /// A sentence to be spoken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
