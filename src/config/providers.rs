@@ -3,7 +3,8 @@
 use crate::{
     config::Reader,
     providers::{
-        Choice, GeminiConfig, OpenAiConfig, ProviderConfig, cache_folder,
+        AnthropicConfig, Choice, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
+        cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
     },
 };
@@ -23,19 +24,38 @@ pub struct ProvidersConfig {
 impl Reader<'_> {
     pub(super) fn providers(&mut self) -> ProvidersConfig {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let model = self.text("LLM_MODEL");
+        let images =
+            self.choice("LLM_IMAGES", &[("auto", Images::Auto), ("on", Images::On), ("off", Images::Off)]);
+        let images = images.unwrap_or_default();
         let (openai_url, openai_key) =
             (self.url("OPENAI_BASE_URL", &["http", "https"]), self.secret("OPENAI_API_KEY"));
         let tts_services = self.tts_services(openai_url.as_deref(), openai_key.as_ref());
         let openai = (openai_url.is_some() || openai_key.is_some()).then(|| OpenAiConfig {
             base_url: openai_url,
             key: openai_key,
-            model: model.clone().unwrap_or_else(|| "gpt-4o-mini".into()),
+            model: self.model("OPENAI_MODEL", "gpt-4o-mini"),
+            images,
         });
+        let gemini_url = self.url("GEMINI_BASE_URL", &["http", "https"]);
         let gemini = self.secret("GEMINI_API_KEY").map(|key| GeminiConfig {
-            base_url: None,
+            base_url: gemini_url,
             key,
-            model: model.unwrap_or_else(|| "gemini-2.5-flash".into()),
+            model: self.model("GEMINI_MODEL", "gemini-2.5-flash"),
+            images,
+        });
+        let anthropic_url = self.url("ANTHROPIC_BASE_URL", &["http", "https"]);
+        let anthropic = self.secret("ANTHROPIC_API_KEY").map(|key| AnthropicConfig {
+            base_url: anthropic_url,
+            key,
+            model: self.model("ANTHROPIC_MODEL", "claude-haiku-4-5"),
+            images,
+        });
+        let ollama_url = self.url("OLLAMA_BASE_URL", &["http", "https"]);
+        let is_ollama = ollama_url.is_some() || self.text("OLLAMA_MODEL").is_some();
+        let ollama = is_ollama.then(|| OllamaConfig {
+            base_url: ollama_url,
+            model: self.model("OLLAMA_MODEL", "llama3.2"),
+            images,
         });
         let models = self.path("JUNE_MODELS").unwrap_or_else(|| {
             cache_folder(|name| self.text(name)).unwrap_or_else(|| ".cache".into()).join("models")
@@ -52,6 +72,8 @@ impl Reader<'_> {
                 llm: self.llm(),
                 openai,
                 gemini,
+                anthropic,
+                ollama,
                 tts: self.provider("TTS", &TTS),
                 tts_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
                 tts_services,
@@ -59,6 +81,11 @@ impl Reader<'_> {
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
         }
+    }
+
+    /// The provider's own setting, else `LLM_MODEL`.
+    fn model(&self, name: &str, default: &str) -> String {
+        self.text(name).or_else(|| self.text("LLM_MODEL")).unwrap_or_else(|| default.to_owned())
     }
 
     /// `LLM`, or its deprecated name `THINKER`; `echo`, or its deprecated name `parrot`.
@@ -125,6 +152,49 @@ mod tests {
         for name in LLM.names() {
             assert_eq!(llm(&[("LLM", name)]), (Choice::Named(name), Vec::new()));
         }
+    }
+
+    #[test]
+    fn a_providers_own_model_comes_before_the_common_one() {
+        let models = |variables: &[(&str, &str)]| {
+            let keys = [("OPENAI_API_KEY", "k"), ("GEMINI_API_KEY", "k"), ("ANTHROPIC_API_KEY", "k")];
+            let ollama = [("OLLAMA_BASE_URL", "http://127.0.0.1:11434")];
+            let config = read(&[&keys[..], &ollama, variables].concat()).unwrap().providers.registry;
+            [
+                config.openai.unwrap().model,
+                config.gemini.unwrap().model,
+                config.anthropic.unwrap().model,
+                config.ollama.unwrap().model,
+            ]
+        };
+
+        assert_eq!(models(&[]), ["gpt-4o-mini", "gemini-2.5-flash", "claude-haiku-4-5", "llama3.2"]);
+        assert_eq!(models(&[("LLM_MODEL", "m")]), ["m"; 4]);
+        assert_eq!(
+            models(&[
+                ("LLM_MODEL", "m"),
+                ("OPENAI_MODEL", "a"),
+                ("GEMINI_MODEL", "b"),
+                ("ANTHROPIC_MODEL", "c"),
+                ("OLLAMA_MODEL", "d")
+            ]),
+            ["a", "b", "c", "d"]
+        );
+    }
+
+    #[test]
+    fn a_provider_is_configured_by_its_key_or_its_address() {
+        let config = read(&[("OLLAMA_MODEL", "qwen3")]).unwrap().providers.registry;
+
+        assert_eq!(config.ollama.unwrap().model, "qwen3");
+        assert!(config.anthropic.is_none() && config.gemini.is_none() && config.openai.is_none());
+        let problems = read(&[("OLLAMA_BASE_URL", "localhost"), ("LLM_IMAGES", "yes")]).unwrap_err().problems;
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.starts_with("LLM_IMAGES: \"yes\" is none of auto, on, off"))
+        );
+        assert!(problems.iter().any(|problem| problem.starts_with("OLLAMA_BASE_URL: ")), "{problems:?}");
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub struct ProviderConfig {
     pub openai: Option<OpenAiConfig>,
     /// Enables the provider `gemini`.
     pub gemini: Option<GeminiConfig>,
+    /// Enables the provider `anthropic`.
+    pub anthropic: Option<AnthropicConfig>,
+    /// Enables the provider `ollama`.
+    pub ollama: Option<OllamaConfig>,
     pub tts: Choice,
     /// Threads that synthesize speech, each about as large as one that transcribes.
     pub tts_workers: usize,
@@ -42,6 +46,8 @@ impl Default for ProviderConfig {
             llm: Choice::Auto,
             openai: None,
             gemini: None,
+            anthropic: None,
+            ollama: None,
             tts: Choice::Auto,
             tts_workers: 1,
             tts_services: TtsServices::default(),
@@ -68,6 +74,7 @@ pub struct OpenAiConfig {
     /// None if the endpoint needs none.
     pub key: Option<Secret>,
     pub model: String,
+    pub images: Images,
 }
 
 /// Google's Gemini.
@@ -77,6 +84,78 @@ pub struct GeminiConfig {
     pub base_url: Option<String>,
     pub key: Secret,
     pub model: String,
+    pub images: Images,
+}
+
+/// Anthropic's Claude.
+#[derive(Clone, Debug)]
+pub struct AnthropicConfig {
+    /// The URL of a proxy; none for Anthropic's own.
+    pub base_url: Option<String>,
+    pub key: Secret,
+    pub model: String,
+    pub images: Images,
+}
+
+/// Ollama.
+#[derive(Clone, Debug)]
+pub struct OllamaConfig {
+    /// None for this machine's.
+    pub base_url: Option<String>,
+    pub model: String,
+    pub images: Images,
+}
+
+/// Whether a language model gets images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Images {
+    /// If its name is that of a model that is known to see.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+impl Images {
+    pub(super) fn reach(self, model: &str) -> bool {
+        /// Parts of the names of models that take images.
+        const SEEING: [&str; 21] = [
+            "gemini",
+            "claude",
+            "gpt-4o",
+            "gpt-4.1",
+            "gpt-4-turbo",
+            "gpt-5",
+            "o3",
+            "o4-mini",
+            "vision",
+            "-vl",
+            "vl:",
+            "llava",
+            "pixtral",
+            "moondream",
+            "minicpm-v",
+            "gemma3",
+            "gemma-3",
+            "llama4",
+            "llama-4",
+            "mistral-small3",
+            "mistral-small-3",
+        ];
+        match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::Auto => {
+                let model = model.to_ascii_lowercase();
+                // Without the folder of a hub, such as `google/`.
+                let name = model.rsplit('/').next().unwrap_or(&model);
+                SEEING.iter().any(|part| match part.len() {
+                    ..=2 => name.starts_with(part),
+                    _ => name.contains(part),
+                })
+            }
+        }
+    }
 }
 
 /// The folder that `scripts/setup` fills by default: `$JUNE_CACHE`, else `june-edge` in the user's cache folder.
@@ -87,4 +166,28 @@ pub fn cache_folder(get: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
         let user = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
         Some(user.join("june-edge"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_see_are_known_by_their_names() {
+        for model in [
+            "gpt-4o-mini",
+            "o3",
+            "gemini-2.5-flash",
+            "claude-haiku-4-5",
+            "qwen2.5vl:7b",
+            "google/gemma-3-12b-it",
+        ] {
+            assert!(Images::Auto.reach(model), "{model}");
+        }
+        for model in ["gpt-3.5-turbo", "llama3.2", "deepseek-r1", "qwen3", "yolo3"] {
+            assert!(!Images::Auto.reach(model), "{model}");
+        }
+        assert!(Images::On.reach("llama3.2"));
+        assert!(!Images::Off.reach("gpt-4o"));
+    }
 }

@@ -32,7 +32,9 @@ use futures::{
 
 use crate::limits::Refusal;
 
-pub use config::{Choice, GeminiConfig, OpenAiConfig, ProviderConfig, cache_folder};
+pub use config::{
+    AnthropicConfig, Choice, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig, cache_folder,
+};
 
 /// One item of a provider's stream, with an explicit end.
 #[derive(Clone, Debug, PartialEq, Eq)]

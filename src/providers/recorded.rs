@@ -66,6 +66,10 @@ impl LanguageModel for Recorded<dyn LanguageModel> {
         self.provider.name()
     }
 
+    fn sees_images(&self) -> bool {
+        self.provider.sees_images()
+    }
+
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         self.record(self.provider.respond(prompt))
     }

@@ -5,37 +5,37 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-#[cfg(feature = "smollm2")]
-use super::llm::smollm2;
 use super::{
     Choice, ProviderConfig, ProviderError,
     inference::onnx::Runtime,
-    llm::{LanguageModel, echo, http},
+    llm::{self, LanguageModel},
     model_files::ModelFiles,
-    stt::{SpeechToText, assemblyai, deepgram, june, moonshine, openai},
-    tts::{self, TextToSpeech, piper},
+    stt::{self, SpeechToText},
+    tts::{self, TextToSpeech},
     vad::{self, Detectors, SpeechDetector},
 };
 
 pub static STT: Registry<dyn SpeechToText> = Registry {
     role: "STT",
     providers: &[
-        ("deepgram", deepgram::load),
-        ("assemblyai", assemblyai::load),
-        ("openai", openai::load),
-        ("june", june::load),
-        ("moonshine", moonshine::load),
+        ("deepgram", stt::deepgram::load),
+        ("assemblyai", stt::assemblyai::load),
+        ("openai", stt::openai::load),
+        ("june", stt::june::load),
+        ("moonshine", stt::moonshine::load),
     ],
 };
 
 pub static LLM: Registry<dyn LanguageModel> = Registry {
     role: "LLM",
     providers: &[
-        ("openai", http::load_openai),
-        ("gemini", http::load_gemini),
+        ("openai", llm::openai::load),
+        ("gemini", llm::gemini::load),
+        ("anthropic", llm::anthropic::load),
+        ("ollama", llm::ollama::load),
         #[cfg(feature = "smollm2")]
-        ("smollm2", smollm2::load),
-        ("echo", echo::load),
+        ("smollm2", llm::smollm2::load),
+        ("echo", llm::echo::load),
     ],
 };
 
@@ -46,7 +46,7 @@ pub static TTS: Registry<dyn TextToSpeech> = Registry {
         ("elevenlabs", tts::elevenlabs::load),
         ("openai", tts::openai::load),
         ("june", tts::june::load),
-        ("piper", piper::load),
+        ("piper", tts::piper::load),
         ("deepgram", tts::deepgram::load),
     ],
 };
@@ -192,7 +192,7 @@ mod tests {
     use crate::{
         audio::SAMPLE_RATE_HZ,
         providers::{
-            OpenAiConfig,
+            Images, OpenAiConfig,
             stt::{SttEvent, SttRequest},
             testing::{self, word_errors},
         },
@@ -341,6 +341,7 @@ mod tests {
             base_url: Some("http://127.0.0.1:1/v1".into()),
             key: Some(Secret::new("sk-very-secret")),
             model: "m".into(),
+            images: Images::Auto,
         };
         let config = ProviderConfig { openai: Some(openai), ..without_models() };
 

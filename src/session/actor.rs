@@ -27,7 +27,7 @@ use crate::{
     protocol::{Profile, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
         self, ProviderError, StreamItem,
-        llm::{ChatMessage, LanguageModel, LlmEvent, Prompt, Role},
+        llm::{ChatMessage, LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SttEvent, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
         within,
@@ -469,11 +469,11 @@ impl Actor for SessionActor {
 
 /// An item of the history as a language model reads it.
 fn chat_message(saved: history::Saved) -> Option<ChatMessage> {
-    let (role, text) = match saved.entry.item {
-        HistoryItem::Utterance { text, .. } => (Role::User, text),
-        HistoryItem::Response { text, .. } => (Role::Assistant, text),
+    let message = match saved.entry.item {
+        HistoryItem::Utterance { text, .. } => ChatMessage::user(text),
+        HistoryItem::Response { text, .. } => ChatMessage::assistant(text),
     };
-    (!text.is_empty()).then_some(ChatMessage { role, text })
+    (!message.text().is_empty()).then_some(message)
 }
 
 // --- Messages of its own streams --------------------------------------------------------------

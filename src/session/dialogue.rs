@@ -15,7 +15,7 @@ use crate::{
     },
     providers::{
         ProviderError, StreamItem,
-        llm::{ChatMessage, LlmEvent, Prompt, Role},
+        llm::{ChatMessage, LlmEvent, Prompt},
     },
     session::{
         MAX_TYPED_BYTES,
@@ -151,8 +151,8 @@ impl Dialogue {
         let waterfall = Waterfall { speech_end, speech_end_ms, final_at };
         self.asked = Some(turn.text.clone());
         let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
-        messages.push(ChatMessage { role: Role::User, text: turn.text.clone() });
-        let prompt = Prompt { system: out.config().system_prompt.clone(), messages };
+        messages.push(ChatMessage::user(turn.text.clone()));
+        let prompt = Prompt::new(out.config().system_prompt.clone(), messages);
         out.push(Effect::Generate(turn.generation, prompt));
         let voice = self.voice(out);
         // A client of that profile takes no binary frames.
@@ -306,11 +306,11 @@ impl Dialogue {
     /// Puts what was asked and what was heard into the conversation and the history.
     fn keep(&mut self, turn_id: TurnId, outcome: Outcome, out: &mut Out<'_>) {
         if let Some(text) = self.asked.take() {
-            self.messages.push_back(ChatMessage { role: Role::User, text });
+            self.messages.push_back(ChatMessage::user(text));
         }
         let Outcome { heard, played_ms, finish } = outcome;
         if !heard.is_empty() {
-            self.messages.push_back(ChatMessage { role: Role::Assistant, text: heard.clone() });
+            self.messages.push_back(ChatMessage::assistant(heard.clone()));
         }
         self.shorten();
         out.push(Effect::Save(
@@ -320,10 +320,10 @@ impl Dialogue {
     }
 
     fn shorten(&mut self) {
-        let mut bytes: usize = self.messages.iter().map(|message| message.text.len()).sum();
+        let mut bytes: usize = self.messages.iter().map(|message| message.bytes()).sum();
         while self.messages.len() > MAX_DIALOGUE_MESSAGES || bytes > MAX_DIALOGUE_BYTES {
             match self.messages.pop_front() {
-                Some(message) => bytes -= message.text.len(),
+                Some(message) => bytes -= message.bytes(),
                 None => break,
             }
         }

@@ -16,6 +16,7 @@ mod crash;
 mod dev_pair;
 mod endurance;
 mod livekit_away;
+mod llm_sdks;
 mod mentra;
 mod provider_sdks;
 mod removal;

@@ -143,7 +143,7 @@ impl Model {
             }
             Effect::Generate(generation, prompt) => {
                 let last = prompt.messages.last().expect("the user's turn");
-                self.begin(*generation, &last.text);
+                self.begin(*generation, last.text());
             }
             Effect::StopTts => self.cut = self.response.take(),
             Effect::Synthesize(generation, sentence) => self.synthesize(*generation, sentence),

@@ -1,7 +1,8 @@
 //! What the tests and benchmarks of this workspace share: recordings and their transcripts, word errors, free
-//! ports, installed models, a lossy network, a proxy that cuts connections, WebSocket conformance, an endpoint of a language
-//! model, and STT and TTS services.
+//! ports, installed models, a lossy network, a proxy that cuts connections, WebSocket conformance, STT and TTS
+//! services, and servers of language models.
 
+pub mod llm;
 mod lossy_network;
 mod models;
 mod openai;

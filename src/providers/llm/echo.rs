@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::{LanguageModel, LlmEvent, Prompt, Role};
+use super::{ChatMessage, LanguageModel, LlmEvent, Prompt};
 use crate::providers::{ProviderError, registry::LoadContext};
 
 pub(in crate::providers) const NAME: &str = "echo";
@@ -34,12 +34,15 @@ impl LanguageModel for EchoModel {
 
 /// The first sentence is short, so that its speech begins early.
 fn answer(prompt: &Prompt) -> String {
-    let text =
-        prompt.messages.last().filter(|last| last.role == Role::User).map_or("", |last| last.text.trim());
+    let text = match prompt.messages.last() {
+        Some(ChatMessage::User { text, .. }) => text.trim(),
+        Some(ChatMessage::Assistant { .. } | ChatMessage::ToolResult(_)) | None => "",
+    };
     if text.is_empty() {
         return "I heard nothing.".to_owned();
     }
-    let answered_before = prompt.messages.iter().any(|message| message.role == Role::Assistant);
+    let answered_before =
+        prompt.messages.iter().any(|message| matches!(message, ChatMessage::Assistant { .. }));
     let text = match text.ends_with(['.', '!', '?']) {
         true => text.to_owned(),
         false => format!("{}.", text.trim_end_matches([',', ';', ':', '-'])),
@@ -53,20 +56,16 @@ fn answer(prompt: &Prompt) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::llm::{ChatMessage, tests::text_of};
+    use crate::providers::llm::tests::text_of;
 
-    fn prompt(messages: &[(Role, &str)]) -> Prompt {
-        let messages = messages
-            .iter()
-            .map(|(role, text)| ChatMessage { role: *role, text: (*text).to_owned() })
-            .collect();
-        Prompt { system: String::new(), messages }
+    fn prompt(messages: &[ChatMessage]) -> Prompt {
+        Prompt::new("", messages.to_vec())
     }
 
     #[tokio::test]
     async fn the_first_answer_says_that_there_is_no_model_and_repeats_what_was_said() {
         let pieces: Vec<_> =
-            EchoModel.respond(prompt(&[(Role::User, "Go forward")])).map(text_of).collect().await;
+            EchoModel.respond(prompt(&[ChatMessage::user("Go forward")])).map(text_of).collect().await;
 
         assert_eq!(pieces[0], "Hello. ");
         assert_eq!(
@@ -77,8 +76,11 @@ mod tests {
 
     #[test]
     fn later_answers_only_repeat() {
-        let later =
-            prompt(&[(Role::User, "One."), (Role::Assistant, "You said: One."), (Role::User, "Two?")]);
+        let later = prompt(&[
+            ChatMessage::user("One."),
+            ChatMessage::assistant("You said: One."),
+            ChatMessage::user("Two?"),
+        ]);
 
         assert_eq!(answer(&later), "You said: Two?");
     }
@@ -86,6 +88,6 @@ mod tests {
     #[test]
     fn an_empty_turn_is_answered_by_saying_so() {
         assert_eq!(answer(&Prompt::default()), "I heard nothing.");
-        assert_eq!(answer(&prompt(&[(Role::User, "  ")])), "I heard nothing.");
+        assert_eq!(answer(&prompt(&[ChatMessage::user("  ")])), "I heard nothing.");
     }
 }

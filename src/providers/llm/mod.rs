@@ -1,58 +1,26 @@
 //! Language models (LLM).
 
+mod answer_filter;
+pub(super) mod anthropic;
 pub(super) mod echo;
-pub(super) mod http;
+pub(super) mod gemini;
+mod http;
+pub(super) mod ollama;
+pub(super) mod openai;
+mod prompt;
 #[cfg(feature = "smollm2")]
 pub(super) mod smollm2;
+#[cfg(test)]
+mod suite;
 
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 
 use super::ProviderError;
 
-/// Who said a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    User,
-    Assistant,
-}
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChatMessage {
-    pub role: Role,
-    pub text: String,
-}
-
-/// What a language model is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prompt {
-    /// The system prompt.
-    pub system: String,
-    /// The conversation, oldest first; the last message is the turn to be answered.
-    pub messages: Vec<ChatMessage>,
-}
-
-impl Prompt {
-    /// The length of its text.
-    pub(crate) fn bytes(&self) -> usize {
-        self.system.len() + self.messages.iter().map(|message| message.text.len()).sum::<usize>()
-    }
-
-    /// The newest messages that fit into so many bytes of text, beginning with one of the user. The last message is
-    /// always among them.
-    pub(crate) fn recent(&self, bytes: usize) -> &[ChatMessage] {
-        let mut left = bytes;
-        let fitting = self.messages.iter().rev().take_while(|message| {
-            let fits = message.text.len() <= left;
-            left = left.saturating_sub(message.text.len());
-            fits
-        });
-        let kept = fitting.count().max(1).min(self.messages.len());
-        let recent = &self.messages[self.messages.len() - kept..];
-        let first = recent.iter().position(|message| message.role == Role::User).unwrap_or(0);
-        &recent[first..]
-    }
-}
+pub use prompt::{ChatMessage, Image, ImageError, MAX_IMAGE_BYTES, Prompt, ToolResult, ToolSpec};
 
 /// What a language model produces.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,13 +36,15 @@ pub enum LlmEvent {
 }
 
 /// A call of a tool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
-    /// The provider's id of the call; the result refers to it.
+    /// The provider's id of the call, which no other call of the response has; the result refers to it.
     pub id: String,
     pub name: String,
     /// A JSON object.
     pub arguments: serde_json::Value,
+    /// What the provider wants back with the call, unread: Gemini's thought signature.
+    pub signature: Option<String>,
 }
 
 /// Tokens, as the provider counts them.
@@ -89,9 +59,48 @@ pub trait LanguageModel: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
     fn name(&self) -> &'static str;
 
+    /// Whether the images of a prompt reach the model. Otherwise a note stands in their place.
+    fn sees_images(&self) -> bool {
+        false
+    }
+
     /// Streams the response. The end of the stream is the end of the response; an error ends it early.
     /// Dropping the stream cancels the work.
+    ///
+    /// A response without text and tool calls is [`ProviderError::Empty`]. What the model writes as its reasoning is not
+    /// part of the text.
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>>;
+}
+
+/// A machine that a stream is put through.
+trait Machine: Send + 'static {
+    type In;
+    type Out: Send + 'static;
+
+    fn step(&mut self, item: Self::In) -> Vec<Result<Self::Out, ProviderError>>;
+
+    /// The stream has ended without an error.
+    fn end(&mut self) -> Vec<Result<Self::Out, ProviderError>>;
+}
+
+type ProviderStream<T> = BoxStream<'static, Result<T, ProviderError>>;
+
+/// What the machine makes of the stream, up to the first error.
+fn through<M: Machine>(stream: ProviderStream<M::In>, machine: M) -> ProviderStream<M::Out> {
+    let next = |state: Option<(ProviderStream<M::In>, M)>| async {
+        let (mut stream, mut machine) = state?;
+        let (mut items, mut ended) = match stream.next().await {
+            Some(Ok(item)) => (machine.step(item), false),
+            Some(Err(error)) => (vec![Err(error)], true),
+            None => (machine.end(), true),
+        };
+        if let Some(error) = items.iter().position(Result::is_err) {
+            items.truncate(error + 1);
+            ended = true;
+        }
+        Some((stream::iter(items), (!ended).then_some((stream, machine))))
+    };
+    stream::unfold(Some((stream, machine)), next).flatten().boxed()
 }
 
 #[cfg(test)]
@@ -104,26 +113,5 @@ mod tests {
             LlmEvent::TextDelta(text) => text,
             other @ (LlmEvent::ToolCall(_) | LlmEvent::Usage(_) | LlmEvent::Truncated) => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn a_long_conversation_is_cut_to_its_newest_messages_and_begins_with_the_user() {
-        let message = |role, text: &str| ChatMessage { role, text: text.to_owned() };
-        let prompt = Prompt {
-            system: String::new(),
-            messages: vec![
-                message(Role::User, "one"),
-                message(Role::Assistant, "two"),
-                message(Role::User, "three"),
-                message(Role::Assistant, "four"),
-                message(Role::User, "five"),
-            ],
-        };
-
-        assert_eq!(prompt.recent(100), &prompt.messages[..]);
-        assert_eq!(prompt.recent(16), &prompt.messages[2..]);
-        assert_eq!(prompt.recent(8), &prompt.messages[4..]);
-        assert_eq!(prompt.recent(0), &prompt.messages[4..]);
-        assert!(Prompt::default().recent(10).is_empty());
     }
 }

@@ -21,7 +21,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{LanguageModel, LlmEvent, Prompt, Role};
+use super::{ChatMessage, LanguageModel, LlmEvent, Prompt, answer_filter};
 use crate::providers::{
     ProviderError,
     inference::worker_pool::{Priority, WorkerPool},
@@ -80,10 +80,12 @@ impl LanguageModel for SmolLm2 {
             Some(())
         });
         match job {
-            Ok(job) => stream::unfold(Response { pieces, _job: job }, |mut response| async {
-                Some((response.pieces.recv().await?, response))
-            })
-            .boxed(),
+            Ok(job) => {
+                let pieces = stream::unfold(Response { pieces, _job: job }, |mut response| async {
+                    Some((response.pieces.recv().await?, response))
+                });
+                answer_filter::answers(pieces.boxed())
+            }
             Err(error) => error.into_stream(),
         }
     }
@@ -175,11 +177,13 @@ impl Model {
         };
         self.push_message("system", system, &mut tokens)?;
         for message in prompt.recent(HISTORY_BYTES) {
-            let role = match message.role {
-                Role::User => "user",
-                Role::Assistant => "assistant",
+            let role = match message {
+                ChatMessage::User { .. } => "user",
+                ChatMessage::Assistant { .. } => "assistant",
+                // It knows no tools.
+                ChatMessage::ToolResult(_) => continue,
             };
-            self.push_message(role, cut(&message.text, HISTORY_BYTES), &mut tokens)?;
+            self.push_message(role, cut(message.text(), HISTORY_BYTES), &mut tokens)?;
         }
         tokens.push(self.begin);
         self.push_text("assistant\n", &mut tokens)?;
@@ -218,10 +222,7 @@ impl From<candle_core::Error> for ProviderError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::{
-        llm::{ChatMessage, tests::text_of},
-        testing,
-    };
+    use crate::providers::{llm::tests::text_of, testing};
 
     fn smollm2() -> SmolLm2 {
         let file = testing::models().join(MODEL_FILE);
@@ -230,10 +231,7 @@ mod tests {
     }
 
     fn ask(text: &str) -> Prompt {
-        Prompt {
-            system: String::new(),
-            messages: vec![ChatMessage { role: Role::User, text: text.to_owned() }],
-        }
+        Prompt::new("", vec![ChatMessage::user(text)])
     }
 
     #[tokio::test]

@@ -259,7 +259,7 @@ async fn a_typed_line_is_answered_in_pieces_and_told_when_it_is_saved() {
 
     client.say(r#"{"type":"say","text":"What time is it?"}"#).await;
 
-    assert_eq!(rig.asked.recv().await.unwrap().messages[0].text, "What time is it?");
+    assert_eq!(rig.asked.recv().await.unwrap().messages[0].text(), "What time is it?");
     assert_eq!(client.read("answer_delta").await["text"], "It is ");
     assert_eq!(client.read("answer_delta").await["text"], "five.");
     assert_eq!(client.read("answer_done").await["text"], "It is five.");
@@ -365,6 +365,6 @@ async fn earlier_conversation_reaches_the_language_model_unless_memory_is_off() 
         client.say(r#"{"type":"say","text":"Do you know my name?"}"#).await;
 
         let prompt = rig.asked.recv().await.unwrap();
-        assert_eq!(prompt.messages[0].text == "My name is John.", remembered, "{memory}: {prompt:?}");
+        assert_eq!(prompt.messages[0].text() == "My name is John.", remembered, "{memory}: {prompt:?}");
     }
 }

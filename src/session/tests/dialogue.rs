@@ -14,7 +14,7 @@ fn a_sentence_is_transcribed_answered_spoken_and_remembered() {
         panic!("{:?}", rig.effects)
     };
     assert_eq!(prompt.system, "Be brief.");
-    assert_eq!(prompt.messages, [ChatMessage { role: Role::User, text: "What time is it?".into() }]);
+    assert_eq!(prompt.messages, [ChatMessage::user("What time is it?")]);
 
     rig.llm(1, "It is five.").llm_ends(1);
     assert!(rig.has(|effect| matches!(effect, Effect::Synthesize(1, text) if text == "It is five.")));

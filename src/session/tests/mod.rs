@@ -22,10 +22,7 @@ use crate::{
         from_client::{ConnectionInit, Resume},
         to_client::Delivery,
     },
-    providers::{
-        llm::Role,
-        vad::{Frame, SpeechDetector},
-    },
+    providers::vad::{Frame, SpeechDetector},
     secret::Secret,
     store::history::HistoryItem,
     turn::client_vad,
