@@ -242,7 +242,7 @@ fn vad_core_percent_silent() -> f64 {
     };
     const SECONDS: usize = 600;
     let models = cache_folder(|name| std::env::var(name).ok()).unwrap().join("models");
-    let settings = ProviderConfig { models, llm: Choice::Named("echo"), ..ProviderConfig::default() };
+    let settings = ProviderConfig { models, llm: Choice::Listed(vec!["echo"]), ..ProviderConfig::default() };
     let providers = Providers::load(&settings);
     let mut detector = UtteranceDetector::new(providers.vad.detector(), EndpointerConfig::default());
     let second = quiet_room();

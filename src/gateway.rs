@@ -30,15 +30,16 @@ use crate::{
     limits::Limits,
     livekit::{agent::Agents, api::LivekitApi, egress::Egress, token::TokenIssuer},
     outcomes::{Outcome, Outcomes},
-    protocol::edge_v1::to_client::Delivery,
+    protocol::{SessionOptions, edge_v1::to_client::Delivery},
     providers::{
         ProviderConfig,
+        chain::ProviderRole,
         recorded::Recorded,
         registry::{Availability, Providers},
     },
     response::clip_store::Clips,
     room::{RoomService, Rooms},
-    session::{SessionConfig, Voice, actor::Services, registry::SessionRegistry},
+    session::{Offer, Options, SessionConfig, Voice, actor::Services, registry::SessionRegistry},
     store::{
         history::HistoryStore,
         retention,
@@ -127,7 +128,11 @@ impl Gateway {
             stt: providers.stt.ready().map(|stt| Recorded::new(stt, &outcomes.stt) as _),
             llm: providers.llm.ready().map(|llm| Recorded::new(llm, &outcomes.llm) as _),
             tts: providers.tts.ready().map(|tts| Recorded::new(tts, &outcomes.tts) as _),
+            chains: providers.chains.clone(),
         });
+        if let Err(invalid) = Options::new(SessionOptions::default(), &services.config.offer) {
+            tracing::warn!("SESSION_LANGUAGE: {}", invalid.problem);
+        }
         let (recordings, webhooks) = livekit.map(|livekit| (livekit.recordings, livekit.webhooks)).unzip();
         let registry = SessionRegistry::new(stores.sessions, services, handles);
         registry.close_abandoned();
@@ -151,7 +156,13 @@ impl Gateway {
             recordings,
             webhooks,
             public_url: config.server.public_url.clone(),
-            health: Health::new(parts, outcomes, stores.disk.health(), config.stores.free_warn_bytes),
+            health: Health::new(
+                parts,
+                outcomes,
+                providers.chains,
+                stores.disk.health(),
+                config.stores.free_warn_bytes,
+            ),
             metrics,
             draining: AtomicBool::new(false),
             vendor_dir: config.providers.registry.models.parent().unwrap_or(Path::new(".")).join("web"),
@@ -284,7 +295,7 @@ fn session_config(
         grace: config.session.grace,
         heartbeat: config.session.heartbeat,
         client_timeout: config.session.client_timeout,
-        language: config.session.language.clone(),
+        offer: offer(config, providers),
         system_prompt: config.providers.system_prompt.clone(),
         stt: match &providers.stt {
             Availability::Ready(stt) => Ok(stt.name()),
@@ -303,8 +314,25 @@ fn session_config(
         limits,
         answer_time: config.limits.answer_time,
         answer_chars: config.limits.answer_chars,
+        excuse: config.providers.excuse.clone(),
         authenticator,
         room_tokens,
+    }
+}
+
+/// What sessions choose from.
+fn offer(config: &Config, providers: &Providers) -> Offer {
+    let names = |role| {
+        let chain = providers.chains.iter().find(|chain| chain.role() == role);
+        chain.map(|chain| chain.names().to_vec()).unwrap_or_default()
+    };
+    Offer {
+        language: config.session.language.clone(),
+        stt: providers.stt.ready().cloned(),
+        tts: providers.tts.ready().cloned(),
+        stt_names: names(ProviderRole::Stt),
+        llm_names: names(ProviderRole::Llm),
+        tts_names: names(ProviderRole::Tts),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use june_edge::cli::{check_config, history, keys, serve, talk};
 
-/// June Edge, the edge gateway for voice wearables. Settings are environment variables: see docs/SETTINGS.md.
+/// June Edge, the edge gateway for voice wearables. Settings are environment variables, or in the file JUNE_CONFIG: see docs/SETTINGS.md.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

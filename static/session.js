@@ -87,6 +87,11 @@ export class Session {
     return true;
   }
 
+  // Changes options of the session (docs/PROTOCOL.md).
+  configure(options) {
+    if (this.#channel.isAttached) this.#channel.send({ type: 'configure_session', options });
+  }
+
   async close() {
     if (this.#isClosed) return;
     this.#isClosed = true;

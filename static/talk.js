@@ -65,6 +65,8 @@ function show(message) {
       $('media').textContent = `${message.active} (${message.reason.replaceAll('_', ' ')})`;
       break;
     case 'stt_state':
+    case 'llm_state':
+    case 'tts_state':
       if (message.message) transcript.note(message.message);
       break;
     case 'speech_started':
@@ -111,6 +113,10 @@ function fail(error) {
 // Whether the session is over, so that the next attempt has to make a new one.
 const isGone = (error) => error.isSessionOver || error.status === 404;
 
+function setMode() {
+  session?.configure({ mode: $('captions').checked ? 'captions' : 'conversation' });
+}
+
 function open(options) {
   opening ??= openSession(options).finally(() => {
     opening = null;
@@ -145,6 +151,7 @@ async function openSession({ microphone }) {
   }
   session = opened;
   earlier = null;
+  if ($('captions').checked) setMode();
   $('room').textContent = session.roomName;
   $('login').hidden = true;
   // Typing works while the user is being asked.
@@ -182,6 +189,8 @@ async function sendTyped() {
 }
 
 $('start').onclick = talk;
+
+$('captions').onchange = setMode;
 
 $('use-microphone').onclick = () => {
   $('start').focus(); // this button goes away

@@ -152,6 +152,18 @@ impl Resampler {
         }
     }
 
+    /// The stream is over: the rest of it, with silence for what is missing of the last block.
+    pub fn flush(&mut self) -> Vec<i16> {
+        match &mut self.conversion {
+            None => Vec::new(),
+            Some(conversion) => {
+                // One block for the delay, and one that the waiting samples begin.
+                let (block, waiting) = (conversion.fft.input_frames_next(), conversion.pending.len());
+                conversion.process(&vec![0; block + (block - waiting) % block])
+            }
+        }
+    }
+
     /// The mean of each interleaved group.
     fn fold(&mut self, interleaved: &[i16]) -> Vec<i16> {
         if self.channels == 1 {
@@ -228,6 +240,18 @@ mod tests {
         assert_eq!(from_f32(2.0), i16::MAX);
         assert_eq!(from_f32(-2.0), i16::MIN);
         assert_eq!(from_f32(f32::NAN), 0);
+    }
+
+    #[test]
+    fn the_rest_of_a_stream_is_flushed() {
+        let mut resampler = Resampler::new(22_050, 1, 16_000).unwrap();
+        let mut output = resampler.process(&tone(440.0, 22_050, 2_200));
+        let before = output.len();
+
+        output.extend(resampler.flush());
+
+        assert!(before < 1_500 && (1_600..=1_920).contains(&output.len()), "{before} {}", output.len());
+        assert!(Resampler::new(16_000, 1, 16_000).unwrap().flush().is_empty());
     }
 
     #[test]

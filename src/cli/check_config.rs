@@ -9,9 +9,9 @@ use crate::{
 
 /// Prints every problem and every note.
 pub fn main() -> ExitCode {
-    let (problems, notes) = match Config::from_env() {
-        Ok(config) => (Vec::new(), config.notes),
-        Err(ConfigError { problems, notes }) => (problems, notes),
+    let (problems, notes, file) = match Config::from_env() {
+        Ok(config) => (Vec::new(), config.notes, config.file),
+        Err(ConfigError { problems, notes }) => (problems, notes, None),
     };
     for problem in &problems {
         print_line(problem);
@@ -21,6 +21,9 @@ pub fn main() -> ExitCode {
     }
     if !problems.is_empty() {
         return ExitCode::from(EX_USAGE);
+    }
+    if let Some(file) = file {
+        print_line(format_args!("settings are read from the environment and from {}", file.display()));
     }
     print_line("the settings are valid");
     ExitCode::SUCCESS

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use crate::{
     cli::{EX_CANTCREAT, EX_DATAERR, print_line},
+    config::data_dir_from_env,
     store::sled::verify::verify,
 };
 
@@ -16,14 +17,15 @@ pub enum Command {
     /// Works on a copy, in the same folder. Exit code 0: everything is there; 65: something is damaged or missing;
     /// 73: the folder cannot be read, or a gateway uses it.
     Verify {
-        /// The gateway's data.
-        #[arg(long, env = "DATA_DIR", default_value = "data")]
-        data_dir: PathBuf,
+        /// The gateway's data; by default the setting DATA_DIR
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
     },
 }
 
 pub fn main(command: Command) -> ExitCode {
     let Command::Verify { data_dir } = command;
+    let data_dir = data_dir.unwrap_or_else(data_dir_from_env);
     match verify(&data_dir) {
         Ok(findings) => {
             print(&findings.to_string());

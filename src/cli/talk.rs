@@ -11,7 +11,7 @@ use june_client::{
     ClientError, Device, DeviceEvent, End, FRAME_MS, FRAME_SAMPLES, Gateway, Options, RoomState,
 };
 use june_protocol::{
-    FromClient, Secret, ToClient,
+    FromClient, Mode, Secret, SessionOptions, ToClient,
     from_client::Say,
     ids::UserId,
     to_client::{Delivery, MediaReason, StreamData, TurnMetrics},
@@ -53,6 +53,21 @@ pub struct Args {
     /// How the audio reaches the gateway
     #[arg(long, value_enum, default_value_t = Media::Livekit)]
     media: Media,
+    /// The language that is spoken: a tag such as de-AT, or auto
+    #[arg(long)]
+    language: Option<String>,
+    /// What becomes of what is said
+    #[arg(long, value_enum)]
+    mode: Option<TalkMode>,
+    /// The system prompt of the LLM
+    #[arg(long)]
+    instructions: Option<String>,
+    /// The voice of the answers
+    #[arg(long)]
+    voice: Option<String>,
+    /// Words to expect, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    vocabulary: Option<Vec<String>>,
     /// Save the spoken response as a WAV file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -65,6 +80,27 @@ enum Media {
     Livekit,
     /// Binary frames on the control channel.
     Ws,
+}
+
+/// What becomes of what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TalkMode {
+    /// It is answered.
+    Conversation,
+    /// It is transcribed only.
+    Captions,
+    /// The whole recording is one turn.
+    PushToTalk,
+}
+
+impl From<TalkMode> for Mode {
+    fn from(mode: TalkMode) -> Self {
+        match mode {
+            TalkMode::Conversation => Self::Conversation,
+            TalkMode::Captions => Self::Captions,
+            TalkMode::PushToTalk => Self::PushToTalk,
+        }
+    }
 }
 
 /// Runs the command.
@@ -91,7 +127,15 @@ async fn talk(args: Args) -> Result<(), String> {
     let file = args.file.or(args.mic_file);
     let audio = file.as_deref().map(read_wav).transpose()?;
     let gateway = Gateway::new(&args.gateway, args.api_key.map(Secret::new));
-    let session = gateway.create_session(&args.user).await.map_err(sentence)?;
+    let session_options = SessionOptions {
+        language: args.language,
+        mode: args.mode.map(Mode::from),
+        instructions: args.instructions,
+        voice: args.voice,
+        vocabulary: args.vocabulary,
+        ..SessionOptions::default()
+    };
+    let session = gateway.create_session_with(&args.user, &session_options).await.map_err(sentence)?;
     print("session", &session.session_id.to_string());
     print("room", session.room_name.as_str());
 
@@ -101,7 +145,8 @@ async fn talk(args: Args) -> Result<(), String> {
         Options { media, control_token_expires_at: session.control_token_expires_at, ..Options::default() };
     let (device, ack) =
         Device::connect(&session.control_url, &session.control_token, options).await.map_err(sentence)?;
-    let mut conversation = Conversation::new(device);
+    let mode = ack.options.mode.unwrap_or_default();
+    let mut conversation = Conversation::new(device, mode);
 
     if by_livekit {
         ack.livekit.ok_or("this gateway has no LiveKit: try --media ws")?;
@@ -132,6 +177,7 @@ async fn talk(args: Args) -> Result<(), String> {
 /// The state of the conversation, for printing.
 struct Conversation {
     device: Device,
+    mode: Mode,
     started: Instant,
     /// The samples of the current response, and their rate in Hz.
     audio: Vec<i16>,
@@ -144,15 +190,18 @@ struct Conversation {
     saved_turns: usize,
     /// Utterances without a final transcript.
     open_utterances: usize,
+    /// Final transcripts.
+    finals: usize,
     last_event_at: Instant,
     answer: String,
 }
 
 impl Conversation {
-    fn new(device: Device) -> Self {
+    fn new(device: Device, mode: Mode) -> Self {
         let now = clock::now();
         Self {
             device,
+            mode,
             started: now,
             audio: Vec::new(),
             rate_hz: 0,
@@ -160,6 +209,7 @@ impl Conversation {
             open_turns: 0,
             saved_turns: 0,
             open_utterances: 0,
+            finals: 0,
             last_event_at: now,
             answer: String::new(),
         }
@@ -203,13 +253,22 @@ impl Conversation {
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut poll = interval(POLL_INTERVAL);
         let mut still_speaking = audio.is_some();
+        let holds_button = still_speaking && self.mode == Mode::PushToTalk;
+        if holds_button {
+            self.device.set_speaking(true).await;
+        }
         loop {
             tokio::select! {
                 _ = tick.tick(), if still_speaking => match frames.next() {
                     Some(frame) => {
                         self.device.send_audio(frame);
                     }
-                    None => still_speaking = false,
+                    None => {
+                        still_speaking = false;
+                        if holds_button {
+                            self.device.set_speaking(false).await;
+                        }
+                    }
                 },
                 _ = poll.tick(), if !still_speaking => {
                     if self.is_complete() {
@@ -225,7 +284,8 @@ impl Conversation {
     }
 
     fn is_complete(&self) -> bool {
-        self.open_turns == 0 && self.open_utterances == 0 && self.saved_turns > 0 && !self.playing
+        let is_answered = self.saved_turns > 0 || (self.mode == Mode::Captions && self.finals > 0);
+        self.open_turns == 0 && self.open_utterances == 0 && is_answered && !self.playing
     }
 
     fn take(&mut self, event: DeviceEvent) -> Result<(), String> {
@@ -262,6 +322,7 @@ impl Conversation {
                 let label = if is_final { "final" } else { "interim" };
                 self.print_at(label, &text);
                 if is_final {
+                    self.finals += 1;
                     self.open_utterances = self.open_utterances.saturating_sub(1);
                 }
             }
@@ -288,7 +349,9 @@ impl Conversation {
                 self.saved_turns += 1;
                 self.open_turns = self.open_turns.saturating_sub(1);
             }
-            ToClient::SttState { message: Some(message), .. } => print("note", &message),
+            ToClient::SttState { message: Some(message), .. }
+            | ToClient::LlmState { message: Some(message), .. }
+            | ToClient::TtsState { message: Some(message), .. } => print("note", &message),
             ToClient::Error { code, message, .. } => print("error", &format!("{code}: {message}")),
             _ => {}
         }

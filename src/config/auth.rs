@@ -119,8 +119,7 @@ impl Reader<'_> {
 
     /// The file of named keys, which need not be there.
     pub(super) fn keys_file(&self) -> KeyFile {
-        let data_dir = || self.path("DATA_DIR").unwrap_or_else(|| "data".into());
-        KeyFile::at(self.path("API_KEYS_FILE").unwrap_or_else(|| data_dir().join("keys.json")))
+        KeyFile::at(self.path("API_KEYS_FILE").unwrap_or_else(|| self.data_dir().join("keys.json")))
     }
 
     pub(super) fn connects(&mut self) -> ConnectConfig {

@@ -48,6 +48,8 @@ pub struct LimitsConfig {
     pub lines_by_user: u32,
     /// Final transcripts of the clients' own recognisers, of one user, per minute. No setting.
     pub transcripts_by_user: u32,
+    /// Changes of sessions' options, of one user, per minute. No setting.
+    pub options_by_user: u32,
     /// Utterances in transcription (`MAX_UTTERANCES`).
     pub utterances: usize,
     /// The same of one user, of at most 15 s each: more is a flood, or an STT that hangs. No setting.
@@ -81,6 +83,7 @@ impl LimitsConfig {
             tokens_by_session: 0,
             lines_by_user: 0,
             transcripts_by_user: 0,
+            options_by_user: 0,
             utterances: 0,
             utterances_by_user: 0,
             llm_by_user: Allowance::default(),
@@ -108,6 +111,7 @@ impl Reader<'_> {
             tokens_by_session: 60,
             lines_by_user: self.limit("LINES_PER_MINUTE_BY_USER", 20),
             transcripts_by_user: 60,
+            options_by_user: 60,
             utterances: self.parsed("MAX_UTTERANCES").unwrap_or(256),
             utterances_by_user: 8,
             llm_by_user: Allowance {

@@ -1,11 +1,13 @@
-//! All settings, from the environment, checked as a whole before anything is bound.
+//! All settings, from the environment and a file, checked as a whole before anything is bound.
 //!
 //! docs/SETTINGS.md has the table of settings. All problems are reported at once, one line each. Secrets do not
 //! appear in `Debug` output.
 
 mod auth;
+mod file;
 mod limits;
 mod livekit;
+mod names;
 mod origin;
 mod providers;
 mod secrets;
@@ -19,6 +21,8 @@ mod tts;
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{auth::keys::KeyFile, secret::Secret};
+
+use file::ConfigFile;
 
 pub use auth::{AuthConfig, ConnectConfig, JwksConfig, JwksSource};
 pub use limits::LimitsConfig;
@@ -52,6 +56,8 @@ pub struct Config {
     pub providers: ProvidersConfig,
     pub stores: StoreConfig,
     pub telemetry: TelemetryConfig,
+    /// The file that was read, too (`JUNE_CONFIG`).
+    pub file: Option<PathBuf>,
     /// What is valid, but should be known or changed: deprecated names, settings without effect, an open gateway.
     pub notes: Vec<String>,
 }
@@ -72,7 +78,8 @@ impl Config {
 
     /// Reads settings by name; empty ones count as absent.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader { get: &get, problems: Vec::new(), notes: Vec::new() };
+        let mut reader = Reader::new(&get);
+        reader.check_file();
 
         let auth = reader.auth();
         let is_open = auth.is_open();
@@ -88,6 +95,7 @@ impl Config {
             connects: reader.connects(),
             origin: reader.origin(is_open),
             auth,
+            file: reader.file.as_ref().map(|file| file.path.clone()),
             notes: Vec::new(),
         };
         reader.check_secrets(is_open, &config.auth, config.livekit.as_ref());
@@ -106,30 +114,65 @@ impl Config {
     }
 }
 
-/// The file of named API keys, by the process's environment; the other settings may be invalid.
+/// The file of named API keys, by the process's settings; the others may be invalid.
 pub(crate) fn keys_file_from_env() -> KeyFile {
-    let get = |name: &str| std::env::var(name).ok();
-    Reader { get: &get, problems: Vec::new(), notes: Vec::new() }.keys_file()
+    Reader::new(&|name: &str| std::env::var(name).ok()).keys_file()
+}
+
+/// `DATA_DIR`, likewise.
+pub(crate) fn data_dir_from_env() -> PathBuf {
+    Reader::new(&|name: &str| std::env::var(name).ok()).data_dir()
 }
 
 /// Reads variables and collects problems and notes.
 struct Reader<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
+    /// What the environment does not set may be in here.
+    file: Option<ConfigFile>,
     problems: Vec<String>,
     notes: Vec<String>,
 }
 
+impl<'a> Reader<'a> {
+    fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        let mut reader = Self { get, file: None, problems: Vec::new(), notes: Vec::new() };
+        reader.file = reader.path("JUNE_CONFIG").map(ConfigFile::read);
+        reader
+    }
+}
+
 impl Reader<'_> {
+    fn check_file(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        self.problems.append(&mut file.problems);
+        if file.is_exposed {
+            let path = file.path.display().to_string();
+            let note = format!("{path} has secrets, and others can read it: chmod 600 {path}");
+            self.note("JUNE_CONFIG", note);
+        }
+    }
+
     fn problem(&mut self, name: &str, problem: impl fmt::Display) {
-        self.problems.push(format!("{name}: {problem}"));
+        self.problems.push(format!("{}: {problem}", self.place(name)));
     }
 
     fn note(&mut self, name: &str, note: impl fmt::Display) {
-        self.notes.push(format!("{name}: {note}"));
+        self.notes.push(format!("{}: {note}", self.place(name)));
+    }
+
+    /// What sets this: the name, or the file and its key.
+    fn place(&self, name: &str) -> String {
+        let in_file = || self.file.as_ref().and_then(|file| file.place(name));
+        self.environment(name).is_none().then(in_file).flatten().unwrap_or_else(|| name.to_owned())
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        let in_file = || present(self.file.as_ref()?.get(name)?);
+        self.environment(name).or_else(in_file)
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        present(&(self.get)(name)?)
     }
 
     fn secret(&self, name: &str) -> Option<Secret> {
@@ -191,6 +234,12 @@ impl Reader<'_> {
         }
         Some(text.trim_end_matches('/').to_owned())
     }
+}
+
+/// A value that is not empty.
+fn present(value: &str) -> Option<String> {
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// A key that is long enough.

@@ -1,9 +1,11 @@
 //! STT, LLM, TTS and voice activity detection.
 
+use std::time::Duration;
+
 use crate::{
     config::Reader,
     providers::{
-        AnthropicConfig, Choice, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
+        AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
         cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
     },
@@ -13,12 +15,17 @@ const DEFAULT_SYSTEM_PROMPT: &str = "You are June, a voice assistant in a pair o
 Your answers are spoken aloud: be brief and plain, in one to three short sentences, without lists, \
 markup or emoji.";
 
+const DEFAULT_EXCUSE: &str = "Sorry, I cannot answer just now.";
+const MAX_EXCUSE_BYTES: usize = 240;
+
 #[derive(Clone, Debug)]
 pub struct ProvidersConfig {
     /// What the registry loads.
     pub registry: ProviderConfig,
     /// `SYSTEM_PROMPT`
     pub system_prompt: String,
+    /// What is spoken when no LLM answers; none for nothing (`EXCUSE`).
+    pub excuse: Option<String>,
 }
 
 impl Reader<'_> {
@@ -61,12 +68,12 @@ impl Reader<'_> {
             cache_folder(|name| self.text(name)).unwrap_or_else(|| ".cache".into()).join("models")
         });
         let defaults = ProviderConfig::default();
-        ProvidersConfig {
+        let config = ProvidersConfig {
             registry: ProviderConfig {
                 models,
                 checksums: self.choice("MODEL_CHECKSUMS", &[("on", true), ("off", false)]).unwrap_or(true),
                 checked_models: None,
-                stt: self.provider("STT", &STT),
+                stt: self.providers_of("STT", &STT),
                 stt_services: self.stt_services(),
                 stt_workers: self.workers("STT_WORKERS", cores.min(4)),
                 llm: self.llm(),
@@ -74,13 +81,37 @@ impl Reader<'_> {
                 gemini,
                 anthropic,
                 ollama,
-                tts: self.provider("TTS", &TTS),
+                tts: self.providers_of("TTS", &TTS),
                 tts_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
                 tts_services,
                 vad: self.named("VAD", VAD.names()).unwrap_or(defaults.vad),
+                deadlines: self.deadlines(defaults.deadlines),
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
+            excuse: self.excuse(),
+        };
+        self.check_listed("STT", &STT, &config.registry.stt, &config.registry);
+        self.check_listed("LLM", &LLM, &config.registry.llm, &config.registry);
+        self.check_listed("TTS", &TTS, &config.registry.tts, &config.registry);
+        config
+    }
+
+    fn deadlines(&mut self, defaults: Deadlines) -> Deadlines {
+        let mut millis = |name: &str, default: Duration| self.millis(name, default.as_millis() as u64);
+        Deadlines {
+            stt_final: millis("STT_FINAL_DEADLINE_MS", defaults.stt_final),
+            llm_first_sentence: millis("LLM_FIRST_SENTENCE_DEADLINE_MS", defaults.llm_first_sentence),
+            tts_first_sound: millis("TTS_FIRST_SOUND_DEADLINE_MS", defaults.tts_first_sound),
+            stall: millis("PROVIDER_STALL_MS", defaults.stall),
         }
+    }
+
+    fn excuse(&mut self) -> Option<String> {
+        let excuse = self.text("EXCUSE").unwrap_or_else(|| DEFAULT_EXCUSE.into());
+        if excuse.len() > MAX_EXCUSE_BYTES {
+            self.problem("EXCUSE", format!("must have at most {MAX_EXCUSE_BYTES} bytes"));
+        }
+        (excuse != "off").then_some(excuse)
     }
 
     /// The provider's own setting, else `LLM_MODEL`.
@@ -101,20 +132,48 @@ impl Reader<'_> {
             }
             (_, None) => "LLM",
         };
-        if self.text(name).as_deref() == Some("parrot") {
-            self.note(name, "parrot is deprecated: use echo");
-            return Choice::Named("echo");
-        }
-        self.provider(name, &LLM)
+        self.providers_of(name, &LLM)
     }
 
-    fn provider<T: ?Sized>(&mut self, name: &str, registry: &Registry<T>) -> Choice {
-        match self.text(name).as_deref() {
-            None | Some("auto") => Choice::Auto,
-            // An unknown name is reported as a problem; the choice is then not used.
-            Some(_) => {
-                let names = std::iter::once("auto").chain(registry.names());
-                self.named(name, names).map_or(Choice::Auto, Choice::Named)
+    /// `auto`, or names in order of preference.
+    fn providers_of<T: ?Sized>(&mut self, setting: &str, registry: &Registry<T>) -> Choice {
+        let Some(text) = self.text(setting).filter(|text| text != "auto") else { return Choice::Auto };
+        let mut listed = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            let name = match name {
+                "parrot" if registry.names().any(|name| name == "echo") => {
+                    self.note(setting, "parrot is deprecated: use echo");
+                    "echo"
+                }
+                name => name,
+            };
+            match registry.names().find(|known| *known == name) {
+                Some(name) if listed.contains(&name) => {
+                    self.problem(setting, format!("{name} is listed twice"))
+                }
+                Some(name) => listed.push(name),
+                None if name == "auto" => self.problem(setting, "auto cannot be listed with others"),
+                None => {
+                    let names: Vec<_> = std::iter::once("auto").chain(registry.names()).collect();
+                    self.problem(setting, format!("\"{name}\" is none of {}", names.join(", ")));
+                }
+            }
+        }
+        Choice::Listed(listed)
+    }
+
+    /// A provider that is listed has to have its key. Models that are not installed switch it off instead.
+    fn check_listed<T: ?Sized>(
+        &mut self,
+        setting: &str,
+        registry: &Registry<T>,
+        choice: &Choice,
+        config: &ProviderConfig,
+    ) {
+        let Choice::Listed(names) = choice else { return };
+        for name in names {
+            if let Some(problem) = registry.lacks(name, config) {
+                self.problem(setting, format!("{name} cannot be used: {problem}"));
             }
         }
     }
@@ -145,12 +204,40 @@ mod tests {
         (config.providers.registry.llm, config.notes)
     }
 
+    fn listed(names: &[&'static str]) -> Choice {
+        Choice::Listed(names.to_vec())
+    }
+
     #[test]
-    fn every_llm_of_the_registry_can_be_chosen_by_its_name() {
+    fn providers_are_listed_in_order_of_preference() {
         assert_eq!(llm(&[]), (Choice::Auto, Vec::new()));
         assert_eq!(llm(&[("LLM", "auto")]), (Choice::Auto, Vec::new()));
-        for name in LLM.names() {
-            assert_eq!(llm(&[("LLM", name)]), (Choice::Named(name), Vec::new()));
+        assert_eq!(llm(&[("LLM", "echo")]), (listed(&["echo"]), Vec::new()));
+        let keys = [("OPENAI_API_KEY", "o"), ("GEMINI_API_KEY", "g")];
+        assert_eq!(
+            llm(&[&[("LLM", "gemini, openai,echo")], &keys[..]].concat()),
+            (listed(&["gemini", "openai", "echo"]), Vec::new())
+        );
+    }
+
+    #[test]
+    fn a_listed_provider_has_to_have_its_key_and_all_problems_are_reported_at_once() {
+        let problems =
+            read(&[("LLM", "openai,gemini,hal,echo,echo,auto"), ("STT", "moonshine,")]).unwrap_err();
+
+        assert_eq!(problems.problems.len(), 6, "{problems}");
+        for expected in [
+            "STT: \"\" is none of auto, moonshine",
+            "LLM: \"hal\" is none of auto, openai, gemini",
+            "LLM: echo is listed twice",
+            "LLM: auto cannot be listed with others",
+            "LLM: openai cannot be used: neither OPENAI_API_KEY nor OPENAI_BASE_URL is set",
+            "LLM: gemini cannot be used: GEMINI_API_KEY is not set",
+        ] {
+            assert!(
+                problems.problems.iter().any(|problem| problem.starts_with(expected)),
+                "{expected}: {problems}"
+            );
         }
     }
 
@@ -198,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn an_embedded_model_that_is_not_installed_is_no_problem_of_the_settings() {
+        let settings = [("STT", "moonshine"), ("TTS", "piper"), ("JUNE_MODELS", "/nowhere")];
+
+        assert_eq!(read(&settings).unwrap().providers.registry.stt, listed(&["moonshine"]));
+    }
+
+    #[test]
+    fn an_excuse_can_be_chosen_and_switched_off() {
+        let excuse = |text: &str| read(&[("EXCUSE", text)]).map(|config| config.providers.excuse);
+
+        assert_eq!(excuse("").unwrap().as_deref(), Some(DEFAULT_EXCUSE));
+        assert_eq!(excuse("Moment!").unwrap().as_deref(), Some("Moment!"));
+        assert_eq!(excuse("off"), Ok(None));
+        assert!(excuse(&"a".repeat(MAX_EXCUSE_BYTES + 1)).is_err());
+    }
+
+    #[test]
     fn an_unknown_provider_is_refused_with_the_list_of_what_there_is() {
         let problems = read(&[("STT", "hal"), ("LLM", "hal"), ("TTS", "hal"), ("VAD", "hal")]);
 
@@ -211,11 +315,11 @@ mod tests {
     #[test]
     fn the_old_names_of_the_llm_are_read_and_noted_as_deprecated() {
         assert_eq!(
-            llm(&[("THINKER", "gemini")]),
-            (Choice::Named("gemini"), vec!["THINKER: deprecated: use LLM".to_owned()])
+            llm(&[("THINKER", "gemini"), ("GEMINI_API_KEY", "g")]),
+            (listed(&["gemini"]), vec!["THINKER: deprecated: use LLM".to_owned()])
         );
         let (choice, notes) = llm(&[("THINKER", "parrot")]);
-        assert_eq!(choice, Choice::Named("echo"));
+        assert_eq!(choice, listed(&["echo"]));
         assert_eq!(notes, ["THINKER: deprecated: use LLM", "THINKER: parrot is deprecated: use echo"]);
         assert_eq!(llm(&[("LLM", "parrot")]).1, ["LLM: parrot is deprecated: use echo"]);
     }
@@ -224,7 +328,7 @@ mod tests {
     fn the_new_name_of_the_llm_wins() {
         let (choice, notes) = llm(&[("LLM", "echo"), ("THINKER", "gemini")]);
 
-        assert_eq!(choice, Choice::Named("echo"));
+        assert_eq!(choice, listed(&["echo"]));
         assert_eq!(notes, ["THINKER: ignored: LLM is set"]);
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::{
     config::Reader,
+    language::Language,
     protocol::edge_v1::to_client::Delivery,
+    providers::stt::SpokenLanguage,
     turn::endpointer::{EndpointerConfig, MAX_PRE_ROLL, MIN_PRE_ROLL},
 };
 
@@ -24,7 +26,7 @@ pub struct SessionConfig {
     /// How long a session is kept that no client ever attached to (`SESSION_TTL_MS`).
     pub ttl: Duration,
     /// `SESSION_LANGUAGE`
-    pub language: String,
+    pub language: SpokenLanguage,
     /// Lines of the user's earlier conversations that a new session gives to the LLM; 0 for none (`SESSION_MEMORY`).
     pub memory: usize,
     /// `SPEECH_DELIVERY`
@@ -44,7 +46,7 @@ impl Reader<'_> {
             heartbeat: self.millis("SESSION_HEARTBEAT_MS", 10_000),
             client_timeout: self.millis("SESSION_DEAD_AFTER_MS", 30_000),
             ttl: self.millis("SESSION_TTL_MS", 3_600_000),
-            language: self.text("SESSION_LANGUAGE").unwrap_or_else(|| "en-US".into()),
+            language: self.language(),
             memory: self.memory(),
             delivery: self
                 .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
@@ -52,6 +54,20 @@ impl Reader<'_> {
             pre_roll: self.pre_roll(),
             client_vad_percent: self.percent("CLIENT_VAD_PERCENT", 100),
             agent_idle: self.millis("AGENT_IDLE_MS", 300_000),
+        }
+    }
+
+    fn language(&mut self) -> SpokenLanguage {
+        let tag = self.text("SESSION_LANGUAGE").unwrap_or_else(|| "en-US".into());
+        if tag == "auto" {
+            return SpokenLanguage::default();
+        }
+        match Language::parse(&tag) {
+            Ok(language) => SpokenLanguage::Known(language),
+            Err(error) => {
+                self.problem("SESSION_LANGUAGE", format!("\"{tag}\" {error}; or auto"));
+                SpokenLanguage::default()
+            }
         }
     }
 

@@ -21,10 +21,14 @@ impl Reader<'_> {
         let days: u32 = self.parsed("SESSION_RETENTION_DAYS").unwrap_or(30);
         let free_warn_mb: u32 = self.parsed("DISK_FREE_WARN_MB").unwrap_or(256);
         StoreConfig {
-            data_dir: self.path("DATA_DIR").unwrap_or_else(|| "data".into()),
+            data_dir: self.data_dir(),
             session_retention: (days > 0).then(|| DAY * days),
             free_warn_bytes: u64::from(free_warn_mb) << 20,
         }
+    }
+
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.path("DATA_DIR").unwrap_or_else(|| "data".into())
     }
 }
 

@@ -15,9 +15,9 @@ pub(super) fn parts(config: &Config, providers: &Providers) -> Vec<Part> {
     vec![
         livekit(config),
         vad(&providers.vad),
-        provider("stt", "transcriber", &providers.stt, |stt| stt.name()),
+        provider("stt", "transcriber", &providers.stt, providers),
         llm(config, providers),
-        provider("tts", "speaker", &providers.tts, |tts| tts.name()),
+        provider("tts", "speaker", &providers.tts, providers),
     ]
 }
 
@@ -49,7 +49,7 @@ fn vad(detectors: &Detectors) -> Part {
 
 /// The echo model is no substitute for a language model where there are end users, which API keys show.
 fn llm(config: &Config, providers: &Providers) -> Part {
-    let part = provider("llm", "thinker", &providers.llm, |llm| llm.name());
+    let part = provider("llm", "thinker", &providers.llm, providers);
     if config.auth.is_open() || part.provider != "echo" {
         return part;
     }
@@ -62,26 +62,31 @@ fn llm(config: &Config, providers: &Providers) -> Part {
             ),
             ..part
         },
-        Choice::Named(_) => Part {
+        Choice::Listed(_) => Part {
             message: Some("LLM=echo: the echo model repeats to end users what they said".into()),
             ..part
         },
     }
 }
 
+/// The providers of a role, with what is missing of those that are listed.
 fn provider<T: ?Sized>(
     role: &'static str,
     part: &'static str,
     provider: &Availability<T>,
-    name: impl Fn(&T) -> &'static str,
+    providers: &Providers,
 ) -> Part {
-    match provider {
-        Availability::Ready(provider) => {
-            Part { role, part, provider: name(provider).into(), ready: true, message: None }
-        }
-        Availability::Off(reason) => {
-            Part { role, part, provider: "none".into(), ready: false, message: Some(reason.clone()) }
-        }
+    if let Some(reason) = provider.off() {
+        return Part { role, part, provider: "none".into(), ready: false, message: Some(reason.into()) };
+    }
+    let chain = providers.chains.iter().find(|chain| chain.role().name() == role);
+    let missing = providers.missing.iter().find(|(of, _)| *of == role);
+    Part {
+        role,
+        part,
+        provider: chain.map_or_else(|| "none".into(), |chain| chain.names().join(", ")),
+        ready: true,
+        message: missing.map(|(_, missing)| format!("a listed provider is not used: {missing}")),
     }
 }
 
@@ -114,6 +119,16 @@ mod tests {
 
         assert_eq!((llm.provider.as_str(), llm.ready), ("echo", true));
         assert!(llm.message.unwrap().contains("end users"));
+    }
+
+    #[test]
+    fn a_listed_model_that_is_not_installed_is_named_and_the_others_are_used() {
+        let settings = [("STT", "moonshine"), ("LLM", "openai,smollm2,echo"), ("OPENAI_API_KEY", "k")];
+        let llm = llm_with(&settings);
+
+        assert_eq!((llm.provider.as_str(), llm.ready), ("openai, echo", true));
+        let message = llm.message.unwrap();
+        assert!(message.starts_with("a listed provider is not used: smollm2: "), "{message}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     clock,
     http::AppState,
     outcomes::Outcomes,
+    providers::chain::{ChainState, Condition},
     store::disk_health::DiskHealth,
     telemetry::{self, memory::Memory},
 };
@@ -40,6 +41,8 @@ pub(crate) struct Health {
     /// LiveKit and the providers, as they were configured and loaded.
     configured: Vec<Part>,
     outcomes: Outcomes,
+    /// Of the roles that have providers.
+    chains: Vec<Arc<ChainState>>,
     disk: Arc<DiskHealth>,
     /// The free space under which an operator is warned, in bytes.
     free_warn_bytes: u64,
@@ -49,10 +52,11 @@ impl Health {
     pub(crate) fn new(
         configured: Vec<Part>,
         outcomes: Outcomes,
+        chains: Vec<Arc<ChainState>>,
         disk: Arc<DiskHealth>,
         free_warn_bytes: u64,
     ) -> Self {
-        Self { configured, outcomes, disk, free_warn_bytes }
+        Self { configured, outcomes, chains, disk, free_warn_bytes }
     }
 
     /// Every part as it is now. Their metrics are brought up to date.
@@ -85,10 +89,21 @@ impl Health {
             None if part.role == "livekit" => Some("not reached yet".into()),
             None => None,
         };
-        match problem {
-            Some(problem) => Part { ready: false, message: Some(problem), ..part.clone() },
-            None => part.clone(),
-        }
+        let ready = problem.is_none();
+        let providers = self.chain(part.role).and_then(|chain| chain.problems());
+        let messages: Vec<String> =
+            [problem, providers, part.message.clone()].into_iter().flatten().collect();
+        Part { ready, message: (!messages.is_empty()).then(|| messages.join("; ")), ..part.clone() }
+    }
+
+    fn chain(&self, role: &str) -> Option<&Arc<ChainState>> {
+        self.chains.iter().find(|chain| chain.role().name() == role)
+    }
+
+    /// Every part is ready, and each role works by its preferred provider.
+    fn is_well(&self, parts: &[Part]) -> bool {
+        parts.iter().all(|part| part.ready)
+            && self.chains.iter().all(|chain| chain.status().condition == Condition::Ready)
     }
 
     fn store(&self) -> Part {
@@ -148,9 +163,9 @@ struct Report {
 /// `GET /health`
 pub(super) async fn report(app: web::Data<AppState>) -> HttpResponse {
     let parts = app.health.parts();
-    let all_ready = parts.iter().all(|part| part.ready);
+    let is_well = app.health.is_well(&parts);
     HttpResponse::Ok().json(Report {
-        status: match (app.is_draining(), all_ready) {
+        status: match (app.is_draining(), is_well) {
             (true, _) => "draining",
             (false, true) => "ok",
             (false, false) => "degraded",
@@ -176,7 +191,14 @@ pub(super) async fn metrics_for_operators(app: web::Data<AppState>) -> HttpRespo
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::*;
+    use crate::providers::{
+        ProviderError,
+        llm::{LanguageModel, Prompt, fallback::LlmChain},
+        testing::{At, Fault, ScriptedLlm, deadlines},
+    };
 
     fn part(role: &'static str, ready: bool) -> Part {
         Part { part: role, role, provider: "one".into(), ready, message: None }
@@ -184,7 +206,7 @@ mod tests {
 
     fn health() -> Health {
         let configured = ["livekit", "llm", "tts"].map(|role| part(role, role != "tts"));
-        Health::new(configured.into(), Outcomes::default(), Arc::default(), 0)
+        Health::new(configured.into(), Outcomes::default(), Vec::new(), Arc::default(), 0)
     }
 
     fn of(health: &Health, role: &str) -> (bool, String) {
@@ -207,6 +229,28 @@ mod tests {
         assert!(!ready && message.contains("refused: no quota"), "{message}");
         assert!(!of(&health, "tts").0, "what is off stays off");
         assert_eq!(health.refusals(), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_another_took_over_from_is_named_with_the_reason() {
+        let lost = Fault::Fails(ProviderError::Connection("lost".into()));
+        let first = ScriptedLlm::new("first", "One.", [Some(At(0, lost))]);
+        let second = ScriptedLlm::new("second", "One.", []);
+        let chain = LlmChain::new(vec![Arc::new(first), Arc::new(second)], deadlines());
+        let health = Health { chains: vec![chain.state()], ..health() };
+        let is_well = || health.is_well(&[part("llm", true)]);
+        assert!(is_well());
+
+        chain.respond(Prompt::default()).collect::<Vec<_>>().await;
+
+        let message = "first: connection failed: lost; second has taken over";
+        assert_eq!(of(&health, "llm"), (true, message.to_owned()));
+        assert!(!is_well(), "the gateway works, but not as it was configured");
+
+        chain.respond(Prompt::default()).collect::<Vec<_>>().await;
+
+        assert_eq!(of(&health, "llm"), (true, String::new()));
+        assert!(is_well());
     }
 
     #[test]

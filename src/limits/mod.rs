@@ -53,6 +53,9 @@ const LINES_BURST: u32 = 5;
 /// The same for final transcripts of a client's own recogniser.
 const TRANSCRIPTS_BURST: u32 = 20;
 
+/// The same for changes of a session's options.
+const OPTIONS_BURST: u32 = 10;
+
 /// What is reported as used, with its limit.
 pub(crate) const GAUGES: [&str; 4] = ["sessions", "streams", "consumers", "utterances"];
 
@@ -74,6 +77,7 @@ struct Shared {
     stream_tokens_by_viewer: OptionalRate<Identity>,
     lines_by_user: OptionalRate<UserId>,
     transcripts_by_user: OptionalRate<UserId>,
+    options_by_user: OptionalRate<UserId>,
     live: Arc<LiveSessions>,
     sockets: Arc<Shares<UserId>>,
     streams: Arc<Shares<Identity>>,
@@ -109,6 +113,7 @@ impl Limits {
             stream_tokens_by_viewer: OptionalRate::per_minute(config.tokens_by_session),
             lines_by_user: OptionalRate::with_burst(config.lines_by_user, LINES_BURST),
             transcripts_by_user: OptionalRate::with_burst(config.transcripts_by_user, TRANSCRIPTS_BURST),
+            options_by_user: OptionalRate::with_burst(config.options_by_user, OPTIONS_BURST),
             live,
             sockets: Shares::new(or_unlimited(config.sockets_by_user), UNLIMITED),
             streams: Shares::new(or_unlimited(config.streams_by_user), or_unlimited(config.streams)),
@@ -162,6 +167,11 @@ impl Limits {
     /// A client transcribed an utterance by itself.
     pub(crate) fn own_transcript(&self, user: &UserId, now: Instant) -> Result<(), Refusal> {
         self.shared.transcripts_by_user.take(user.clone(), now, Limit::Transcripts)
+    }
+
+    /// A client changes the options of its session.
+    pub(crate) fn configure(&self, user: &UserId, now: Instant) -> Result<(), Refusal> {
+        self.shared.options_by_user.take(user.clone(), now, Limit::SessionOptions)
     }
 
     // --- How many at the same time ---

@@ -25,6 +25,7 @@ pub(crate) enum Limit {
     StreamTokens,
     Lines,
     Transcripts,
+    SessionOptions,
     LlmRunning,
     LlmCallsPerMinute,
     LlmCallsPerDay,
@@ -44,7 +45,7 @@ pub(crate) enum Limit {
 }
 
 /// Every limit, for the metric's labels and the documentation.
-pub(crate) const ALL: [Limit; 34] = [
+pub(crate) const ALL: [Limit; 35] = [
     Limit::CreationsByUser,
     Limit::CreationsByAddress,
     Limit::CreationsByKey,
@@ -63,6 +64,7 @@ pub(crate) const ALL: [Limit; 34] = [
     Limit::StreamTokens,
     Limit::Lines,
     Limit::Transcripts,
+    Limit::SessionOptions,
     Limit::LlmRunning,
     Limit::LlmCallsPerMinute,
     Limit::LlmCallsPerDay,
@@ -114,6 +116,7 @@ impl Limit {
             Self::StreamTokens => "stream_tokens",
             Self::Lines => "lines",
             Self::Transcripts => "transcripts",
+            Self::SessionOptions => "session_options",
             Self::LlmRunning => "llm_running",
             Self::LlmCallsPerMinute => "llm_calls_per_minute",
             Self::LlmCallsPerDay => "llm_calls_per_day",
@@ -154,6 +157,7 @@ impl Limit {
             Self::StreamTokens => "too many stream tokens",
             Self::Lines => "too many typed lines",
             Self::Transcripts => "too many transcripts of the client's own",
+            Self::SessionOptions => "too many changes of session options",
             Self::LlmRunning => "too many answers are being generated for this user",
             Self::LlmCallsPerMinute => "too many answers in this minute",
             Self::LlmCallsPerDay => "this user's answers of the day are used up",

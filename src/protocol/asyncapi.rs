@@ -16,13 +16,14 @@ use crate::protocol::{
 const ASYNCAPI: &str = "3.0.0";
 
 /// The gateway's messages without a `seq` (`ToClient::is_sequenced`).
-const UNNUMBERED: [&str; 11] = [
+const UNNUMBERED: [&str; 12] = [
     "connection_ack",
     "connection_error",
     "auth_error",
     "control_token",
     "token_expiring",
     "token_renewed",
+    "session_configured",
     "pong",
     "livekit_info",
     "participants:update",
@@ -191,6 +192,11 @@ fn clients_messages() -> Side {
             "renew_token",
             "Asks for a fresh control token, or brings a fresh token of the client's own.",
             fields::<from_client::RenewToken>(generator),
+        ),
+        (
+            "configure_session",
+            "Changes options of the session.",
+            fields::<from_client::ConfigureSession>(generator),
         ),
         ("VAD", "The client's own voice detection opened or closed.", fields::<from_client::Vad>(generator)),
         (

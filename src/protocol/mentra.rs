@@ -172,9 +172,9 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         ToClient::AnswerDone { text, .. } if !text.trim().is_empty() => {
             ToMentra::show(text.clone(), timestamp)
         }
-        ToClient::SttState { state: PartState::Failed | PartState::Degraded, .. } => {
-            ToMentra::show("I cannot understand you at the moment.".into(), timestamp)
-        }
+        ToClient::SttState {
+            state: PartState::Failed | PartState::Degraded, taken_over_by: None, ..
+        } => ToMentra::show("I cannot understand you at the moment.".into(), timestamp),
         ToClient::Error { code: Code::AiUnavailable, .. } => {
             ToMentra::show("I have no answer at the moment.".into(), timestamp)
         }
@@ -192,6 +192,8 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         | ToClient::TokenRenewed { .. }
         | ToClient::MediaState { .. }
         | ToClient::SttState { .. }
+        | ToClient::LlmState { .. }
+        | ToClient::TtsState { .. }
         | ToClient::SpeechStarted { .. }
         | ToClient::SpeechEnded { .. }
         | ToClient::TurnStarted { .. }
@@ -202,6 +204,7 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         | ToClient::TurnMetrics(_)
         | ToClient::TurnSaved { .. }
         | ToClient::ParticipantsUpdate(_)
+        | ToClient::SessionConfigured { .. }
         | ToClient::SessionEnd { .. } => return None,
     };
     Some(translated.encode())

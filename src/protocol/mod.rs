@@ -11,7 +11,8 @@ pub(crate) mod mentra;
 use serde::{Deserialize, Serialize};
 
 pub use june_protocol::{
-    ClientMessage, DecodeError, EDGE_V1, FromClient, MAX_BINARY_BYTES, MAX_TEXT_BYTES, ToClient,
+    ClientMessage, DecodeError, EDGE_V1, FromClient, InvalidOption, MAX_BINARY_BYTES, MAX_TEXT_BYTES, Mode,
+    SessionOptions, ToClient,
 };
 
 /// The messages and binary frames of `edge.v1`.

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{stt::SttServices, tts::TtsServices};
 use crate::secret::Secret;
@@ -32,6 +32,8 @@ pub struct ProviderConfig {
     pub tts_services: TtsServices,
     /// Name of the voice activity detection.
     pub vad: &'static str,
+    /// When the next provider of a list takes over.
+    pub deadlines: Deadlines,
 }
 
 impl Default for ProviderConfig {
@@ -52,18 +54,43 @@ impl Default for ProviderConfig {
             tts_workers: 1,
             tts_services: TtsServices::default(),
             vad: "two-stage",
+            deadlines: Deadlines::default(),
         }
     }
 }
 
-/// The provider of a role.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The providers of a role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// The first of the registry that is configured or installed.
     #[default]
     Auto,
-    /// This one or none.
-    Named(&'static str),
+    /// These and no others, in order of preference.
+    Listed(Vec<&'static str>),
+}
+
+/// How long a provider may take before the next one of the list takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the end of an utterance to its final.
+    pub stt_final: Duration,
+    /// From the request to the end of the first sentence.
+    pub llm_first_sentence: Duration,
+    /// From the request to the first sound.
+    pub tts_first_sound: Duration,
+    /// From one event to the next, in the middle of an answer or a sentence.
+    pub stall: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            stt_final: Duration::from_secs(4),
+            llm_first_sentence: Duration::from_secs(8),
+            tts_first_sound: Duration::from_secs(3),
+            stall: Duration::from_secs(4),
+        }
+    }
 }
 
 /// An endpoint with OpenAI's chat completions.

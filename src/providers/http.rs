@@ -90,6 +90,11 @@ pub(super) fn refusal(
     }
 }
 
+/// Whether a reason of [`ProviderError::Refused`] is about the key or the account: every request is refused then.
+pub(super) fn is_key_refused(reason: &str) -> bool {
+    ["HTTP 401", "HTTP 402", "HTTP 403"].iter().any(|status| reason.starts_with(status))
+}
+
 /// Leaves the URL out: it may have a key.
 pub(super) fn connection(error: &reqwest::Error) -> ProviderError {
     if error.is_timeout() {

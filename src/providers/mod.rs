@@ -9,6 +9,8 @@
 //! (`inference::worker_pool`). The [`registry`] lists the providers of each role: a new one is one file and one line
 //! there.
 
+pub mod chain;
+mod circuit_breaker;
 mod config;
 mod http;
 pub mod inference;
@@ -18,10 +20,11 @@ pub(crate) mod recorded;
 pub mod registry;
 pub mod stt;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tts;
 pub mod vad;
 mod websocket;
+mod words;
 
 use std::time::Duration;
 
@@ -33,7 +36,8 @@ use futures::{
 use crate::limits::Refusal;
 
 pub use config::{
-    AnthropicConfig, Choice, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig, cache_folder,
+    AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
+    cache_folder,
 };
 
 /// One item of a provider's stream, with an explicit end.

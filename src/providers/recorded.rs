@@ -11,6 +11,7 @@ use crate::{
     outcomes::Outcome,
     providers::{
         ProviderError,
+        inference::worker_pool::Hold,
         llm::{LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SpokenLanguage, SttEvent, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
@@ -48,6 +49,14 @@ impl SpeechToText for Recorded<dyn SpeechToText> {
         self.provider.name()
     }
 
+    fn select(&self, names: &[String]) -> Option<Arc<dyn SpeechToText>> {
+        Some(Recorded::new(&self.provider.select(names)?, &self.outcome))
+    }
+
+    fn hold(&self) -> Hold {
+        self.provider.hold()
+    }
+
     fn transcribes(&self, language: &SpokenLanguage) -> bool {
         self.provider.transcribes(language)
     }
@@ -70,6 +79,14 @@ impl LanguageModel for Recorded<dyn LanguageModel> {
         self.provider.sees_images()
     }
 
+    fn select(&self, names: &[String]) -> Option<Arc<dyn LanguageModel>> {
+        Some(Recorded::new(&self.provider.select(names)?, &self.outcome))
+    }
+
+    fn hold(&self) -> Hold {
+        self.provider.hold()
+    }
+
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         self.record(self.provider.respond(prompt))
     }
@@ -80,12 +97,24 @@ impl TextToSpeech for Recorded<dyn TextToSpeech> {
         self.provider.name()
     }
 
+    fn select(&self, names: &[String]) -> Option<Arc<dyn TextToSpeech>> {
+        Some(Recorded::new(&self.provider.select(names)?, &self.outcome))
+    }
+
+    fn hold(&self) -> Hold {
+        self.provider.hold()
+    }
+
     fn sample_rate_hz(&self) -> u32 {
         self.provider.sample_rate_hz()
     }
 
     fn speaks(&self, language: &Language) -> bool {
         self.provider.speaks(language)
+    }
+
+    fn voices(&self) -> &[&'static str] {
+        self.provider.voices()
     }
 
     fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {

@@ -1,17 +1,19 @@
 //! Finds providers by role and name, and loads the ones that are configured.
 //!
-//! A gateway starts without any of them: what is missing is [`Availability::Off`] with the reason and how to
-//! install it, for the log and `/health`.
+//! The providers that are listed for a role make a chain, in which one takes over from another. A gateway starts without
+//! any of them: what is missing is [`Availability::Off`] with the reason and how to install it, for the log and
+//! `/health`.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
     Choice, ProviderConfig, ProviderError,
+    chain::ChainState,
     inference::onnx::Runtime,
-    llm::{self, LanguageModel},
+    llm::{self, LanguageModel, fallback::LlmChain},
     model_files::ModelFiles,
-    stt::{self, SpeechToText},
-    tts::{self, TextToSpeech},
+    stt::{self, SpeechToText, fallback::SttChain},
+    tts::{self, TextToSpeech, fallback::TtsChain},
     vad::{self, Detectors, SpeechDetector},
 };
 
@@ -60,6 +62,9 @@ pub static VAD: Registry<dyn Fn() -> Box<dyn SpeechDetector> + Send + Sync> = Re
     ],
 };
 
+/// Providers that need files. Whether those are there is found out by loading them.
+const EMBEDDED: [&str; 3] = ["moonshine", "smollm2", "piper"];
+
 /// The providers of one role, in the order in which `auto` tries them.
 pub struct Registry<T: ?Sized + 'static> {
     role: &'static str,
@@ -73,23 +78,76 @@ impl<T: ?Sized> Registry<T> {
         self.providers.iter().map(|(name, _)| *name)
     }
 
-    fn load(&self, choice: Choice, context: &LoadContext<'_>) -> Availability<T> {
-        let candidates = self.providers.iter().filter(|(name, _)| match choice {
-            Choice::Auto => true,
-            Choice::Named(chosen) => chosen == *name,
-        });
-        let mut problems = Vec::new();
-        for (name, load) in candidates {
-            match load(context) {
-                Ok(provider) => return Availability::Ready(provider),
-                Err(ProviderError::Unavailable(problem)) => problems.push(format!("{name}: {problem}")),
-                Err(error) => problems.push(format!("{name}: {error}")),
+    /// What a provider that was listed lacks by the settings alone, such as a key.
+    pub(crate) fn lacks(&self, name: &str, config: &ProviderConfig) -> Option<String> {
+        let (_, load) = self.providers.iter().find(|(known, _)| *known == name)?;
+        if EMBEDDED.contains(&name) {
+            return None;
+        }
+        let runtime = Err(ProviderError::Unavailable("not needed".into()));
+        match load(&LoadContext { config, runtime: &runtime, files: &ModelFiles::new(config) }) {
+            Err(ProviderError::Unavailable(problem)) => Some(problem),
+            Err(error) => Some(error.to_string()),
+            Ok(_) => None,
+        }
+    }
+
+    fn load(&self, choice: &Choice, context: &LoadContext<'_>) -> Loaded<T> {
+        let mut loaded = Loaded { role: self.role, providers: Vec::new(), problems: Vec::new() };
+        match choice {
+            Choice::Auto => {
+                for (name, load) in self.providers {
+                    if loaded.add(name, load(context)) {
+                        loaded.problems.clear();
+                        break;
+                    }
+                }
+            }
+            Choice::Listed(names) => {
+                for name in names {
+                    match self.providers.iter().find(|(known, _)| known == name) {
+                        Some((_, load)) => _ = loaded.add(name, load(context)),
+                        None => loaded.problems.push(format!("no provider {name}")),
+                    }
+                }
             }
         }
-        if let (true, Choice::Named(unknown)) = (problems.is_empty(), choice) {
-            problems.push(format!("no provider {unknown}"));
+        loaded
+    }
+}
+
+/// The providers of a role that could be loaded, in order, and why the others could not.
+struct Loaded<T: ?Sized> {
+    role: &'static str,
+    providers: Vec<Arc<T>>,
+    problems: Vec<String>,
+}
+
+impl<T: ?Sized> Loaded<T> {
+    fn add(&mut self, name: &str, provider: Result<Arc<T>, ProviderError>) -> bool {
+        match provider {
+            Ok(provider) => {
+                self.providers.push(provider);
+                return true;
+            }
+            Err(ProviderError::Unavailable(problem)) => self.problems.push(format!("{name}: {problem}")),
+            Err(error) => self.problems.push(format!("{name}: {error}")),
         }
-        Availability::Off(format!("{} is off: {}", self.role, problems.join("; ")))
+        false
+    }
+
+    /// The providers as one; why some are missing; the state of the chain, if there is one.
+    fn into_role(
+        self,
+        chain: impl FnOnce(Vec<Arc<T>>) -> (Arc<T>, Arc<ChainState>),
+    ) -> (Availability<T>, Option<String>, Option<Arc<ChainState>>) {
+        let problems = self.problems.join("; ");
+        if self.providers.is_empty() {
+            return (Availability::Off(format!("{} is off: {problems}", self.role)), None, None);
+        }
+        let missing = (!problems.is_empty()).then_some(problems);
+        let (provider, state) = chain(self.providers);
+        (Availability::Ready(provider), missing, Some(state))
     }
 }
 
@@ -147,6 +205,10 @@ pub struct Providers {
     pub llm: Availability<dyn LanguageModel>,
     pub tts: Availability<dyn TextToSpeech>,
     pub vad: Detectors,
+    /// The state of each role that is ready.
+    pub(crate) chains: Vec<Arc<ChainState>>,
+    /// Roles that are ready without some of the providers that are listed for them, and why.
+    pub(crate) missing: Vec<(&'static str, String)>,
 }
 
 impl Providers {
@@ -155,30 +217,52 @@ impl Providers {
         let files = ModelFiles::new(config);
         let runtime = files.runtime().and_then(|library| Runtime::load(&library));
         let context = LoadContext { config, runtime: &runtime, files: &files };
-        std::thread::scope(|scope| {
+        let (stt, llm, tts, vad) = std::thread::scope(|scope| {
             // Each takes up to a second.
-            let stt = scope.spawn(|| STT.load(config.stt, &context));
-            let llm = scope.spawn(|| LLM.load(config.llm, &context));
-            let tts = scope.spawn(|| TTS.load(config.tts, &context));
+            let stt = scope.spawn(|| STT.load(&config.stt, &context));
+            let llm = scope.spawn(|| LLM.load(&config.llm, &context));
+            let tts = scope.spawn(|| TTS.load(&config.tts, &context));
+            let vad = load_vad(config.vad, &context);
             let no_panic = "loading a provider returns errors and does not panic";
-            Self {
-                vad: load_vad(config.vad, &context),
-                stt: stt.join().expect(no_panic),
-                llm: llm.join().expect(no_panic),
-                tts: tts.join().expect(no_panic),
-            }
-        })
+            (stt.join().expect(no_panic), llm.join().expect(no_panic), tts.join().expect(no_panic), vad)
+        });
+        let deadlines = config.deadlines;
+        let (stt, stt_missing, stt_state) = stt.into_role(|providers| {
+            let chain = SttChain::new(providers, deadlines);
+            let state = chain.state();
+            (Arc::new(chain) as _, state)
+        });
+        let (llm, llm_missing, llm_state) = llm.into_role(|providers| {
+            let chain = LlmChain::new(providers, deadlines);
+            let state = chain.state();
+            (Arc::new(chain) as _, state)
+        });
+        let (tts, tts_missing, tts_state) = tts.into_role(|providers| {
+            let chain = TtsChain::new(providers, deadlines);
+            let state = chain.state();
+            (Arc::new(chain) as _, state)
+        });
+        let missing = [("stt", stt_missing), ("llm", llm_missing), ("tts", tts_missing)];
+        Self {
+            stt,
+            llm,
+            tts,
+            vad,
+            chains: [stt_state, llm_state, tts_state].into_iter().flatten().collect(),
+            missing: missing.into_iter().filter_map(|(role, missing)| Some((role, missing?))).collect(),
+        }
     }
 }
 
 /// The configured detectors, or earshot, which needs no files.
 fn load_vad(name: &'static str, context: &LoadContext<'_>) -> Detectors {
-    match VAD.load(Choice::Named(name), context) {
-        Availability::Ready(factory) => Detectors { name, factory, off: None },
-        Availability::Off(reason) => Detectors {
+    let Loaded { mut providers, problems, .. } = VAD.load(&Choice::Listed(vec![name]), context);
+    match providers.pop() {
+        Some(factory) => Detectors { name, factory, off: None },
+        None => Detectors {
             name: "earshot",
             factory: vad::earshot::factory(),
-            off: Some(format!("{reason}; earshot is used alone")),
+            off: Some(format!("VAD is off: {}; earshot is used alone", problems.join("; "))),
         },
     }
 }
@@ -268,14 +352,14 @@ mod tests {
 
     #[test]
     fn with_the_models_installed_every_role_is_ready() {
-        let Providers { stt, llm, tts, vad } = installed();
+        let Providers { stt, llm, tts, vad, .. } = installed();
 
         assert_eq!([stt.off(), llm.off(), tts.off(), vad.off()], [None; 4]);
     }
 
     #[test]
     fn without_models_each_role_says_how_to_get_it_and_the_echo_model_answers() {
-        let Providers { stt, llm, tts, vad } = Providers::load(&without_models());
+        let Providers { stt, llm, tts, vad, .. } = Providers::load(&without_models());
 
         for reason in [stt.off(), tts.off(), vad.off()] {
             let reason = reason.unwrap();
@@ -293,7 +377,7 @@ mod tests {
             ("openai", "STT_OPENAI_API_KEY"),
             ("june", "STT_SERVICE_URL"),
         ] {
-            let config = ProviderConfig { stt: Choice::Named(name), ..without_models() };
+            let config = ProviderConfig { stt: Choice::Listed(vec![name]), ..without_models() };
 
             let reason = Providers::load(&config).stt.off().unwrap().to_owned();
 
@@ -312,7 +396,7 @@ mod tests {
             ("june", "TTS_SERVICE_URL"),
             ("deepgram", "DEEPGRAM_API_KEY"),
         ] {
-            let config = ProviderConfig { tts: Choice::Named(name), ..without_models() };
+            let config = ProviderConfig { tts: Choice::Listed(vec![name]), ..without_models() };
 
             let reason = Providers::load(&config).tts.off().unwrap().to_owned();
 
@@ -326,7 +410,7 @@ mod tests {
     #[test]
     fn a_chosen_llm_that_is_not_available_is_off_and_no_other_takes_its_place() {
         for name in LLM.names().filter(|name| *name != "echo") {
-            let config = ProviderConfig { llm: Choice::Named(name), ..without_models() };
+            let config = ProviderConfig { llm: Choice::Listed(vec![name]), ..without_models() };
 
             let llm = Providers::load(&config).llm;
 

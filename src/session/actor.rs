@@ -13,7 +13,10 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
     WrapFuture,
 };
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -24,9 +27,11 @@ use crate::{
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
     limits::ModelCall,
     livekit::agent::{Agent, AgentEvent, Agents},
-    protocol::{Profile, edge_v1::to_client::EndReason, mentra::ToMentra},
+    protocol::{Mode, Profile, SessionOptions, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
         self, ProviderError, StreamItem,
+        chain::{ChainState, ChainStatus, ProviderRole},
+        inference::worker_pool::Hold,
         llm::{ChatMessage, LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SttEvent, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
@@ -66,6 +71,9 @@ const TTS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a session waits for what was said in earlier ones.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The shortest time between two messages about the state of a role.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a client that did not read may take to learn why its connection was aborted.
 const CLOSE_LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -89,12 +97,49 @@ pub struct Services {
     pub llm: Option<Arc<dyn LanguageModel>>,
     /// Text to speech.
     pub tts: Option<Arc<dyn TextToSpeech>>,
+    /// The states of the three, as far as they are there.
+    pub chains: Vec<Arc<ChainState>>,
+}
+
+/// The providers of one session: those that it asked for, or all.
+struct Providers {
+    stt: Option<Arc<dyn SpeechToText>>,
+    llm: Option<Arc<dyn LanguageModel>>,
+    tts: Option<Arc<dyn TextToSpeech>>,
+    /// Keeps the embedded models in memory that the session needs.
+    _models: Hold,
+}
+
+impl Providers {
+    fn of(services: &Services, options: &SessionOptions) -> Self {
+        let stt = services.stt.as_ref().map(|all| match &options.stt {
+            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
+            None => all.clone(),
+        });
+        let llm = services.llm.as_ref().map(|all| match &options.llm {
+            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
+            None => all.clone(),
+        });
+        let tts = services.tts.as_ref().map(|all| match &options.tts {
+            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
+            None => all.clone(),
+        });
+        let mut holds = vec![stt.as_ref().map(|stt| stt.hold())];
+        // In captions, nothing is answered.
+        if options.mode != Some(Mode::Captions) {
+            holds.extend([llm.as_ref().map(|llm| llm.hold()), tts.as_ref().map(|tts| tts.hold())]);
+        }
+        Self { stt, llm, tts, _models: holds.into_iter().flatten().collect() }
+    }
 }
 
 /// Whoever started the actor, and what it has to know of it. Neither call blocks.
 pub trait SessionOwner: Send + Sync {
     /// Devices of this user fight for their session: further ones are refused until then.
     fn refuse_takeovers(&self, user: &UserId, until: Instant);
+
+    /// The options of the session changed.
+    fn configured(&self, id: SessionId, options: SessionOptions);
 
     /// The session ended, and its actor stops.
     fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>);
@@ -125,6 +170,7 @@ pub struct SessionActor {
     subscribes: bool,
     /// The one timer, at the machine's deadline.
     wake: Option<(Instant, SpawnHandle)>,
+    providers: Providers,
     /// The client that consumers were last told of.
     announced: Option<(Profile, SocketId)>,
 }
@@ -133,6 +179,7 @@ impl SessionActor {
     /// The actor of a session that no client is attached to yet.
     pub fn new(info: SessionInfo, services: Arc<Services>, owner: Arc<dyn SessionOwner>) -> Self {
         let session = Session::new(info, services.config.clone(), clock::now(), clock::unix_ms());
+        let providers = Providers::of(&services, session.options());
         Self {
             session,
             services,
@@ -146,6 +193,7 @@ impl SessionActor {
             agent_number: 0,
             subscribes: true,
             wake: None,
+            providers,
             announced: None,
         }
     }
@@ -172,7 +220,7 @@ impl SessionActor {
                     actor.step(Input::TokenVerified(socket, reply_to, verified), ctx);
                 }));
             }
-            Effect::Transcribe(utterance) => self.transcribe(utterance, ctx),
+            Effect::Transcribe(utterance, request) => self.transcribe(utterance, request, ctx),
             Effect::UtteranceAudio(samples) => self.utterance_audio(samples),
             Effect::EndUtterance(_) => self.utterance = None,
             Effect::Generate(generation, prompt) => {
@@ -183,10 +231,9 @@ impl SessionActor {
                 self.call = None;
                 cancel(&mut self.llm, ctx);
             }
-            Effect::Synthesize(generation, sentence) => {
-                let Some(tts) = &self.services.tts else { return };
-                let items =
-                    providers::terminated(within(tts.synthesize(SpeechRequest::text(sentence)), TTS_TIMEOUT));
+            Effect::Synthesize(generation, request) => {
+                let Some(tts) = &self.providers.tts else { return };
+                let items = providers::terminated(speech(&**tts, request));
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::StopTts => {
@@ -219,6 +266,10 @@ impl SessionActor {
             }
             Effect::RefuseUntil(until) => self.owner.refuse_takeovers(&self.session.info().user, until),
             Effect::Save(item, turn) => self.save(item, turn, ctx),
+            Effect::Configured(options) => {
+                self.providers = Providers::of(&self.services, &options);
+                self.owner.configured(self.session.info().id, options);
+            }
             Effect::JoinRoom => self.join_room(ctx),
             Effect::LeaveRoom => self.agent = None,
             Effect::SubscribeMicrophone(subscribe) => {
@@ -312,15 +363,19 @@ impl SessionActor {
 
     // --- Recognition ---
 
-    fn transcribe(&mut self, utterance: UtteranceId, ctx: &mut Context<Self>) {
-        let Some(stt) = &self.services.stt else { return };
+    fn transcribe(&mut self, utterance: UtteranceId, request: SttRequest, ctx: &mut Context<Self>) {
+        let Some(stt) = &self.providers.stt else { return };
         let (audio, queue) = mpsc::channel(AUDIO_QUEUE);
         let events = match self.services.config.limits.transcribe(&self.session.info().user) {
+            // The gateway's own language, or that of a session of earlier providers.
+            Ok(_) if !stt.transcribes(&request.language) => {
+                self.utterance = None;
+                let problem = format!("{} does not transcribe this language", stt.name());
+                ProviderError::Refused(problem).into_stream()
+            }
             Ok(place) => {
                 self.utterance = Some(audio);
-                within(stt.open(SttRequest::default(), queue), STT_TIMEOUT)
-                    .inspect(move |_| _ = &place)
-                    .boxed()
+                within(stt.open(request, queue), STT_TIMEOUT).inspect(move |_| _ = &place).boxed()
             }
             Err(refusal) => {
                 self.utterance = None;
@@ -339,7 +394,7 @@ impl SessionActor {
         prompt: Prompt,
     ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         self.call = None;
-        let Some(llm) = &self.services.llm else {
+        let Some(llm) = &self.providers.llm else {
             return ProviderError::Unavailable("no language model".into()).into_stream();
         };
         match self.services.config.limits.call_model(&self.session.info().user, prompt.bytes()) {
@@ -445,6 +500,39 @@ impl SessionActor {
     }
 }
 
+/// Each change of the state; of several in a short time the last.
+fn changes(chain: &ChainState) -> impl Stream<Item = ChainStatus> + use<> {
+    let mut seen = chain.subscribe();
+    // A state that is not ready is news for a session that begins.
+    seen.mark_changed();
+    let told = (chain.ready(), false);
+    stream::unfold((seen, told), |(mut seen, (told, wait))| async move {
+        if wait {
+            tokio::time::sleep(STATE_INTERVAL).await;
+        }
+        loop {
+            seen.changed().await.ok()?;
+            let status = seen.borrow_and_update().clone();
+            if !status.is_like(&told) {
+                return Some((status.clone(), (seen, (status, true))));
+            }
+        }
+    })
+}
+
+/// A sentence as speech, if the TTS speaks its language.
+fn speech(
+    tts: &dyn TextToSpeech,
+    request: SpeechRequest,
+) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
+    match &request.language {
+        Some(language) if !tts.speaks(language) => {
+            ProviderError::Refused(format!("{} does not speak {language}", tts.name())).into_stream()
+        }
+        Some(_) | None => within(tts.synthesize(request), TTS_TIMEOUT),
+    }
+}
+
 /// Drops a stream, and with it the work behind it.
 fn cancel(handle: &mut Option<SpawnHandle>, ctx: &mut Context<SessionActor>) {
     if let Some(handle) = handle.take() {
@@ -459,6 +547,10 @@ impl Actor for SessionActor {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!(telemetry::SESSIONS).increment(1);
         self.remember(ctx);
+        for chain in &self.services.chains {
+            let role = chain.role();
+            ctx.add_stream(changes(chain).map(move |status| ProviderChanged(role, status)));
+        }
         self.rearm(ctx);
     }
 
@@ -489,6 +581,9 @@ struct Transcript {
     utterance: UtteranceId,
     event: Result<SttEvent, ProviderError>,
 }
+
+/// From the providers of a role.
+struct ProviderChanged(ProviderRole, ChainStatus);
 
 /// From the language model, for a generation.
 struct LlmItem(u32, StreamItem<LlmEvent>);
@@ -594,14 +689,23 @@ impl StreamHandler<FromAgent> for SessionActor {
 impl StreamHandler<Transcript> for SessionActor {
     fn handle(&mut self, Transcript { utterance, event }: Transcript, ctx: &mut Self::Context) {
         let input = match event {
-            Ok(SttEvent::Interim(heard)) => Input::Interim(utterance, heard.text),
-            Ok(SttEvent::Final(heard)) => Input::Final(utterance, heard.text),
+            Ok(SttEvent::Interim(heard)) => Input::Interim(utterance, heard),
+            Ok(SttEvent::Final(heard)) => Input::Final(utterance, heard),
             Err(error) => Input::SttFailed(utterance, error.to_string()),
         };
         self.step(input, ctx);
     }
 
     /// One utterance is transcribed; the session goes on.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<ProviderChanged> for SessionActor {
+    fn handle(&mut self, ProviderChanged(role, status): ProviderChanged, ctx: &mut Self::Context) {
+        self.step(Input::ProviderState(role, status), ctx);
+    }
+
+    /// The gateway stops.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 

@@ -7,7 +7,7 @@ use crate::{
     error::Code,
     ids::TurnId,
     protocol::{
-        Profile, ToClient,
+        Mode, Profile, ToClient,
         edge_v1::{
             from_client::{AudioPlayResponse, Interrupt, Playhead},
             to_client::{Delivery, Finish},
@@ -80,6 +80,10 @@ impl Dialogue {
 
     /// A turn that the user typed.
     pub(super) fn typed(&mut self, text: &str, id: Option<String>, out: &mut Out<'_>) {
+        if out.options().mode() == Mode::Captions {
+            let message = "nothing is answered in captions; configure_session changes the mode";
+            return out.error(Code::SessionError, message, id);
+        }
         let text = text.trim();
         if text.is_empty() || text.len() > MAX_TYPED_BYTES {
             return out.error(
@@ -99,7 +103,7 @@ impl Dialogue {
                 text: text.to_owned(),
                 start_ms: at,
                 end_ms: at,
-                language: out.config().language.clone(),
+                language: out.options().tag(None),
             },
             None,
         ));
@@ -116,7 +120,13 @@ impl Dialogue {
 
     // --- Turns --------------------------------------------------------------------------------
 
-    pub(super) fn turn(&mut self, input: turn_manager::Input, out: &mut Out<'_>) {
+    pub(super) fn turn(&mut self, mut input: turn_manager::Input, out: &mut Out<'_>) {
+        if let turn_manager::Input::Transcribed { text, .. } = &mut input
+            && out.options().mode() == Mode::Captions
+        {
+            // Captions are not answered, like an utterance without words.
+            text.clear();
+        }
         for effect in self.turns.handle(input) {
             match effect {
                 turn_manager::Effect::Answer(turn) => self.begin(turn, out),
@@ -130,6 +140,11 @@ impl Dialogue {
     /// The user, or the end of the session, interrupts the response.
     pub(super) fn interrupt(&mut self, out: &mut Out<'_>) {
         self.turn(turn_manager::Input::Interrupted, out);
+    }
+
+    /// Nothing is answered any more: captions begin.
+    pub(super) fn dismiss(&mut self, out: &mut Out<'_>) {
+        self.turn(turn_manager::Input::Dismissed, out);
     }
 
     /// The client asks to stop the response of a generation, or the current one.
@@ -152,7 +167,8 @@ impl Dialogue {
         self.asked = Some(turn.text.clone());
         let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
         messages.push(ChatMessage::user(turn.text.clone()));
-        let prompt = Prompt::new(out.config().system_prompt.clone(), messages);
+        let system = out.options().instructions().unwrap_or(&out.config().system_prompt).to_owned();
+        let prompt = Prompt::new(system, messages);
         out.push(Effect::Generate(turn.generation, prompt));
         let voice = self.voice(out);
         // A client of that profile takes no binary frames.
@@ -224,7 +240,7 @@ impl Dialogue {
             Err(cause) => {
                 tracing::warn!(session.id = %out.info().id, %cause, "no response");
                 out.error(Code::AiUnavailable, format!("the answer could not be made: {cause}"), None);
-                Finish::Error
+                return self.respond(generation, out, Response::failed);
             }
         };
         self.respond(generation, out, |response, out| response.text_ended(finish, out));

@@ -72,6 +72,8 @@ pub(super) struct Media {
     /// The client can send audio on the control channel.
     brings_ws: bool,
     client_vad: ClientVad,
+    /// What is said while the client holds its button is an utterance.
+    push_to_talk: bool,
     watchdog: AudioWatchdog,
     /// When there was last a sign of a microphone in the room.
     in_room_at: Instant,
@@ -86,7 +88,7 @@ pub(super) struct Media {
 }
 
 impl Media {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, push_to_talk: bool) -> Self {
         Self {
             selector: AudioSourceSelector::default(),
             microphone: MicrophoneControl::default(),
@@ -94,6 +96,7 @@ impl Media {
             brings_livekit: false,
             brings_ws: false,
             client_vad: ClientVad::default(),
+            push_to_talk,
             watchdog: AudioWatchdog::default(),
             in_room_at: now,
             uplink: None,
@@ -316,10 +319,11 @@ impl Media {
         if config.stt.is_err() {
             return Vec::new();
         }
-        let follows_client = self.client_vad.is_trusted();
+        let (follows_client, push_to_talk) = (self.client_vad.is_trusted(), self.push_to_talk);
         act(self.detector.get_or_insert_with(|| {
             let mut detector = UtteranceDetector::new((config.detectors)(), config.endpointer);
             detector.follow(follows_client);
+            detector.push_to_talk(push_to_talk);
             Box::new(detector)
         }))
     }
@@ -330,6 +334,12 @@ impl Media {
         let position = self.detector.as_ref().map_or(at_sample, |detector| detector.position());
         let ago_ms = position.saturating_sub(at_sample) * 1000 / u64::from(SAMPLE_RATE_HZ);
         out.elapsed_ms().saturating_sub(ago_ms)
+    }
+
+    /// Push to talk from now on, or no longer.
+    pub(super) fn set_push_to_talk(&mut self, on: bool) -> Vec<SpeechEvent> {
+        self.push_to_talk = on;
+        self.detector.as_mut().map(|detector| detector.push_to_talk(on)).unwrap_or_default()
     }
 
     /// The client's own voice detection opened or closed.
@@ -574,7 +584,9 @@ impl Media {
     /// When the open utterance ends because no audio arrives any more.
     fn stall_at(&self, socket: Option<SocketId>) -> Option<Instant> {
         let timeout = if self.is_away(socket) { AWAY_TIMEOUT } else { AUDIO_STALL_TIMEOUT };
-        self.selector.heard_at().filter(|_| self.is_open()).map(|at| at + timeout)
+        // While a button is held its client says when the turn is over.
+        let is_held = self.push_to_talk && self.client_vad.is_speech() && !self.is_away(socket);
+        self.selector.heard_at().filter(|_| self.is_open() && !is_held).map(|at| at + timeout)
     }
 
     /// Whether the client that sends the audio itself is disconnected.

@@ -22,7 +22,9 @@ mod dialogue;
 mod media;
 pub mod messages;
 pub mod microphone_control;
+mod options;
 mod out;
+mod provider_states;
 mod recognition;
 pub mod registry;
 mod response;
@@ -39,15 +41,18 @@ use std::{
 
 use bytes::Bytes;
 
+pub(crate) use self::options::Options;
 use self::{
     connection::{Connection, Due},
     dialogue::Dialogue,
     media::Media,
     messages::Attachment,
     out::{Downlink, Out, Soonest},
+    provider_states::ProviderStates,
     recognition::Recognition,
 };
 pub use self::{
+    options::Offer,
     out::{Effect, Reason},
     response::Voice,
 };
@@ -59,15 +64,20 @@ use crate::{
     limits::Limits,
     livekit::agent::AgentState,
     protocol::{
-        ClientMessage, DecodeError, EDGE_V1, FromClient, Profile, ToClient,
+        ClientMessage, DecodeError, EDGE_V1, FromClient, Mode, Profile, SessionOptions, ToClient,
         edge_v1::{
             audio::{Codec, UplinkFrame},
-            to_client::{AudioFormat, ConnectionAck, EndReason, LivekitInfo, MediaOffer, MediaSource},
+            from_client::ConfigureSession,
+            to_client::{
+                AudioFormat, ConnectionAck, EndReason, LivekitInfo, MediaOffer, MediaSource, PartState,
+            },
         },
     },
     providers::{
         StreamItem,
+        chain::{ChainStatus, ProviderRole},
         llm::{ChatMessage, LlmEvent},
+        stt::Transcript,
         vad::DetectorFactory,
     },
     telemetry,
@@ -89,8 +99,8 @@ pub struct SessionConfig {
     pub heartbeat: Duration,
     /// After how much silence an attached client counts as gone.
     pub client_timeout: Duration,
-    /// The language that is transcribed, `en-US`.
-    pub language: String,
+    /// What sessions choose from.
+    pub offer: Offer,
     /// Standing instructions of the language model.
     pub system_prompt: String,
     /// The name of the STT provider; or why there is none.
@@ -119,6 +129,8 @@ pub struct SessionConfig {
     pub answer_time: Duration,
     /// The longest answer, in characters.
     pub answer_chars: usize,
+    /// What is spoken where there is no answer.
+    pub excuse: Option<String>,
 }
 
 /// What is true of one session from its beginning.
@@ -134,6 +146,8 @@ pub struct SessionInfo {
     pub started_ms: u64,
     /// How many gateway processes ran it before: keeps the numbers of turns and utterances apart.
     pub generation_base: u32,
+    /// The options that it starts with.
+    pub options: SessionOptions,
 }
 
 /// What happened.
@@ -165,15 +179,17 @@ pub enum Input {
     /// The agent's state in the room.
     AgentState(AgentState),
     /// An interim transcript.
-    Interim(UtteranceId, String),
+    Interim(UtteranceId, Transcript),
     /// The final transcript.
-    Final(UtteranceId, String),
+    Final(UtteranceId, Transcript),
     /// An utterance could not be transcribed.
     SttFailed(UtteranceId, String),
     /// From the language model, for this generation.
     Llm(u32, StreamItem<LlmEvent>),
     /// From speech synthesis, for a sentence of this generation.
     Tts(u32, StreamItem<Vec<i16>>),
+    /// The state of a role's providers has changed.
+    ProviderState(ProviderRole, ChainStatus),
     /// A turn is on disk, under this sequence number of the history.
     TurnSaved(TurnId, u64),
     /// The conversation before this session.
@@ -196,6 +212,7 @@ pub struct Session {
     media: Media,
     recognition: Recognition,
     dialogue: Dialogue,
+    providers: ProviderStates,
 }
 
 impl Session {
@@ -206,13 +223,17 @@ impl Session {
         // counts from a place of its own.
         let first = u64::from(info.generation_base) << 32;
         let began = now - Duration::from_millis(unix_ms.saturating_sub(info.started_ms));
+        let last_generation = info.generation_base << 20;
+        let resume_token = config.authenticator.resume_token(info.id);
+        let downlink = Downlink::new(info, config.clone(), began, first);
         Self {
-            resume_token: config.authenticator.resume_token(info.id),
+            resume_token,
             connection: Connection::new(first, now + config.grace),
-            media: Media::new(now),
+            media: Media::new(now, downlink.options().mode() == Mode::PushToTalk),
             recognition: Recognition::new(UtteranceId(first)),
-            dialogue: Dialogue::new(TurnId(first), info.generation_base << 20),
-            downlink: Downlink::new(info, config.clone(), began, first),
+            dialogue: Dialogue::new(TurnId(first), last_generation),
+            providers: ProviderStates::default(),
+            downlink,
             config,
         }
     }
@@ -220,6 +241,11 @@ impl Session {
     /// What is true of it from its beginning.
     pub fn info(&self) -> &SessionInfo {
         self.downlink.info()
+    }
+
+    /// What was asked of it.
+    pub(crate) fn options(&self) -> &SessionOptions {
+        self.downlink.options().given()
     }
 
     /// The attached socket.
@@ -250,10 +276,11 @@ impl Session {
         if self.connection.is_ended() {
             return Vec::new();
         }
-        let Self { config: _, resume_token, downlink, connection, media, recognition, dialogue } = self;
+        let Self { config: _, resume_token, downlink, connection, media, recognition, dialogue, providers } =
+            self;
         dialogue.set_room(media.speaks_in_room());
-        let mut router =
-            Router { resume_token, connection, media, recognition, dialogue, out: Out::new(now, downlink) };
+        let out = Out::new(now, downlink);
+        let mut router = Router { resume_token, connection, media, recognition, dialogue, providers, out };
         router.input(input);
         router.tick();
         router.out.into_effects()
@@ -267,6 +294,7 @@ struct Router<'a> {
     media: &'a mut Media,
     recognition: &'a mut Recognition,
     dialogue: &'a mut Dialogue,
+    providers: &'a mut ProviderStates,
     out: Out<'a>,
 }
 
@@ -312,17 +340,20 @@ impl Router<'_> {
                 let events = self.media.agent_state(state, out);
                 self.speech(events);
             }
-            Input::Interim(utterance, text) => self.recognition.interim(utterance, text, out),
-            Input::Final(utterance, text) => {
-                let turn = self.recognition.finished(utterance, text, out);
+            Input::Interim(utterance, heard) => self.recognition.interim(utterance, heard, out),
+            Input::Final(utterance, heard) => {
+                let turn = self.recognition.finished(utterance, heard, out);
                 self.turn(turn);
             }
             Input::SttFailed(utterance, cause) => {
-                let turn = self.recognition.failed(utterance, cause, out);
+                let state =
+                    if self.providers.stt_has_failed() { PartState::Failed } else { PartState::Degraded };
+                let turn = self.recognition.failed(utterance, cause, state, out);
                 self.turn(turn);
             }
             Input::Llm(generation, item) => self.dialogue.llm(generation, item, out),
             Input::Tts(generation, item) => self.dialogue.tts(generation, item, out),
+            Input::ProviderState(role, status) => self.providers.changed(role, status, out),
             Input::TurnSaved(turn_id, history_seq) => out.tell(ToClient::TurnSaved { turn_id, history_seq }),
             Input::Remembered(earlier) => self.dialogue.remember(earlier),
             Input::Removed => self.removed(),
@@ -452,6 +483,7 @@ impl Router<'_> {
             self.media.tell_media_state(self.media.media_reason(&self.out), &mut self.out);
         }
         Recognition::tell_unavailable(&mut self.out);
+        self.providers.attached(&mut self.out);
         let events = self.media.attached(&init.capabilities, &mut self.out);
         self.speech(events);
         self.connection.watch_again(&mut self.out);
@@ -492,8 +524,36 @@ impl Router<'_> {
                 frame_ms: 20,
                 last_seq: last_audio_seq,
             },
+            options: out.options().in_force(&config.offer),
         };
         self.out.tell(ToClient::ConnectionAck(Box::new(ack)));
+    }
+
+    // --- Options ------------------------------------------------------------------------------
+
+    fn configure(&mut self, ConfigureSession { options }: ConfigureSession, id: Option<String>) {
+        let out = &mut self.out;
+        if let Err(refusal) = out.config().limits.configure(&out.info().user, out.now) {
+            return out.refuse(refusal, id);
+        }
+        let mut given = out.options().given().clone();
+        let options = given.set(options).and_then(|()| Options::new(given, &out.config().offer));
+        let options = match options {
+            Ok(options) => options,
+            Err(invalid) => return out.error(Code::InvalidRequest, invalid.to_string(), id),
+        };
+        out.push(Effect::Configured(options.given().clone()));
+        out.tell(ToClient::SessionConfigured {
+            options: options.in_force(&out.config().offer),
+            reply_to: id,
+        });
+        let mode = options.mode();
+        *out.options_mut() = options;
+        if mode == Mode::Captions {
+            self.dialogue.dismiss(out);
+        }
+        let events = self.media.set_push_to_talk(mode == Mode::PushToTalk);
+        self.speech(events);
     }
 
     // --- Messages -----------------------------------------------------------------------------
@@ -516,6 +576,7 @@ impl Router<'_> {
             },
             FromClient::Ping(_) | FromClient::Pong => {}
             FromClient::RenewToken(request) => self.connection.renew(socket, request, id, out),
+            FromClient::ConfigureSession(changes) => self.configure(changes, id),
             FromClient::Vad(vad) => {
                 let events = self.media.client_vad(vad.status, out);
                 self.speech(events);

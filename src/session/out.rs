@@ -15,13 +15,16 @@ use crate::{
     ids::{Identity, RoomName, TurnId, UtteranceId},
     limits::Refusal,
     protocol::{
-        FromClient, Profile, ToClient,
+        FromClient, Profile, SessionOptions, ToClient,
         edge_v1::to_client::{EndReason, UserSession},
         mentra,
     },
-    providers::llm::Prompt,
+    providers::{llm::Prompt, stt::SttRequest, tts::SpeechRequest},
     secret::Secret,
-    session::{SessionConfig, SessionInfo, SocketId, messages::TokenEnd, resume_buffer::ResumeBuffer},
+    session::{
+        SessionConfig, SessionInfo, SocketId, messages::TokenEnd, options::Options,
+        resume_buffer::ResumeBuffer,
+    },
     store::history::HistoryItem,
 };
 
@@ -46,7 +49,7 @@ pub enum Effect {
         reply_to: Option<String>,
     },
     /// Open a transcription stream.
-    Transcribe(UtteranceId),
+    Transcribe(UtteranceId, SttRequest),
     /// The next samples of the open utterance.
     UtteranceAudio(Pcm),
     /// The utterance is complete: close its transcription stream.
@@ -56,7 +59,7 @@ pub enum Effect {
     /// Cancel the language model's stream.
     StopLlm,
     /// Synthesize a sentence of the response of this generation.
-    Synthesize(u32, String),
+    Synthesize(u32, SpeechRequest),
     /// Cancel speech synthesis, and clear what is queued for the room.
     StopTts,
     /// Publish samples in the room.
@@ -82,6 +85,8 @@ pub enum Effect {
     RefuseUntil(Instant),
     /// Save an item; report [`Input::TurnSaved`](super::Input) where it completes a turn.
     Save(HistoryItem, Option<TurnId>),
+    /// The options changed: choose the providers, and keep the options in the session's record.
+    Configured(SessionOptions),
     /// Join the LiveKit room.
     JoinRoom,
     /// Leave it.
@@ -102,6 +107,7 @@ pub enum Effect {
 pub(super) struct Downlink {
     info: SessionInfo,
     config: Arc<SessionConfig>,
+    options: Options,
     /// When the session began, by the clock that `now` comes from.
     began: Instant,
     /// What the client speaks; while none is attached, what the last one spoke.
@@ -117,6 +123,7 @@ pub(super) struct Downlink {
 impl Downlink {
     pub(super) fn new(info: SessionInfo, config: Arc<SessionConfig>, began: Instant, last_seq: u64) -> Self {
         Self {
+            options: Options::of_record(info.options.clone(), &config.offer),
             info,
             config,
             began,
@@ -129,6 +136,10 @@ impl Downlink {
 
     pub(super) fn info(&self) -> &SessionInfo {
         &self.info
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(super) fn profile(&self) -> Profile {
@@ -172,6 +183,15 @@ impl<'a> Out<'a> {
 
     pub(super) fn config(&self) -> &Arc<SessionConfig> {
         &self.downlink.config
+    }
+
+    /// The options in force.
+    pub(super) fn options(&self) -> &Options {
+        &self.downlink.options
+    }
+
+    pub(super) fn options_mut(&mut self) -> &mut Options {
+        &mut self.downlink.options
     }
 
     pub(super) fn profile(&self) -> Profile {
@@ -291,7 +311,7 @@ impl<'a> Out<'a> {
 
     /// The session as MentraOS clients know it.
     pub(super) fn user_session(&self) -> UserSession {
-        let Downlink { info, config, .. } = &*self.downlink;
+        let Downlink { info, config, options, .. } = &*self.downlink;
         UserSession {
             user_id: info.user.clone(),
             start_time: clock::timestamp(info.started_ms),
@@ -299,7 +319,7 @@ impl<'a> Out<'a> {
             loading_apps: Vec::new(),
             app_subscriptions: serde_json::Map::new(),
             requires_audio: true,
-            minimum_transcription_languages: vec![config.language.clone()],
+            minimum_transcription_languages: options.tags(),
             is_transcribing: config.stt.is_ok(),
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     error::Code,
     ids::UtteranceId,
+    language::Language,
     protocol::{
         Profile, ToClient,
         edge_v1::{
@@ -13,6 +14,7 @@ use crate::{
             to_client::{MediaSource, PartState, SpeechEndReason, StreamData},
         },
     },
+    providers::stt::Transcript,
     session::{
         MAX_TYPED_BYTES,
         out::{Effect, Out, Reason, Soonest},
@@ -35,13 +37,20 @@ struct Utterance {
     interim: String,
     /// The client's own recogniser, where that transcribed it.
     provider: Option<String>,
-    /// The language the client's recogniser heard; none for the session's.
+    /// The tag of the language that was heard; none for the session's.
     language: Option<String>,
 }
 
 impl Utterance {
     fn new(at_ms: u64) -> Self {
         Self { started_ms: at_ms, ended_ms: at_ms, interim: String::new(), provider: None, language: None }
+    }
+
+    /// The STT said which language it heard.
+    fn heard(&mut self, language: Option<&Language>, out: &Out<'_>) {
+        if language.is_some() {
+            self.language = Some(out.options().tag(language));
+        }
     }
 }
 
@@ -80,7 +89,7 @@ impl Recognition {
         self.open = Some(utterance);
         self.pending.insert(utterance, Utterance::new(at_ms));
         out.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source });
-        out.push(Effect::Transcribe(utterance));
+        out.push(Effect::Transcribe(utterance, out.options().transcription()));
         turn_manager::Input::SpeechStarted(utterance)
     }
 
@@ -103,12 +112,14 @@ impl Recognition {
 
     /// An interim transcript. A client replaces the interim it has, so a shorter one would make words
     /// vanish and come back: it is dropped.
-    pub(super) fn interim(&mut self, utterance: UtteranceId, text: String, out: &mut Out<'_>) {
+    pub(super) fn interim(&mut self, utterance: UtteranceId, heard: Transcript, out: &mut Out<'_>) {
+        let Transcript { text, language, .. } = heard;
         let open = self.open == Some(utterance);
         let Some(pending) = self.pending.get_mut(&utterance) else { return };
         if text.len() < pending.interim.len() || text == pending.interim {
             return;
         }
+        pending.heard(language.as_ref(), out);
         if open {
             pending.ended_ms = out.elapsed_ms();
         }
@@ -120,9 +131,14 @@ impl Recognition {
     pub(super) fn finished(
         &mut self,
         utterance: UtteranceId,
-        text: String,
+        heard: Transcript,
         out: &mut Out<'_>,
     ) -> Option<turn_manager::Input> {
+        let Transcript { text, language, .. } = heard;
+        if let Some(pending) = self.pending.get_mut(&utterance) {
+            pending.heard(language.as_ref(), out);
+            out.options_mut().hear(language.as_ref());
+        }
         self.tell_transcript(utterance, text.clone(), true, out);
         let pending = self.pending.remove(&utterance)?;
         if !text.trim().is_empty() {
@@ -132,7 +148,7 @@ impl Recognition {
                     text: text.clone(),
                     start_ms: pending.started_ms,
                     end_ms: pending.ended_ms,
-                    language: pending.language.unwrap_or_else(|| out.config().language.clone()),
+                    language: pending.language.unwrap_or_else(|| out.options().tag(None)),
                 },
                 None,
             ));
@@ -140,17 +156,24 @@ impl Recognition {
         Some(turn_manager::Input::Transcribed { utterance, text })
     }
 
-    /// The utterance could not be transcribed.
+    /// The utterance could not be transcribed; the state of the STT.
     pub(super) fn failed(
         &mut self,
         utterance: UtteranceId,
         cause: String,
+        state: PartState,
         out: &mut Out<'_>,
     ) -> Option<turn_manager::Input> {
         tracing::warn!(session.id = %out.info().id, %cause, "utterance not transcribed");
         let provider = provider(out).to_owned();
-        out.tell(ToClient::SttState { state: PartState::Degraded, provider, message: Some(cause) });
-        self.finished(utterance, String::new(), out)
+        out.tell(ToClient::SttState {
+            state,
+            provider,
+            message: Some(cause),
+            taken_over_by: None,
+            retry_in_ms: None,
+        });
+        self.finished(utterance, Transcript::default(), out)
     }
 
     /// A transcript of the client's own recogniser. It belongs to the utterance that ended last and has
@@ -188,9 +211,9 @@ impl Recognition {
         pending.provider = Some(local.provider.unwrap_or_else(|| "client".into()));
         pending.language = local.transcribe_language;
         if local.is_final {
-            self.finished(utterance, local.text, out)
+            self.finished(utterance, Transcript::text(local.text), out)
         } else {
-            self.interim(utterance, local.text, out);
+            self.interim(utterance, Transcript::text(local.text), out);
             None
         }
     }
@@ -199,7 +222,7 @@ impl Recognition {
     /// stream.
     fn tell_transcript(&self, utterance: UtteranceId, text: String, is_final: bool, out: &mut Out<'_>) {
         let Some(pending) = self.pending.get(&utterance) else { return };
-        let language = pending.language.clone().unwrap_or_else(|| out.config().language.clone());
+        let language = pending.language.clone().unwrap_or_else(|| out.options().tag(None));
         let usual = format!("transcription:{language}");
         let default = (out.profile() == Profile::EdgeV1).then(|| usual.clone());
         let streams = self.subscriptions.transcription(&language, default);
@@ -231,7 +254,13 @@ impl Recognition {
     pub(super) fn tell_unavailable(out: &mut Out<'_>) {
         if let Err(why) = &out.config().stt {
             let message = Some(why.clone());
-            out.tell(ToClient::SttState { state: PartState::Failed, provider: "none".into(), message });
+            out.tell(ToClient::SttState {
+                state: PartState::Failed,
+                provider: "none".into(),
+                message,
+                taken_over_by: None,
+                retry_in_ms: None,
+            });
         }
     }
 

@@ -16,9 +16,12 @@ use crate::{
     clock,
     ids::{Identity, RoomName, SessionId, UserId, suffix},
     limits::{Limits, Refusal, Reservation},
-    protocol::edge_v1::{from_client::Resume, to_client::EndReason},
+    protocol::{
+        SessionOptions,
+        edge_v1::{from_client::Resume, to_client::EndReason},
+    },
     session::{
-        SessionInfo, SocketId,
+        Offer, SessionInfo, SocketId,
         actor::{Services, SessionActor, SessionOwner},
         messages::End,
     },
@@ -114,12 +117,22 @@ impl SessionRegistry {
         &self.shared.services.config.limits
     }
 
+    /// What sessions choose from.
+    pub(crate) fn offer(&self) -> &Offer {
+        &self.shared.services.config.offer
+    }
+
     // --- Records ---
 
-    /// Creates a session. LiveKit is not called: it creates the room when somebody joins it.
-    pub async fn create(&self, user: &UserId) -> Result<SessionRecord, RegistryError> {
+    /// Creates a session with these options, which are valid. LiveKit is not called: it creates the room when somebody
+    /// joins it.
+    pub async fn create(
+        &self,
+        user: &UserId,
+        options: SessionOptions,
+    ) -> Result<SessionRecord, RegistryError> {
         let room = RoomName::for_user(user, &suffix());
-        let record = new_record(SessionId::new(), user, room);
+        let record = SessionRecord { options, ..new_record(SessionId::new(), user, room) };
         self.shared.store.create(record.clone()).await?;
         Ok(record)
     }
@@ -223,7 +236,8 @@ impl SessionRegistry {
     // --- Attaching ---
 
     /// The session that a client is to be attached to: the one it wants to resume, else the one its token is
-    /// for, else its user's newest. A new one if that ran out of grace; none if it was ended on purpose.
+    /// for, else its user's newest. A new one with the same options if that ran out of grace; none if it was ended on
+    /// purpose.
     pub async fn attachable(
         &self,
         principal: &Principal,
@@ -247,7 +261,9 @@ impl SessionRegistry {
             },
             None => self.of_user(&principal.user).await?,
         };
-        let Some(record) = record else { return self.create(&principal.user).await };
+        let Some(record) = record else {
+            return self.create(&principal.user, SessionOptions::default()).await;
+        };
         if record.user_id != principal.user {
             return Err(RegistryError::OtherUser);
         }
@@ -258,7 +274,7 @@ impl SessionRegistry {
             Some(reason) if principal.session.is_some() && reason.is_for_good() => {
                 Err(RegistryError::NotFound)
             }
-            Some(_) => self.create(&principal.user).await,
+            Some(_) => self.create(&principal.user, record.options).await,
         }
     }
 
@@ -312,6 +328,7 @@ impl SessionRegistry {
             started_ms: started.created_ms,
             // How many actors it had before this one.
             generation_base: started.generation_base - 1,
+            options: started.options.clone(),
         };
         let at = self.shared.next_arbiter.fetch_add(1, Ordering::Relaxed) % self.shared.arbiters.len();
         let (services, owner) = (self.shared.services.clone(), Arc::new(self.clone()));
@@ -407,6 +424,15 @@ impl SessionOwner for SessionRegistry {
         self.shared.refused.insert(user.clone(), until);
     }
 
+    fn configured(&self, id: SessionId, options: SessionOptions) {
+        let recorded = self.shared.store.change(id, SessionChange::Configured(options));
+        actix_web::rt::spawn(async move {
+            if let Err(error) = recorded.await {
+                tracing::error!(session.id = %id, %error, "the options of a session are not recorded");
+            }
+        });
+    }
+
     fn ended(&self, id: SessionId, reason: EndReason, actor: &Addr<SessionActor>) {
         let is_its = |live: &Live| matches!(live, Live::Running { actor: known, .. } if known == actor);
         if reason == EndReason::Shutdown {
@@ -450,6 +476,7 @@ fn new_record(id: SessionId, user: &UserId, room: RoomName) -> SessionRecord {
         ended: None,
         ended_ms: None,
         livekit_room: None,
+        options: SessionOptions::default(),
     }
 }
 

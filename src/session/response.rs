@@ -222,6 +222,14 @@ impl Response {
         self.advance(out)
     }
 
+    /// The language model failed. Where it gave no text, an excuse is spoken, which is no part of the response.
+    pub(super) fn failed(&mut self, out: &mut Out<'_>) -> Progress {
+        if self.is_generating() && self.text.is_empty() && self.speech.is_some() {
+            self.queue.extend(out.config().excuse.clone());
+        }
+        self.text_ended(Finish::Error, out)
+    }
+
     // --- Speech -------------------------------------------------------------------------------
 
     /// The synthesizer produced samples.
@@ -334,7 +342,7 @@ impl Response {
         out.push(Effect::StopLlm);
         if self.text.is_empty() {
             out.error(Code::AiUnavailable, "the answer could not be made: it took too long", None);
-            return self.text_ended(Finish::Error, out);
+            return self.failed(out);
         }
         self.text_ended(Finish::Length, out)
     }
@@ -365,7 +373,8 @@ impl Response {
                 if let Some(sentence) = self.queue.pop_front() {
                     speech.synthesis = Synthesis::Busy;
                     speech.playback.begin_sentence(sentence.clone());
-                    out.push(Effect::Synthesize(self.turn.generation, sentence));
+                    let request = out.options().speech(sentence, &out.config().offer);
+                    out.push(Effect::Synthesize(self.turn.generation, request));
                 }
             }
             Synthesis::Idle | Synthesis::Busy => {}
@@ -461,8 +470,13 @@ impl Response {
         }));
     }
 
-    /// What reached the user. Where synthesis failed that is the text, which was delivered.
+    /// What reached the user; an excuse does not count. Where synthesis failed that is the text, which was delivered.
     fn outcome(&self, finish: Finish, now: Instant) -> Outcome {
+        if self.text.is_empty() {
+            let finish =
+                if self.text_phase == TextPhase::Ended(Finish::Error) { Finish::Error } else { finish };
+            return Outcome { heard: String::new(), played_ms: None, finish };
+        }
         match &self.speech {
             Some(speech) if speech.synthesis != Synthesis::Failed => {
                 let heard = speech.playback.heard(now);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{RoomName, SessionId, UserId},
-    protocol::edge_v1::to_client::EndReason,
+    protocol::{SessionOptions, edge_v1::to_client::EndReason},
     store::StoreError,
 };
 
@@ -32,6 +32,13 @@ pub struct SessionRecord {
     /// The room as LiveKit knows it, once somebody was in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub livekit_room: Option<LivekitRoom>,
+    /// As they were asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub options: SessionOptions,
+}
+
+fn is_default(options: &SessionOptions) -> bool {
+    *options == SessionOptions::default()
 }
 
 impl SessionRecord {
@@ -77,6 +84,8 @@ pub enum SessionChange {
     Abandoned { generation_base: u32 },
     /// LiveKit has its room. No effect if a newer room of that name is known: webhooks may arrive late.
     RoomCreated(LivekitRoom),
+    /// It has these options from now on.
+    Configured(SessionOptions),
 }
 
 impl SessionChange {
@@ -90,6 +99,7 @@ impl SessionChange {
                 }
             }
             Self::Ended(reason) => record.end(*reason, now_ms),
+            Self::Configured(options) => record.options.clone_from(options),
             Self::Abandoned { generation_base } => {
                 if record.generation_base == *generation_base {
                     record.end(EndReason::GraceExpired, now_ms);

@@ -51,6 +51,8 @@ pub(crate) const STORE_LOST_WRITES: &str = "june_store_lost_writes_total";
 pub(crate) const PARTS_READY: &str = "june_part_ready";
 pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
 pub(crate) const CALLS_FAILED: &str = "june_calls_failed_total";
+pub(crate) const TAKEOVERS: &str = "june_provider_takeovers_total";
+pub(crate) const BREAKER_STATE: &str = "june_provider_breaker_state";
 pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
 pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
 pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
@@ -146,6 +148,13 @@ const METRICS: &[Metric] = &[
         .by("role", &["livekit", "stt", "llm", "tts"]),
     counter(CALLS_FAILED, "Calls of LiveKit and of providers that failed.")
         .by("role", &["livekit", "stt", "llm", "tts"]),
+    counter(TAKEOVERS, "Calls that another provider took over because one failed, by role, from and to.")
+        .by("role", &["stt", "llm", "tts"]),
+    gauge(
+        BREAKER_STATE,
+        "Whether a provider is called, by role and provider: 0 yes, 1 being tried again, 2 left alone after failures.",
+    )
+    .by("role", &["stt", "llm", "tts"]),
     gauge(MEMORY_RESIDENT, "Memory of the process that is resident."),
     gauge(
         MEMORY_LIMIT,

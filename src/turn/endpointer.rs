@@ -20,6 +20,9 @@
 //! An endpointer may follow a client that detects speech by itself ([`Endpointer::follow`]). Then an utterance
 //! opens when the client says so, from where the gateway detected the beginning of speech, at most
 //! [`MAX_PRE_ROLL`] ago. After [`CLIENT_VAD_TIMEOUT`] of speech the client is not waited for.
+//!
+//! By push to talk ([`Endpointer::push_to_talk`]) an utterance is what comes between the client's `open` and `close`,
+//! without pre-roll. Nothing else opens or ends one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -96,6 +99,8 @@ pub struct Endpointer {
     kept: VecDeque<i16>,
     /// The client decides when an utterance opens.
     follows: bool,
+    /// An utterance opens and ends by the client's word alone.
+    push_to_talk: bool,
     /// While it does, and no utterance is open: the last speech that was detected.
     stretch: Option<Stretch>,
 }
@@ -156,6 +161,7 @@ impl Endpointer {
             position: 0,
             kept: VecDeque::new(),
             follows: false,
+            push_to_talk: false,
             stretch: None,
         }
     }
@@ -169,12 +175,33 @@ impl Endpointer {
         }
     }
 
+    /// Push to talk from now on, or no longer. An utterance that is open ends, unless the client opened it.
+    pub fn push_to_talk(&mut self, on: bool, events: &mut Vec<SpeechEvent>) {
+        self.push_to_talk = on;
+        match self.phase {
+            Phase::Open(Utterance { voice: Voice::Held, .. }) => {}
+            Phase::Open(_) | Phase::Quiet | Phase::Starting { .. } if on => {
+                self.end(EndReason::ClientVad, events);
+                self.phase = Phase::Quiet;
+                self.kept.clear();
+                self.stretch = None;
+            }
+            Phase::Open(_) | Phase::Quiet | Phase::Starting { .. } => {}
+        }
+    }
+
+    /// Whether samples have no effect until [`open`](Self::open).
+    pub fn is_deaf(&self) -> bool {
+        self.push_to_talk && !self.is_open()
+    }
+
     /// Takes the next samples (a frame, as a rule), which are speech with this probability.
     pub fn push(&mut self, samples: &[i16], probability: f32, events: &mut Vec<SpeechEvent>) {
         let count = samples.len() as u64;
         self.position += count;
         self.kept.extend(samples);
         match self.phase {
+            Phase::Quiet | Phase::Starting { .. } if self.push_to_talk => self.kept.clear(),
             Phase::Quiet | Phase::Starting { .. } if self.follows => self.wait(count, probability, events),
             Phase::Quiet if probability >= self.enter => self.starting(count, events),
             Phase::Quiet => self.forget_old(),

@@ -48,6 +48,8 @@ pub enum Input {
     },
     /// The client asked to stop, by a button or its own barge-in detection.
     Interrupted,
+    /// What was said so far is not to be answered any more.
+    Dismissed,
 }
 
 /// What to do.
@@ -177,6 +179,10 @@ impl TurnManager {
                 }
             }
             Input::Interrupted => effects.extend(self.cut(false)),
+            Input::Dismissed => {
+                effects.extend(self.cut(false));
+                self.pieces.clear();
+            }
         }
         effects
     }

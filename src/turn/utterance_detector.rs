@@ -68,12 +68,21 @@ impl UtteranceDetector {
         self.endpointer.follow(client);
     }
 
+    /// Push to talk from now on, or no longer.
+    pub fn push_to_talk(&mut self, on: bool) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        self.endpointer.push_to_talk(on, &mut events);
+        events
+    }
+
     /// Takes the next samples, any number of them.
     pub fn push(&mut self, pcm: &[i16]) -> Vec<SpeechEvent> {
         let mut events = Vec::new();
         let Self { framer, detector, endpointer, probability } = self;
         framer.push(pcm, |frame| {
-            *probability = detector.probability(frame).unwrap_or(0.0);
+            if !endpointer.is_deaf() {
+                *probability = detector.probability(frame).unwrap_or(0.0);
+            }
             endpointer.push(frame, *probability, &mut events);
         });
         events
@@ -82,7 +91,8 @@ impl UtteranceDetector {
     /// The client detected the beginning of speech: opens an utterance with its pre-roll, or takes over the
     /// open one. From then on only the client ends it.
     pub fn open(&mut self) -> Vec<SpeechEvent> {
-        let mut events = Vec::new();
+        // What does not fill a frame came before.
+        let mut events = if self.endpointer.is_deaf() { self.flush() } else { Vec::new() };
         self.endpointer.open(&mut events);
         events
     }
@@ -206,5 +216,37 @@ mod tests {
         assert_eq!(audio(&events).len() + audio(&end).len(), 16_000);
         assert_eq!(end.last(), Some(&SpeechEvent::Ended { reason: EndReason::Muted, at_sample: 16_000 }));
         assert_eq!(detector.stall(), []);
+    }
+
+    #[test]
+    fn by_push_to_talk_an_utterance_is_what_comes_between_open_and_close_to_the_sample() {
+        let mut detector = detector();
+        detector.push_to_talk(true);
+
+        assert_eq!(detector.push(&[5000; 16_100]), []);
+        let mut events = detector.open();
+        events.extend(detector.push(&[1; 20_001]));
+        assert!(detector.is_open(), "silence ends nothing");
+        events.extend(detector.close());
+        events.extend(detector.push(&[5000; 16_000]));
+
+        assert_eq!(events.first(), Some(&SpeechEvent::Started { at_sample: 16_100 }));
+        assert_eq!(audio(&events), [1; 20_001]);
+        let end = SpeechEvent::Ended { reason: EndReason::ClientVad, at_sample: 36_101 };
+        assert_eq!(events.last(), Some(&end));
+    }
+
+    #[test]
+    fn push_to_talk_ends_what_speech_opened_and_leaves_what_the_client_opened() {
+        let mut by_speech = detector();
+        by_speech.push(&[5000; 16_000]);
+        assert!(matches!(by_speech.push_to_talk(true).last(), Some(SpeechEvent::Ended { .. })));
+        assert_eq!(by_speech.push_to_talk(false), []);
+        assert!(!by_speech.push(&[5000; 16_000]).is_empty(), "speech opens again");
+
+        let mut by_client = detector();
+        by_client.open();
+        assert_eq!(by_client.push_to_talk(true), []);
+        assert!(by_client.is_open());
     }
 }

@@ -133,7 +133,7 @@ impl Model {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the model knows what it is about, not every effect")]
     pub(crate) fn effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::Transcribe(utterance) => {
+            Effect::Transcribe(utterance, _) => {
                 assert_eq!(self.open.replace(utterance.0), None, "utterances do not overlap");
             }
             Effect::UtteranceAudio(_) => assert!(self.open.is_some(), "audio belongs to an open utterance"),
@@ -146,7 +146,7 @@ impl Model {
                 self.begin(*generation, last.text());
             }
             Effect::StopTts => self.cut = self.response.take(),
-            Effect::Synthesize(generation, sentence) => self.synthesize(*generation, sentence),
+            Effect::Synthesize(generation, request) => self.synthesize(*generation, &request.text),
             Effect::Save(HistoryItem::Response { turn_id, text, finish, .. }, _) => {
                 self.save(turn_id.0, text, *finish);
             }

@@ -14,7 +14,7 @@ use june_edge::{
     limits::Limits,
     livekit::agent::AgentState,
     protocol::{
-        ClientMessage, DecodeError, Profile,
+        ClientMessage, DecodeError, Profile, SessionOptions,
         edge_v1::{
             audio::DownlinkFrame,
             from_client::{ConnectionInit, Resume},
@@ -24,9 +24,12 @@ use june_edge::{
     providers::{
         ProviderError, StreamItem,
         llm::LlmEvent,
+        stt::Transcript,
         vad::{Frame, SpeechDetector},
     },
-    session::{Effect, Input, Session, SessionConfig, SessionInfo, SocketId, Voice, messages::Attachment},
+    session::{
+        Effect, Input, Offer, Session, SessionConfig, SessionInfo, SocketId, Voice, messages::Attachment,
+    },
     turn::endpointer::EndpointerConfig,
 };
 use serde_json::Value;
@@ -94,7 +97,7 @@ impl World {
             grace: GRACE,
             heartbeat: Duration::from_secs(10),
             client_timeout: Duration::from_secs(30),
-            language: "en-US".into(),
+            offer: Offer::default(),
             system_prompt: String::new(),
             stt: Ok("simulated"),
             detectors: Arc::new(|| Box::new(LoudIsSpeech)),
@@ -109,6 +112,7 @@ impl World {
             limits: Limits::default(),
             // The model of a session knows no end of an answer but the language model's.
             answer_time: Duration::from_secs(24 * 3600),
+            excuse: None,
             answer_chars: 16_384,
         });
         let user = UserId::parse("john").expect("a good name");
@@ -118,6 +122,7 @@ impl World {
             user,
             started_ms: STARTED_MS,
             generation_base: 0,
+            options: SessionOptions::default(),
         };
         Self {
             session: Session::new(info.clone(), config.clone(), now, STARTED_MS),
@@ -319,7 +324,7 @@ impl World {
         let Some(utterance) = self.model.transcribing() else { return };
         self.lines += 1;
         let text = "so far ".repeat(1 + self.lines as usize % 3);
-        self.input("an interim", Input::Interim(UtteranceId(utterance), text));
+        self.input("an interim", Input::Interim(UtteranceId(utterance), Transcript::text(text)));
     }
 
     /// The final of an utterance that has ended: words, none, or a failure.
@@ -331,7 +336,7 @@ impl World {
         let utterance = UtteranceId(utterance);
         match kind {
             9 => self.input("STT fails", Input::SttFailed(utterance, "simulated".into())),
-            _ => self.input(&format!("a final: {text}"), Input::Final(utterance, text)),
+            _ => self.input(&format!("a final: {text}"), Input::Final(utterance, Transcript::text(text))),
         }
     }
 

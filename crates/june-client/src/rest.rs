@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use june_protocol::{
-    Secret,
+    Secret, SessionOptions,
     ids::{RoomName, SessionId, UserId},
 };
 use serde::Deserialize;
@@ -27,6 +27,9 @@ pub struct SessionInfo {
     pub control_token: String,
     /// When the control token expires, in seconds since the Unix epoch.
     pub control_token_expires_at: Option<u64>,
+    /// The options in force.
+    #[serde(default)]
+    pub options: SessionOptions,
 }
 
 /// The REST API of a gateway.
@@ -43,15 +46,27 @@ impl Gateway {
         Self { base: base.trim_end_matches('/').to_owned(), key, http: reqwest::Client::new() }
     }
 
-    /// Creates a session for `user`, or returns the one that they have.
+    /// Creates a session for `user`.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the gateway's error code, [`ClientError::Unreachable`] without a response.
     pub async fn create_session(&self, user: &UserId) -> Result<SessionInfo, ClientError> {
+        self.create_session_with(user, &SessionOptions::default()).await
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`create_session`](Self::create_session).
+    pub async fn create_session_with(
+        &self,
+        user: &UserId,
+        options: &SessionOptions,
+    ) -> Result<SessionInfo, ClientError> {
         let request = self
             .http
             .post(format!("{}/api/sessions", self.base))
-            .json(&serde_json::json!({ "user_id": user }));
+            .json(&serde_json::json!({ "user_id": user, "options": options }));
         self.call(request).await
     }
 

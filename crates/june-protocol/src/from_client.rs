@@ -11,6 +11,7 @@ use crate::{
     audio::{Codec, SAMPLE_RATE_HZ},
     ids::{DeviceId, RoomName, SessionId},
     secret::Secret,
+    session_options::SessionOptions,
 };
 
 /// A message and the client's own id for it, which the answer echoes as `replyTo`.
@@ -33,6 +34,8 @@ pub enum FromClient {
     Pong,
     /// `renew_token`: requests a new control token, or carries a new token of the user's own.
     RenewToken(RenewToken),
+    /// `configure_session`: changes options of the session.
+    ConfigureSession(ConfigureSession),
     /// `VAD`: the client's own voice activity detection changed.
     Vad(Vad),
     /// `microphone_state_ack`: the client applied a `microphone_state_change`.
@@ -150,6 +153,24 @@ pub struct RenewToken {
     /// the gateway issues a control token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
+}
+
+/// `configure_session`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ConfigureSession {
+    /// The options that change; null removes one. Checked one by one, by [`SessionOptions::set`].
+    #[schemars(with = "SessionOptions")]
+    pub options: Map<String, Value>,
+}
+
+impl ConfigureSession {
+    /// Sets these options, and leaves the others as they are.
+    pub fn set(options: &SessionOptions) -> Self {
+        let Ok(Value::Object(options)) = serde_json::to_value(options) else {
+            unreachable!("options have only JSON fields")
+        };
+        Self { options }
+    }
 }
 
 /// `VAD`
@@ -353,6 +374,7 @@ impl ClientMessage {
             "ping" => FromClient::Ping(parse(text)?),
             "pong" => FromClient::Pong,
             "renew_token" => FromClient::RenewToken(parse(text)?),
+            "configure_session" => FromClient::ConfigureSession(parse(text)?),
             "VAD" | "vad" => FromClient::Vad(parse(text)?),
             "microphone_state_ack" => FromClient::MicrophoneStateAck(parse(text)?),
             "livekit_init" => FromClient::LivekitInit(parse(text)?),
@@ -383,6 +405,7 @@ impl FromClient {
             Self::Ping(body) => tagged("ping", body),
             Self::Pong => tagged("pong", &()),
             Self::RenewToken(body) => tagged("renew_token", body),
+            Self::ConfigureSession(body) => tagged("configure_session", body),
             Self::Vad(body) => tagged("VAD", body),
             Self::MicrophoneStateAck(body) => tagged("microphone_state_ack", body),
             Self::LivekitInit(body) => tagged("livekit_init", body),

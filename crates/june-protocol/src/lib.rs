@@ -28,6 +28,7 @@ pub mod from_client;
 pub mod ids;
 pub mod participants;
 pub mod secret;
+mod session_options;
 mod timestamp;
 pub mod to_client;
 
@@ -35,6 +36,7 @@ pub use audio::SAMPLE_RATE_HZ;
 pub use code::{Close, Code};
 pub use from_client::{ClientMessage, FromClient};
 pub use secret::Secret;
+pub use session_options::{InvalidOption, Mode, SessionOptions};
 pub use timestamp::{parse_timestamp, timestamp};
 pub use to_client::ToClient;
 

@@ -10,6 +10,7 @@ use crate::{
     code::Code,
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
     secret::Secret,
+    session_options::SessionOptions,
 };
 
 pub use crate::participants::ParticipantsUpdate;
@@ -59,6 +60,14 @@ pub enum ToClient {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_at: Option<u64>,
         /// The `id` of the `renew_token`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<String>,
+    },
+    /// The options of the session changed. The answer to `configure_session`.
+    SessionConfigured {
+        /// The options in force.
+        options: SessionOptions,
+        /// The `id` of the `configure_session`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<String>,
     },
@@ -115,6 +124,44 @@ pub enum ToClient {
         /// What is wrong, as a description for people.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// The provider that works in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_over_by: Option<String>,
+        /// After how long the provider is tried again, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
+    },
+    /// The state of the language model.
+    LlmState {
+        /// The state.
+        state: PartState,
+        /// The LLM provider.
+        provider: String,
+        /// What is wrong, as a description for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// The provider that works in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_over_by: Option<String>,
+        /// After how long the provider is tried again, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
+    },
+    /// The state of speech synthesis.
+    TtsState {
+        /// The state.
+        state: PartState,
+        /// The TTS provider.
+        provider: String,
+        /// What is wrong, as a description for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+        /// The provider that works in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_over_by: Option<String>,
+        /// After how long the provider is tried again, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_in_ms: Option<u64>,
     },
     /// An utterance began.
     SpeechStarted {
@@ -253,6 +300,9 @@ pub struct ConnectionAck {
     pub media: MediaOffer,
     /// The expected format of binary frames from the client.
     pub audio: AudioFormat,
+    /// The options in force. `instructions` and `voice` are absent where the gateway's own are used.
+    #[serde(default)]
+    pub options: SessionOptions,
 }
 
 /// The part of `connection_ack` that MentraOS clients read.
@@ -421,7 +471,7 @@ pub enum StreamData {
         start_time: u64,
         /// The end of the transcribed audio.
         end_time: u64,
-        /// The language, `en-US`.
+        /// The language that was heard, `en-US`; `und` where nobody knows.
         transcribe_language: String,
         /// The STT provider.
         provider: String,
@@ -544,6 +594,7 @@ impl ToClient {
             | Self::ControlToken { .. }
             | Self::TokenExpiring { .. }
             | Self::TokenRenewed { .. }
+            | Self::SessionConfigured { .. }
             | Self::Pong { .. }
             | Self::LivekitInfo(_)
             | Self::ParticipantsUpdate(_)
@@ -553,6 +604,8 @@ impl ToClient {
             | Self::MediaState { .. }
             | Self::DataStream { .. }
             | Self::SttState { .. }
+            | Self::LlmState { .. }
+            | Self::TtsState { .. }
             | Self::SpeechStarted { .. }
             | Self::SpeechEnded { .. }
             | Self::TurnStarted { .. }

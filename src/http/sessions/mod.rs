@@ -2,11 +2,13 @@
 
 pub(super) mod guest;
 pub(super) mod history;
+mod options;
 pub(super) mod removal;
 pub(super) mod tokens;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     auth::{AuthError, LivekitTokenError},
@@ -26,6 +28,11 @@ use crate::{
 #[derive(Debug, Deserialize)]
 pub(super) struct CreateSession {
     user_id: UserId,
+    /// Checked by name. A client may write them beside `user_id` as well, where unknown fields are ignored.
+    #[serde(default)]
+    options: Map<String, Value>,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
 }
 
 /// A session, with fresh tokens.
@@ -45,6 +52,8 @@ pub(super) struct Session {
     /// Until when the user is kept out of the room, in seconds since the Unix epoch; absent if they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_until: Option<u64>,
+    /// The options in force.
+    options: Value,
     #[serde(flatten)]
     control: ControlToken,
 }
@@ -73,6 +82,7 @@ impl Session {
         };
         Ok(Self {
             control,
+            options: options::in_force(&record, app.registry.offer()),
             session_id: record.session_id,
             status: if record.ended.is_none() { "active" } else { "ended" },
             access_token,
@@ -94,9 +104,11 @@ pub(super) async fn create(
     body: web::Json<CreateSession>,
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
-    caller.may_act_for(&body.user_id)?;
-    check_rate(&app, &request, &caller, &body.user_id)?;
-    let record = app.registry.create(&body.user_id).await?;
+    let CreateSession { user_id, options, fields } = body.into_inner();
+    caller.may_act_for(&user_id)?;
+    let options = options::asked(options, fields, app.registry.offer())?;
+    check_rate(&app, &request, &caller, &user_id)?;
+    let record = app.registry.create(&user_id, options).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &caller, &app, &request)?))
 }
 

@@ -1,4 +1,5 @@
 //! Inference of embedded models: ONNX Runtime, and the threads that run it.
 
 pub mod onnx;
-pub(super) mod worker_pool;
+pub(super) mod shared_model;
+pub mod worker_pool;

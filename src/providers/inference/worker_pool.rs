@@ -1,24 +1,31 @@
 //! A bounded pool of threads for inference, which must not run on threads that serve sessions.
 //!
 //! ```text
-//!   run(Urgent, …)   ──▶ [ urgent   ] ──┐        ┌─ worker 0, its own model
-//!   run(Ordinary, …) ──▶ [ ordinary ] ──┴─ take ─┼─ worker 1, its own model
+//!   run(Urgent, …)   ──▶ [ urgent   ] ──┐        ┌─ worker 0, its own handle of the model
+//!   run(Ordinary, …) ──▶ [ ordinary ] ──┴─ take ─┼─ worker 1, its own handle of the model
 //!        full: Busy                              └─ …
 //! ```
 //!
-//! Each worker owns a model, since an ONNX Runtime session runs one input at a time. Urgent jobs (a final transcript,
+//! The model is in memory while it is used: a worker makes its handle for its first job, and drops it when it has had none
+//! for [`IDLE_TIMEOUT`], unless somebody [holds](WorkerPool::hold) the model. The handles of a pool share what is large, its
+//! weights ([`SharedModel`](super::shared_model::SharedModel)). Urgent jobs (a final transcript,
 //! the first chunk of speech) go before ordinary ones (interims, later chunks), and an ordinary job that polls its
 //! [`CancelToken`] ends early to make room for them. Dropping the receiver of a result cancels the job.
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::providers::ProviderError;
+
+/// How long a model stays in memory that nobody holds and that has no work.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which jobs go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +34,7 @@ pub(crate) enum Priority {
     Ordinary,
 }
 
-/// A pool of threads that each own an `M`. Dropping it cancels running jobs, discards waiting ones and joins the
+/// A pool of threads that each own an `M` while they have work. Dropping it cancels running jobs, discards waiting ones and joins the
 /// threads.
 pub(crate) struct WorkerPool<M> {
     shared: Arc<Shared<M>>,
@@ -37,6 +44,31 @@ pub(crate) struct WorkerPool<M> {
 struct Shared<M> {
     queue: Mutex<Queue<M>>,
     wake: Condvar,
+    make: Box<dyn Fn() -> Result<M, ProviderError> + Send + Sync>,
+    holds: AtomicUsize,
+}
+
+/// Keeps a model in memory until it is dropped.
+#[derive(Default)]
+pub struct Hold(Option<Box<dyn Send + Sync>>);
+
+impl FromIterator<Hold> for Hold {
+    fn from_iter<I: IntoIterator<Item = Hold>>(holds: I) -> Self {
+        let holds: Vec<_> = holds.into_iter().filter_map(|hold| hold.0).collect();
+        Self((!holds.is_empty()).then(|| Box::new(holds) as _))
+    }
+}
+
+/// One hold of a pool.
+struct Held<M>(Arc<Shared<M>>);
+
+impl<M> Drop for Held<M> {
+    fn drop(&mut self) {
+        if self.0.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Idle workers look at the time again.
+            self.0.wake.notify_all();
+        }
+    }
 }
 
 struct Queue<M> {
@@ -47,13 +79,13 @@ struct Queue<M> {
     stopping: bool,
 }
 
-type Job<M> = Box<dyn FnOnce(&mut M, &Shared<M>) + Send>;
+type Job<M> = Box<dyn FnOnce(Result<&mut M, ProviderError>, &Shared<M>) + Send>;
 
 /// Tells a running job whether to end early.
 pub(crate) struct CancelToken<'a, M, T> {
     shared: &'a Shared<M>,
     priority: Priority,
-    reply: &'a oneshot::Sender<T>,
+    reply: &'a oneshot::Sender<Result<T, ProviderError>>,
 }
 
 impl<M, T> CancelToken<'_, M, T> {
@@ -69,43 +101,34 @@ impl<M, T> CancelToken<'_, M, T> {
 }
 
 impl<M: 'static> WorkerPool<M> {
-    /// Starts `count` threads called `name`, and waits until each has made its model. At most `capacity` jobs wait at a
-    /// time. Returns the first error of `make`, or [`ProviderError::Unavailable`] if a thread cannot be started.
+    /// Starts `count` threads called `name`. At most `capacity` jobs wait at a time. Returns the first error of `make`,
+    /// which is tried once, or [`ProviderError::Unavailable`] if a thread cannot be started.
     pub(crate) fn start(
         name: &str,
         count: usize,
         capacity: usize,
         make: impl Fn() -> Result<M, ProviderError> + Send + Sync + 'static,
-    ) -> Result<Self, ProviderError> {
+    ) -> Result<Self, ProviderError>
+    where
+        M: Send,
+    {
+        let mut first = Some(make()?);
         let queue = Queue { urgent: VecDeque::new(), ordinary: VecDeque::new(), capacity, stopping: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
-        let mut pool = Self { shared, threads: Vec::new() };
-        let make = Arc::new(make);
-        let (ready, made) = std::sync::mpsc::channel();
-        let count = count.max(1);
-        for _ in 0..count {
-            let (shared, make, ready) = (Arc::clone(&pool.shared), Arc::clone(&make), ready.clone());
-            let run = move || match make() {
-                Ok(model) => {
-                    // Fails if another worker failed to start: then nobody waits for this one.
-                    let _ = ready.send(Ok(()));
-                    work(model, &shared);
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
-            };
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let shared = Shared {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            make: Box::new(make),
+            holds: AtomicUsize::new(0),
+        };
+        let mut pool = Self { shared: Arc::new(shared), threads: Vec::new() };
+        for _ in 0..count.max(1) {
+            let (shared, model) = (Arc::clone(&pool.shared), first.take());
+            let thread =
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || work(model, &shared));
             pool.threads.push(
                 thread
                     .map_err(|error| ProviderError::Unavailable(format!("no thread for {name}: {error}")))?,
             );
-        }
-        drop(ready);
-        for _ in 0..count {
-            let died =
-                ProviderError::Unavailable(format!("a worker of {name} ended while loading its model"));
-            made.recv().unwrap_or(Err(died))?;
         }
         Ok(pool)
     }
@@ -115,20 +138,36 @@ impl<M: 'static> WorkerPool<M> {
     pub(crate) fn run<T: Send + 'static>(
         &self,
         priority: Priority,
-        job: impl FnOnce(&mut M, &CancelToken<'_, M, T>) -> Option<T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, ProviderError> {
+        job: impl FnOnce(&mut M, &CancelToken<'_, M, T>) -> Option<Result<T, ProviderError>> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, ProviderError>>, ProviderError> {
         let (reply, result) = oneshot::channel();
-        let job = Box::new(move |model: &mut M, shared: &Shared<M>| {
+        let job = Box::new(move |model: Result<&mut M, ProviderError>, shared: &Shared<M>| {
             let cancel = CancelToken { shared, priority, reply: &reply };
             if reply.is_closed() {
                 return;
             }
-            if let Some(value) = job(model, &cancel) {
+            let done = match model {
+                Ok(model) => job(model, &cancel),
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(value) = done {
                 // Fails if the receiver was dropped: then nobody waits for the result.
                 let _ = reply.send(value);
             }
         });
+        self.queue(priority, job)?;
+        Ok(result)
+    }
 
+    /// Somebody will soon need the model: loads it, unless it is there, and keeps it until the hold is dropped.
+    pub(crate) fn hold(&self) -> Hold {
+        self.shared.holds.fetch_add(1, Ordering::AcqRel);
+        // Where the queue is full, the workers have their models.
+        let _ = self.queue(Priority::Ordinary, Box::new(|_, _| ()));
+        Hold(Some(Box::new(Held(Arc::clone(&self.shared)))))
+    }
+
+    fn queue(&self, priority: Priority, job: Job<M>) -> Result<(), ProviderError> {
         let mut queue = self.shared.queue.lock();
         if queue.urgent.len() + queue.ordinary.len() >= queue.capacity {
             return Err(ProviderError::Busy);
@@ -139,7 +178,7 @@ impl<M: 'static> WorkerPool<M> {
         }
         drop(queue);
         self.shared.wake.notify_one();
-        Ok(result)
+        Ok(())
     }
 }
 
@@ -163,24 +202,35 @@ impl<M> Drop for WorkerPool<M> {
     }
 }
 
-fn work<M>(mut model: M, shared: &Shared<M>) {
-    while let Some(job) = next(shared) {
+fn work<M>(mut model: Option<M>, shared: &Shared<M>) {
+    while let Some(job) = next(shared, &mut model) {
+        let made = match &mut model {
+            Some(model) => Ok(model),
+            None => (shared.make)().map(|made| model.insert(made)),
+        };
+        if let Err(error) = &made {
+            tracing::error!(%error, "a model that could be loaded before cannot be loaded");
+        }
         // The panic hook reports the panic; the job has no result, and the worker continues.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| job(&mut model, shared)));
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| job(made, shared)));
     }
 }
 
-/// Waits for a job; none when the pool stops.
-fn next<M>(shared: &Shared<M>) -> Option<Job<M>> {
+/// Waits for a job; none when the pool stops. Drops the model that nobody needs.
+fn next<M>(shared: &Shared<M>, model: &mut Option<M>) -> Option<Job<M>> {
     let mut queue = shared.queue.lock();
     loop {
         if queue.stopping {
             return None;
         }
         let Queue { urgent, ordinary, .. } = &mut *queue;
-        match urgent.pop_front().or_else(|| ordinary.pop_front()) {
-            Some(job) => return Some(job),
-            None => shared.wake.wait(&mut queue),
+        if let Some(job) = urgent.pop_front().or_else(|| ordinary.pop_front()) {
+            return Some(job);
+        }
+        if model.is_none() || shared.holds.load(Ordering::Acquire) > 0 {
+            shared.wake.wait(&mut queue);
+        } else if shared.wake.wait_for(&mut queue, IDLE_TIMEOUT).timed_out() {
+            MutexGuard::unlocked(&mut queue, || *model = None);
         }
     }
 }
@@ -199,7 +249,7 @@ mod tests {
     /// A running job on the only worker; it ends when this is dropped.
     struct Occupied {
         _release: mpsc::Sender<()>,
-        _result: oneshot::Receiver<()>,
+        _result: oneshot::Receiver<Result<(), ProviderError>>,
     }
 
     fn occupy(workers: &WorkerPool<Vec<&'static str>>) -> Occupied {
@@ -221,10 +271,10 @@ mod tests {
         workers: &WorkerPool<Vec<&'static str>>,
         priority: Priority,
         name: &'static str,
-    ) -> Result<oneshot::Receiver<Vec<&'static str>>, ProviderError> {
+    ) -> Result<oneshot::Receiver<Result<Vec<&'static str>, ProviderError>>, ProviderError> {
         workers.run(priority, move |ran, _| {
             ran.push(name);
-            Some(ran.clone())
+            Some(Ok(ran.clone()))
         })
     }
 
@@ -237,7 +287,7 @@ mod tests {
 
         drop(release);
 
-        assert_eq!(ordinary.blocking_recv().unwrap(), ["urgent", "ordinary"]);
+        assert_eq!(ordinary.blocking_recv().unwrap().unwrap(), ["urgent", "ordinary"]);
     }
 
     #[test]
@@ -258,7 +308,7 @@ mod tests {
 
         drop(release);
 
-        assert_eq!(last.blocking_recv().unwrap(), ["last"]);
+        assert_eq!(last.blocking_recv().unwrap().unwrap(), ["last"]);
     }
 
     #[test]
@@ -278,7 +328,7 @@ mod tests {
 
         let urgent = note(&workers, Priority::Urgent, "urgent").unwrap();
 
-        assert_eq!(urgent.blocking_recv().unwrap(), ["urgent"]);
+        assert_eq!(urgent.blocking_recv().unwrap().unwrap(), ["urgent"]);
         assert!(ordinary.blocking_recv().is_err());
     }
 
@@ -291,7 +341,7 @@ mod tests {
         let next = note(&workers, Priority::Urgent, "next").unwrap();
 
         assert!(broken.blocking_recv().is_err());
-        assert_eq!(next.blocking_recv().unwrap(), ["next"]);
+        assert_eq!(next.blocking_recv().unwrap().unwrap(), ["next"]);
     }
 
     #[test]
@@ -307,6 +357,79 @@ mod tests {
         stop.join().unwrap();
 
         assert!(shared.upgrade().is_none());
+    }
+
+    /// Models that are in memory, and that were ever made.
+    #[derive(Clone, Default)]
+    struct Models(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+    struct Model(Models);
+
+    impl Drop for Model {
+        fn drop(&mut self) {
+            self.0.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Models {
+        fn make(&self) -> Model {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Model(self.clone())
+        }
+
+        fn wait_for(&self, in_memory: usize) {
+            while self.0.load(Ordering::SeqCst) != in_memory {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_that_nobody_needs_is_dropped_and_made_again_for_the_next_job() {
+        let models = Models::default();
+        let made = models.clone();
+        let workers = WorkerPool::start("test", 1, 8, move || Ok(made.make())).unwrap();
+        models.wait_for(1);
+        models.wait_for(0);
+
+        let job = workers.run(Priority::Urgent, |_, _| Some(Ok(()))).unwrap();
+
+        assert_eq!(job.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(models.1.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_model_is_made_for_whoever_holds_it_and_stays_until_they_let_go() {
+        let models = Models::default();
+        let made = models.clone();
+        let workers = WorkerPool::start("test", 1, 8, move || Ok(made.make())).unwrap();
+        models.wait_for(0);
+
+        let hold = workers.hold();
+
+        models.wait_for(1);
+        drop(hold);
+        models.wait_for(0);
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_loaded_any_more_fails_its_jobs_and_no_others() {
+        let models = Models::default();
+        let made = models.clone();
+        let make = move || match made.1.load(Ordering::SeqCst) {
+            1 => {
+                made.1.fetch_add(1, Ordering::SeqCst);
+                Err(ProviderError::Unavailable("the file is gone".into()))
+            }
+            _ => Ok(made.make()),
+        };
+        let workers = WorkerPool::start("test", 1, 8, make).unwrap();
+        models.wait_for(0);
+        let run = || workers.run(Priority::Urgent, |_, _| Some(Ok(()))).unwrap().blocking_recv().unwrap();
+
+        assert_eq!(run(), Err(ProviderError::Unavailable("the file is gone".into())));
+        assert_eq!(run(), Ok(()));
     }
 
     #[test]

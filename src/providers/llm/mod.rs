@@ -3,6 +3,7 @@
 mod answer_filter;
 pub(super) mod anthropic;
 pub(super) mod echo;
+pub(crate) mod fallback;
 pub(super) mod gemini;
 mod http;
 pub(super) mod ollama;
@@ -13,12 +14,14 @@ pub(super) mod smollm2;
 #[cfg(test)]
 mod suite;
 
+use std::sync::Arc;
+
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
 
-use super::ProviderError;
+use super::{ProviderError, inference::worker_pool::Hold};
 
 pub use prompt::{ChatMessage, Image, ImageError, MAX_IMAGE_BYTES, Prompt, ToolResult, ToolSpec};
 
@@ -62,6 +65,16 @@ pub trait LanguageModel: Send + Sync + 'static {
     /// Whether the images of a prompt reach the model. Otherwise a note stands in their place.
     fn sees_images(&self) -> bool {
         false
+    }
+
+    /// The same with these of its providers only, in this order; none if it has none of them.
+    fn select(&self, _names: &[String]) -> Option<Arc<dyn LanguageModel>> {
+        None
+    }
+
+    /// Whoever holds it will soon need it: an embedded model is loaded meanwhile, and stays in memory.
+    fn hold(&self) -> Hold {
+        Hold::default()
     }
 
     /// Streams the response. The end of the stream is the end of the response; an error ends it early.

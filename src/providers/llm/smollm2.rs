@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{ChatMessage, LanguageModel, LlmEvent, Prompt, answer_filter};
 use crate::providers::{
     ProviderError,
-    inference::worker_pool::{Priority, WorkerPool},
+    inference::worker_pool::{Hold, Priority, WorkerPool},
     registry::LoadContext,
 };
 
@@ -67,6 +67,10 @@ impl LanguageModel for SmolLm2 {
         "smollm2"
     }
 
+    fn hold(&self) -> Hold {
+        self.workers.hold()
+    }
+
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         let (sender, pieces) = mpsc::channel(MAX_UNREAD_PIECES);
         let job = self.workers.run(Priority::Urgent, move |model, cancel| {
@@ -77,7 +81,7 @@ impl LanguageModel for SmolLm2 {
                 // Fails if the stream was dropped: then nobody waits for the error.
                 let _ = sender.blocking_send(Err(error));
             }
-            Some(())
+            Some(Ok(()))
         });
         match job {
             Ok(job) => {
@@ -94,7 +98,7 @@ impl LanguageModel for SmolLm2 {
 /// A response that is being read. Dropping it cancels the job.
 struct Response {
     pieces: mpsc::Receiver<Result<LlmEvent, ProviderError>>,
-    _job: oneshot::Receiver<()>,
+    _job: oneshot::Receiver<Result<(), ProviderError>>,
 }
 
 // --- The model ------------------------------------------------------------------------------------

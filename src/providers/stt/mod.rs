@@ -4,6 +4,7 @@ pub(super) mod assemblyai;
 mod batch;
 mod config;
 pub(super) mod deepgram;
+pub(super) mod fallback;
 mod hallucination_filter;
 pub(super) mod june;
 mod languages;
@@ -14,12 +15,14 @@ mod streaming;
 #[cfg(test)]
 mod suite;
 
+use std::sync::Arc;
+
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use config::{SttServiceConfig, SttServices};
 
-use super::ProviderError;
+use super::{ProviderError, inference::worker_pool::Hold};
 use crate::{audio::Pcm, language::Language};
 
 /// What is known of an utterance before it is heard.
@@ -65,6 +68,12 @@ impl Transcript {
     }
 }
 
+impl From<&str> for Transcript {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
 /// A transcript of the utterance.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SttEvent {
@@ -82,6 +91,16 @@ pub trait SpeechToText: Send + Sync + 'static {
 
     /// Whether it transcribes this language.
     fn transcribes(&self, language: &SpokenLanguage) -> bool;
+
+    /// The same with these of its providers only, in this order; none if it has none of them.
+    fn select(&self, _names: &[String]) -> Option<Arc<dyn SpeechToText>> {
+        None
+    }
+
+    /// Whoever holds it will soon need it: an embedded model is loaded meanwhile, and stays in memory.
+    fn hold(&self) -> Hold {
+        Hold::default()
+    }
 
     /// Opens one utterance: PCM goes in by `audio`, events come out. Closing `audio` ends the
     /// utterance; then exactly one [`SttEvent::Final`] or one error ends the stream.

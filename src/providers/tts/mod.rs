@@ -3,6 +3,7 @@
 mod config;
 pub(super) mod deepgram;
 pub(super) mod elevenlabs;
+pub(super) mod fallback;
 pub(super) mod june;
 pub(super) mod openai;
 pub(super) mod piper;
@@ -11,9 +12,11 @@ mod speech;
 mod suite;
 mod wav;
 
+use std::sync::Arc;
+
 use futures::stream::BoxStream;
 
-use super::ProviderError;
+use super::{ProviderError, inference::worker_pool::Hold};
 use crate::language::Language;
 
 pub use config::{DeepgramTtsConfig, ElevenLabsConfig, OpenAiTtsConfig, TtsServiceConfig, TtsServices};
@@ -45,6 +48,21 @@ pub trait TextToSpeech: Send + Sync + 'static {
 
     /// Whether it speaks this language.
     fn speaks(&self, language: &Language) -> bool;
+
+    /// Its voices by name, if it knows them all. Empty if it takes any name.
+    fn voices(&self) -> &[&'static str] {
+        &[]
+    }
+
+    /// The same with these of its providers only, in this order; none if it has none of them.
+    fn select(&self, _names: &[String]) -> Option<Arc<dyn TextToSpeech>> {
+        None
+    }
+
+    /// Whoever holds it will soon need it: an embedded model is loaded meanwhile, and stays in memory.
+    fn hold(&self) -> Hold {
+        Hold::default()
+    }
 
     /// Speaks one sentence. Samples come in order as they are ready, in pieces of the provider's choice. Dropping the
     /// stream stops the work.

@@ -28,7 +28,8 @@ use crate::{
         ProviderError,
         inference::{
             onnx::Runtime,
-            worker_pool::{Priority, WorkerPool},
+            shared_model::{SessionHandle, SharedModel},
+            worker_pool::{Hold, Priority, WorkerPool},
         },
         registry::LoadContext,
     },
@@ -76,13 +77,13 @@ impl From<tts_frontend::Error> for ProviderError {
 
 /// Piper on its worker threads.
 struct Piper {
-    workers: Arc<WorkerPool<Session>>,
+    workers: Arc<WorkerPool<SessionHandle>>,
     phonemizer: Phonemizer,
     voice: Arc<Voice>,
 }
 
 impl Piper {
-    /// Loads the voice from `folder` once for each of `workers` threads. [`ProviderError::Unavailable`] if a file is
+    /// Starts `workers` threads, which share the voice of `folder`. [`ProviderError::Unavailable`] if a file is
     /// missing or invalid.
     fn load(
         runtime: &Runtime,
@@ -92,7 +93,9 @@ impl Piper {
     ) -> Result<Self, ProviderError> {
         let voice = Arc::new(Voice::load(&folder.join(VOICE_FILE))?);
         let (runtime, model) = (runtime.clone(), folder.join(MODEL_FILE));
-        let workers = WorkerPool::start("piper", workers, QUEUE, move || runtime.session(&model))?;
+        let session = SharedModel::new(move || runtime.session(&model));
+        let make = move || Ok(SessionHandle::new(session.get()?));
+        let workers = WorkerPool::start("piper", workers, QUEUE, make)?;
         Ok(Self { workers: Arc::new(workers), phonemizer, voice })
     }
 }
@@ -106,8 +109,16 @@ impl TextToSpeech for Piper {
         self.voice.audio.sample_rate
     }
 
+    fn hold(&self) -> Hold {
+        self.workers.hold()
+    }
+
     fn speaks(&self, language: &Language) -> bool {
         language.primary() == "en"
+    }
+
+    fn voices(&self) -> &[&'static str] {
+        &["en_US-joe-medium"]
     }
 
     fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
@@ -133,7 +144,7 @@ impl TextToSpeech for Piper {
 
 /// A sentence that is being synthesized.
 struct Synthesis {
-    workers: Arc<WorkerPool<Session>>,
+    workers: Arc<WorkerPool<SessionHandle>>,
     phonemizer: Phonemizer,
     voice: Arc<Voice>,
     chunks: VecDeque<Vec<Clause>>,

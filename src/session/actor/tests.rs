@@ -16,7 +16,11 @@ use crate::{
     ids::SessionId,
     limits::Limits,
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
-    providers::{llm::Prompt, stt::SpokenLanguage},
+    providers::{
+        llm::{Prompt, fallback::LlmChain},
+        stt::SpokenLanguage,
+        testing::{At, Fault, ScriptedLlm, deadlines},
+    },
     session::{
         messages::Attachment,
         tests::{config, info},
@@ -33,6 +37,8 @@ struct Owner(Mutex<Option<oneshot::Sender<EndReason>>>);
 
 impl SessionOwner for Owner {
     fn refuse_takeovers(&self, _: &UserId, _: Instant) {}
+
+    fn configured(&self, _: SessionId, _: SessionOptions) {}
 
     fn ended(&self, _: SessionId, reason: EndReason, _: &Addr<SessionActor>) {
         if let Some(ended) = self.0.lock().unwrap().take() {
@@ -173,6 +179,21 @@ impl Rig {
         let (asked, was_asked) = mpsc::unbounded_channel();
         let (dropped, was_dropped) = mpsc::unbounded_channel();
         let events = words.iter().map(|text| LlmEvent::TextDelta((*text).to_owned())).collect();
+        let llm = Arc::new(Script { events, hangs, asked, dropped });
+        Self {
+            asked: was_asked,
+            dropped: was_dropped,
+            ..Self::with_llm(llm, Vec::new(), config, history, stt)
+        }
+    }
+
+    fn with_llm(
+        llm: Arc<dyn LanguageModel>,
+        chains: Vec<Arc<ChainState>>,
+        config: SessionConfig,
+        history: Arc<History>,
+        stt: Option<Arc<dyn SpeechToText>>,
+    ) -> Self {
         let services = Services {
             config: Arc::new(config),
             agents: None,
@@ -181,13 +202,16 @@ impl Rig {
             clips: Clips::default(),
             history: history.clone(),
             stt,
-            llm: Some(Arc::new(Script { events, hangs, asked, dropped })),
+            llm: Some(llm),
             tts: None,
+            chains,
         };
         let (ended, has_ended) = oneshot::channel();
         let owner = Arc::new(Owner(Mutex::new(Some(ended))));
         let actor = SessionActor::new(info(), Arc::new(services), owner).start();
-        Self { actor, ended: has_ended, asked: was_asked, dropped: was_dropped, history }
+        let (_, asked) = mpsc::unbounded_channel();
+        let (_, dropped) = mpsc::unbounded_channel();
+        Self { actor, ended: has_ended, asked, dropped, history }
     }
 
     async fn attach(&self) -> Client {
@@ -219,6 +243,20 @@ impl Client {
             let event = SocketEvent::Pcm(payload.into());
             self.actor.send(FromSocket { id: 1, event }).await.unwrap();
         }
+    }
+
+    /// The next messages of these types, in whatever order they come.
+    async fn read_both(&mut self, kinds: [&str; 2]) -> [Value; 2] {
+        let mut found = [Value::Null, Value::Null];
+        while let Some(missing) = found.iter().position(Value::is_null) {
+            let bytes = self.outgoing.next().await.expect("the connection is open");
+            let Some(message) = text_of(&bytes) else { continue };
+            match kinds.iter().position(|kind| message["type"] == **kind) {
+                Some(at) => found[at] = message,
+                None => assert_ne!(message["type"], "session_end", "{} did not come", kinds[missing]),
+            }
+        }
+        found
     }
 
     /// The next message of this type; pings and others are passed over.
@@ -367,4 +405,97 @@ async fn earlier_conversation_reaches_the_language_model_unless_memory_is_off() 
         let prompt = rig.asked.recv().await.unwrap();
         assert_eq!(prompt.messages[0].text() == "My name is John.", remembered, "{memory}: {prompt:?}");
     }
+}
+
+/// A session with two language models, of which the first fails at these calls.
+fn with_two_models(faults: impl IntoIterator<Item = Option<At>>) -> Rig {
+    let first = ScriptedLlm::new("first", "It is five. Good night.", faults);
+    let second = ScriptedLlm::new("second", "It is five. Good night.", []);
+    let chain = LlmChain::new(vec![Arc::new(first), Arc::new(second)], deadlines());
+    let state = chain.state();
+    let config = SessionConfig { memory: 0, voice: None, livekit: false, ..config() };
+    Rig::with_llm(Arc::new(chain), vec![state], config, Arc::default(), None)
+}
+
+#[actix::test]
+async fn when_a_language_model_dies_within_an_answer_another_completes_it_and_the_client_is_told() {
+    tokio::time::pause();
+    let lost = Fault::Fails(ProviderError::Connection("lost".into()));
+    let rig = with_two_models([Some(At(5, lost)), None]);
+    let mut client = rig.attach().await;
+
+    client.say(r#"{"type":"say","text":"What time is it?"}"#).await;
+
+    let [state, done] = client.read_both(["llm_state", "answer_done"]).await;
+    assert_eq!((&state["state"], &state["takenOverBy"]), (&"degraded".into(), &"second".into()));
+    assert_eq!((&done["text"], &done["finish"]), (&"It is five. Good night.".into(), &"stop".into()));
+
+    client.say(r#"{"type":"say","text":"And now?"}"#).await;
+
+    let [state, done] = client.read_both(["llm_state", "answer_done"]).await;
+    assert_eq!((&done["text"], &state["state"]), (&"It is five. Good night.".into(), &"ready".into()));
+}
+
+#[actix::test]
+async fn a_session_that_begins_while_a_model_fails_is_told_so() {
+    tokio::time::pause();
+    let lost = || Some(At(0, Fault::Fails(ProviderError::Connection("lost".into()))));
+    let first = ScriptedLlm::new("first", "", [lost()]);
+    let second = ScriptedLlm::new("second", "", [lost()]);
+    let chain = LlmChain::new(vec![Arc::new(first), Arc::new(second)], deadlines());
+    let events: Vec<_> = chain.respond(Prompt::default()).collect().await;
+    assert!(events[0].is_err());
+    let state = chain.state();
+    let config = SessionConfig { memory: 0, voice: None, livekit: false, ..config() };
+    let rig = Rig::with_llm(Arc::new(chain), vec![state], config, Arc::default(), None);
+
+    let mut client = rig.attach().await;
+
+    let state = client.read("llm_state").await;
+    assert_eq!((&state["state"], &state["provider"]), (&"failed".into(), &"first".into()));
+}
+
+#[actix::test]
+async fn an_hour_of_captions_calls_no_language_model() {
+    tokio::time::pause();
+    let mut rig = Rig::new(&["An answer."], false, 0);
+    let mut client = rig.attach().await;
+    client.say(r#"{"type":"configure_session","options":{"mode":"captions"}}"#).await;
+
+    for n in 0..720 {
+        let text = format!("Sentence {n}.");
+        let said = serde_json::json!({"type": "local_transcription", "text": text, "isFinal": true});
+        client.say(&said.to_string()).await;
+        assert_eq!(client.read("data_stream").await["data"]["text"], text);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+
+    assert!(rig.asked.try_recv().is_err());
+    assert_eq!(rig.history.0.lock().unwrap().len(), 720);
+}
+
+#[actix::test]
+async fn speech_in_a_language_that_the_stt_does_not_transcribe_is_refused_and_not_transcribed_in_another() {
+    tokio::time::pause();
+    let config = SessionConfig { memory: 0, voice: None, livekit: false, ..config() };
+    let stt = Arc::new(crate::session::options::tests::Speaks(&["de"]));
+    let rig = Rig::configured(&[], false, config, Arc::default(), Some(stt));
+    let mut client = rig.attach().await;
+
+    client.speak().await;
+
+    let told = client.read("stt_state").await;
+    assert_eq!(told["message"], "refused: listener does not transcribe this language");
+    assert_eq!(client.read("data_stream").await["data"]["text"], "");
+}
+
+#[tokio::test]
+async fn a_sentence_in_a_language_that_the_tts_does_not_speak_is_not_spoken_in_another() {
+    let tts = crate::session::options::tests::Speaks(&["en"]);
+    let language = Some(crate::language::Language::parse("de").unwrap());
+    let request = SpeechRequest { language, ..SpeechRequest::text("Hallo.") };
+
+    let spoken = speech(&tts, request).next().await;
+
+    assert_eq!(spoken, Some(Err(ProviderError::Refused("speaker does not speak de".into()))));
 }

@@ -29,6 +29,7 @@ fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
         stt: None,
         llm: None,
         tts: None,
+        chains: Vec::new(),
     };
     SessionRegistry::new(store.clone(), Arc::new(services), arbiters)
 }
@@ -51,7 +52,7 @@ fn principal(record: Option<&SessionRecord>) -> Principal {
 /// A session that was live when its process crashed, and the registry of the next process.
 async fn after_a_crash() -> (Arc<MemorySessions>, SessionRegistry, SessionRecord) {
     let store = Arc::new(MemorySessions::default());
-    let record = registry(&store).create(&john()).await.unwrap();
+    let record = registry(&store).create(&john(), SessionOptions::default()).await.unwrap();
     store.change(record.session_id, SessionChange::Started).await.unwrap();
     (store.clone(), registry(&store), record)
 }
@@ -65,7 +66,7 @@ async fn pass(time: Duration) {
 #[actix_web::test]
 async fn a_session_is_found_until_it_ends_and_then_only_by_those_who_want_ended_ones() {
     let registry = registry(&Arc::default());
-    let record = registry.create(&john()).await.unwrap();
+    let record = registry.create(&john(), SessionOptions::default()).await.unwrap();
     assert_eq!(registry.get(record.session_id).await, Ok(record.clone()));
 
     registry.end(record.session_id, EndReason::Logout).await.unwrap();
@@ -80,7 +81,7 @@ async fn a_session_is_found_until_it_ends_and_then_only_by_those_who_want_ended_
 #[actix_web::test]
 async fn clients_that_attach_at_the_same_time_get_one_actor() {
     let registry = registry(&Arc::default());
-    let record = registry.create(&john()).await.unwrap();
+    let record = registry.create(&john(), SessionOptions::default()).await.unwrap();
 
     let actors = futures::future::join_all((0..8).map(|_| registry.actor(&record))).await;
 
@@ -92,7 +93,7 @@ async fn clients_that_attach_at_the_same_time_get_one_actor() {
 #[actix_web::test]
 async fn a_session_that_ended_has_no_actor_and_gets_none() {
     let registry = registry(&Arc::default());
-    let record = registry.create(&john()).await.unwrap();
+    let record = registry.create(&john(), SessionOptions::default()).await.unwrap();
     let actor = registry.actor(&record).await.unwrap();
 
     actor.send(End(EndReason::Logout)).await.unwrap();
@@ -106,7 +107,7 @@ async fn a_session_that_ended_has_no_actor_and_gets_none() {
 async fn a_session_that_the_shutdown_ended_goes_on_in_the_next_process_with_higher_numbers() {
     let store = Arc::default();
     let before = registry(&store);
-    let record = before.create(&john()).await.unwrap();
+    let record = before.create(&john(), SessionOptions::default()).await.unwrap();
     before.actor(&record).await.unwrap();
 
     before.shut_down().await;
@@ -140,7 +141,7 @@ async fn a_query_says_that_an_abandoned_session_has_ended_and_changes_nothing() 
 #[actix_web::test]
 async fn after_the_grace_abandoned_sessions_are_closed_and_those_that_came_back_are_not() {
     let (store, registry, abandoned) = after_a_crash().await;
-    let back = registry.create(&john()).await.unwrap();
+    let back = registry.create(&john(), SessionOptions::default()).await.unwrap();
     store.change(back.session_id, SessionChange::Started).await.unwrap();
     let second = Duration::from_secs(1);
     tokio::time::pause();
@@ -159,7 +160,7 @@ async fn after_the_grace_abandoned_sessions_are_closed_and_those_that_came_back_
 async fn a_session_is_not_started_where_the_store_cannot_count_it() {
     let store: Arc<MemorySessions> = Arc::default();
     let registry = registry(&store);
-    let record = registry.create(&john()).await.unwrap();
+    let record = registry.create(&john(), SessionOptions::default()).await.unwrap();
     *store.failure.lock() = Some(StoreError::Full);
 
     assert_eq!(registry.actor(&record).await, Err(RegistryError::Store(StoreError::Full)));
@@ -173,7 +174,7 @@ async fn a_session_is_not_started_where_the_store_cannot_count_it() {
 async fn a_session_that_is_ended_does_not_go_on_where_the_store_fails() {
     let store: Arc<MemorySessions> = Arc::default();
     let registry = registry(&store);
-    let record = registry.create(&john()).await.unwrap();
+    let record = registry.create(&john(), SessionOptions::default()).await.unwrap();
     registry.actor(&record).await.unwrap();
     *store.failure.lock() = Some(StoreError::Full);
 

@@ -17,7 +17,9 @@ fn a_sentence_is_transcribed_answered_spoken_and_remembered() {
     assert_eq!(prompt.messages, [ChatMessage::user("What time is it?")]);
 
     rig.llm(1, "It is five.").llm_ends(1);
-    assert!(rig.has(|effect| matches!(effect, Effect::Synthesize(1, text) if text == "It is five.")));
+    assert!(
+        rig.has(|effect| matches!(effect, Effect::Synthesize(1, request) if request.text == "It is five."))
+    );
     rig.tts(1, 1600).tts_ends(1);
     rig.wait(Duration::from_millis(200));
     assert_eq!(

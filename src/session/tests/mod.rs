@@ -17,12 +17,16 @@ use crate::{
     config::{AuthConfig, LivekitConfig},
     deny::tests::deny_list,
     error::Close,
+    language::Language,
     livekit::token::TokenIssuer,
     protocol::edge_v1::{
         from_client::{ConnectionInit, Resume},
         to_client::Delivery,
     },
-    providers::vad::{Frame, SpeechDetector},
+    providers::{
+        stt::SpokenLanguage,
+        vad::{Frame, SpeechDetector},
+    },
     secret::Secret,
     store::history::HistoryItem,
     turn::client_vad,
@@ -32,6 +36,8 @@ mod connection;
 mod dialogue;
 mod media;
 mod mentra;
+mod options;
+mod providers;
 mod response;
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -71,7 +77,7 @@ pub(crate) fn config() -> SessionConfig {
         grace: GRACE,
         heartbeat: Duration::from_secs(10),
         client_timeout: Duration::from_secs(30),
-        language: "en-US".into(),
+        offer: Offer { language: english(), ..Offer::default() },
         system_prompt: "Be brief.".into(),
         stt: Ok("test"),
         detectors: Arc::new(|| Box::new(LoudIsSpeech)),
@@ -86,7 +92,13 @@ pub(crate) fn config() -> SessionConfig {
         limits: Limits::default(),
         answer_time: Duration::from_secs(60),
         answer_chars: 16_384,
+        excuse: None,
     }
+}
+
+/// American English.
+pub(crate) fn english() -> SpokenLanguage {
+    SpokenLanguage::Known(Language::parse("en-US").unwrap())
 }
 
 pub(crate) fn info() -> SessionInfo {
@@ -97,6 +109,7 @@ pub(crate) fn info() -> SessionInfo {
         user,
         started_ms: STARTED_MS,
         generation_base: 0,
+        options: SessionOptions::default(),
     }
 }
 
@@ -280,7 +293,7 @@ impl Rig {
 
     /// Whether an utterance was opened.
     fn opened(&self) -> bool {
-        self.has(|effect| matches!(effect, Effect::Transcribe(_)))
+        self.has(|effect| matches!(effect, Effect::Transcribe(..)))
     }
 
     /// Whether an utterance was closed.
@@ -347,7 +360,7 @@ fn pcm(samples: &[i16]) -> Vec<u8> {
 }
 
 fn any_input() -> impl Strategy<Value = u8> {
-    0..24u8
+    0..27u8
 }
 
 proptest! {
@@ -390,6 +403,10 @@ proptest! {
                 }
                 22 if current.is_some() => { rig.channel_audio(&loud()); }
                 23 => { socket += 1; rig.attach(socket, seqs.last().copied()); }
+                24..27 if current.is_some() => {
+                    let mode = ["conversation", "captions", "push_to_talk"][usize::from(kind - 24)];
+                    rig.say(&json!({"type": "configure_session", "options": {"mode": mode}}).to_string());
+                }
                 _ => {}
             }
             rig.wait(Duration::from_millis(wait_ms));

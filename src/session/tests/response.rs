@@ -104,7 +104,7 @@ fn brief(effects: &[Effect]) -> Vec<String> {
                     other => other.to_owned(),
                 }
             }
-            Effect::Synthesize(1, sentence) => format!("synthesize {sentence}"),
+            Effect::Synthesize(1, request) => format!("synthesize {}", request.text),
             Effect::StopLlm => "stop llm".into(),
             Effect::PlayClip { request_id, .. } => format!("play {request_id}"),
             other => panic!("{other:?}"),

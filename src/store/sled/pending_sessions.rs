@@ -17,6 +17,9 @@ use crate::{
 /// The most that are kept, some 30 MB. Beyond that no more are taken: no user's session makes room for another's.
 const MAX_PENDING: usize = 65_536;
 
+/// The most that their options may have together, in bytes.
+const MAX_OPTIONS_BYTES: usize = 64 * 1024 * 1024;
+
 /// The most of one user. Beyond that the user's oldest is forgotten; its control token restores it.
 const MAX_BY_USER: usize = 16;
 
@@ -31,6 +34,7 @@ pub(super) struct PendingSessions {
     by_room: HashMap<RoomName, SessionId>,
     /// In the order of creation.
     by_user: HashMap<UserId, BTreeSet<SessionId>>,
+    options_bytes: usize,
 }
 
 impl PendingSessions {
@@ -43,10 +47,12 @@ impl PendingSessions {
             Limit::UnusedSessionsByUser.count();
             self.remove(oldest);
         }
-        if self.by_id.len() >= MAX_PENDING {
+        let options_bytes = self.options_bytes + record.options.bytes();
+        if self.by_id.len() >= MAX_PENDING || options_bytes > MAX_OPTIONS_BYTES {
             Limit::UnusedSessions.count();
             return Err(Full);
         }
+        self.options_bytes = options_bytes;
         self.by_room.insert(record.room.clone(), id);
         self.by_user.entry(record.user_id.clone()).or_default().insert(id);
         self.by_id.insert(id, record);
@@ -74,6 +80,7 @@ impl PendingSessions {
 
     pub(super) fn remove(&mut self, id: SessionId) {
         if let Some(record) = self.by_id.remove(&id) {
+            self.options_bytes -= record.options.bytes();
             self.by_room.remove(&record.room);
             if let Some(of_user) = self.by_user.get_mut(&record.user_id) {
                 of_user.remove(&id);
@@ -101,7 +108,7 @@ impl PendingSessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::suite::sessions::record;
+    use crate::{protocol::SessionOptions, store::suite::sessions::record};
 
     #[test]
     fn the_newest_of_a_user_is_the_one_that_was_created_last() {
@@ -152,5 +159,22 @@ mod tests {
         assert!(pending.get(SessionId::from_u128(0)).is_some());
         pending.expire(1);
         assert_eq!(pending.insert(record(99_999, "late")), Ok(()));
+    }
+
+    #[test]
+    fn options_have_only_so_much_memory_together() {
+        let mut pending = PendingSessions::default();
+        let instructions = Some("x".repeat(4_000));
+        let with_options = |n: u128| {
+            let options = SessionOptions { instructions: instructions.clone(), ..SessionOptions::default() };
+            SessionRecord { options, ..record(n, &format!("user-{n}")) }
+        };
+        let fitting = (MAX_OPTIONS_BYTES / 4_000) as u128;
+        (0..fitting).for_each(|n| pending.insert(with_options(n)).unwrap());
+
+        assert_eq!(pending.insert(with_options(fitting)), Err(Full));
+        assert_eq!(pending.insert(record(fitting, "without options")), Ok(()));
+        pending.remove(SessionId::from_u128(0));
+        assert_eq!(pending.insert(with_options(0)), Ok(()));
     }
 }

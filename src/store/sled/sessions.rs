@@ -57,7 +57,7 @@ pub struct SledSessions {
 /// What the session writer is told.
 enum Write {
     /// Write this new session.
-    Created(SessionRecord),
+    Created(Box<SessionRecord>),
     /// Report when everything before is written.
     Flush(oneshot::Sender<()>),
 }
@@ -89,7 +89,7 @@ impl SessionStore for SledSessions {
         if let Err(error) = self.sessions.add_pending(record.clone()) {
             return std::future::ready(Err(error)).boxed();
         }
-        match self.writer.try_send(Write::Created(record)) {
+        match self.writer.try_send(Write::Created(Box::new(record))) {
             Ok(()) => std::future::ready(Ok(())).boxed(),
             Err(TrySendError::Full(write)) => {
                 let writer = self.writer.clone();
@@ -411,7 +411,7 @@ fn write_groups(sessions: &Sessions, shared: &Shared, mut queue: mpsc::Receiver<
         let rest = std::iter::from_fn(|| queue.try_recv().ok()).take(MAX_QUEUED);
         for write in std::iter::once(first).chain(rest) {
             match write {
-                Write::Created(record) => group.push(record),
+                Write::Created(record) => group.push(*record),
                 Write::Flush(done) => waiting.push(done),
             }
         }

@@ -3,7 +3,7 @@
 use crate::{
     clock,
     ids::{RoomName, SessionId, UserId},
-    protocol::edge_v1::to_client::EndReason,
+    protocol::{Mode, SessionOptions, edge_v1::to_client::EndReason},
     store::sessions::{LivekitRoom, SessionChange, SessionRecord, SessionStore},
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn record(n: u128, user: &str) -> SessionRecord {
         ended: None,
         ended_ms: None,
         livekit_room: None,
+        options: SessionOptions::default(),
     }
 }
 
@@ -103,12 +104,15 @@ async fn a_change_leaves_what_else_changed(store: &dyn SessionStore) {
 
     let ended =
         store.change(session.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap().unwrap();
+    let options = SessionOptions { mode: Some(Mode::Captions), ..SessionOptions::default() };
+    let configured = SessionChange::Configured(options.clone());
+    store.change(session.session_id, configured).await.unwrap();
     let changed = store.change(session.session_id, SessionChange::RoomCreated(room.clone())).await.unwrap();
 
     assert_eq!((ended.ended, ended.ended_ms.is_some()), (Some(EndReason::Logout), true));
-    let both = SessionRecord { livekit_room: Some(room), ..ended };
-    assert_eq!(changed, Some(both.clone()));
-    assert_eq!(store.get(both.session_id).await, Ok(Some(both)));
+    let all = SessionRecord { livekit_room: Some(room), options, ..ended };
+    assert_eq!(changed, Some(all.clone()));
+    assert_eq!(store.get(all.session_id).await, Ok(Some(all)));
 }
 
 async fn a_session_that_is_known_is_not_restored(store: &dyn SessionStore) {

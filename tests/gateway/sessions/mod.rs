@@ -2,6 +2,7 @@
 
 mod conversation;
 mod history;
+mod options;
 mod renewal;
 mod rest;
 mod resume;

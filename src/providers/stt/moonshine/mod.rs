@@ -14,7 +14,10 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{mpsc, oneshot};
 
-use self::{model::Model, vocabulary::Vocabulary};
+use self::{
+    model::{Model, Text},
+    vocabulary::Vocabulary,
+};
 use super::{
     SpeechToText, SpokenLanguage, SttEvent, SttRequest, Transcript,
     hallucination_filter::without_hallucinations,
@@ -26,7 +29,8 @@ use crate::{
         ProviderError,
         inference::{
             onnx::Runtime,
-            worker_pool::{Priority, WorkerPool},
+            shared_model::{SessionHandle, SharedModel},
+            worker_pool::{Hold, Priority, WorkerPool},
         },
         registry::LoadContext,
     },
@@ -59,15 +63,21 @@ pub(crate) struct Moonshine {
 }
 
 impl Moonshine {
-    /// Loads the model from `folder` once for each of `workers` threads. [`ProviderError::Unavailable`] if a file is
+    /// Starts `workers` threads, which share the model of `folder`. [`ProviderError::Unavailable`] if a file is
     /// missing or invalid.
     pub(crate) fn load(runtime: &Runtime, folder: &Path, workers: usize) -> Result<Self, ProviderError> {
         let runtime = runtime.clone();
         let vocabulary = Arc::new(Vocabulary::load(&folder.join(TOKENIZER_FILE))?);
         let encoder = folder.join(ENCODER_FILE);
         let decoder = folder.join(DECODER_FILE);
+        let sessions = SharedModel::new(move || {
+            Ok((Arc::new(runtime.session(&encoder)?), Arc::new(runtime.session(&decoder)?)))
+        });
         let make = move || {
-            Ok(Model::new(runtime.session(&encoder)?, runtime.session(&decoder)?, Arc::clone(&vocabulary)))
+            let sessions = sessions.get()?;
+            let [encoder, decoder] =
+                [&sessions.0, &sessions.1].map(|session| SessionHandle::new(session.clone()));
+            Ok(Model::new(encoder, decoder, Arc::clone(&vocabulary)))
         };
         Ok(Self { workers: Arc::new(WorkerPool::start("moonshine", workers, QUEUE, make)?) })
     }
@@ -88,6 +98,10 @@ impl SpeechToText for Moonshine {
         }
     }
 
+    fn hold(&self) -> Hold {
+        self.workers.hold()
+    }
+
     fn open(
         &self,
         _: SttRequest,
@@ -100,6 +114,7 @@ impl SpeechToText for Moonshine {
             scheduler: PartialScheduler::default(),
             decoding: None,
             decoded: None,
+            tokens: Arc::default(),
             last_interim: String::new(),
             is_over: false,
         };
@@ -123,6 +138,8 @@ struct Utterance {
     decoding: Option<Decode>,
     /// The last decode that succeeded.
     decoded: Option<Decoded>,
+    /// Its tokens, which the next one probably begins with.
+    tokens: Arc<[i64]>,
     last_interim: String,
     is_over: bool,
 }
@@ -131,12 +148,12 @@ struct Decode {
     /// Samples that it covers.
     length: usize,
     reason: Reason,
-    text: oneshot::Receiver<Result<String, ProviderError>>,
+    text: oneshot::Receiver<Result<Text, ProviderError>>,
 }
 
 struct Decoded {
     length: usize,
-    text: String,
+    text: Text,
 }
 
 impl Utterance {
@@ -188,7 +205,8 @@ impl Utterance {
     /// The interim of a decode, unless it would repeat or shorten the last one: while a word is incomplete, a longer
     /// utterance can have fewer words.
     fn interim(&mut self, decoded: Decoded) -> Option<String> {
-        let text = decoded.text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        let text = decoded.text.text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        self.tokens = decoded.text.tokens.as_slice().into();
         self.decoded = Some(decoded);
         if text.len() < self.last_interim.len() || text == self.last_interim {
             return None;
@@ -209,24 +227,23 @@ impl Utterance {
         if self.decoding.is_some()
             && let Some(decoded) = next_decoded(&mut self.decoding).await
         {
-            return Ok(decoded.text);
+            return Ok(decoded.text.text);
         }
         if let Some(decoded) = self.decoded.take_if(|decoded| self.scheduler.is_covered_by(decoded.length)) {
-            return Ok(decoded.text);
+            return Ok(decoded.text.text);
         }
-        self.decode(Priority::Urgent)?
-            .await
-            .unwrap_or(Err(ProviderError::Inference("the worker pool stopped".into())))
+        let text = self.decode(Priority::Urgent)?.await;
+        text.unwrap_or(Err(ProviderError::Inference("the worker pool stopped".into()))).map(|text| text.text)
     }
 
     fn decode(
         &self,
         priority: Priority,
-    ) -> Result<oneshot::Receiver<Result<String, ProviderError>>, ProviderError> {
-        let pcm = self.pcm.clone();
+    ) -> Result<oneshot::Receiver<Result<Text, ProviderError>>, ProviderError> {
+        let (pcm, guess) = (self.pcm.clone(), Arc::clone(&self.tokens));
         self.workers.run(priority, move |model, cancel| {
-            let text = model.transcribe(&pcm, || cancel.is_cancelled()).transpose()?;
-            Some(text.map(|text| without_hallucinations(&text, &pcm)))
+            let text = model.transcribe(&pcm, &guess, || cancel.is_cancelled()).transpose()?;
+            Some(text.map(|Text { text, tokens }| Text { text: without_hallucinations(&text, &pcm), tokens }))
         })
     }
 }

@@ -1,0 +1,258 @@
+//! LLMs in order of preference, as one.
+//!
+//! A provider that fails, does not complete its first sentence in time, stalls, or gives nothing is replaced by the next,
+//! also within the answer. The next one gets the conversation and the beginning of the answer, and continues; words that
+//! it repeats are dropped ([`Continuation`]). While there is a next one, text is passed on by whole words, so that no
+//! answer is continued within a word.
+//!
+//! Price: a continuation is in the words of another model, and a word that is legitimately said twice in a row at the seam
+//! is said once.
+
+mod continuation;
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+
+use self::continuation::Continuation;
+use super::{ChatMessage, LanguageModel, LlmEvent, Prompt, ToolCall};
+use crate::{
+    clock,
+    providers::{
+        Deadlines, ProviderError,
+        chain::{Attempt, Call, Chain, ChainState, ProviderRole, by},
+        inference::worker_pool::Hold,
+    },
+    response::sentence_splitter::SentenceSplitter,
+};
+
+pub(in crate::providers) const CONTINUE_SYSTEM: &str = "Your last answer was cut off by a technical fault. Continue it exactly where it \
+stopped: repeat nothing of it, and say nothing about the fault.";
+const CONTINUE_TURN: &str = "Go on.";
+
+/// The providers.
+pub(crate) struct LlmChain {
+    chain: Chain<dyn LanguageModel>,
+    deadlines: Deadlines,
+}
+
+impl LlmChain {
+    /// In order of preference; at least one.
+    pub(crate) fn new(providers: Vec<Arc<dyn LanguageModel>>, deadlines: Deadlines) -> Self {
+        Self { chain: Chain::new(ProviderRole::Llm, providers, |llm| llm.name()), deadlines }
+    }
+
+    pub(crate) fn state(&self) -> Arc<ChainState> {
+        self.chain.state.clone()
+    }
+}
+
+impl LanguageModel for LlmChain {
+    /// Of the preferred one.
+    fn name(&self) -> &'static str {
+        self.chain.name()
+    }
+
+    /// Whether one of them does; the others are told that there is an image.
+    fn sees_images(&self) -> bool {
+        self.chain.chosen().any(LanguageModel::sees_images)
+    }
+
+    fn select(&self, names: &[String]) -> Option<Arc<dyn LanguageModel>> {
+        Some(Arc::new(Self { chain: self.chain.select(names)?, deadlines: self.deadlines }))
+    }
+
+    fn hold(&self) -> Hold {
+        self.chain.chosen().map(LanguageModel::hold).collect()
+    }
+
+    fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        let answer = Answer {
+            call: self.chain.call(|_| true),
+            chain: self.chain.clone(),
+            deadlines: self.deadlines,
+            prompt,
+            running: None,
+            said: String::new(),
+            given: Vec::new(),
+            ready: VecDeque::new(),
+            may_be_complete: false,
+            is_over: false,
+        };
+        stream::unfold(answer, |mut answer| async {
+            let event = answer.next().await?;
+            Some((event, answer))
+        })
+        .boxed()
+    }
+}
+
+/// An answer on its way.
+struct Answer {
+    chain: Chain<dyn LanguageModel>,
+    deadlines: Deadlines,
+    prompt: Prompt,
+    call: Call,
+    running: Option<Running>,
+    /// The text that was passed on.
+    said: String,
+    /// The tool calls that were passed on.
+    given: Vec<ToolCall>,
+    /// Events to be passed on.
+    ready: VecDeque<LlmEvent>,
+    /// A provider had nothing to add to what was said.
+    may_be_complete: bool,
+    is_over: bool,
+}
+
+/// The provider that is at work.
+struct Running {
+    attempt: Attempt,
+    events: BoxStream<'static, Result<LlmEvent, ProviderError>>,
+    text: Continuation,
+    sentences: SentenceSplitter,
+    /// When the first sentence has to be complete; none once it is.
+    sentence_by: Option<Instant>,
+    /// The tool calls of earlier providers that this one has not repeated.
+    earlier_calls: Vec<ToolCall>,
+    /// It produced something, be it a repetition.
+    gave: bool,
+}
+
+impl Answer {
+    async fn next(&mut self) -> Option<Result<LlmEvent, ProviderError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.is_over {
+                return None;
+            }
+            if self.running.is_none() && !self.begin() {
+                self.is_over = true;
+                return (!self.may_be_complete).then(|| Err(self.call.exhausted()));
+            }
+            let Some(running) = &mut self.running else { continue };
+            let stalled_at = clock::now() + self.call.patience(self.deadlines.stall);
+            let deadline = running.sentence_by.unwrap_or(stalled_at);
+            match by(Some(deadline), running.events.next()).await {
+                Ok(Some(Ok(event))) => self.take(event),
+                Ok(None) => self.ended(),
+                Ok(Some(Err(error))) | Err(error) => self.failed(error),
+            }
+        }
+    }
+
+    /// Asks the next provider.
+    fn begin(&mut self) -> bool {
+        let Some(attempt) = self.call.next() else { return false };
+        let prompt = match self.said.is_empty() {
+            true => self.prompt.clone(),
+            false => continued(&self.prompt, &self.said),
+        };
+        self.running = Some(Running {
+            events: self.chain.providers[attempt.provider].respond(prompt),
+            attempt,
+            text: Continuation::after(&self.said, self.call.can_go_on()),
+            sentences: SentenceSplitter::default(),
+            sentence_by: Some(clock::now() + self.call.patience(self.deadlines.llm_first_sentence)),
+            earlier_calls: self.given.clone(),
+            gave: false,
+        });
+        true
+    }
+
+    fn take(&mut self, event: LlmEvent) {
+        let Some(running) = &mut self.running else { return };
+        match event {
+            LlmEvent::TextDelta(delta) => {
+                running.gave |= !delta.trim().is_empty();
+                let text = running.text.push(&delta);
+                self.say(text);
+            }
+            LlmEvent::ToolCall(call) => {
+                running.gave = true;
+                let text = running.text.finish();
+                self.say(text);
+                self.call_tool(call);
+            }
+            LlmEvent::Usage(_) => self.ready.push_back(event),
+            LlmEvent::Truncated => {
+                self.finish();
+                self.ready.push_back(event);
+            }
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        let Some(running) = self.running.as_mut().filter(|_| !text.is_empty()) else { return };
+        if !running.sentences.push(&text).is_empty() {
+            running.sentence_by = None;
+            running.attempt.works();
+        }
+        self.said.push_str(&text);
+        self.ready.push_back(LlmEvent::TextDelta(text));
+    }
+
+    fn call_tool(&mut self, call: ToolCall) {
+        let Some(running) = &mut self.running else { return };
+        running.sentence_by = None;
+        running.attempt.works();
+        let is_same = |other: &ToolCall| (&other.name, &other.arguments) == (&call.name, &call.arguments);
+        if let Some(at) = running.earlier_calls.iter().position(is_same) {
+            running.earlier_calls.swap_remove(at);
+            return;
+        }
+        self.given.push(call.clone());
+        self.ready.push_back(LlmEvent::ToolCall(call));
+    }
+
+    /// The provider's stream ended without an error. An answer that broke off after a whole sentence may have been
+    /// complete: it is, if no provider has anything to add.
+    fn ended(&mut self) {
+        if self.running.as_ref().is_some_and(|running| running.gave) {
+            self.finish();
+        } else if ends_a_sentence(&self.said) {
+            self.may_be_complete = true;
+            self.running = None;
+        } else {
+            self.failed(ProviderError::Empty);
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let text = running.text.finish();
+        running.attempt.works();
+        self.say(text);
+        self.running = None;
+        self.is_over = true;
+    }
+
+    /// What was held back of the provider's text is dropped: the next one says it.
+    fn failed(&mut self, error: ProviderError) {
+        if let Some(running) = self.running.take() {
+            self.call.fail(running.attempt, error);
+        }
+    }
+}
+
+/// The prompt for the rest of an answer.
+fn continued(prompt: &Prompt, said: &str) -> Prompt {
+    let mut prompt = prompt.clone();
+    prompt.system = format!("{}\n\n{CONTINUE_SYSTEM}", prompt.system);
+    prompt.messages.push(ChatMessage::assistant(said.trim_end()));
+    prompt.messages.push(ChatMessage::user(CONTINUE_TURN));
+    prompt
+}
+
+fn ends_a_sentence(text: &str) -> bool {
+    let text = text.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '”' | '’' | ')'));
+    text.ends_with(['.', '!', '?', '…', '。', '！', '？'])
+}
+
+#[cfg(test)]
+mod tests;
