@@ -227,7 +227,7 @@ mod tests {
 
         assert_eq!(problems.problems.len(), 6, "{problems}");
         for expected in [
-            "STT: \"\" is none of auto, moonshine",
+            "STT: \"\" is none of auto, deepgram",
             "LLM: \"hal\" is none of auto, openai, gemini",
             "LLM: echo is listed twice",
             "LLM: auto cannot be listed with others",
@@ -238,6 +238,26 @@ mod tests {
                 problems.problems.iter().any(|problem| problem.starts_with(expected)),
                 "{expected}: {problems}"
             );
+        }
+    }
+
+    #[test]
+    fn a_listed_service_without_its_key_is_a_problem() {
+        for (role, name, needs) in [
+            ("STT", "deepgram", "DEEPGRAM_API_KEY is not set"),
+            ("STT", "assemblyai", "ASSEMBLYAI_API_KEY is not set"),
+            ("STT", "openai", "STT_OPENAI_API_KEY"),
+            ("STT", "june", "STT_SERVICE_URL is not set"),
+            ("TTS", "elevenlabs", "ELEVENLABS_API_KEY is not set"),
+            ("TTS", "openai", "TTS_OPENAI_API_KEY"),
+            ("TTS", "june", "TTS_SERVICE_URL is not set"),
+            ("TTS", "deepgram", "DEEPGRAM_API_KEY is not set"),
+        ] {
+            let problems = read(&[(role, name)]).unwrap_err().problems;
+
+            let [problem] = &problems[..] else { panic!("{role}={name}: {problems:?}") };
+            assert!(problem.starts_with(&format!("{role}: {name} cannot be used: ")), "{problem}");
+            assert!(problem.contains(needs), "{problem}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
 
 impl Reader<'_> {
     pub(super) fn stt_services(&mut self) -> SttServices {
-        let services = SttServices {
+        SttServices {
             diarize: self.flag("STT_DIARIZE"),
             deepgram: self.streaming_service("DEEPGRAM_BASE_URL", "DEEPGRAM_API_KEY", "DEEPGRAM_STT_MODEL"),
             assemblyai: self.streaming_service(
@@ -21,22 +21,7 @@ impl Reader<'_> {
                 key: self.secret("STT_SERVICE_TOKEN"),
                 model: None,
             },
-        };
-        for (name, needs, is_there) in [
-            ("deepgram", "DEEPGRAM_API_KEY", services.deepgram.key.is_some()),
-            ("assemblyai", "ASSEMBLYAI_API_KEY", services.assemblyai.key.is_some()),
-            (
-                "openai",
-                "STT_OPENAI_API_KEY or STT_OPENAI_BASE_URL",
-                services.openai.base_url.is_some() || services.openai.key.is_some(),
-            ),
-            ("june", "STT_SERVICE_URL", self.text("STT_SERVICE_URL").is_some()),
-        ] {
-            if self.lists_stt(name) && !is_there {
-                self.problem("STT", format!("{name} needs {needs}"));
-            }
         }
-        services
     }
 
     fn streaming_service(&mut self, base_url: &str, key: &str, model: &str) -> SttServiceConfig {
@@ -80,15 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_service_without_its_key_is_a_problem() {
-        for (name, needs) in [
-            ("deepgram", "DEEPGRAM_API_KEY"),
-            ("assemblyai", "ASSEMBLYAI_API_KEY"),
-            ("openai", "STT_OPENAI_API_KEY or STT_OPENAI_BASE_URL"),
-            ("june", "STT_SERVICE_URL"),
-        ] {
-            assert_eq!(problems(&[("STT", name)]), [format!("STT: {name} needs {needs}")]);
-        }
+    fn urls_and_flags_are_checked() {
         assert_eq!(
             problems(&[
                 ("DEEPGRAM_BASE_URL", "deepgram"),

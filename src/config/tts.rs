@@ -10,23 +10,12 @@ use crate::{
 impl Reader<'_> {
     /// `llm_url` and `llm_key` are `OPENAI_BASE_URL` and `OPENAI_API_KEY`.
     pub(super) fn tts_services(&mut self, llm_url: Option<&str>, llm_key: Option<&Secret>) -> TtsServices {
-        let services = TtsServices {
+        TtsServices {
             openai: self.openai_tts(llm_url, llm_key),
             elevenlabs: self.elevenlabs(),
             deepgram: self.deepgram_tts(),
             june: self.tts_service(),
-        };
-        for (name, needs, is_there) in [
-            ("elevenlabs", "ELEVENLABS_API_KEY", services.elevenlabs.is_some()),
-            ("openai", "TTS_OPENAI_API_KEY or TTS_OPENAI_BASE_URL", services.openai.is_some()),
-            ("june", "TTS_SERVICE_URL", self.text("TTS_SERVICE_URL").is_some()),
-            ("deepgram", "DEEPGRAM_API_KEY", services.deepgram.is_some()),
-        ] {
-            if self.lists_tts(name) && !is_there {
-                self.problem("TTS", format!("{name} needs {needs}"));
-            }
         }
-        services
     }
 
     fn lists_tts(&self, name: &str) -> bool {
@@ -128,19 +117,6 @@ mod tests {
         let openai = services(&elsewhere).openai.unwrap();
 
         assert_eq!((openai.base_url.as_deref(), openai.key), (Some("http://tts.example/v1"), None));
-    }
-
-    #[test]
-    fn a_listed_service_without_its_key_is_a_problem() {
-        for (name, needs) in [
-            ("elevenlabs", "ELEVENLABS_API_KEY"),
-            ("openai", "TTS_OPENAI_API_KEY or TTS_OPENAI_BASE_URL"),
-            ("june", "TTS_SERVICE_URL"),
-            ("deepgram", "DEEPGRAM_API_KEY"),
-        ] {
-            let problems = read(&[("API_KEYS", KEY), ("TTS", name)]).unwrap_err().problems;
-            assert_eq!(problems, [format!("TTS: {name} needs {needs}")]);
-        }
     }
 
     #[test]
