@@ -580,6 +580,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_selection_calls_its_providers_in_its_own_order_and_knows_what_others_learned() {
+        let chain = chain();
+        let select = |names: &[&str]| chain.select(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let reversed = select(&["two", "one"]).unwrap();
+        assert_eq!((reversed.name(), reversed.preferred()), ("two", "two"));
+        assert_eq!(call(&reversed, |name| (name == "two").then(key)), Ok("one"));
+
+        let tried = Mutex::new(Vec::new());
+        call(&select(&["two", "one", "hal"]).unwrap(), |name| {
+            tried.lock().push(name.to_owned());
+            None
+        })
+        .unwrap();
+
+        assert_eq!(tried.into_inner(), ["one"], "the key of two was refused");
+        assert!(select(&["hal"]).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_selection_that_fails_is_not_the_failure_of_the_role() {
+        let chain = chain();
+
+        assert_eq!(call(&chain.select(&["two".into()]).unwrap(), |_| Some(lost())), Err(lost()));
+
+        assert_eq!(chain.state.status().condition, Condition::Ready);
+        assert_eq!(chain.state.problems().unwrap(), format!("two: {}", lost()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_dropped_does_not_block_the_next_one() {
         let chain = chain();
         for _ in 0..3 {

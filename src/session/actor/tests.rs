@@ -22,6 +22,7 @@ use crate::{
         testing::{At, Fault, ScriptedLlm, deadlines},
     },
     session::{
+        Offer,
         messages::Attachment,
         tests::{config, info},
     },
@@ -434,6 +435,30 @@ async fn when_a_language_model_dies_within_an_answer_another_completes_it_and_th
 
     let [state, done] = client.read_both(["llm_state", "answer_done"]).await;
     assert_eq!((&done["text"], &state["state"]), (&"It is five. Good night.".into(), &"ready".into()));
+}
+
+#[actix::test]
+async fn a_session_is_answered_by_the_language_model_that_it_asks_for() {
+    tokio::time::pause();
+    let first = ScriptedLlm::new("first", "From the first.", []);
+    let second = ScriptedLlm::new("second", "From the second.", []);
+    let chain = LlmChain::new(vec![Arc::new(first), Arc::new(second)], deadlines());
+    let offer =
+        Offer { llm_names: vec!["first", "second"], language: config().offer.language, ..Offer::default() };
+    let config = SessionConfig { memory: 0, voice: None, livekit: false, offer, ..config() };
+    let rig = Rig::with_llm(Arc::new(chain), Vec::new(), config, Arc::default(), None);
+    let mut client = rig.attach().await;
+
+    for (asked, answer) in [
+        (serde_json::json!(["second"]), "From the second."),
+        (serde_json::Value::Null, "From the first."),
+    ] {
+        let options = serde_json::json!({"type": "configure_session", "options": {"llm": asked}});
+        client.say(&options.to_string()).await;
+        client.say(r#"{"type":"say","text":"Who are you?"}"#).await;
+
+        assert_eq!(client.read("answer_done").await["text"], answer);
+    }
 }
 
 #[actix::test]
