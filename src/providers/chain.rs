@@ -582,7 +582,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_selection_calls_its_providers_in_its_own_order_and_knows_what_others_learned() {
         let chain = chain();
-        let select = |names: &[&str]| chain.select(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let select =
+            |names: &[&str]| chain.select(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
         let reversed = select(&["two", "one"]).unwrap();
         assert_eq!((reversed.name(), reversed.preferred()), ("two", "two"));
         assert_eq!(call(&reversed, |name| (name == "two").then(key)), Ok("one"));

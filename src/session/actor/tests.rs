@@ -449,10 +449,9 @@ async fn a_session_is_answered_by_the_language_model_that_it_asks_for() {
     let rig = Rig::with_llm(Arc::new(chain), Vec::new(), config, Arc::default(), None);
     let mut client = rig.attach().await;
 
-    for (asked, answer) in [
-        (serde_json::json!(["second"]), "From the second."),
-        (serde_json::Value::Null, "From the first."),
-    ] {
+    for (asked, answer) in
+        [(serde_json::json!(["second"]), "From the second."), (Value::Null, "From the first.")]
+    {
         let options = serde_json::json!({"type": "configure_session", "options": {"llm": asked}});
         client.say(&options.to_string()).await;
         client.say(r#"{"type":"say","text":"Who are you?"}"#).await;
