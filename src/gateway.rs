@@ -128,6 +128,7 @@ impl Gateway {
             stt: providers.stt.ready().map(|stt| Recorded::new(stt, &outcomes.stt) as _),
             llm: providers.llm.ready().map(|llm| Recorded::new(llm, &outcomes.llm) as _),
             tts: providers.tts.ready().map(|tts| Recorded::new(tts, &outcomes.tts) as _),
+            excuse_voice: providers.excuse_voice.clone(),
             chains: providers.chains.clone(),
         });
         if let Err(invalid) = Options::new(SessionOptions::default(), &services.config.offer) {

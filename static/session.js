@@ -3,6 +3,7 @@
 import { createSession, endSession, renewControlToken } from './api.js';
 import { Channel } from './channel.js';
 import { capture, loadLivekitClient, publishInRoom, release, sendFrames } from './microphone.js';
+import { takesOpus } from './opus.js';
 import { Player } from './player.js';
 
 export class Session {
@@ -38,8 +39,13 @@ export class Session {
       this.id = earlier?.id ?? session.session_id;
       this.roomName = earlier?.roomName ?? session.room_name;
       if (microphone && session.livekit_url !== null) this.#livekitClient = await loadLivekitClient();
+      const isOpusTaken = await takesOpus();
       if (this.#isClosed) throw new Error('The session was closed.');
-      const capabilities = { media: this.#livekitClient ? ['livekit', 'ws'] : ['ws'], vad: false };
+      const capabilities = {
+        media: this.#livekitClient ? ['livekit', 'ws'] : ['ws'],
+        vad: false,
+        speech: { codecs: isOpusTaken ? ['opus', 'pcm16le'] : ['pcm16le'], frameMs: 60 },
+      };
       this.#channel = new Channel(session, capabilities, () => renewControlToken(this.id, this.#key), {
         onAttached: (ack) => this.#attached(ack),
         onMessage: (message) => this.#receive(message),
@@ -137,7 +143,7 @@ export class Session {
         this.#livekit = message;
         break;
       case 'speech_begin':
-        this.#player.begin(message.generation, message.sampleRate);
+        this.#player.begin(message);
         break;
       case 'audio_stop_request':
         this.#player.stop();

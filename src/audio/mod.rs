@@ -2,6 +2,7 @@
 
 pub mod data_packet_buffer;
 pub mod opus;
+pub mod opus_encoder;
 pub mod pcm;
 pub mod reorder_buffer;
 pub mod uplink_decoder;

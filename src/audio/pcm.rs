@@ -164,6 +164,11 @@ impl Resampler {
         }
     }
 
+    /// How many samples of output come before the one that belongs to the first sample of input.
+    pub fn delay(&self) -> usize {
+        self.conversion.as_ref().map_or(0, |conversion| conversion.fft.output_delay())
+    }
+
     /// The mean of each interleaved group.
     fn fold(&mut self, interleaved: &[i16]) -> Vec<i16> {
         if self.channels == 1 {

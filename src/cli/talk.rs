@@ -12,7 +12,7 @@ use june_client::{
 };
 use june_protocol::{
     FromClient, Mode, Secret, SessionOptions, ToClient,
-    from_client::Say,
+    from_client::{Say, SpeechCapabilities},
     ids::UserId,
     to_client::{Delivery, MediaReason, StreamData, TurnMetrics},
 };
@@ -68,6 +68,9 @@ pub struct Args {
     /// Words to expect, separated by commas
     #[arg(long, value_delimiter = ',')]
     vocabulary: Option<Vec<String>>,
+    /// Receive the spoken response as Opus
+    #[arg(long)]
+    opus: bool,
     /// Save the spoken response as a WAV file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -141,8 +144,13 @@ async fn talk(args: Args) -> Result<(), String> {
 
     let by_livekit = args.media == Media::Livekit && audio.is_some();
     let media = if by_livekit { june_client::Media::Livekit } else { june_client::Media::Ws };
-    let options =
-        Options { media, control_token_expires_at: session.control_token_expires_at, ..Options::default() };
+    let codec = if args.opus { "opus" } else { "pcm16le" };
+    let options = Options {
+        media,
+        speech: SpeechCapabilities { codecs: vec![codec.into()], ..SpeechCapabilities::default() },
+        control_token_expires_at: session.control_token_expires_at,
+        ..Options::default()
+    };
     let (device, ack) =
         Device::connect(&session.control_url, &session.control_token, options).await.map_err(sentence)?;
     let mode = ack.options.mode.unwrap_or_default();

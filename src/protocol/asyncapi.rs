@@ -276,8 +276,9 @@ fn gateways_messages() -> Side {
         schemas.insert(type_name("gateway", &name), titled(&type_name("gateway", &name), fields));
         messages.push(Message::json("gateway", &name, summary));
     }
-    let layout = "16 bytes, numbers big-endian: `0xE2`; version, 1; codec, 0 pcm16le; flags, 4 end; u32, generation; \
-                  u64, position in samples since `speech_begin`. Then 20 ms of samples, little-endian; less in the last frame.";
+    let layout = "16 bytes, numbers big-endian: `0xE2`; version, 1; codec, 0 pcm16le, 2 opus; flags, 4 end; u32, generation; \
+                  u64, position in samples since `speech_begin`. Then 20 or 60 ms: of PCM, samples, little-endian, less in the \
+                  last frame; of Opus, a packet, and before that of the last frame a u16, the samples at its end that are padding.";
     messages.push(Message::binary("gateway", "sound", "The spoken answer.", layout));
     Side { schemas: only_used(schemas, &messages), messages }
 }

@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
-    Choice, ProviderConfig, ProviderError,
+    Choice, Deadlines, ProviderConfig, ProviderError,
     chain::ChainState,
     inference::onnx::Runtime,
     llm::{self, LanguageModel, fallback::LlmChain},
@@ -48,7 +48,7 @@ pub static TTS: Registry<dyn TextToSpeech> = Registry {
         ("elevenlabs", tts::elevenlabs::load),
         ("openai", tts::openai::load),
         ("june", tts::june::load),
-        ("piper", tts::piper::load),
+        (PIPER, tts::piper::load),
         ("deepgram", tts::deepgram::load),
     ],
 };
@@ -62,8 +62,10 @@ pub static VAD: Registry<dyn Fn() -> Box<dyn SpeechDetector> + Send + Sync> = Re
     ],
 };
 
+const PIPER: &str = "piper";
+
 /// Providers that need files. Whether those are there is found out by loading them.
-const EMBEDDED: [&str; 3] = ["moonshine", "smollm2", "piper"];
+const EMBEDDED: [&str; 3] = ["moonshine", "smollm2", PIPER];
 
 /// The providers of one role, in the order in which `auto` tries them.
 pub struct Registry<T: ?Sized + 'static> {
@@ -205,6 +207,8 @@ pub struct Providers {
     pub llm: Availability<dyn LanguageModel>,
     pub tts: Availability<dyn TextToSpeech>,
     pub vad: Detectors,
+    /// The embedded voice at the sample rate of `tts`, also where it is not listed: it speaks where no TTS does.
+    pub(crate) excuse_voice: Option<Arc<dyn TextToSpeech>>,
     /// The state of each role that is ready.
     pub(crate) chains: Vec<Arc<ChainState>>,
     /// Roles that are ready without some of the providers that are listed for them, and why.
@@ -242,16 +246,31 @@ impl Providers {
             let state = chain.state();
             (Arc::new(chain) as _, state)
         });
+        let excuse_voice = tts.ready().and_then(|tts| embedded_voice(tts, &context, deadlines));
         let missing = [("stt", stt_missing), ("llm", llm_missing), ("tts", tts_missing)];
         Self {
             stt,
             llm,
             tts,
             vad,
+            excuse_voice,
             chains: [stt_state, llm_state, tts_state].into_iter().flatten().collect(),
             missing: missing.into_iter().filter_map(|(role, missing)| Some((role, missing?))).collect(),
         }
     }
+}
+
+/// Piper at the sample rate of the others; none where it is not installed.
+fn embedded_voice(
+    tts: &Arc<dyn TextToSpeech>,
+    context: &LoadContext<'_>,
+    deadlines: Deadlines,
+) -> Option<Arc<dyn TextToSpeech>> {
+    let piper = [PIPER.to_owned()];
+    tts.select(&piper).or_else(|| {
+        let voice = tts::piper::load(context).ok()?;
+        TtsChain::new(vec![tts.clone(), voice], deadlines).select(&piper)
+    })
 }
 
 /// The configured detectors, or earshot, which needs no files.

@@ -80,6 +80,16 @@ impl ClipPlayback {
         self.ready = self.total();
     }
 
+    /// The sentence was not synthesized to its end.
+    pub fn abandon_sentence(&mut self) {
+        self.script.abandon();
+    }
+
+    /// Whether there are no samples, nor were there any.
+    pub fn is_empty(&self) -> bool {
+        self.total() == 0
+    }
+
     /// More samples.
     pub fn push(&mut self, samples: &[i16]) {
         self.samples.extend(samples);

@@ -3,7 +3,23 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::{clip_playback::ClipPlayback, stream_playback::StreamPlayback};
+
+/// The audio of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameAudio {
+    /// At the synthesizer's rate.
+    Samples(Vec<i16>),
+    /// Opus.
+    Packet {
+        /// Its bytes.
+        packet: Bytes,
+        /// How many samples at its end are no part of the response.
+        padding: u16,
+    },
+}
 
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +28,8 @@ pub enum PlaybackEvent {
     Frame {
         /// Samples since the response began.
         position: u64,
-        /// 20 ms of samples; fewer in the last frame.
-        samples: Vec<i16>,
+        /// 20 or 60 ms; less in the last frame of samples.
+        audio: FrameAudio,
         /// Nothing follows it.
         end: bool,
     },
@@ -79,11 +95,27 @@ impl Playback {
         }
     }
 
-    /// Synthesis failed. A stream plays what it has; of clips, those that were not played are dropped.
+    /// Synthesis failed at the last sentence. What there is of it is played, and does not count as heard.
     pub fn synthesis_failed(&mut self) {
+        match self {
+            Self::Stream(stream) => stream.abandon_sentence(),
+            Self::Clips(clips) => clips.abandon_sentence(),
+        }
+    }
+
+    /// The client cannot play: what was not played is dropped.
+    pub fn clear(&mut self) {
         match self {
             Self::Stream(_) => {}
             Self::Clips(clips) => clips.clear(),
+        }
+    }
+
+    /// Whether there are no samples, nor were there any.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.is_empty(),
+            Self::Clips(clips) => clips.is_empty(),
         }
     }
 

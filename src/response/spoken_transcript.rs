@@ -21,6 +21,11 @@ impl SpokenTranscript {
         }
     }
 
+    /// The last sentence was not synthesized to its end: which of its words were is not known, so none count.
+    pub fn abandon(&mut self) {
+        self.sentences.pop();
+    }
+
     /// The words before a position: whole sentences, and of the last one as many words as fit.
     pub fn before(&self, position: u64) -> String {
         let mut text = Vec::new();

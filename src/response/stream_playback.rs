@@ -1,4 +1,4 @@
-//! Paces a spoken response to the client: frames of 20 ms, [`LEAD`] ahead of what is being played, so that
+//! Paces a spoken response to the client: frames of 20 or 60 ms, [`LEAD`] ahead of what is being played, so that
 //! network jitter is not audible and a barge-in finds little in flight.
 //!
 //! It also tracks how much was heard: by the client's report (`playhead`) where there is one, else by the
@@ -9,17 +9,22 @@
 //!   ├─ released ─────────┼──── for a resume ──┼── the lead ──┼── waiting ──┤
 //! ```
 //!
+//! Positions count samples at the rate that is sent, whatever the codec.
+//!
 //! Pure: takes the time, and returns its next deadline.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use crate::{
+    audio::opus_encoder::OPUS_SPEECH_RATE_HZ,
+    response::{
+        opus_frames::OpusFrames,
+        pcm_frames::PcmFrames,
+        playback::{FrameAudio, PlaybackEvent},
+        speech_format::{SpeechCodec, SpeechFormat},
+        spoken_transcript::SpokenTranscript,
+    },
 };
-
-use crate::response::{playback::PlaybackEvent, spoken_transcript::SpokenTranscript};
-
-/// Length of a frame, in milliseconds (docs/PROTOCOL.md).
-pub const FRAME_MS: u64 = 20;
 
 /// How far sending runs ahead of playing.
 pub const LEAD: Duration = Duration::from_millis(400);
@@ -33,11 +38,9 @@ const RESEND_WINDOW: Duration = Duration::from_secs(5);
 /// One spoken response.
 #[derive(Debug)]
 pub struct StreamPlayback {
+    /// The rate that is sent.
     rate_hz: u32,
-    /// Samples from `base` on.
-    samples: VecDeque<i16>,
-    /// The position of the first sample that is kept.
-    base: u64,
+    frames: Frames,
     /// The position of the next sample to be sent.
     sent: u64,
     /// What the client reported as played.
@@ -48,6 +51,14 @@ pub struct StreamPlayback {
     end_sent: bool,
     script: SpokenTranscript,
     clock: Clock,
+}
+
+/// What there is to send, in the client's codec.
+#[derive(Debug)]
+enum Frames {
+    Pcm(PcmFrames),
+    // Boxed: it is far larger.
+    Opus(Box<OpusFrames>),
 }
 
 /// How playback relates to time.
@@ -64,12 +75,22 @@ enum Clock {
 }
 
 impl StreamPlayback {
-    /// A response of mono samples at this rate, in Hz.
-    pub fn new(rate_hz: u32) -> Self {
+    /// A response of mono samples at this rate, in Hz. One that Opus cannot be made of is sent as PCM.
+    pub fn new(rate_hz: u32, format: SpeechFormat) -> Self {
+        let opus = match format.codec {
+            SpeechCodec::Opus => OpusFrames::new(rate_hz, format.frame_ms).ok(),
+            SpeechCodec::Pcm => None,
+        };
+        let (frames, rate_hz) = match opus {
+            Some(opus) => (Frames::Opus(Box::new(opus)), OPUS_SPEECH_RATE_HZ),
+            None => {
+                let frame = u64::from(rate_hz) * u64::from(format.frame_ms) / 1000;
+                (Frames::Pcm(PcmFrames::new(frame)), rate_hz)
+            }
+        };
         Self {
             rate_hz,
-            samples: VecDeque::new(),
-            base: 0,
+            frames,
             sent: 0,
             reported: None,
             complete: false,
@@ -79,20 +100,58 @@ impl StreamPlayback {
         }
     }
 
+    /// The codec of the frames.
+    pub fn codec(&self) -> SpeechCodec {
+        match self.frames {
+            Frames::Pcm(_) => SpeechCodec::Pcm,
+            Frames::Opus(_) => SpeechCodec::Opus,
+        }
+    }
+
+    /// The rate of what is decoded from the frames, in Hz.
+    pub fn rate_hz(&self) -> u32 {
+        self.rate_hz
+    }
+
+    /// How many samples at the beginning are the codec's, and no part of the response.
+    pub fn pre_skip(&self) -> Option<u32> {
+        match &self.frames {
+            Frames::Pcm(_) => None,
+            Frames::Opus(opus) => Some(opus.pre_skip() as u32),
+        }
+    }
+
     /// The samples that follow belong to this sentence.
     pub fn begin_sentence(&mut self, text: String) {
         self.script.begin(text, self.total());
     }
 
+    /// The sentence was not synthesized to its end.
+    pub fn abandon_sentence(&mut self) {
+        self.script.abandon();
+    }
+
+    /// Whether there are no samples, nor were there any.
+    pub fn is_empty(&self) -> bool {
+        self.end() == 0
+    }
+
     /// More samples.
     pub fn push(&mut self, samples: &[i16]) {
-        self.samples.extend(samples);
-        self.script.reaches(self.total());
+        match &mut self.frames {
+            Frames::Pcm(pcm) => pcm.push(samples),
+            Frames::Opus(opus) => opus.push(samples),
+        }
+        self.script.reaches(self.end());
     }
 
     /// No more samples.
     pub fn complete(&mut self) {
         self.complete = true;
+        if let Frames::Opus(opus) = &mut self.frames {
+            opus.complete();
+            self.script.reaches(self.end());
+        }
     }
 
     /// How much speech waits to be sent.
@@ -113,20 +172,17 @@ impl StreamPlayback {
         };
 
         let allowed = self.played(now) + self.to_samples(LEAD);
-        let frame = self.to_samples(Duration::from_millis(FRAME_MS));
         while self.sent < allowed && self.sendable() {
-            let length = (self.total() - self.sent).min(frame);
-            let from = (self.sent - self.base) as usize;
-            let samples: Vec<i16> = self.samples.range(from..from + length as usize).copied().collect();
             let position = self.sent;
+            let (audio, length) = self.frame_at(position);
             self.sent += length;
             let end = self.complete && self.sent == self.total();
             self.end_sent = end;
-            events.push(PlaybackEvent::Frame { position, samples, end });
+            events.push(PlaybackEvent::Frame { position, audio, end });
         }
 
         let played = self.played(now);
-        if self.end_sent && played >= self.total() {
+        if self.end_sent && played >= self.end() {
             self.clock = Clock::Over;
             events.push(PlaybackEvent::Finished);
         } else if !self.sendable() && played >= self.sent {
@@ -144,7 +200,7 @@ impl StreamPlayback {
         };
         let time_of = |sample: u64| at + self.to_time(sample.saturating_sub(position));
         if !self.sendable() {
-            return Some(time_of(self.sent));
+            return Some(time_of(self.sent.min(self.end())));
         }
         let next = (self.sent + self.to_samples(BUNCH)).min(self.total().max(self.sent + 1));
         Some(time_of(next.saturating_sub(self.to_samples(LEAD))))
@@ -152,7 +208,7 @@ impl StreamPlayback {
 
     /// The client reports how much it has played, in milliseconds.
     pub fn reported(&mut self, played_ms: u64) {
-        let played = (played_ms * u64::from(self.rate_hz) / 1000).min(self.sent);
+        let played = (played_ms * u64::from(self.rate_hz) / 1000).min(self.sent).min(self.end());
         self.reported = Some(self.reported.unwrap_or_default().max(played));
     }
 
@@ -166,7 +222,7 @@ impl StreamPlayback {
     /// The client is back: it gets everything after what it had played, again where necessary.
     pub fn resume(&mut self, now: Instant) {
         if let Clock::Paused { at } = self.clock {
-            let from = at.max(self.base);
+            let from = self.frame_start(at);
             self.sent = from;
             self.end_sent = false;
             self.clock = Clock::Running { position: from, at: now };
@@ -196,7 +252,7 @@ impl StreamPlayback {
     /// Whether a frame is ready: a whole one, or the rest of a complete response.
     fn sendable(&self) -> bool {
         let left = self.total() - self.sent;
-        if self.complete { !self.end_sent } else { left >= self.to_samples(Duration::from_millis(FRAME_MS)) }
+        if self.complete { !self.end_sent } else { left >= self.frame() }
     }
 
     /// The position that is being played.
@@ -205,14 +261,52 @@ impl StreamPlayback {
             Clock::Stopped { at } | Clock::Paused { at } => at,
             Clock::Running { position, at } => {
                 let elapsed = self.to_samples(now.saturating_duration_since(at));
-                (position + elapsed).min(self.sent)
+                (position + elapsed).min(self.sent).min(self.end())
             }
-            Clock::Over => self.total(),
+            Clock::Over => self.end(),
         }
     }
 
+    // --- Frames -------------------------------------------------------------------------------
+
+    /// The frame at a position, and its length in samples.
+    fn frame_at(&mut self, position: u64) -> (FrameAudio, u64) {
+        match &mut self.frames {
+            Frames::Pcm(pcm) => pcm.at(position),
+            Frames::Opus(opus) => opus.at(position),
+        }
+    }
+
+    /// The length of a frame, in samples.
+    fn frame(&self) -> u64 {
+        match &self.frames {
+            Frames::Pcm(pcm) => pcm.frame(),
+            Frames::Opus(opus) => opus.frame(),
+        }
+    }
+
+    /// Where the frame begins that has this position; the first that is kept if it is gone. PCM can be cut anywhere.
+    fn frame_start(&self, position: u64) -> u64 {
+        match &self.frames {
+            Frames::Pcm(pcm) => position.max(pcm.base()),
+            Frames::Opus(opus) => (position / opus.frame() * opus.frame()).max(opus.base()),
+        }
+    }
+
+    /// The position after the last frame.
     fn total(&self) -> u64 {
-        self.base + self.samples.len() as u64
+        match &self.frames {
+            Frames::Pcm(pcm) => pcm.total(),
+            Frames::Opus(opus) => opus.total(),
+        }
+    }
+
+    /// The position after the last sample of the response.
+    fn end(&self) -> u64 {
+        match &self.frames {
+            Frames::Pcm(pcm) => pcm.total(),
+            Frames::Opus(opus) => opus.end(),
+        }
     }
 
     /// Releases samples that no client needs again.
@@ -221,9 +315,11 @@ impl StreamPlayback {
             Some(reported) => reported,
             None => played.saturating_sub(self.to_samples(RESEND_WINDOW)),
         };
-        let gone = needed.min(self.sent).saturating_sub(self.base);
-        self.samples.drain(..gone as usize);
-        self.base += gone;
+        let before = needed.min(self.sent);
+        match &mut self.frames {
+            Frames::Pcm(pcm) => pcm.release(before),
+            Frames::Opus(opus) => opus.release(before),
+        }
     }
 
     fn to_samples(&self, time: Duration) -> u64 {
@@ -241,7 +337,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock;
+    use crate::{clock, response::opus_frames::tests::decoded};
 
     const RATE: u32 = 16_000;
 
@@ -251,6 +347,11 @@ mod tests {
 
     fn second_of_sound() -> Vec<i16> {
         (0..RATE as i16).collect()
+    }
+
+    fn pcm(audio: &FrameAudio) -> &[i16] {
+        let FrameAudio::Samples(samples) = audio else { panic!("{audio:?}") };
+        samples
     }
 
     fn frames(effects: &[PlaybackEvent]) -> usize {
@@ -270,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_first_sound_leaves_at_once_and_the_rest_at_the_pace_of_playing() {
-        let mut playback = StreamPlayback::new(RATE);
+        let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
         playback.push(&second_of_sound());
         playback.complete();
         let start = clock::now();
@@ -286,7 +387,7 @@ mod tests {
 
     #[test]
     fn every_frame_carries_twenty_milliseconds_and_the_last_one_the_end() {
-        let mut playback = StreamPlayback::new(RATE);
+        let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
         playback.push(&second_of_sound()[..1000]);
         playback.complete();
 
@@ -295,7 +396,7 @@ mod tests {
         let sizes: Vec<_> = effects
             .iter()
             .filter_map(|effect| match effect {
-                PlaybackEvent::Frame { position, samples, end } => Some((*position, samples.len(), *end)),
+                PlaybackEvent::Frame { position, audio, end } => Some((*position, pcm(audio).len(), *end)),
                 PlaybackEvent::Clip { .. } | PlaybackEvent::Finished => None,
             })
             .collect();
@@ -304,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_synthesis_that_is_slower_than_the_playing_makes_a_pause_and_no_rush_afterwards() {
-        let mut playback = StreamPlayback::new(RATE);
+        let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
         playback.push(&second_of_sound()[..3200]);
         let start = clock::now();
         assert_eq!(frames(&playback.poll(start)), 10);
@@ -320,7 +421,7 @@ mod tests {
 
     #[test]
     fn what_was_heard_follows_the_clock_until_the_client_says_better() {
-        let mut playback = StreamPlayback::new(RATE);
+        let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
         playback.begin_sentence("One two three four.".into());
         playback.push(&second_of_sound());
         playback.begin_sentence("Five six.".into());
@@ -339,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_client_that_comes_back_goes_on_from_what_it_had_played() {
-        let mut playback = StreamPlayback::new(RATE);
+        let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
         playback.push(&second_of_sound());
         playback.complete();
         let start = clock::now();
@@ -354,6 +455,123 @@ mod tests {
         assert!(matches!(&effects[0], PlaybackEvent::Frame { position: 1600, .. }), "{:?}", effects[0]);
     }
 
+    // --- Opus ---------------------------------------------------------------------------------
+
+    fn opus(frame_ms: u32) -> StreamPlayback {
+        StreamPlayback::new(RATE, SpeechFormat { codec: SpeechCodec::Opus, frame_ms })
+    }
+
+    fn positions(effects: &[PlaybackEvent]) -> Vec<u64> {
+        effects
+            .iter()
+            .filter_map(|effect| match effect {
+                PlaybackEvent::Frame { position, .. } => Some(*position),
+                PlaybackEvent::Clip { .. } | PlaybackEvent::Finished => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn opus_is_paced_like_samples_and_ends_with_the_response_not_with_its_padding() {
+        for (frame_ms, lead, all) in [(20, 20, 51), (60, 7, 17)] {
+            let mut playback = opus(frame_ms);
+            playback.push(&second_of_sound());
+            playback.complete();
+            let start = clock::now();
+
+            let first = playback.poll(start);
+            assert_eq!(frames(&first), lead, "the lead of 400 ms, in frames of {frame_ms} ms");
+
+            let (rest, took) = play(&mut playback, start);
+            assert_eq!(frames(&first) + frames(&rest), all);
+            assert_eq!(rest.last(), Some(&PlaybackEvent::Finished));
+            assert_eq!(took, ms(1000));
+            assert_eq!(playback.heard_ms(start + ms(2000)), 1000);
+        }
+    }
+
+    #[test]
+    fn what_was_heard_of_opus_is_told_in_the_time_of_the_response() {
+        let mut playback = opus(60);
+        playback.begin_sentence("One two three four.".into());
+        playback.push(&second_of_sound());
+        playback.begin_sentence("Five six.".into());
+        playback.push(&second_of_sound());
+        playback.complete();
+        let start = clock::now();
+        playback.poll(start);
+
+        assert_eq!(playback.heard_ms(start + ms(250)), 250);
+        assert_eq!(playback.heard_text(start + ms(400)), "One");
+
+        playback.reported(350);
+        assert_eq!(playback.heard_ms(start + ms(2000)), 350);
+    }
+
+    #[test]
+    fn a_client_of_opus_that_comes_back_gets_whole_packets_from_where_it_was() {
+        let mut playback = opus(20);
+        playback.push(&second_of_sound());
+        playback.complete();
+        let start = clock::now();
+        let before = playback.poll(start);
+        playback.reported(110);
+        playback.pause(start + ms(300));
+
+        playback.resume(start + ms(9_000));
+        let after = playback.poll(start + ms(9_000));
+
+        assert_eq!(positions(&after)[0], 5 * 480, "110 ms are within the packet that begins at 100");
+        assert_eq!(after[..15], before[5..], "the same packets");
+        assert_eq!(playback.heard_ms(start + ms(9_000)), 110);
+    }
+
+    proptest! {
+        /// However samples arrive and the client comes and goes, the packets that it does not have yet follow one
+        /// another, and decode to a sound of the response's length.
+        #[test]
+        fn the_client_gets_every_packet(
+            runs in proptest::collection::vec((0..4000usize, 0..700u64, any::<bool>()), 1..8),
+            frame_ms in prop::sample::select(vec![20, 60]),
+        ) {
+            let mut playback = opus(frame_ms);
+            let mut now = clock::now();
+            let mut total = 0;
+            let mut effects = Vec::new();
+            for (length, wait_ms, away) in runs {
+                total += length;
+                playback.push(&vec![100; length]);
+                effects.extend(playback.poll(now));
+                if away {
+                    playback.pause(now);
+                }
+                now += ms(wait_ms);
+                effects.extend(playback.poll(now));
+                if away {
+                    playback.resume(now);
+                }
+            }
+            playback.complete();
+            effects.extend(play(&mut playback, now).0);
+
+            let frame = 24 * u64::from(frame_ms);
+            let (mut got, mut ends) = (Vec::new(), 0);
+            for effect in &effects {
+                if let PlaybackEvent::Frame { position, audio, end } = effect {
+                    let next = got.len() as u64 * frame;
+                    prop_assert!(*position <= next && position.is_multiple_of(frame), "{} after {}", position, next);
+                    if *position == next {
+                        got.push(audio);
+                    }
+                    ends += usize::from(*end);
+                }
+            }
+            prop_assert!(ends >= 1);
+            let sound = decoded(got, u64::from(playback.pre_skip().unwrap()));
+            prop_assert_eq!(sound.len(), (total * 3).div_ceil(2));
+        }
+    }
+
     proptest! {
         /// However samples arrive and the client comes and goes, what it can put together by position
         /// is the whole answer, gap-free.
@@ -361,7 +579,7 @@ mod tests {
         fn the_client_gets_every_sample(
             runs in proptest::collection::vec((0..4000usize, 0..700u64, any::<bool>()), 1..12),
         ) {
-            let mut playback = StreamPlayback::new(RATE);
+            let mut playback = StreamPlayback::new(RATE, SpeechFormat::default());
             let mut now = clock::now();
             let mut sound: Vec<i16> = Vec::new();
             let mut effects = Vec::new();
@@ -385,10 +603,10 @@ mod tests {
             let mut got: Vec<i16> = Vec::new();
             let mut ends = 0;
             for effect in effects {
-                if let PlaybackEvent::Frame { position, samples, end } = effect {
+                if let PlaybackEvent::Frame { position, audio, end } = effect {
                     prop_assert!(position as usize <= got.len(), "a gap before {}", position);
                     let known = got.len() - position as usize;
-                    got.extend(samples.iter().skip(known));
+                    got.extend(pcm(&audio).iter().skip(known));
                     ends += usize::from(end);
                 }
             }

@@ -97,6 +97,8 @@ pub struct Services {
     pub llm: Option<Arc<dyn LanguageModel>>,
     /// Text to speech.
     pub tts: Option<Arc<dyn TextToSpeech>>,
+    /// The embedded voice, which speaks where no TTS does.
+    pub excuse_voice: Option<Arc<dyn TextToSpeech>>,
     /// The states of the three, as far as they are there.
     pub chains: Vec<Arc<ChainState>>,
 }
@@ -234,6 +236,14 @@ impl SessionActor {
             Effect::Synthesize(generation, request) => {
                 let Some(tts) = &self.providers.tts else { return };
                 let items = providers::terminated(speech(&**tts, request));
+                self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
+            }
+            Effect::Excuse(generation, text) => {
+                let items = match &self.services.excuse_voice {
+                    Some(voice) => speech(&**voice, SpeechRequest::text(text)),
+                    None => ProviderError::Unavailable("there is no embedded voice".into()).into_stream(),
+                };
+                let items = providers::terminated(items);
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::StopTts => {

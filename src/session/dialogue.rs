@@ -17,10 +17,11 @@ use crate::{
         ProviderError, StreamItem,
         llm::{ChatMessage, LlmEvent, Prompt},
     },
+    response::speech_format::{SpeechCodec, SpeechFormat},
     session::{
         MAX_TYPED_BYTES,
         out::{Effect, Out, Reason, Soonest},
-        response::{Outcome, Progress, Response, Voice, Waterfall},
+        response::{Outcome, Progress, Response, SpeechForm, Voice, Waterfall},
     },
     store::history::HistoryItem,
     telemetry,
@@ -155,6 +156,11 @@ impl Dialogue {
         }
     }
 
+    /// The codec of the response that is being given, where that is on the channel.
+    pub(super) fn codec(&self) -> Option<SpeechCodec> {
+        self.response.as_ref().and_then(|response| response.codec())
+    }
+
     fn begin(&mut self, turn: Turn, out: &mut Out<'_>) {
         out.tell(ToClient::TurnStarted {
             turn_id: turn.id,
@@ -171,11 +177,14 @@ impl Dialogue {
         let prompt = Prompt::new(system, messages);
         out.push(Effect::Generate(turn.generation, prompt));
         let voice = self.voice(out);
-        // A client of that profile takes no binary frames.
-        let in_clips =
-            out.profile() == Profile::Mentra && voice.is_some_and(|voice| voice.delivery == Delivery::Ws);
+        let form = match (voice.map_or(Delivery::Ws, |voice| voice.delivery), out.profile()) {
+            (Delivery::Room, _) => SpeechForm::Frames(SpeechFormat::default()),
+            // A client of that profile takes no binary frames.
+            (Delivery::Ws, Profile::Mentra) => SpeechForm::Clips,
+            (Delivery::Ws, Profile::EdgeV1) => SpeechForm::Frames(out.speech_format()),
+        };
         let until = out.now + out.config().answer_time;
-        let mut response = Response::new(turn, voice, in_clips, waterfall, until);
+        let mut response = Response::new(turn, voice, form, waterfall, until);
         if out.socket().is_none() {
             response.pause(out.now);
         }

@@ -57,7 +57,7 @@ pub use self::{
     response::Voice,
 };
 use crate::{
-    audio::Pcm,
+    audio::{Pcm, opus_encoder::OPUS_SPEECH_RATE_HZ},
     auth::{AuthError, Authenticator, Principal, room_token::RoomTokenVerifier},
     error::Code,
     ids::{DeviceId, Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
@@ -80,6 +80,7 @@ use crate::{
         stt::Transcript,
         vad::DetectorFactory,
     },
+    response::speech_format::{SpeechCodec, SpeechFormat},
     telemetry,
     turn::{endpointer::EndpointerConfig, turn_manager, utterance_detector::SpeechEvent},
 };
@@ -466,6 +467,12 @@ impl Router<'_> {
             // A client of one profile cannot go on with a response of the other.
             self.dialogue.interrupt(&mut self.out);
         }
+        let (speech_format, problem) = SpeechFormat::negotiate(&init.capabilities.speech);
+        if self.dialogue.codec().is_some_and(|codec| codec != speech_format.codec) {
+            // Nor can it with one in another codec.
+            self.dialogue.interrupt(&mut self.out);
+        }
+        self.out.set_speech_format(speech_format);
         self.connection.attached(socket, profile, token, &mut self.out);
         self.recognition.subscriptions.attached(init.subscriptions, self.out.now);
 
@@ -478,6 +485,9 @@ impl Router<'_> {
         self.acknowledge(resumed, init.capabilities.wants_livekit(), last_audio_seq);
         for frame in missed.into_iter().flatten() {
             self.out.push(Effect::Send(socket, frame));
+        }
+        if let Some(problem) = problem {
+            self.out.error(Code::Unsupported, problem, None);
         }
         if !resumed {
             self.media.tell_media_state(self.media.media_reason(&self.out), &mut self.out);
@@ -524,6 +534,7 @@ impl Router<'_> {
                 frame_ms: 20,
                 last_seq: last_audio_seq,
             },
+            speech: config.voice.map(|voice| speech_on_channel(voice, out.speech_format())),
             options: out.options().in_force(&config.offer),
         };
         self.out.tell(ToClient::ConnectionAck(Box::new(ack)));
@@ -631,6 +642,15 @@ impl Router<'_> {
 /// What the client needs to join the room, with a fresh token; none where it may not, or cannot.
 fn livekit_info(out: &Out<'_>) -> Option<LivekitInfo> {
     out.config().authenticator.livekit_info(&out.info().user, &out.info().room, out.bound()).ok()
+}
+
+/// How responses sound on the channel.
+fn speech_on_channel(voice: Voice, format: SpeechFormat) -> AudioFormat {
+    let sample_rate = match format.codec {
+        SpeechCodec::Pcm => voice.rate_hz,
+        SpeechCodec::Opus => OPUS_SPEECH_RATE_HZ,
+    };
+    AudioFormat { codec: format.codec.into(), sample_rate, frame_ms: format.frame_ms, last_seq: None }
 }
 
 fn constant_time_eq(a: &str, b: &str) -> bool {

@@ -20,6 +20,7 @@ use crate::{
         mentra,
     },
     providers::{llm::Prompt, stt::SttRequest, tts::SpeechRequest},
+    response::speech_format::SpeechFormat,
     secret::Secret,
     session::{
         SessionConfig, SessionInfo, SocketId, messages::TokenEnd, options::Options,
@@ -60,6 +61,8 @@ pub enum Effect {
     StopLlm,
     /// Synthesize a sentence of the response of this generation.
     Synthesize(u32, SpeechRequest),
+    /// Speak a text that is no part of the response of this generation, by the embedded voice.
+    Excuse(u32, String),
     /// Cancel speech synthesis, and clear what is queued for the room.
     StopTts,
     /// Publish samples in the room.
@@ -112,6 +115,8 @@ pub(super) struct Downlink {
     began: Instant,
     /// What the client speaks; while none is attached, what the last one spoke.
     profile: Profile,
+    /// In what form it takes responses on the channel; likewise.
+    speech_format: SpeechFormat,
     /// The attached socket.
     socket: Option<SocketId>,
     /// The end of everything that is issued to the client, in seconds since the Unix epoch; none where its token never
@@ -128,6 +133,7 @@ impl Downlink {
             config,
             began,
             profile: Profile::default(),
+            speech_format: SpeechFormat::default(),
             socket: None,
             bound: None,
             buffer: ResumeBuffer::starting_after(last_seq),
@@ -196,6 +202,15 @@ impl<'a> Out<'a> {
 
     pub(super) fn profile(&self) -> Profile {
         self.downlink.profile
+    }
+
+    /// In what form the client takes responses on the channel.
+    pub(super) fn speech_format(&self) -> SpeechFormat {
+        self.downlink.speech_format
+    }
+
+    pub(super) fn set_speech_format(&mut self, format: SpeechFormat) {
+        self.downlink.speech_format = format;
     }
 
     pub(super) fn socket(&self) -> Option<SocketId> {

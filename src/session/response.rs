@@ -21,15 +21,16 @@ use crate::{
     protocol::{
         ToClient,
         edge_v1::{
-            audio::{Codec, DownlinkFrame},
+            audio::DownlinkFrame,
             to_client::{Delivery, Finish, TurnMetrics},
         },
         mentra,
     },
     response::{
         clip_playback::ClipPlayback,
-        playback::{Playback, PlaybackEvent},
+        playback::{FrameAudio, Playback, PlaybackEvent},
         sentence_splitter::SentenceSplitter,
+        speech_format::{SpeechCodec, SpeechFormat},
         stream_playback::StreamPlayback,
     },
     session::out::{Effect, Out, is_due},
@@ -46,6 +47,15 @@ pub struct Voice {
     pub rate_hz: u32,
     /// Where the client hears it.
     pub delivery: Delivery,
+}
+
+/// The form in which a client plays responses.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SpeechForm {
+    /// Frames, on the control channel or in the room.
+    Frames(SpeechFormat),
+    /// Files that it fetches.
+    Clips,
 }
 
 /// What became of a response.
@@ -95,8 +105,18 @@ enum Synthesis {
     Idle,
     /// It has a sentence.
     Busy,
-    /// It failed, or the client cannot play: the rest stays unspoken.
+    /// It failed before anything was spoken: the embedded voice speaks the excuse.
+    Excusing,
+    /// It failed: the rest stays unspoken.
     Failed,
+    /// The client cannot play what it makes; likewise.
+    Unplayable,
+}
+
+impl Synthesis {
+    fn is_given_up(self) -> bool {
+        matches!(self, Self::Failed | Self::Unplayable)
+    }
 }
 
 /// The speech of a response.
@@ -138,21 +158,19 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// The response to `turn`, spoken where there is a voice; `in_clips` for a client that plays nothing
-    /// but files. The language model has until then for it.
+    /// The response to `turn`, spoken where there is a voice. The language model has until then for it.
     pub(super) fn new(
         turn: Turn,
         voice: Option<Voice>,
-        in_clips: bool,
+        form: SpeechForm,
         waterfall: Waterfall,
         until: Instant,
     ) -> Self {
         let speech = voice.map(|voice| Speech {
             voice,
-            playback: if in_clips {
-                Playback::Clips(ClipPlayback::new(voice.rate_hz))
-            } else {
-                Playback::Stream(StreamPlayback::new(voice.rate_hz))
+            playback: match form {
+                SpeechForm::Clips => Playback::Clips(ClipPlayback::new(voice.rate_hz)),
+                SpeechForm::Frames(format) => Playback::Stream(StreamPlayback::new(voice.rate_hz, format)),
             },
             synthesis: Synthesis::Idle,
             phase: SpeechPhase::Pending,
@@ -180,6 +198,18 @@ impl Response {
     /// The turn it answers.
     pub(super) fn turn_id(&self) -> TurnId {
         self.turn.id
+    }
+
+    /// The codec of its frames on the channel.
+    pub(super) fn codec(&self) -> Option<SpeechCodec> {
+        match &self.speech {
+            Some(Speech {
+                playback: Playback::Stream(stream),
+                voice: Voice { delivery: Delivery::Ws, .. },
+                ..
+            }) => Some(stream.codec()),
+            Some(_) | None => None,
+        }
     }
 
     // --- Text ---------------------------------------------------------------------------------
@@ -235,7 +265,7 @@ impl Response {
     /// The synthesizer produced samples.
     pub(super) fn audio(&mut self, samples: &[i16], out: &mut Out<'_>) -> Progress {
         if let Some(speech) = &mut self.speech
-            && speech.synthesis != Synthesis::Failed
+            && !speech.synthesis.is_given_up()
         {
             speech.playback.push(samples);
         }
@@ -247,9 +277,19 @@ impl Response {
         if let Some(speech) = &mut self.speech {
             speech.playback.end_sentence();
             match (worked, speech.synthesis) {
+                (_, Synthesis::Failed | Synthesis::Unplayable) => {}
+                (_, Synthesis::Excusing) => speech.synthesis = Synthesis::Failed,
                 (true, Synthesis::Busy | Synthesis::Idle) => speech.synthesis = Synthesis::Idle,
-                (true, Synthesis::Failed) => {}
-                (false, _) => speech.fail(),
+                (false, Synthesis::Busy | Synthesis::Idle) => {
+                    speech.playback.synthesis_failed();
+                    speech.synthesis = match out.config().excuse.clone() {
+                        Some(excuse) if speech.playback.is_empty() => {
+                            out.push(Effect::Excuse(self.turn.generation, excuse));
+                            Synthesis::Excusing
+                        }
+                        Some(_) | None => Synthesis::Failed,
+                    };
+                }
             }
         }
         self.advance(out)
@@ -266,7 +306,8 @@ impl Response {
         if let Some(speech) = &mut self.speech {
             speech.playback.clip_played(clip);
             if !worked {
-                speech.fail();
+                speech.synthesis = Synthesis::Unplayable;
+                speech.playback.clear();
             }
         }
         self.advance(out)
@@ -368,7 +409,7 @@ impl Response {
 
         match speech.synthesis {
             // The text may go on for a while.
-            Synthesis::Failed => self.queue.clear(),
+            Synthesis::Excusing | Synthesis::Failed | Synthesis::Unplayable => self.queue.clear(),
             Synthesis::Idle if speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
                 if let Some(sentence) = self.queue.pop_front() {
                     speech.synthesis = Synthesis::Busy;
@@ -380,13 +421,24 @@ impl Response {
             Synthesis::Idle | Synthesis::Busy => {}
         }
         let text_ended = matches!(self.text_phase, TextPhase::Ended(_));
-        if text_ended && self.queue.is_empty() && speech.synthesis != Synthesis::Busy {
+        let is_working = matches!(speech.synthesis, Synthesis::Busy | Synthesis::Excusing);
+        if text_ended && self.queue.is_empty() && !is_working {
             speech.playback.complete();
+        }
+        if let TextPhase::Ended(finish) = self.text_phase
+            && speech.synthesis == Synthesis::Failed
+            && speech.playback.is_empty()
+        {
+            // No sound is announced that there is none of.
+            self.tell_speech_finish(Finish::Error, out);
+            self.tell_metrics(out);
+            progress.over = Some(self.outcome(finish, out.now));
+            return progress;
         }
         for event in speech.playback.poll(out.now) {
             let begins = self.speech.as_ref().is_some_and(|speech| speech.phase == SpeechPhase::Pending);
             match event {
-                PlaybackEvent::Frame { position, samples, end } => self.send(position, samples, end, out),
+                PlaybackEvent::Frame { position, audio, end } => self.send(position, audio, end, out),
                 PlaybackEvent::Clip { number, samples } => self.play_clip(number, samples, out),
                 PlaybackEvent::Finished => {
                     self.tell_metrics(out);
@@ -401,8 +453,9 @@ impl Response {
     }
 
     /// Sends a frame, on the control channel or in the room.
-    fn send(&mut self, position: u64, samples: Vec<i16>, end: bool, out: &mut Out<'_>) {
+    fn send(&mut self, position: u64, audio: FrameAudio, end: bool, out: &mut Out<'_>) {
         let Some(speech) = &mut self.speech else { return };
+        let Playback::Stream(stream) = &speech.playback else { return };
         let (turn_id, generation) = (self.turn.id, self.turn.generation);
         if speech.phase == SpeechPhase::Pending {
             speech.phase = SpeechPhase::Begun;
@@ -410,25 +463,35 @@ impl Response {
             out.tell(ToClient::SpeechBegin {
                 turn_id,
                 generation,
-                codec: Codec::Pcm16le,
-                sample_rate: speech.voice.rate_hz,
+                codec: stream.codec().into(),
+                sample_rate: stream.rate_hz(),
+                pre_skip: stream.pre_skip(),
                 channels: 1,
                 delivery: speech.voice.delivery,
             });
         }
-        match speech.voice.delivery {
-            Delivery::Ws => {
-                if let Some(socket) = out.socket() {
-                    let frame = DownlinkFrame::encode_pcm(generation, position, end, &samples);
-                    out.push(Effect::SendBinary(socket, frame));
-                }
+        match (audio, speech.voice.delivery, out.socket()) {
+            (FrameAudio::Samples(samples), Delivery::Room, _) => out.push(Effect::PublishSpeech(samples)),
+            (FrameAudio::Samples(samples), Delivery::Ws, Some(socket)) => {
+                let frame = DownlinkFrame::encode_pcm(generation, position, end, &samples);
+                out.push(Effect::SendBinary(socket, frame));
             }
-            Delivery::Room => out.push(Effect::PublishSpeech(samples)),
+            // The room gets samples.
+            (FrameAudio::Packet { packet, padding }, _, Some(socket)) => {
+                let padding = end.then_some(padding);
+                let frame = DownlinkFrame::encode_opus(generation, position, padding, &packet);
+                out.push(Effect::SendBinary(socket, frame));
+            }
+            (FrameAudio::Samples(_) | FrameAudio::Packet { .. }, _, None) => {}
         }
         if end && speech.phase == SpeechPhase::Begun {
             speech.phase = SpeechPhase::Sent;
-            let is_cut = self.text_phase == TextPhase::Ended(Finish::Length);
-            self.tell_speech_finish(if is_cut { Finish::Length } else { Finish::Stop }, out);
+            let finish = match (speech.synthesis, self.text_phase) {
+                (Synthesis::Failed, _) => Finish::Error,
+                (_, TextPhase::Ended(Finish::Length)) => Finish::Length,
+                (_, TextPhase::Ended(_) | TextPhase::Generating { .. }) => Finish::Stop,
+            };
+            self.tell_speech_finish(finish, out);
         }
     }
 
@@ -470,33 +533,27 @@ impl Response {
         }));
     }
 
-    /// What reached the user; an excuse does not count. Where synthesis failed that is the text, which was delivered.
+    /// What reached the user; an excuse does not count. Where synthesis failed that is what was heard of it; a client that
+    /// cannot play has the text.
     fn outcome(&self, finish: Finish, now: Instant) -> Outcome {
         if self.text.is_empty() {
             let finish =
                 if self.text_phase == TextPhase::Ended(Finish::Error) { Finish::Error } else { finish };
             return Outcome { heard: String::new(), played_ms: None, finish };
         }
-        match &self.speech {
-            Some(speech) if speech.synthesis != Synthesis::Failed => {
-                let heard = speech.playback.heard(now);
-                Outcome {
-                    heard: match finish {
-                        Finish::Interrupted => heard.text,
-                        Finish::Stop | Finish::Error | Finish::Length => self.text.clone(),
-                    },
-                    played_ms: (speech.phase != SpeechPhase::Pending).then_some(heard.ms),
-                    finish,
-                }
-            }
-            Some(_) | None => Outcome { heard: self.text.clone(), played_ms: None, finish },
-        }
-    }
-}
-
-impl Speech {
-    fn fail(&mut self) {
-        self.synthesis = Synthesis::Failed;
-        self.playback.synthesis_failed();
+        let Some(speech) = self.speech.as_ref().filter(|speech| speech.synthesis != Synthesis::Unplayable)
+        else {
+            return Outcome { heard: self.text.clone(), played_ms: None, finish };
+        };
+        let heard = speech.playback.heard(now);
+        let is_unspoken =
+            heard.text.is_empty() && matches!(speech.synthesis, Synthesis::Excusing | Synthesis::Failed);
+        let played_ms = (speech.phase != SpeechPhase::Pending && !is_unspoken).then_some(heard.ms);
+        let (heard, finish) = match (finish, speech.synthesis) {
+            (Finish::Interrupted, _) => (heard.text, finish),
+            (_, Synthesis::Failed) => (heard.text, Finish::Error),
+            (Finish::Stop | Finish::Error | Finish::Length, _) => (self.text.clone(), finish),
+        };
+        Outcome { heard, played_ms, finish }
     }
 }

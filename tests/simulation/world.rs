@@ -16,7 +16,7 @@ use june_edge::{
     protocol::{
         ClientMessage, DecodeError, Profile, SessionOptions,
         edge_v1::{
-            audio::DownlinkFrame,
+            audio::{Codec, DownlinkFrame},
             from_client::{ConnectionInit, Resume},
             to_client::{Delivery, MediaSource},
         },
@@ -37,6 +37,9 @@ use serde_json::Value;
 use crate::model::Model;
 
 const STARTED_MS: u64 = 1_700_000_000_000;
+
+/// 20 ms at 24 kHz.
+const OPUS_FRAME_SAMPLES: u64 = 480;
 
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -180,7 +183,11 @@ impl World {
                 Effect::SendBinary(socket, bytes) => {
                     assert_eq!(Some(socket), self.session.socket(), "frames go to the attached socket");
                     let frame = DownlinkFrame::decode(bytes).expect("a good frame");
-                    self.model.frame(frame.generation, frame.position, frame.payload.len() as u64 / 2);
+                    let samples = match frame.codec {
+                        Codec::Opus => OPUS_FRAME_SAMPLES,
+                        Codec::Pcm16le | Codec::Lc3 => frame.payload.len() as u64 / 2,
+                    };
+                    self.model.frame(frame.generation, frame.position, samples);
                 }
                 Effect::Close(socket, ..) if self.client.socket == Some(socket) => self.client.socket = None,
                 Effect::Ended(_) => self.over = true,
@@ -231,7 +238,11 @@ impl World {
         });
         let older = self.client.socket.replace(socket);
         self.model.reconnected();
-        let init = ConnectionInit { resume, ..ConnectionInit::default() };
+        let mut init = ConnectionInit { resume, ..ConnectionInit::default() };
+        // In half of the worlds.
+        if self.config.livekit {
+            init.capabilities.speech.codecs = vec!["opus".into()];
+        }
         let attachment = Attachment { profile: Profile::EdgeV1, init, token: None };
         self.input(
             &format!("socket {socket} attaches, resumes: {resumes}"),
@@ -362,8 +373,8 @@ impl World {
         match kind {
             0..=7 => self.input("speech", Input::Tts(generation, StreamItem::More(vec![1; 3_200]))),
             _ => {
-                self.model.synthesized();
                 let result = if kind == 11 { Err(ProviderError::Busy) } else { Ok(()) };
+                self.model.synthesized(result.is_ok());
                 self.input("a sentence is spoken", Input::Tts(generation, StreamItem::Over(result)));
             }
         }

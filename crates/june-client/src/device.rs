@@ -17,7 +17,7 @@ use june_protocol::{
     audio::DownlinkFrame,
     from_client::{
         Capabilities, ConnectionInit, LivekitInit, MicrophoneStateAck, Ping, Playhead, RenewToken, ResumeAck,
-        Vad,
+        SpeechCapabilities, Vad,
     },
     ids::DeviceId,
     parse_timestamp,
@@ -38,6 +38,7 @@ use crate::{
     reconnect_policy::{Due, End, ReconnectPolicy, Retry},
     resend_buffer::ResendBuffer,
     room::{Room, RoomState},
+    speech_decoder::SpeechDecoder,
     token_renewal::TokenRenewal,
 };
 
@@ -76,6 +77,8 @@ pub struct Options {
     pub media: Media,
     /// Whether the client detects speech itself, and reports it by [`Device::set_speaking`].
     pub vad: bool,
+    /// The codecs of spoken responses, best first, and the length of their frames. The device decodes them.
+    pub speech: SpeechCapabilities,
     /// The device's id, unique per user.
     pub device_id: Option<DeviceId>,
     /// The subscribed streams. Defaults to the transcription in the session's language.
@@ -104,7 +107,7 @@ pub enum DeviceEvent {
     },
     /// A message of the gateway. One that is sent again after a reconnect is reported once.
     Message(Box<ToClient>),
-    /// Audio of the response, in order and without gaps, for the loudspeaker.
+    /// Audio of the response as PCM, in order and without gaps, for the loudspeaker.
     Audio(DownlinkFrame),
     /// A response was played to its end, or was interrupted.
     Played {
@@ -356,7 +359,12 @@ impl Task {
         };
         ConnectionInit {
             device_id: self.options.device_id.clone(),
-            capabilities: Capabilities { media, vad: self.options.vad, ..Capabilities::default() },
+            capabilities: Capabilities {
+                media,
+                vad: self.options.vad,
+                speech: self.options.speech.clone(),
+                ..Capabilities::default()
+            },
             subscriptions: self.options.subscriptions.clone(),
             resume: self.policy.resume(self.outgoing.audio.sent_seq()),
             ..ConnectionInit::default()
@@ -546,10 +554,22 @@ impl Task {
                 data: StreamData::Transcription { utterance_id, is_final: true, .. },
                 ..
             } => self.outgoing.audio.utterance_transcribed(*utterance_id),
-            ToClient::SpeechBegin { generation, sample_rate, delivery: Delivery::Ws, .. } => {
+            ToClient::SpeechBegin {
+                generation,
+                codec,
+                sample_rate,
+                pre_skip,
+                delivery: Delivery::Ws,
+                ..
+            } => {
                 self.stop_playing().await;
-                self.player.begin(*generation, *sample_rate);
-                self.playhead_at = Some(Instant::now() + PLAYHEAD_INTERVAL);
+                match SpeechDecoder::new(*codec, *sample_rate, *pre_skip) {
+                    Ok(decoder) => {
+                        self.player.begin(*generation, *sample_rate, decoder);
+                        self.playhead_at = Some(Instant::now() + PLAYHEAD_INTERVAL);
+                    }
+                    Err(error) => tracing::warn!(%error, "the response is not played"),
+                }
             }
             ToClient::AudioStopRequest { .. } => self.stop_playing().await,
             ToClient::ControlToken { control_token, expires_at } => {

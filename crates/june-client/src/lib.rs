@@ -38,12 +38,13 @@
 //!   Device ─┬─ ReconnectPolicy: when to connect, resume, ping   ┐
 //!           ├─ TokenRenewal: when to renew the token            │ pure
 //!           ├─ ResendBuffer: uplink audio, kept for a resume    │
-//!           ├─ Player: downlink audio                           ┘
+//!           ├─ Player, SpeechDecoder: downlink audio            ┘
 //!           ├─ Channel: one connection
 //!           └─ room: the microphone in the LiveKit room (feature `livekit`)
 //! ```
 //!
-//! **Units.** Uplink audio is 16 kHz mono, signed 16 bit. Downlink audio has the rate of its `speech_begin`.
+//! **Units.** Uplink audio is 16 kHz mono, signed 16 bit. Downlink audio has the rate of its `speech_begin`;
+//! a [`Device`] decodes it to signed 16 bit where it asked for Opus ([`Options::speech`]).
 //! Durations end in `_ms`; `expires_at` are seconds since the Unix epoch.
 //!
 //! **TLS.** rustls needs a process-wide crypto provider if the program links more than one:
@@ -61,6 +62,7 @@ mod reconnect_policy;
 mod resend_buffer;
 mod rest;
 mod room;
+mod speech_decoder;
 mod token_renewal;
 
 use std::time::Duration;
@@ -76,6 +78,7 @@ pub use reconnect_policy::{Due, End, ReconnectPolicy, Retry};
 pub use resend_buffer::{RESEND_WINDOW, ResendBuffer};
 pub use rest::{Gateway, SessionInfo};
 pub use room::RoomState;
+pub use speech_decoder::{SpeechDecoder, UnsupportedSpeech};
 
 /// The length of an audio frame, in milliseconds.
 pub const FRAME_MS: u64 = 20;

@@ -8,11 +8,14 @@ use std::time::Instant;
 use bytes::Buf;
 use june_protocol::audio::DownlinkFrame;
 
+use crate::speech_decoder::SpeechDecoder;
+
 /// The playback of one response.
 #[derive(Debug, Default)]
 pub struct Player {
     generation: u32,
     rate_hz: u32,
+    decoder: SpeechDecoder,
     /// The samples of this response, by position.
     samples: Vec<i16>,
     /// A position, and when its sample is played.
@@ -25,14 +28,18 @@ pub struct Player {
 
 impl Player {
     /// A response begins (`speech_begin`). `rate_hz` is its sample rate.
-    pub fn begin(&mut self, generation: u32, rate_hz: u32) {
-        *self = Self { generation, rate_hz, ..Self::default() };
+    pub fn begin(&mut self, generation: u32, rate_hz: u32, decoder: SpeechDecoder) {
+        *self = Self { generation, rate_hz, decoder, ..Self::default() };
     }
 
-    /// Takes a frame. Drops frames of other responses and samples that arrived before. Returns the new part.
-    pub fn push(&mut self, mut frame: DownlinkFrame, now: Instant) -> Option<DownlinkFrame> {
+    /// Takes a frame. Drops frames of other responses and samples that arrived before. Returns the new part, as PCM.
+    pub fn push(&mut self, frame: DownlinkFrame, now: Instant) -> Option<DownlinkFrame> {
+        if frame.generation != self.generation || self.stopped {
+            return None;
+        }
+        let mut frame = self.decoder.decode(frame)?;
         let known = self.samples.len() as u64;
-        if frame.generation != self.generation || frame.position > known || self.stopped {
+        if frame.position > known {
             return None;
         }
         let duplicate = ((known - frame.position) as usize * 2).min(frame.payload.len());
@@ -101,7 +108,7 @@ mod tests {
     fn frames_are_assembled_and_no_sample_is_played_twice() {
         let mut player = Player::default();
         let now = clock::now();
-        player.begin(1, 1000);
+        player.begin(1, 1000, SpeechDecoder::default());
         player.push(frame(1, 0, &[1; 100], false), now);
         player.push(frame(1, 50, &[2; 100], true), now);
         assert_eq!(player.samples().0, [[1; 100].as_slice(), &[2; 50]].concat());
@@ -113,11 +120,11 @@ mod tests {
     fn frames_of_an_interrupted_response_are_dropped() {
         let mut player = Player::default();
         let now = clock::now();
-        player.begin(1, 1000);
+        player.begin(1, 1000, SpeechDecoder::default());
         player.push(frame(1, 0, &[1; 100], false), now);
         player.stop(now + Duration::from_millis(30));
         assert_eq!(player.samples().0.len(), 30);
-        player.begin(2, 1000);
+        player.begin(2, 1000, SpeechDecoder::default());
         player.push(frame(1, 100, &[1; 100], false), now);
         assert_eq!(player.samples().0.len(), 0);
     }
@@ -126,7 +133,7 @@ mod tests {
     fn an_underrun_is_not_counted_as_played() {
         let mut player = Player::default();
         let now = clock::now();
-        player.begin(1, 1000);
+        player.begin(1, 1000, SpeechDecoder::default());
         player.push(frame(1, 0, &[1; 100], false), now);
         let later = now + Duration::from_millis(500);
         assert_eq!(player.played_ms(later), 100);

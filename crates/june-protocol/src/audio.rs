@@ -3,10 +3,12 @@
 //! ```text
 //!        0      1      2       3       4           8                   16
 //!  up    0xE1   ver=1  codec   flags   u32 seq     u64 capture ms      payload …
-//!  down  0xE2   ver=1  codec   flags   u32 gener.  u64 position        20 ms of payload
+//!  down  0xE2   ver=1  codec   flags   u32 gener.  u64 position        20 or 60 ms of payload
 //! ```
+//!
+//! The payload of the last Opus frame down begins with a u16: how many samples at the end of its packet are padding.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -125,23 +127,40 @@ pub struct DownlinkFrame {
     pub end: bool,
     /// The response that it belongs to. A client drops frames of older responses.
     pub generation: u32,
-    /// Samples since `speech_begin`.
+    /// Samples since `speech_begin`. Of Opus: as they are decoded, with `preSkip`.
     pub position: u64,
-    /// 20 ms of samples; fewer in the last frame.
+    /// Samples at the end of the last Opus packet that are padding, and no part of the response.
+    pub padding: u16,
+    /// 20 or 60 ms of samples, fewer in the last frame; or an Opus packet of that length.
     pub payload: Bytes,
 }
 
 impl DownlinkFrame {
     /// Encodes a binary frame of PCM samples.
     pub fn encode_pcm(generation: u32, position: u64, end: bool, samples: &[i16]) -> Bytes {
-        let mut frame = BytesMut::with_capacity(HEADER_BYTES + samples.len() * 2);
-        frame.put_slice(&[DOWN, VERSION, Codec::Pcm16le.number(), u8::from(end) * FLAG_END]);
-        frame.put_u32(generation);
-        frame.put_u64(position);
+        let mut frame = Self::header(Codec::Pcm16le, generation, position, end, samples.len() * 2);
         for sample in samples {
             frame.put_i16_le(*sample);
         }
         frame.freeze()
+    }
+
+    /// Encodes a binary frame with an Opus packet. The last one has `padding`.
+    pub fn encode_opus(generation: u32, position: u64, padding: Option<u16>, packet: &[u8]) -> Bytes {
+        let mut frame = Self::header(Codec::Opus, generation, position, padding.is_some(), packet.len() + 2);
+        if let Some(padding) = padding {
+            frame.put_u16(padding);
+        }
+        frame.put_slice(packet);
+        frame.freeze()
+    }
+
+    fn header(codec: Codec, generation: u32, position: u64, end: bool, payload: usize) -> BytesMut {
+        let mut frame = BytesMut::with_capacity(HEADER_BYTES + payload);
+        frame.put_slice(&[DOWN, VERSION, codec.number(), u8::from(end) * FLAG_END]);
+        frame.put_u32(generation);
+        frame.put_u64(position);
+        frame
     }
 
     /// Decodes a binary frame.
@@ -153,9 +172,18 @@ impl DownlinkFrame {
         if header[0] != DOWN || header[1] != VERSION {
             return Err(DecodeError::Header("the first bytes are not 0xE2 1"));
         }
+        let codec = Codec::from_number(header[2]).ok_or(DecodeError::Codec("unknown number"))?;
+        let end = header[3] & FLAG_END != 0;
+        let padding = match codec {
+            Codec::Opus if end => {
+                frame.try_get_u16().map_err(|_| DecodeError::Header("the last frame has no padding"))?
+            }
+            Codec::Opus | Codec::Pcm16le | Codec::Lc3 => 0,
+        };
         Ok(Self {
-            codec: Codec::from_number(header[2]).ok_or(DecodeError::Codec("unknown number"))?,
-            end: header[3] & FLAG_END != 0,
+            codec,
+            end,
+            padding,
             generation: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
             position: u64::from_be_bytes([
                 header[8], header[9], header[10], header[11], header[12], header[13], header[14], header[15],
@@ -194,6 +222,18 @@ mod tests {
             let frame = DownlinkFrame::decode(DownlinkFrame::encode_pcm(generation, position, end, &samples)).unwrap();
             prop_assert_eq!(frame.samples(), samples);
             prop_assert_eq!((frame.generation, frame.position, frame.end), (generation, position, end));
+        }
+
+        #[test]
+        fn an_opus_frame_down_survives_the_wire(
+            generation: u32, position: u64, padding: Option<u16>,
+            packet in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let bytes = DownlinkFrame::encode_opus(generation, position, padding, &packet);
+            let frame = DownlinkFrame::decode(bytes).unwrap();
+            let (end, padding) = (padding.is_some(), padding.unwrap_or_default());
+            let payload = packet.into();
+            prop_assert_eq!(frame, DownlinkFrame { codec: Codec::Opus, end, generation, position, padding, payload });
         }
 
         #[test]

@@ -105,11 +105,34 @@ pub struct Capabilities {
     pub codecs: Vec<String>,
     /// Whether it detects speech itself and sends `VAD`.
     pub vad: bool,
+    /// How it takes spoken responses on the WebSocket.
+    pub speech: SpeechCapabilities,
 }
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { media: vec!["livekit".into(), "ws".into()], codecs: vec!["pcm16".into()], vad: false }
+        Self {
+            media: vec!["livekit".into(), "ws".into()],
+            codecs: vec!["pcm16".into()],
+            vad: false,
+            speech: SpeechCapabilities::default(),
+        }
+    }
+}
+
+/// How a client takes spoken responses on the WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpeechCapabilities {
+    /// Codecs that it decodes, best first: `opus`, `pcm16le`. The first one that the gateway knows is used.
+    pub codecs: Vec<String>,
+    /// The length of a frame, in milliseconds: 20 or 60.
+    pub frame_ms: u32,
+}
+
+impl Default for SpeechCapabilities {
+    fn default() -> Self {
+        Self { codecs: vec!["pcm16le".into()], frame_ms: 20 }
     }
 }
 

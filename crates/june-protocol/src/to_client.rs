@@ -218,6 +218,9 @@ pub enum ToClient {
         codec: Codec,
         /// Sample rate in Hz.
         sample_rate: u32,
+        /// Of Opus: this many samples at the beginning are no part of the response.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pre_skip: Option<u32>,
         /// Always 1.
         channels: u8,
         /// Where the audio is delivered.
@@ -300,6 +303,9 @@ pub struct ConnectionAck {
     pub media: MediaOffer,
     /// The expected format of binary frames from the client.
     pub audio: AudioFormat,
+    /// The format of spoken responses on the WebSocket; absent where responses are text only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speech: Option<AudioFormat>,
     /// The options in force. `instructions` and `voice` are absent where the gateway's own are used.
     #[serde(default)]
     pub options: SessionOptions,

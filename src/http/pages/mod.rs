@@ -24,6 +24,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("capture-worklet.js", JAVASCRIPT, include_str!("../../../static/capture-worklet.js")),
     ("channel.js", JAVASCRIPT, include_str!("../../../static/channel.js")),
     ("microphone.js", JAVASCRIPT, include_str!("../../../static/microphone.js")),
+    ("opus.js", JAVASCRIPT, include_str!("../../../static/opus.js")),
     ("player.js", JAVASCRIPT, include_str!("../../../static/player.js")),
     ("session.js", JAVASCRIPT, include_str!("../../../static/session.js")),
     ("transcript.js", JAVASCRIPT, include_str!("../../../static/transcript.js")),

@@ -205,6 +205,7 @@ impl Rig {
             stt,
             llm: Some(llm),
             tts: None,
+            excuse_voice: None,
             chains,
         };
         let (ended, has_ended) = oneshot::channel();

@@ -29,6 +29,7 @@ fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
         stt: None,
         llm: None,
         tts: None,
+        excuse_voice: None,
         chains: Vec::new(),
     };
     SessionRegistry::new(store.clone(), Arc::new(services), arbiters)

@@ -21,7 +21,7 @@ use crate::{
     livekit::token::TokenIssuer,
     protocol::edge_v1::{
         from_client::{ConnectionInit, Resume},
-        to_client::Delivery,
+        to_client::{Delivery, Finish},
     },
     providers::{
         stt::SpokenLanguage,
@@ -39,6 +39,7 @@ mod mentra;
 mod options;
 mod providers;
 mod response;
+mod speech;
 
 const GRACE: Duration = Duration::from_secs(60);
 const AGENT_IDLE: Duration = Duration::from_secs(300);

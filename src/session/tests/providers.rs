@@ -1,12 +1,9 @@
 //! Providers that fail: what the client is told, and what it hears instead of an answer.
 
 use super::*;
-use crate::{
-    protocol::edge_v1::to_client::Finish,
-    providers::{
-        ProviderError,
-        chain::{ChainStatus, Condition, ProviderRole},
-    },
+use crate::providers::{
+    ProviderError,
+    chain::{ChainStatus, Condition, ProviderRole},
 };
 
 const EXCUSE: &str = "Sorry, not now.";
@@ -198,4 +195,51 @@ fn a_user_who_is_over_a_limit_hears_no_excuse() {
     rig.input(Input::Llm(1, StreamItem::Over(Err(ProviderError::Limited(refusal)))));
 
     assert_eq!(spoken(&rig), Vec::<String>::new());
+}
+
+/// A session whose language model has answered, and whose first sentence no TTS speaks.
+fn without_voice() -> Rig {
+    let mut rig = Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), ..config() });
+    rig.attach(1, None);
+    rig.speak("What time is it?");
+    rig.llm(1, "It is five. Or six.").llm_ends(1);
+    rig.input(Input::Tts(1, StreamItem::Over(Err(ProviderError::Connection("lost".into())))));
+    rig
+}
+
+#[test]
+fn where_no_tts_speaks_the_embedded_voice_makes_an_excuse_that_is_no_answer() {
+    let mut rig = without_voice();
+    assert!(rig.has(|effect| matches!(effect, Effect::Excuse(1, text) if text == EXCUSE)));
+    assert_eq!(spoken(&rig), ["It is five."], "no other sentence is tried");
+
+    rig.tts(1, 1_600).tts_ends(1).wait(Duration::from_millis(200));
+
+    assert!(rig.has(|effect| matches!(effect, Effect::SendBinary(..))));
+    let told = rig.told(1);
+    let finish = told.iter().find(|message| message["type"] == "speech_finish").unwrap();
+    assert_eq!(finish["finish"], "error");
+    assert_eq!(response(&rig), (String::new(), Finish::Error, None));
+}
+
+#[test]
+fn where_the_embedded_voice_fails_too_nothing_is_spoken_and_the_turn_ends() {
+    let mut rig = without_voice();
+
+    rig.input(Input::Tts(1, StreamItem::Over(Err(ProviderError::Connection("lost".into())))));
+
+    assert!(!rig.has(|effect| matches!(effect, Effect::SendBinary(..))));
+    assert_eq!(response(&rig), (String::new(), Finish::Error, None));
+    assert!(rig.told_types(1).iter().all(|kind| kind != "speech_begin"));
+}
+
+#[test]
+fn an_excuse_of_the_embedded_voice_that_is_interrupted_is_no_answer_either() {
+    let mut rig = without_voice();
+    rig.tts(1, 16_000).wait(Duration::from_millis(300));
+
+    rig.start_speech();
+
+    assert!(rig.has(|effect| matches!(effect, Effect::StopTts)));
+    assert_eq!(response(&rig), (String::new(), Finish::Interrupted, None));
 }

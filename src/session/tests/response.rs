@@ -1,10 +1,10 @@
 //! One response, step by step.
 
 use super::{
-    super::response::{Outcome, Progress, Response, Waterfall},
+    super::response::{Outcome, Progress, Response, SpeechForm, Waterfall},
     *,
 };
-use crate::{protocol::edge_v1::to_client::Finish, turn::turn_manager::Turn};
+use crate::{response::speech_format::SpeechFormat, turn::turn_manager::Turn};
 
 const RATE: u32 = 16_000;
 
@@ -24,13 +24,18 @@ fn turn() -> Turn {
 
 impl Bench {
     fn new(spoken: bool, in_clips: bool) -> Self {
+        let form = if in_clips { SpeechForm::Clips } else { SpeechForm::Frames(SpeechFormat::default()) };
+        Self::with(spoken, form)
+    }
+
+    fn with(spoken: bool, form: SpeechForm) -> Self {
         let now = crate::clock::now();
         let voice = spoken.then_some(Voice { rate_hz: RATE, delivery: Delivery::Ws });
         let waterfall = Waterfall { speech_end: now, speech_end_ms: 1000, final_at: Some(now) };
         let mut downlink = Downlink::new(info(), Arc::new(config()), now, 0);
         Out::new(now, &mut downlink).attach(1, Profile::EdgeV1);
         Self {
-            response: Response::new(turn(), voice, in_clips, waterfall, now + ANSWER_TIME),
+            response: Response::new(turn(), voice, form, waterfall, now + ANSWER_TIME),
             downlink,
             now,
             over: None,
@@ -150,17 +155,42 @@ fn a_client_that_cannot_play_a_clip_is_not_asked_to_play_another_one() {
 }
 
 #[test]
-fn a_response_whose_synthesis_fails_before_its_text_has_ended_comes_to_an_end() {
+fn a_response_of_which_no_sentence_is_synthesized_is_not_heard_and_announces_no_sound() {
     let mut bench = Bench::new(true, false);
     bench.text("One. ");
     bench.sentence_ends(false);
     bench.text("Two. Three. ");
-    let mut brief = bench.text_ends();
-    while let Some(deadline) = bench.response.deadline() {
-        bench.now = deadline;
-        brief.extend(bench.tick());
+
+    assert_eq!(
+        bench.text_ends(),
+        ["done stop One. Two. Three. ", "finish error", "metrics", "over Error "],
+        "the client has the text, and nobody heard it"
+    );
+    assert_eq!(bench.over.unwrap().played_ms, None);
+}
+
+#[test]
+fn of_a_response_whose_synthesis_fails_in_the_middle_the_sentences_before_are_kept() {
+    for form in [SpeechForm::Clips, SpeechForm::Frames(SpeechFormat::default())] {
+        let mut bench = Bench::with(true, form);
+        bench.text("One two. Three four. Five.");
+        bench.audio(8_000);
+        bench.sentence_ends(true);
+        bench.audio(1_600);
+        let mut brief = bench.sentence_ends(false);
+        brief.extend(bench.text_ends());
+        while let Some(deadline) = bench.response.deadline() {
+            bench.now = deadline;
+            brief.extend(bench.tick());
+        }
+
+        assert!(!brief.iter().any(|what| what.starts_with("synthesize")), "{brief:?}");
+        let outcome = bench.over.unwrap();
+        assert_eq!((outcome.heard.as_str(), outcome.finish), ("One two.", Finish::Error), "{form:?}");
+        assert_eq!(outcome.played_ms, Some(600), "half of a sentence was heard, and is not in the text");
+        let says_so = brief.contains(&"finish error".to_owned());
+        assert_eq!(says_so, matches!(form, SpeechForm::Frames(_)), "{brief:?}");
     }
-    assert!(brief.contains(&"over Stop One. Two. Three. ".to_owned()), "{brief:?}");
 }
 
 #[test]
@@ -209,17 +239,6 @@ fn a_response_that_is_cut_keeps_the_words_that_were_heard() {
         outcome,
         Outcome { heard: "One two".into(), played_ms: Some(520), finish: Finish::Interrupted }
     );
-}
-
-#[test]
-fn synthesis_that_fails_leaves_the_text() {
-    let mut bench = Bench::new(true, false);
-    bench.text("Hello there. ");
-    bench.text_ends();
-    bench.sentence_ends(false);
-    let outcome = bench.over.unwrap();
-    assert_eq!(outcome.heard, "Hello there. ");
-    assert_eq!(outcome.played_ms, None);
 }
 
 #[test]

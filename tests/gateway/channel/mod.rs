@@ -3,4 +3,5 @@
 mod connect;
 mod floods;
 mod renewal;
+mod speech;
 mod upgrades;
