@@ -264,7 +264,14 @@ impl Livekit {
         let issuer = TokenIssuer::new(livekit, speech_in_room);
         let api = Arc::new(LivekitApi::new(livekit, outcome.clone()));
         Self {
-            agents: Agents::new(livekit, issuer.clone(), media.handle(), outcome.clone(), speech_rate_hz),
+            agents: Agents::new(
+                livekit,
+                issuer.clone(),
+                media.handle(),
+                outcome.clone(),
+                speech_rate_hz,
+                config.limits.participants,
+            ),
             room_tokens: RoomTokenVerifier::new(livekit, deny.clone()),
             recordings: Egress::new(livekit, config.rooms.egress_file_prefix.clone()),
             webhooks: Webhooks::new(livekit),
@@ -334,6 +341,8 @@ fn offer(config: &Config, providers: &Providers) -> Offer {
         stt_names: names(ProviderRole::Stt),
         llm_names: names(ProviderRole::Llm),
         tts_names: names(ProviderRole::Tts),
+        llm_translators: providers.llm.ready().map(|llm| llm.translators()).unwrap_or_default(),
+        participants: if config.livekit.is_some() { config.limits.participants } else { 0 },
     }
 }
 

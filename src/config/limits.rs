@@ -16,6 +16,9 @@ const SESSION_BYTES: u64 = 256 * 1024;
 const MIN_DEFAULT_SESSIONS: u64 = 100;
 const MAX_DEFAULT_SESSIONS: u64 = 50_000;
 
+/// The greatest `MAX_PARTICIPANTS_BY_SESSION`: the session's queue has room for the audio of as many.
+const MAX_PARTICIPANTS: usize = 16;
+
 /// The longest answer, in characters: a quarter of an hour of speech.
 pub(crate) const MAX_ANSWER_CHARS: usize = 16 * 1024;
 
@@ -54,6 +57,9 @@ pub struct LimitsConfig {
     pub utterances: usize,
     /// The same of one user, of at most 15 s each: more is a flood, or an STT that hangs. No setting.
     pub utterances_by_user: usize,
+    /// Microphones of other participants that are transcribed at once in one session; 0 for none
+    /// (`MAX_PARTICIPANTS_BY_SESSION`).
+    pub participants: usize,
     /// The language model, for one user (`LLM_…_BY_USER`).
     pub llm_by_user: Allowance,
     /// Calls of one user at the same time: a phone's and a pair of glasses'. No setting.
@@ -86,6 +92,7 @@ impl LimitsConfig {
             options_by_user: 0,
             utterances: 0,
             utterances_by_user: 0,
+            participants: 4,
             llm_by_user: Allowance::default(),
             llm_running_by_user: 0,
             llm: Allowance::default(),
@@ -114,6 +121,7 @@ impl Reader<'_> {
             options_by_user: 60,
             utterances: self.parsed("MAX_UTTERANCES").unwrap_or(256),
             utterances_by_user: 8,
+            participants: self.participants(),
             llm_by_user: Allowance {
                 calls_per_minute: self.limit("LLM_CALLS_PER_MINUTE_BY_USER", 30),
                 calls_per_day: self.limit("LLM_CALLS_PER_DAY_BY_USER", 3_000),
@@ -132,6 +140,14 @@ impl Reader<'_> {
 
     fn limit(&mut self, name: &str, default: u32) -> u32 {
         self.parsed(name).unwrap_or(default)
+    }
+
+    fn participants(&mut self) -> usize {
+        let participants = self.parsed("MAX_PARTICIPANTS_BY_SESSION").unwrap_or(4);
+        if participants > MAX_PARTICIPANTS {
+            self.problem("MAX_PARTICIPANTS_BY_SESSION", format!("must be at most {MAX_PARTICIPANTS}"));
+        }
+        participants
     }
 
     fn answer_time(&mut self) -> Duration {

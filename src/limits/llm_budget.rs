@@ -77,14 +77,29 @@ impl LlmBudget {
     /// Counts a call with a prompt of about so many tokens. [`end`](Self::end) belongs to each call that was
     /// accepted.
     pub(crate) fn begin(&mut self, user: &UserId, tokens: u32, now: Instant) -> Result<(), OverBudget> {
+        let running = self.running_by_user;
+        if running > 0 && self.account(user).running >= running {
+            let used = Used::Running;
+            return Err(OverBudget { of_gateway: false, used, retry_after: RUNNING_RETRY });
+        }
+        self.begin_beside(user, tokens, now)?;
+        self.account(user).running += 1;
+        Ok(())
+    }
+
+    /// The same for a call that takes no place of those at the same time. [`end_beside`](Self::end_beside) belongs to
+    /// it.
+    pub(crate) fn begin_beside(
+        &mut self,
+        user: &UserId,
+        tokens: u32,
+        now: Instant,
+    ) -> Result<(), OverBudget> {
         let hour = self.hour(now);
         let into_hour = Duration::from_secs(now.saturating_duration_since(self.began).as_secs() % HOUR_S);
-        let (by_user, of_gateway, running) = (self.by_user, self.of_gateway, self.running_by_user);
+        let (by_user, of_gateway) = (self.by_user, self.of_gateway);
         let over = |of_gateway, used, retry_after| OverBudget { of_gateway, used, retry_after };
         let account = self.account(user);
-        if running > 0 && account.running >= running {
-            return Err(over(false, Used::Running, RUNNING_RETRY));
-        }
         account
             .check(by_user, tokens, hour, into_hour, now)
             .map_err(|(used, wait)| over(false, used, wait))?;
@@ -98,6 +113,13 @@ impl LlmBudget {
 
     /// A call is over, which took more, or fewer, tokens than were counted at its beginning.
     pub(crate) fn end(&mut self, user: &UserId, more_tokens: i64, now: Instant) {
+        if let Some((_, account)) = self.users.get_mut(user) {
+            account.running = account.running.saturating_sub(1);
+        }
+        self.end_beside(user, more_tokens, now);
+    }
+
+    pub(crate) fn end_beside(&mut self, user: &UserId, more_tokens: i64, now: Instant) {
         let hour = self.hour(now);
         self.gateway.end(more_tokens, hour);
         if let Some((_, account)) = self.users.get_mut(user) {
@@ -195,7 +217,6 @@ impl Account {
     }
 
     fn add(&mut self, allowance: Allowance, tokens: u32, now: Instant) {
-        self.running += 1;
         if allowance.calls_per_minute > 0 {
             self.minute.push_back(now);
         }
@@ -206,7 +227,6 @@ impl Account {
 
     fn end(&mut self, more_tokens: i64, hour: u64) {
         self.advance(hour);
-        self.running = self.running.saturating_sub(1);
         let at = (self.hour % HOURS) as usize;
         let tokens = i64::from(self.tokens[at]).saturating_add(more_tokens);
         self.tokens[at] = u32::try_from(tokens.max(0)).unwrap_or(u32::MAX);

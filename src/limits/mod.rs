@@ -84,6 +84,7 @@ struct Shared {
     streams_by_address: Arc<Shares<IpAddr>>,
     consumers: Arc<Shares<()>>,
     utterances: Arc<Shares<UserId>>,
+    utterances_beside: Arc<Shares<UserId>>,
     llm: Mutex<LlmBudget>,
 }
 
@@ -120,6 +121,7 @@ impl Limits {
             streams_by_address: Shares::new(or_unlimited(config.streams_by_address), UNLIMITED),
             consumers: Shares::new(UNLIMITED, or_unlimited(config.consumers)),
             utterances: Shares::new(or_unlimited(config.utterances_by_user), or_unlimited(config.utterances)),
+            utterances_beside: Shares::new(or_unlimited(config.utterances_by_user), UNLIMITED),
             llm: Mutex::new(llm),
         };
         Self { shared: Arc::new(shared) }
@@ -206,10 +208,19 @@ impl Limits {
         self.shared.consumers.take(None).map_err(full(Limit::Consumers, Limit::Consumers))
     }
 
-    /// An utterance that is transcribed.
+    /// An utterance of a user that is transcribed.
     pub(crate) fn transcribe(&self, user: &UserId) -> Result<Place<UserId>, Refusal> {
         let place = self.shared.utterances.take(Some(user.clone()));
         place.map_err(full(Limit::UtterancesByUser, Limit::Utterances))
+    }
+
+    /// An utterance that is transcribed in a user's session beside theirs: of another participant, or in another
+    /// language. It takes no place of the user's own.
+    pub(crate) fn transcribe_beside(&self, user: &UserId) -> Result<[Place<UserId>; 2], Refusal> {
+        let refusal = || full(Limit::UtterancesBeside, Limit::Utterances);
+        let of_user = self.shared.utterances_beside.take(Some(user.clone())).map_err(refusal())?;
+        let of_all = self.shared.utterances.take(None).map_err(refusal())?;
+        Ok([of_user, of_all])
     }
 
     // --- The language model ---
@@ -217,6 +228,11 @@ impl Limits {
     /// A call of the language model with a prompt of so many bytes.
     pub(crate) fn call_model(&self, user: &UserId, prompt_bytes: usize) -> Result<ModelCall, Refusal> {
         ModelCall::begin(self, user, prompt_bytes)
+    }
+
+    /// The same for a translation. It takes no place of the answers that are generated at the same time.
+    pub(crate) fn translate(&self, user: &UserId, prompt_bytes: usize) -> Result<ModelCall, Refusal> {
+        ModelCall::beside(self, user, prompt_bytes)
     }
 
     /// Sets the gauges of what is used, before they are read.
@@ -264,5 +280,27 @@ impl<K: Eq + Hash> OptionalRate<K> {
         let Some(rate) = &self.0 else { return Ok(()) };
         let taken = rate.lock().take(key, now);
         taken.map_err(|wait| limit.refuse(wait))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speech_beside_a_users_own_takes_none_of_the_users_places_and_counts_in_all() {
+        let config = LimitsConfig { utterances_by_user: 1, utterances: 3, ..LimitsConfig::unlimited() };
+        let limits = Limits::new(&config);
+        let [ann, bob] = ["ann", "bob"].map(|name| UserId::parse(name).unwrap());
+        let beside = limits.transcribe_beside(&ann).unwrap();
+
+        let refused = limits.transcribe_beside(&ann).err().map(|refusal| refusal.limit);
+        let _of_ann = limits.transcribe(&ann).unwrap();
+        let _of_bob = limits.transcribe(&bob).unwrap();
+        let full = limits.transcribe_beside(&bob).err().map(|refusal| refusal.limit);
+        drop(beside);
+
+        assert_eq!((refused, full), (Some(Limit::UtterancesBeside), Some(Limit::Utterances)));
+        assert!(limits.transcribe_beside(&ann).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     ids::UserId,
     limits::{
         Limit, Limits, Refusal,
-        llm_budget::{OverBudget, Used},
+        llm_budget::{LlmBudget, OverBudget, Used},
     },
     providers::llm::{LlmEvent, Usage},
     telemetry,
@@ -23,15 +23,27 @@ pub(crate) struct ModelCall {
     prompt_tokens: u32,
     text_bytes: usize,
     reported: Option<Usage>,
+    /// It takes no place of the calls at the same time.
+    is_beside: bool,
 }
 
 impl ModelCall {
     pub(super) fn begin(limits: &Limits, user: &UserId, prompt_bytes: usize) -> Result<Self, Refusal> {
+        Self::new(limits, user, prompt_bytes, false)
+    }
+
+    pub(super) fn beside(limits: &Limits, user: &UserId, prompt_bytes: usize) -> Result<Self, Refusal> {
+        Self::new(limits, user, prompt_bytes, true)
+    }
+
+    fn new(limits: &Limits, user: &UserId, prompt_bytes: usize, is_beside: bool) -> Result<Self, Refusal> {
         let prompt_tokens = tokens(prompt_bytes);
-        let begun = limits.shared.llm.lock().begin(user, prompt_tokens, clock::now());
+        let begin = if is_beside { LlmBudget::begin_beside } else { LlmBudget::begin };
+        let begun = begin(&mut limits.shared.llm.lock(), user, prompt_tokens, clock::now());
         begun.map_err(|over| limit(over).refuse(over.retry_after))?;
         metrics::counter!(telemetry::LLM_CALLS).increment(1);
-        Ok(Self { limits: limits.clone(), user: user.clone(), prompt_tokens, text_bytes: 0, reported: None })
+        let (limits, user) = (limits.clone(), user.clone());
+        Ok(Self { limits, user, prompt_tokens, text_bytes: 0, reported: None, is_beside })
     }
 
     /// The model produced something.
@@ -53,7 +65,8 @@ impl Drop for ModelCall {
         let all = i64::from(input) + i64::from(output);
         metrics::counter!(telemetry::LLM_TOKENS).increment(u64::from(input) + u64::from(output));
         let more = all - i64::from(self.prompt_tokens);
-        self.limits.shared.llm.lock().end(&self.user, more, clock::now());
+        let end = if self.is_beside { LlmBudget::end_beside } else { LlmBudget::end };
+        end(&mut self.limits.shared.llm.lock(), &self.user, more, clock::now());
     }
 }
 
@@ -110,6 +123,22 @@ mod tests {
 
         assert!(limits.call_model(&ann(), 44).is_err());
         assert!(limits.call_model(&ann(), 40).is_ok());
+    }
+
+    #[test]
+    fn a_call_beside_the_conversation_takes_no_place_of_it_and_counts_all_the_same() {
+        let limits = limits();
+        let beside: Vec<_> = (0..3).map(|_| limits.translate(&ann(), 40).unwrap()).collect();
+
+        let answers: Vec<_> = (0..2).map(|_| limits.call_model(&ann(), 40).unwrap()).collect();
+        drop(beside);
+        let third = limits.call_model(&ann(), 4).err().map(|refusal| refusal.limit);
+        drop(answers);
+        let _used = limits.translate(&ann(), 200).unwrap();
+
+        assert_eq!(third, Some(Limit::LlmRunning));
+        let refused = limits.call_model(&ann(), 4).err().map(|refusal| refusal.limit);
+        assert_eq!(refused, Some(Limit::LlmTokensPerDay));
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(crate) enum Limit {
     Audio,
     Utterances,
     UtterancesByUser,
+    UtterancesBeside,
+    Subscriptions,
+    Translations,
+    Participants,
     Clips,
     DenyByRoom,
     DenyByUser,
@@ -45,7 +49,7 @@ pub(crate) enum Limit {
 }
 
 /// Every limit, for the metric's labels and the documentation.
-pub(crate) const ALL: [Limit; 35] = [
+pub(crate) const ALL: [Limit; 39] = [
     Limit::CreationsByUser,
     Limit::CreationsByAddress,
     Limit::CreationsByKey,
@@ -77,6 +81,10 @@ pub(crate) const ALL: [Limit; 35] = [
     Limit::Audio,
     Limit::Utterances,
     Limit::UtterancesByUser,
+    Limit::UtterancesBeside,
+    Limit::Subscriptions,
+    Limit::Translations,
+    Limit::Participants,
     Limit::Clips,
     Limit::DenyByRoom,
     Limit::DenyByUser,
@@ -129,6 +137,10 @@ impl Limit {
             Self::Audio => "audio",
             Self::Utterances => "utterances",
             Self::UtterancesByUser => "utterances_by_user",
+            Self::UtterancesBeside => "utterances_beside",
+            Self::Subscriptions => "subscriptions",
+            Self::Translations => "translations",
+            Self::Participants => "participants",
             Self::Clips => "clips",
             Self::DenyByRoom => "deny_by_room",
             Self::DenyByUser => "deny_by_user",
@@ -170,6 +182,12 @@ impl Limit {
             Self::Audio => "audio comes too fast",
             Self::Utterances => "too much speech waits for transcription",
             Self::UtterancesByUser => "too much speech of this user waits for transcription",
+            Self::UtterancesBeside => {
+                "too much speech of others, or in other languages, waits for transcription"
+            }
+            Self::Subscriptions => "too many streams of this kind",
+            Self::Translations => "too much waits for translation",
+            Self::Participants => "too many microphones in the room",
             Self::Clips => "too many clips",
             Self::DenyByRoom => "too many people are kept out of this room",
             Self::DenyByUser => "this user keeps too many people out",

@@ -175,7 +175,7 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         ToClient::SttState {
             state: PartState::Failed | PartState::Degraded, taken_over_by: None, ..
         } => ToMentra::show("I cannot understand you at the moment.".into(), timestamp),
-        ToClient::Error { code: Code::AiUnavailable, .. } => {
+        ToClient::Error { code: Code::AiUnavailable, stream_type: None, .. } => {
             ToMentra::show("I have no answer at the moment.".into(), timestamp)
         }
         // The only message of this profile that reports an error.

@@ -79,6 +79,10 @@ impl LanguageModel for Recorded<dyn LanguageModel> {
         self.provider.sees_images()
     }
 
+    fn translators(&self) -> Vec<&'static str> {
+        self.provider.translators()
+    }
+
     fn select(&self, names: &[String]) -> Option<Arc<dyn LanguageModel>> {
         Some(Recorded::new(&self.provider.select(names)?, &self.outcome))
     }

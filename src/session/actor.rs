@@ -5,6 +5,7 @@
 //! stream that it joins; what comes of it is one more input.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ use crate::{
     consumers::Consumers,
     error::Close,
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
-    limits::ModelCall,
+    limits::{ModelCall, Refusal},
     livekit::agent::{Agent, AgentEvent, Agents},
     protocol::{Mode, Profile, SessionOptions, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
@@ -108,6 +109,8 @@ struct Providers {
     stt: Option<Arc<dyn SpeechToText>>,
     llm: Option<Arc<dyn LanguageModel>>,
     tts: Option<Arc<dyn TextToSpeech>>,
+    /// The LLM without those that do not translate; none where none does.
+    translator: Option<Arc<dyn LanguageModel>>,
     /// Keeps the embedded models in memory that the session needs.
     _models: Hold,
 }
@@ -131,7 +134,11 @@ impl Providers {
         if options.mode != Some(Mode::Captions) {
             holds.extend([llm.as_ref().map(|llm| llm.hold()), tts.as_ref().map(|tts| tts.hold())]);
         }
-        Self { stt, llm, tts, _models: holds.into_iter().flatten().collect() }
+        let translator = llm.as_ref().and_then(|llm| {
+            let names: Vec<String> = llm.translators().into_iter().map(str::to_owned).collect();
+            (!names.is_empty()).then(|| llm.select(&names).unwrap_or_else(|| llm.clone()))
+        });
+        Self { stt, llm, tts, translator, _models: holds.into_iter().flatten().collect() }
     }
 }
 
@@ -156,12 +163,15 @@ pub struct SessionActor {
     owner: Arc<dyn SessionOwner>,
     /// The attached socket and those that are being closed.
     sockets: Vec<SocketHandle>,
-    /// The transcription stream of the open utterance.
-    utterance: Option<mpsc::Sender<Pcm>>,
+    /// The transcription streams of the open utterances.
+    utterances: BTreeMap<UtteranceId, mpsc::Sender<Pcm>>,
     /// The language model's stream; dropping it cancels the work.
     llm: Option<SpawnHandle>,
     /// The call behind it, and its generation. Not part of the stream: actix drops a cancelled one a while later.
     call: Option<(u32, ModelCall)>,
+    /// The stream of the translation, and the call behind it with its number; likewise.
+    translation: Option<SpawnHandle>,
+    translation_call: Option<(u32, ModelCall)>,
     /// The synthesizer's stream, likewise.
     tts: Option<SpawnHandle>,
     /// The agent in the room; it leaves when it is dropped.
@@ -187,9 +197,11 @@ impl SessionActor {
             services,
             owner,
             sockets: Vec::new(),
-            utterance: None,
+            utterances: BTreeMap::new(),
             llm: None,
             call: None,
+            translation: None,
+            translation_call: None,
             tts: None,
             agent: None,
             agent_number: 0,
@@ -222,9 +234,16 @@ impl SessionActor {
                     actor.step(Input::TokenVerified(socket, reply_to, verified), ctx);
                 }));
             }
-            Effect::Transcribe(utterance, request) => self.transcribe(utterance, request, ctx),
-            Effect::UtteranceAudio(samples) => self.utterance_audio(samples),
-            Effect::EndUtterance(_) => self.utterance = None,
+            Effect::Transcribe(utterance, request) => {
+                let place = self.services.config.limits.transcribe(&self.session.info().user);
+                self.transcribe(utterance, request, place, ctx);
+            }
+            Effect::TranscribeBeside(utterance, request) => {
+                let places = self.services.config.limits.transcribe_beside(&self.session.info().user);
+                self.transcribe(utterance, request, places, ctx);
+            }
+            Effect::UtteranceAudio(utterance, samples) => self.utterance_audio(utterance, samples),
+            Effect::EndUtterance(utterance) => _ = self.utterances.remove(&utterance),
             Effect::Generate(generation, prompt) => {
                 let items = providers::terminated(self.generate(generation, prompt));
                 self.llm = Some(ctx.add_stream(items.map(move |item| LlmItem(generation, item))));
@@ -232,6 +251,14 @@ impl SessionActor {
             Effect::StopLlm => {
                 self.call = None;
                 cancel(&mut self.llm, ctx);
+            }
+            Effect::Translate(id, prompt) => {
+                let items = providers::terminated(self.translate(id, prompt));
+                self.translation = Some(ctx.add_stream(items.map(move |item| TranslationItem(id, item))));
+            }
+            Effect::StopTranslation => {
+                self.translation_call = None;
+                cancel(&mut self.translation, ctx);
             }
             Effect::Synthesize(generation, request) => {
                 let Some(tts) = &self.providers.tts else { return };
@@ -277,6 +304,9 @@ impl SessionActor {
             Effect::RefuseUntil(until) => self.owner.refuse_takeovers(&self.session.info().user, until),
             Effect::Save(item, turn) => self.save(item, turn, ctx),
             Effect::Configured(options) => {
+                if let Some(agent) = &self.agent {
+                    agent.listen_to(options.participants.clone());
+                }
                 self.providers = Providers::of(&self.services, &options);
                 self.owner.configured(self.session.info().id, options);
             }
@@ -373,24 +403,27 @@ impl SessionActor {
 
     // --- Recognition ---
 
-    fn transcribe(&mut self, utterance: UtteranceId, request: SttRequest, ctx: &mut Context<Self>) {
+    /// Opens a transcription stream that holds its `place` until it ends.
+    fn transcribe<P: Send + 'static>(
+        &mut self,
+        utterance: UtteranceId,
+        request: SttRequest,
+        place: Result<P, Refusal>,
+        ctx: &mut Context<Self>,
+    ) {
         let Some(stt) = &self.providers.stt else { return };
         let (audio, queue) = mpsc::channel(AUDIO_QUEUE);
-        let events = match self.services.config.limits.transcribe(&self.session.info().user) {
+        let events = match place {
             // The gateway's own language, or that of a session of earlier providers.
             Ok(_) if !stt.transcribes(&request.language) => {
-                self.utterance = None;
                 let problem = format!("{} does not transcribe this language", stt.name());
                 ProviderError::Refused(problem).into_stream()
             }
             Ok(place) => {
-                self.utterance = Some(audio);
+                self.utterances.insert(utterance, audio);
                 within(stt.open(request, queue), STT_TIMEOUT).inspect(move |_| _ = &place).boxed()
             }
-            Err(refusal) => {
-                self.utterance = None;
-                ProviderError::Limited(refusal).into_stream()
-            }
+            Err(refusal) => ProviderError::Limited(refusal).into_stream(),
         };
         ctx.add_stream(events.map(move |event| Transcript { utterance, event }));
     }
@@ -416,8 +449,23 @@ impl SessionActor {
         }
     }
 
-    fn utterance_audio(&self, samples: Pcm) {
-        if let Some(utterance) = &self.utterance
+    /// The same for a translation.
+    fn translate(&mut self, id: u32, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.translation_call = None;
+        let Some(llm) = &self.providers.translator else {
+            return ProviderError::Unavailable("no language model translates".into()).into_stream();
+        };
+        match self.services.config.limits.translate(&self.session.info().user, prompt.bytes()) {
+            Ok(call) => {
+                self.translation_call = Some((id, call));
+                llm.respond(prompt)
+            }
+            Err(refusal) => ProviderError::Limited(refusal).into_stream(),
+        }
+    }
+
+    fn utterance_audio(&self, utterance: UtteranceId, samples: Pcm) {
+        if let Some(utterance) = self.utterances.get(&utterance)
             && utterance.try_send(samples).is_err()
         {
             metrics::counter!(telemetry::STT_AUDIO_DROPPED).increment(1);
@@ -475,8 +523,9 @@ impl SessionActor {
         if self.agent.as_ref().is_some_and(|agent| !agent.has_given_up()) {
             return;
         }
+        let listened_to = self.session.options().participants.clone();
         let info = self.session.info();
-        let (agent, events) = agents.join(&info.user, &info.room, self.subscribes);
+        let (agent, events) = agents.join(&info.user, &info.room, self.subscribes, listened_to);
         self.agent = Some(agent);
         self.agent_number += 1;
         let agent_number = self.agent_number;
@@ -500,7 +549,7 @@ impl SessionActor {
 
     fn ended(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         self.agent = None;
-        self.utterance = None;
+        self.utterances.clear();
         let id = self.session.info().id;
         self.services.clips.forget(id);
         self.services.consumers.session_ended(id);
@@ -572,6 +621,8 @@ impl Actor for SessionActor {
 /// An item of the history as a language model reads it.
 fn chat_message(saved: history::Saved) -> Option<ChatMessage> {
     let message = match saved.entry.item {
+        // What others said in the room is no part of the user's conversation.
+        HistoryItem::Utterance { participant: Some(_), .. } => return None,
         HistoryItem::Utterance { text, .. } => ChatMessage::user(text),
         HistoryItem::Response { text, .. } => ChatMessage::assistant(text),
     };
@@ -597,6 +648,9 @@ struct ProviderChanged(ProviderRole, ChainStatus);
 
 /// From the language model, for a generation.
 struct LlmItem(u32, StreamItem<LlmEvent>);
+
+/// From the language model, for a translation.
+struct TranslationItem(u32, StreamItem<LlmEvent>);
 
 /// From the synthesizer, for a generation.
 struct TtsItem(u32, StreamItem<Vec<i16>>);
@@ -687,6 +741,13 @@ impl StreamHandler<FromAgent> for SessionActor {
         match event {
             AgentEvent::Audio(source, samples) => self.step(Input::RoomAudio(source, samples), ctx),
             AgentEvent::SourceGone(source) => self.step(Input::SourceGone(source), ctx),
+            AgentEvent::ParticipantAudio(participant, samples) => {
+                self.step(Input::ParticipantAudio(participant, samples), ctx);
+            }
+            AgentEvent::ParticipantGone(participant) => self.step(Input::ParticipantGone(participant), ctx),
+            AgentEvent::ParticipantRefused(participant) => {
+                self.step(Input::ParticipantRefused(participant), ctx);
+            }
             AgentEvent::Observed(event) => self.services.rooms.observed(&self.session.info().room, event),
             AgentEvent::State(state) => self.step(Input::AgentState(state), ctx),
         }
@@ -731,6 +792,21 @@ impl StreamHandler<LlmItem> for SessionActor {
     }
 
     /// One response is generated; the session goes on.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<TranslationItem> for SessionActor {
+    fn handle(&mut self, TranslationItem(id, item): TranslationItem, ctx: &mut Self::Context) {
+        if let Some((_, call)) = self.translation_call.as_mut().filter(|(of, _)| *of == id) {
+            match &item {
+                StreamItem::More(event) => call.observe(event),
+                StreamItem::Over(_) => self.translation_call = None,
+            }
+        }
+        self.step(Input::Translation(id, item), ctx);
+    }
+
+    /// One final is translated; the session goes on.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 

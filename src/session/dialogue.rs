@@ -105,6 +105,8 @@ impl Dialogue {
                 start_ms: at,
                 end_ms: at,
                 language: out.options().tag(None),
+                participant: None,
+                speaker: None,
             },
             None,
         ));

@@ -61,6 +61,29 @@ const MAX_AUDIO_AHEAD: Duration = Duration::from_secs(60);
 /// How often a client is told that it sends audio too fast.
 const AUDIO_NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How fast audio comes.
+pub(super) struct Pace {
+    /// When all audio so far would have been spoken, had it come as it is spoken.
+    taken_until: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { taken_until: now }
+    }
+
+    /// Whether the next samples come no faster than they can be spoken, over some time; then they count.
+    pub(super) fn admits(&mut self, samples: &[i16], now: Instant) -> bool {
+        let length = Duration::from_secs(1) * samples.len() as u32 / SAMPLE_RATE_HZ;
+        let taken_until = self.taken_until.max(now) + length;
+        let is_in_time = taken_until <= now + MAX_AUDIO_AHEAD;
+        if is_in_time {
+            self.taken_until = taken_until;
+        }
+        is_in_time
+    }
+}
+
 /// The machine.
 pub(super) struct Media {
     selector: AudioSourceSelector,
@@ -81,8 +104,7 @@ pub(super) struct Media {
     uplink: Option<Box<UplinkDecoder>>,
     /// None until the first audio.
     detector: Option<Box<UtteranceDetector>>,
-    /// When all audio so far would have been spoken, had it come as it is spoken.
-    taken_until: Instant,
+    pace: Pace,
     /// When the client was last told that it sends audio too fast.
     told_ahead_at: Option<Instant>,
 }
@@ -101,7 +123,7 @@ impl Media {
             in_room_at: now,
             uplink: None,
             detector: None,
-            taken_until: now,
+            pace: Pace::new(now),
             told_ahead_at: None,
         }
     }
@@ -167,6 +189,20 @@ impl Media {
         if has("livekit") {
             self.join_room(out);
         }
+        self.listen_to_room(out);
+    }
+
+    /// Other participants are transcribed: the agent has to be there, wherever the user's own audio comes from.
+    pub(super) fn listen_to_room(&mut self, out: &mut Out<'_>) {
+        if out.config().livekit && out.options().hears_others() {
+            self.in_room_at = out.now;
+            out.push(Effect::JoinRoom);
+        }
+    }
+
+    /// Another participant is heard.
+    pub(super) fn participant_in_room(&mut self, now: Instant) {
+        self.in_room_at = now;
     }
 
     /// The client's numbering of its audio goes on after `sent`, or starts anew. Returns what had waited
@@ -291,10 +327,7 @@ impl Media {
     /// Whether a client sends audio no faster than it can be spoken, over some time. Voice detection takes up to a
     /// hundredth of the audio's length: a client that sends a file as fast as it can must not delay other sessions.
     fn is_in_time(&mut self, samples: &Pcm, out: &mut Out<'_>) -> bool {
-        let length = Duration::from_secs(1) * samples.len() as u32 / SAMPLE_RATE_HZ;
-        let taken_until = self.taken_until.max(out.now) + length;
-        if taken_until <= out.now + MAX_AUDIO_AHEAD {
-            self.taken_until = taken_until;
+        if self.pace.admits(samples, out.now) {
             return true;
         }
         Limit::Audio.count();
@@ -467,7 +500,7 @@ impl Media {
             None | Some(AgentState::Unreachable) => true,
             Some(AgentState::Joined | AgentState::Displaced) => false,
         };
-        if self.brings_livekit && absent {
+        if (self.brings_livekit || out.options().hears_others()) && absent {
             out.push(Effect::JoinRoom);
             out.push(Effect::RetryJoin);
         }

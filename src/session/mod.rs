@@ -8,6 +8,8 @@
 //!        ├──▶ media        audio sources, decoding, voice detection, the agent in the room
 //!        │      └─ SpeechEvent ─▶ recognition   utterances, interims and finals
 //!        │                           └─ turn input ─▶ dialogue   turns, the response, the conversation
+//!        ├──▶ participants other microphones in the room, each with its own voice detection
+//!        │      └─▶ recognition
 //!        └──▶ dialogue     language model, speech synthesis, playback
 //!   All of them write to one Out { now, effects }.
 //! ```
@@ -24,15 +26,18 @@ pub mod messages;
 pub mod microphone_control;
 mod options;
 mod out;
+mod participants;
 mod provider_states;
 mod recognition;
 pub mod registry;
 mod response;
 pub mod resume_buffer;
+mod streams;
 pub mod subscriptions;
 pub mod takeover_limiter;
 #[cfg(test)]
 pub(crate) mod tests;
+mod translation;
 
 use std::{
     sync::Arc,
@@ -48,6 +53,7 @@ use self::{
     media::Media,
     messages::Attachment,
     out::{Downlink, Out, Soonest},
+    participants::{ParticipantEvent, ParticipantMicrophones},
     provider_states::ProviderStates,
     recognition::Recognition,
 };
@@ -177,6 +183,12 @@ pub enum Input {
     RoomAudio(MediaSource, Pcm),
     /// A source of the room will bring nothing more.
     SourceGone(MediaSource),
+    /// Audio of another participant: 16 kHz mono.
+    ParticipantAudio(Identity, Pcm),
+    /// Another participant's microphone will bring nothing more.
+    ParticipantGone(Identity),
+    /// Another participant's microphone is one too many.
+    ParticipantRefused(Identity),
     /// The agent's state in the room.
     AgentState(AgentState),
     /// An interim transcript.
@@ -187,6 +199,8 @@ pub enum Input {
     SttFailed(UtteranceId, String),
     /// From the language model, for this generation.
     Llm(u32, StreamItem<LlmEvent>),
+    /// From the language model, for a translation.
+    Translation(u32, StreamItem<LlmEvent>),
     /// From speech synthesis, for a sentence of this generation.
     Tts(u32, StreamItem<Vec<i16>>),
     /// The state of a role's providers has changed.
@@ -211,6 +225,7 @@ pub struct Session {
     downlink: Downlink,
     connection: Connection,
     media: Media,
+    participants: ParticipantMicrophones,
     recognition: Recognition,
     dialogue: Dialogue,
     providers: ProviderStates,
@@ -231,6 +246,7 @@ impl Session {
             resume_token,
             connection: Connection::new(first, now + config.grace),
             media: Media::new(now, downlink.options().mode() == Mode::PushToTalk),
+            participants: ParticipantMicrophones::default(),
             recognition: Recognition::new(UtteranceId(first)),
             dialogue: Dialogue::new(TurnId(first), last_generation),
             providers: ProviderStates::default(),
@@ -267,6 +283,7 @@ impl Session {
         Soonest::default()
             .or_soonest(self.connection.deadline(&self.config))
             .or_soonest(self.media.deadline(self.socket(), &self.config))
+            .or_soonest(self.participants.deadline())
             .or_soonest(self.recognition.deadline())
             .or_soonest(self.dialogue.deadline())
             .get()
@@ -277,11 +294,21 @@ impl Session {
         if self.connection.is_ended() {
             return Vec::new();
         }
-        let Self { config: _, resume_token, downlink, connection, media, recognition, dialogue, providers } =
-            self;
+        let Self {
+            config: _,
+            resume_token,
+            downlink,
+            connection,
+            media,
+            participants,
+            recognition,
+            dialogue,
+            providers,
+        } = self;
         dialogue.set_room(media.speaks_in_room());
         let out = Out::new(now, downlink);
-        let mut router = Router { resume_token, connection, media, recognition, dialogue, providers, out };
+        let mut router =
+            Router { resume_token, connection, media, participants, recognition, dialogue, providers, out };
         router.input(input);
         router.tick();
         router.out.into_effects()
@@ -293,6 +320,7 @@ struct Router<'a> {
     resume_token: &'a str,
     connection: &'a mut Connection,
     media: &'a mut Media,
+    participants: &'a mut ParticipantMicrophones,
     recognition: &'a mut Recognition,
     dialogue: &'a mut Dialogue,
     providers: &'a mut ProviderStates,
@@ -337,6 +365,13 @@ impl Router<'_> {
                 let events = self.media.source_gone(source, out);
                 self.speech(events);
             }
+            Input::ParticipantAudio(participant, samples) => {
+                let events = self.participants.audio(&participant, &samples, out);
+                self.media.participant_in_room(out.now);
+                self.participant(&participant, events);
+            }
+            Input::ParticipantGone(participant) => self.participant_gone(&participant),
+            Input::ParticipantRefused(participant) => ParticipantMicrophones::refused(&participant, out),
             Input::AgentState(state) => {
                 let events = self.media.agent_state(state, out);
                 self.speech(events);
@@ -353,6 +388,7 @@ impl Router<'_> {
                 self.turn(turn);
             }
             Input::Llm(generation, item) => self.dialogue.llm(generation, item, out),
+            Input::Translation(id, item) => self.recognition.translations.llm(id, item, out),
             Input::Tts(generation, item) => self.dialogue.tts(generation, item, out),
             Input::ProviderState(role, status) => self.providers.changed(role, status, out),
             Input::TurnSaved(turn_id, history_seq) => out.tell(ToClient::TurnSaved { turn_id, history_seq }),
@@ -375,7 +411,7 @@ impl Router<'_> {
                     Some(self.recognition.started(at_ms, self.media.active(), out))
                 }
                 SpeechEvent::Audio(samples) => {
-                    out.push(Effect::UtteranceAudio(samples));
+                    self.recognition.audio(samples, out);
                     None
                 }
                 SpeechEvent::Ended { reason, at_sample } => {
@@ -387,6 +423,32 @@ impl Router<'_> {
             };
             self.turn(turn);
         }
+    }
+
+    /// What was found in another participant's audio goes to recognition.
+    fn participant(&mut self, participant: &Identity, events: Vec<ParticipantEvent>) {
+        let out = &mut self.out;
+        for event in events {
+            match event {
+                ParticipantEvent::Started { at_ms } => {
+                    self.recognition.participant_started(participant, at_ms, out);
+                }
+                ParticipantEvent::Audio(samples) => {
+                    self.recognition.participant_audio(participant, samples, out);
+                }
+                ParticipantEvent::Ended { at_ms } => {
+                    self.recognition.participant_ended(participant, at_ms, out);
+                    if out.options().answers(participant) {
+                        self.dialogue.speech_ended(out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn participant_gone(&mut self, participant: &Identity) {
+        let events = self.participants.gone(participant, &self.out);
+        self.participant(participant, events);
     }
 
     /// What recognition found goes to the dialogue.
@@ -441,7 +503,10 @@ impl Router<'_> {
         if self.connection.is_ended() {
             return;
         }
-        self.recognition.subscriptions.tick(self.out.now);
+        self.recognition.tick(&mut self.out);
+        for participant in self.participants.stalled(self.out.now) {
+            self.participant_gone(&participant);
+        }
         let events = self.media.tick(&mut self.out);
         self.speech(events);
         self.dialogue.tick(&mut self.out);
@@ -474,7 +539,6 @@ impl Router<'_> {
         }
         self.out.set_speech_format(speech_format);
         self.connection.attached(socket, profile, token, &mut self.out);
-        self.recognition.subscriptions.attached(init.subscriptions, self.out.now);
 
         // What is known of a client's audio is what arrived, before it says what it sent.
         let sent = resume.as_ref().map(|resume| resume.last_audio_seq);
@@ -493,6 +557,7 @@ impl Router<'_> {
             self.media.tell_media_state(self.media.media_reason(&self.out), &mut self.out);
         }
         Recognition::tell_unavailable(&mut self.out);
+        self.recognition.attached(init.subscriptions, &mut self.out);
         self.providers.attached(&mut self.out);
         let events = self.media.attached(&init.capabilities, &mut self.out);
         self.speech(events);
@@ -565,6 +630,11 @@ impl Router<'_> {
         }
         let events = self.media.set_push_to_talk(mode == Mode::PushToTalk);
         self.speech(events);
+        self.recognition.serve(None, &mut self.out);
+        for participant in self.participants.unwanted(&self.out) {
+            self.participant_gone(&participant);
+        }
+        self.media.listen_to_room(&mut self.out);
     }
 
     // --- Messages -----------------------------------------------------------------------------
@@ -606,7 +676,7 @@ impl Router<'_> {
                 }
             }
             FromClient::Subscriptions(update) => {
-                self.recognition.subscriptions.update(update.subscriptions, out.now);
+                self.recognition.subscribe(update.subscriptions, id, out);
             }
             FromClient::LocalTranscription(local) => {
                 if local.is_final {

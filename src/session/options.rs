@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    ids::Identity,
     language::Language,
-    protocol::{InvalidOption, Mode, SessionOptions},
+    protocol::{InvalidOption, Mode, Participants, SessionOptions},
     providers::{
         stt::{SpeechToText, SpokenLanguage, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
@@ -19,13 +20,16 @@ const MAX_WORDS: usize = 100;
 const MAX_WORD_BYTES: usize = 64;
 
 const MAX_HINTS: usize = 8;
+
+/// Identities in a list of participants.
+const MAX_LISTED: usize = 32;
 const MAX_VOICE_BYTES: usize = 64;
 
 /// `language` of a session in which the STT finds out.
 const AUTO: &str = "auto";
 
 /// A language that nobody knows (RFC 5646 §4.1).
-const UNDETERMINED: &str = "und";
+pub(super) const UNDETERMINED: &str = "und";
 
 /// What sessions choose from.
 #[derive(Clone, Default)]
@@ -40,6 +44,10 @@ pub struct Offer {
     pub stt_names: Vec<&'static str>,
     pub llm_names: Vec<&'static str>,
     pub tts_names: Vec<&'static str>,
+    /// Those of the LLM providers that translate.
+    pub llm_translators: Vec<&'static str>,
+    /// How many microphones of other participants are transcribed at once in a session.
+    pub participants: usize,
 }
 
 /// The options in force.
@@ -66,6 +74,7 @@ impl Options {
         }
         options.check_languages(offer)?;
         options.check_voice(offer)?;
+        options.check_participants(offer)?;
         Ok(options)
     }
 
@@ -141,8 +150,30 @@ impl Options {
         }
     }
 
+    fn check_participants(&self, offer: &Offer) -> Result<(), InvalidOption> {
+        let [heard, answered] = [&self.given.participants, &self.given.answers]
+            .map(|given| given.as_ref().unwrap_or(&Participants::OWNER));
+        for (name, participants) in [("participants", heard), ("answers", answered)] {
+            if matches!(participants, Participants::Listed(listed) if listed.len() > MAX_LISTED) {
+                return Err(InvalidOption::new(name, format!("must list at most {MAX_LISTED} identities")));
+            }
+        }
+        if !heard.is_owner() && offer.participants == 0 {
+            return Err(InvalidOption::new("participants", "this gateway transcribes nobody but the owner"));
+        }
+        let is_heard = match answered {
+            Participants::Group(_) => answered.is_owner() || *heard == Participants::ALL,
+            Participants::Listed(listed) => listed.iter().all(|identity| heard.include(identity)),
+        };
+        if !is_heard {
+            let problem = "nobody can be answered who is not among participants";
+            return Err(InvalidOption::new("answers", problem));
+        }
+        Ok(())
+    }
+
     /// The STT providers that were asked for, or all.
-    fn stt(&self, offer: &Offer) -> Option<Arc<dyn SpeechToText>> {
+    pub(super) fn stt(&self, offer: &Offer) -> Option<Arc<dyn SpeechToText>> {
         let all = offer.stt.as_ref()?;
         Some(self.given.stt.as_deref().and_then(|names| all.select(names)).unwrap_or_else(|| all.clone()))
     }
@@ -151,6 +182,42 @@ impl Options {
     fn tts(&self, offer: &Offer) -> Option<Arc<dyn TextToSpeech>> {
         let all = offer.tts.as_ref()?;
         Some(self.given.tts.as_deref().and_then(|names| all.select(names)).unwrap_or_else(|| all.clone()))
+    }
+
+    /// The LLM providers that were asked for, or all, in the order in which they are tried.
+    pub(super) fn llm_names(&self, offer: &Offer) -> Vec<&'static str> {
+        let offered = || offer.llm_names.iter().copied();
+        match &self.given.llm {
+            Some(asked) => asked.iter().filter_map(|asked| offered().find(|name| name == asked)).collect(),
+            None => offered().collect(),
+        }
+    }
+
+    /// Those of them that translate.
+    pub(super) fn translators(&self, offer: &Offer) -> Vec<&'static str> {
+        let mut names = self.llm_names(offer);
+        names.retain(|name| offer.llm_translators.contains(name));
+        names
+    }
+
+    /// Whether anybody's microphone but the user's is transcribed.
+    pub(crate) fn hears_others(&self) -> bool {
+        self.given.participants.as_ref().is_some_and(|heard| !heard.is_owner())
+    }
+
+    /// Whether the microphone of this participant, who is not the user, is transcribed.
+    pub(crate) fn hears(&self, participant: &Identity) -> bool {
+        self.given.participants.as_ref().is_some_and(|heard| heard.include(participant))
+    }
+
+    /// Whether what this participant says is answered.
+    pub(crate) fn answers(&self, participant: &Identity) -> bool {
+        self.given.answers.as_ref().is_some_and(|answered| answered.include(participant))
+    }
+
+    /// The language that is spoken.
+    pub(super) fn spoken(&self) -> &SpokenLanguage {
+        &self.language
     }
 
     /// As they were asked for.
@@ -221,10 +288,12 @@ impl Options {
     // --- Requests -----------------------------------------------------------------------------
 
     pub(crate) fn transcription(&self) -> SttRequest {
-        SttRequest {
-            language: self.language.clone(),
-            vocabulary: self.given.vocabulary.clone().unwrap_or_default(),
-        }
+        self.transcription_in(self.language.clone())
+    }
+
+    /// The same in another language than the session's.
+    pub(super) fn transcription_in(&self, language: SpokenLanguage) -> SttRequest {
+        SttRequest { language, vocabulary: self.given.vocabulary.clone().unwrap_or_default() }
     }
 
     /// A sentence of an answer is spoken in the session's language, else in that of the last utterance if the TTS

@@ -49,16 +49,22 @@ pub enum Effect {
         /// The `id` of the message.
         reply_to: Option<String>,
     },
-    /// Open a transcription stream.
+    /// Open the transcription stream of an utterance of the user.
     Transcribe(UtteranceId, SttRequest),
-    /// The next samples of the open utterance.
-    UtteranceAudio(Pcm),
+    /// Open one beside it: of another participant, or of the same speech in another language.
+    TranscribeBeside(UtteranceId, SttRequest),
+    /// The next samples of an open utterance.
+    UtteranceAudio(UtteranceId, Pcm),
     /// The utterance is complete: close its transcription stream.
     EndUtterance(UtteranceId),
     /// Ask the language model; its generation.
     Generate(u32, Prompt),
     /// Cancel the language model's stream.
     StopLlm,
+    /// Ask the language model for a translation; its number.
+    Translate(u32, Prompt),
+    /// Cancel it.
+    StopTranslation,
     /// Synthesize a sentence of the response of this generation.
     Synthesize(u32, SpeechRequest),
     /// Speak a text that is no part of the response of this generation, by the embedded voice.
@@ -371,6 +377,8 @@ pub enum Reason {
     Playback,
     /// The answer has been generated for too long.
     AnswerTime,
+    /// A translation takes too long.
+    Translation,
 }
 
 /// The earliest of some deadlines, and why it is one.

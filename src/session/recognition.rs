@@ -1,12 +1,14 @@
 //! Utterances and their transcripts: numbers them, tells interims and finals, and passes what was said on
 //! to the turn manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    audio::Pcm,
     error::Code,
-    ids::UtteranceId,
+    ids::{Identity, UtteranceId},
     language::Language,
+    limits::Limit,
     protocol::{
         Profile, ToClient,
         edge_v1::{
@@ -14,11 +16,13 @@ use crate::{
             to_client::{MediaSource, PartState, SpeechEndReason, StreamData},
         },
     },
-    providers::stt::Transcript,
+    providers::stt::{SpokenLanguage, Transcript},
     session::{
         MAX_TYPED_BYTES,
         out::{Effect, Out, Reason, Soonest},
-        subscriptions::Subscriptions,
+        streams::{Plan, Unserved},
+        subscriptions::{MAX_STREAMS, Subscriptions},
+        translation::{Said, Translations},
     },
     store::history::HistoryItem,
     turn::{turn_manager, utterance_detector::EndReason},
@@ -27,9 +31,21 @@ use crate::{
 /// The longest language tag that a client may give a transcript (BCP 47 recommends buffers of 35).
 const MAX_LANGUAGE_BYTES: usize = 35;
 
+/// What an utterance is.
+#[derive(Clone, Debug, PartialEq)]
+enum Origin {
+    /// The user's, in the session's language.
+    Owner,
+    /// The same speech, transcribed in another language for the streams that name it.
+    InLanguage(Language),
+    /// Of another participant's microphone.
+    Participant(Identity),
+}
+
 /// An utterance whose final transcript is still to come. Times are milliseconds of the session.
 #[derive(Debug)]
 struct Utterance {
+    origin: Origin,
     started_ms: u64,
     /// Where it ends; grows while it is open.
     ended_ms: u64,
@@ -39,17 +55,46 @@ struct Utterance {
     provider: Option<String>,
     /// The tag of the language that was heard; none for the session's.
     language: Option<String>,
+    /// The provider's label of who spoke.
+    speaker: Option<String>,
 }
 
 impl Utterance {
-    fn new(at_ms: u64) -> Self {
-        Self { started_ms: at_ms, ended_ms: at_ms, interim: String::new(), provider: None, language: None }
+    fn new(origin: Origin, at_ms: u64) -> Self {
+        Self {
+            origin,
+            started_ms: at_ms,
+            ended_ms: at_ms,
+            interim: String::new(),
+            provider: None,
+            language: None,
+            speaker: None,
+        }
     }
 
-    /// The STT said which language it heard.
-    fn heard(&mut self, language: Option<&Language>, out: &Out<'_>) {
-        if language.is_some() {
+    /// The STT said which language it heard, and who spoke.
+    fn heard(&mut self, language: Option<&Language>, speaker: Option<String>, out: &Out<'_>) {
+        if let Origin::InLanguage(language) = &self.origin {
+            self.language = Some(language.to_string());
+        } else if language.is_some() {
             self.language = Some(out.options().tag(language));
+        }
+        self.speaker = speaker.or(self.speaker.take());
+    }
+
+    fn participant(&self) -> Option<&Identity> {
+        match &self.origin {
+            Origin::Participant(identity) => Some(identity),
+            Origin::Owner | Origin::InLanguage(_) => None,
+        }
+    }
+
+    /// Who spoke. A provider's labels are its own for each microphone.
+    fn speaker(&self) -> Option<String> {
+        match (self.participant(), &self.speaker) {
+            (Some(participant), Some(label)) => Some(format!("{participant}:{label}")),
+            (Some(participant), None) => Some(participant.to_string()),
+            (None, label) => label.clone(),
         }
     }
 }
@@ -57,10 +102,18 @@ impl Utterance {
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Recognition {
-    /// The streams the client wants.
-    pub(super) subscriptions: Subscriptions,
-    /// The utterance that is going on.
+    subscriptions: Subscriptions,
+    /// What is done for them.
+    plan: Plan,
+    /// The streams that the client was told are not served.
+    told_unserved: BTreeSet<String>,
+    pub(super) translations: Translations,
+    /// The user's utterance that is going on.
     open: Option<UtteranceId>,
+    /// The same in other languages.
+    open_in_languages: Vec<UtteranceId>,
+    /// Those of other participants.
+    open_of_participants: BTreeMap<Identity, UtteranceId>,
     last_utterance: UtteranceId,
     /// Those whose final is still to come.
     pending: BTreeMap<UtteranceId, Utterance>,
@@ -69,13 +122,66 @@ pub(super) struct Recognition {
 impl Recognition {
     /// Numbers utterances after `last_utterance`.
     pub(super) fn new(last_utterance: UtteranceId) -> Self {
-        Self { subscriptions: Subscriptions::default(), open: None, last_utterance, pending: BTreeMap::new() }
+        Self {
+            subscriptions: Subscriptions::default(),
+            plan: Plan::default(),
+            told_unserved: BTreeSet::new(),
+            translations: Translations::default(),
+            open: None,
+            open_in_languages: Vec::new(),
+            open_of_participants: BTreeMap::new(),
+            last_utterance,
+            pending: BTreeMap::new(),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn last_utterance(&self) -> UtteranceId {
         self.last_utterance
     }
+
+    fn begin(&mut self, origin: Origin, at_ms: u64) -> UtteranceId {
+        self.last_utterance = self.last_utterance.next();
+        self.pending.insert(self.last_utterance, Utterance::new(origin, at_ms));
+        self.last_utterance
+    }
+
+    // --- Subscriptions ------------------------------------------------------------------------
+
+    /// A client attached and was acknowledged, perhaps with a set of streams.
+    pub(super) fn attached(&mut self, wanted: Option<Vec<String>>, out: &mut Out<'_>) {
+        self.subscriptions.attached(wanted, out.now);
+        self.told_unserved.clear();
+        self.serve(None, out);
+    }
+
+    /// The client sent a set of streams.
+    pub(super) fn subscribe(&mut self, wanted: Vec<String>, id: Option<String>, out: &mut Out<'_>) {
+        if self.subscriptions.update(wanted, out.now) {
+            self.told_unserved.clear();
+            self.serve(id, out);
+        }
+    }
+
+    /// The streams, or the options of the session, changed: tells which streams are not served.
+    pub(super) fn serve(&mut self, id: Option<String>, out: &mut Out<'_>) {
+        self.plan = Plan::new(self.subscriptions.wanted(), out.options(), &out.config().offer);
+        let unserved = std::mem::take(&mut self.plan.unserved);
+        for Unserved { stream, code, reason } in &unserved {
+            if !self.told_unserved.contains(stream) {
+                out.tell(ToClient::error(*code, format!("{stream}: {reason}"), id.clone()).of_stream(stream));
+            }
+        }
+        self.told_unserved = unserved.into_iter().map(|unserved| unserved.stream).collect();
+        if let Some(stream) = self.subscriptions.take_excess() {
+            Limit::Subscriptions.count();
+            let message = format!("{stream}: at most {MAX_STREAMS} streams of speech");
+            out.tell(ToClient::error(Code::RateLimited, message, id).of_stream(&stream));
+        }
+        self.translations.keep(&self.plan.translations, out);
+    }
+
+    // --- Utterances ---------------------------------------------------------------------------
 
     /// Speech began.
     pub(super) fn started(
@@ -84,13 +190,27 @@ impl Recognition {
         source: MediaSource,
         out: &mut Out<'_>,
     ) -> turn_manager::Input {
-        self.last_utterance = self.last_utterance.next();
-        let utterance = self.last_utterance;
+        let utterance = self.begin(Origin::Owner, at_ms);
         self.open = Some(utterance);
-        self.pending.insert(utterance, Utterance::new(at_ms));
         out.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source });
         out.push(Effect::Transcribe(utterance, out.options().transcription()));
+        for language in self.plan.languages.clone() {
+            let request = out.options().transcription_in(SpokenLanguage::Known(language.clone()));
+            let utterance = self.begin(Origin::InLanguage(language), at_ms);
+            self.open_in_languages.push(utterance);
+            out.push(Effect::TranscribeBeside(utterance, request));
+        }
         turn_manager::Input::SpeechStarted(utterance)
+    }
+
+    /// The next samples of the user's open utterance.
+    pub(super) fn audio(&self, samples: Pcm, out: &mut Out<'_>) {
+        for utterance in &self.open_in_languages {
+            out.push(Effect::UtteranceAudio(*utterance, samples.clone()));
+        }
+        if let Some(utterance) = self.open {
+            out.push(Effect::UtteranceAudio(utterance, samples));
+        }
     }
 
     /// Speech ended.
@@ -102,24 +222,61 @@ impl Recognition {
         out: &mut Out<'_>,
     ) -> Option<turn_manager::Input> {
         let utterance = self.open.take()?;
+        self.end(utterance, at_ms);
+        out.tell(ToClient::SpeechEnded { utterance_id: utterance, at: at_ms, source, reason: reason.into() });
+        out.push(Effect::EndUtterance(utterance));
+        for utterance in std::mem::take(&mut self.open_in_languages) {
+            self.end(utterance, at_ms);
+            out.push(Effect::EndUtterance(utterance));
+        }
+        Some(turn_manager::Input::SpeechEnded(utterance))
+    }
+
+    fn end(&mut self, utterance: UtteranceId, at_ms: u64) {
         if let Some(pending) = self.pending.get_mut(&utterance) {
             pending.ended_ms = at_ms;
         }
-        out.tell(ToClient::SpeechEnded { utterance_id: utterance, at: at_ms, source, reason: reason.into() });
-        out.push(Effect::EndUtterance(utterance));
-        Some(turn_manager::Input::SpeechEnded(utterance))
     }
+
+    /// Another participant began to speak.
+    pub(super) fn participant_started(&mut self, participant: &Identity, at_ms: u64, out: &mut Out<'_>) {
+        let utterance = self.begin(Origin::Participant(participant.clone()), at_ms);
+        self.open_of_participants.insert(participant.clone(), utterance);
+        out.push(Effect::TranscribeBeside(utterance, out.options().transcription()));
+    }
+
+    /// The next samples of their open utterance.
+    pub(super) fn participant_audio(&self, participant: &Identity, samples: Pcm, out: &mut Out<'_>) {
+        if let Some(utterance) = self.open_of_participants.get(participant) {
+            out.push(Effect::UtteranceAudio(*utterance, samples));
+        }
+    }
+
+    pub(super) fn participant_ended(&mut self, participant: &Identity, at_ms: u64, out: &mut Out<'_>) {
+        if let Some(utterance) = self.open_of_participants.remove(participant) {
+            self.end(utterance, at_ms);
+            out.push(Effect::EndUtterance(utterance));
+        }
+    }
+
+    fn is_open(&self, utterance: UtteranceId) -> bool {
+        self.open == Some(utterance)
+            || self.open_in_languages.contains(&utterance)
+            || self.open_of_participants.values().any(|open| *open == utterance)
+    }
+
+    // --- Transcripts --------------------------------------------------------------------------
 
     /// An interim transcript. A client replaces the interim it has, so a shorter one would make words
     /// vanish and come back: it is dropped.
     pub(super) fn interim(&mut self, utterance: UtteranceId, heard: Transcript, out: &mut Out<'_>) {
-        let Transcript { text, language, .. } = heard;
-        let open = self.open == Some(utterance);
+        let Transcript { text, language, speaker, confidence: _ } = heard;
+        let open = self.is_open(utterance);
         let Some(pending) = self.pending.get_mut(&utterance) else { return };
         if text.len() < pending.interim.len() || text == pending.interim {
             return;
         }
-        pending.heard(language.as_ref(), out);
+        pending.heard(language.as_ref(), speaker, out);
         if open {
             pending.ended_ms = out.elapsed_ms();
         }
@@ -134,26 +291,41 @@ impl Recognition {
         heard: Transcript,
         out: &mut Out<'_>,
     ) -> Option<turn_manager::Input> {
-        let Transcript { text, language, .. } = heard;
-        if let Some(pending) = self.pending.get_mut(&utterance) {
-            pending.heard(language.as_ref(), out);
+        let Transcript { text, language, speaker, confidence: _ } = heard;
+        let pending = self.pending.get_mut(&utterance)?;
+        pending.heard(language.as_ref(), speaker, out);
+        if pending.origin == Origin::Owner {
             out.options_mut().hear(language.as_ref());
         }
-        self.tell_transcript(utterance, text.clone(), true, out);
-        let pending = self.pending.remove(&utterance)?;
-        if !text.trim().is_empty() {
+        let said = self.tell_transcript(utterance, text, true, out)?;
+        let Utterance { origin, .. } = self.pending.remove(&utterance)?;
+        let has_words = !said.text.trim().is_empty();
+        if has_words {
+            self.translations.said(&said, &self.plan.translations, out);
+        }
+        if has_words && !matches!(origin, Origin::InLanguage(_)) {
             out.push(Effect::Save(
                 HistoryItem::Utterance {
                     utterance_id: Some(utterance),
-                    text: text.clone(),
-                    start_ms: pending.started_ms,
-                    end_ms: pending.ended_ms,
-                    language: pending.language.unwrap_or_else(|| out.options().tag(None)),
+                    text: said.text.clone(),
+                    start_ms: said.start_ms,
+                    end_ms: said.end_ms,
+                    language: said.language,
+                    participant: said.participant,
+                    speaker: said.speaker,
                 },
                 None,
             ));
         }
-        Some(turn_manager::Input::Transcribed { utterance, text })
+        match origin {
+            Origin::Owner => Some(turn_manager::Input::Transcribed { utterance, text: said.text }),
+            Origin::InLanguage(_) => None,
+            Origin::Participant(participant) => {
+                let is_answered = has_words && out.options().answers(&participant);
+                let text = format!("{participant}: {}", said.text);
+                is_answered.then_some(turn_manager::Input::Transcribed { utterance, text })
+            }
+        }
     }
 
     /// The utterance could not be transcribed; the state of the STT.
@@ -199,14 +371,12 @@ impl Recognition {
             return None;
         }
         let at_ms = out.elapsed_ms();
-        let utterance = match self.pending.last_key_value().filter(|_| self.open.is_none()) {
+        let mut of_owner = self.pending.iter().rev().filter(|(_, pending)| pending.origin == Origin::Owner);
+        let utterance = match of_owner.next().filter(|_| self.open.is_none()) {
             Some((utterance, _)) => *utterance,
-            None => {
-                self.last_utterance = self.last_utterance.next();
-                self.last_utterance
-            }
+            None => self.begin(Origin::Owner, at_ms),
         };
-        let pending = self.pending.entry(utterance).or_insert_with(|| Utterance::new(at_ms));
+        let pending = self.pending.get_mut(&utterance)?;
         pending.ended_ms = at_ms;
         pending.provider = Some(local.provider.unwrap_or_else(|| "client".into()));
         pending.language = local.transcribe_language;
@@ -219,21 +389,43 @@ impl Recognition {
     }
 
     /// Tells an interim or a final to every stream that wants it, under the subscriber's own name of the
-    /// stream.
-    fn tell_transcript(&self, utterance: UtteranceId, text: String, is_final: bool, out: &mut Out<'_>) {
-        let Some(pending) = self.pending.get(&utterance) else { return };
-        let language = pending.language.clone().unwrap_or_else(|| out.options().tag(None));
-        let usual = format!("transcription:{language}");
-        let default = (out.profile() == Profile::EdgeV1).then(|| usual.clone());
-        let streams = self.subscriptions.transcription(&language, default);
+    /// stream; gives what was told.
+    fn tell_transcript(
+        &self,
+        utterance: UtteranceId,
+        text: String,
+        is_final: bool,
+        out: &mut Out<'_>,
+    ) -> Option<Said> {
+        let pending = self.pending.get(&utterance)?;
+        let said = Said {
+            utterance,
+            text,
+            start_ms: pending.started_ms,
+            end_ms: pending.ended_ms,
+            language: pending.language.clone().unwrap_or_else(|| out.options().tag(None)),
+            provider: pending.provider.clone().unwrap_or_else(|| provider(out).to_owned()),
+            participant: pending.participant().cloned(),
+            speaker: pending.speaker(),
+        };
+        let usual = format!("transcription:{}", said.language);
+        let streams = match &pending.origin {
+            Origin::InLanguage(language) => self.subscriptions.transcription_in(language),
+            Origin::Owner | Origin::Participant(_) => {
+                let default = (out.profile() == Profile::EdgeV1).then(|| usual.clone());
+                self.subscriptions.transcription(&said.language, default)
+            }
+        };
         let data = StreamData::Transcription {
             utterance_id: utterance,
-            text,
+            text: said.text.clone(),
             is_final,
-            start_time: pending.started_ms,
-            end_time: pending.ended_ms,
-            transcribe_language: language,
-            provider: pending.provider.clone().unwrap_or_else(|| provider(out).to_owned()),
+            start_time: said.start_ms,
+            end_time: said.end_ms,
+            transcribe_language: said.language.clone(),
+            provider: said.provider.clone(),
+            participant: said.participant.clone(),
+            speaker_id: said.speaker.clone(),
         };
         let session_id = out.info().id;
         let message = |stream_type, out: &Out<'_>| ToClient::DataStream {
@@ -246,8 +438,12 @@ impl Recognition {
             let message = message(stream, out);
             out.tell(message);
         }
-        let message = message(usual, out);
-        out.push(Effect::ForwardStream(message));
+        // Consumers get each utterance once.
+        if !matches!(pending.origin, Origin::InLanguage(_)) {
+            let message = message(usual, out);
+            out.push(Effect::ForwardStream(message));
+        }
+        Some(said)
     }
 
     /// Tells a client that attached that there is no recognition, where there is none.
@@ -264,8 +460,20 @@ impl Recognition {
         }
     }
 
+    // --- Time ---------------------------------------------------------------------------------
+
     pub(super) fn deadline(&self) -> Soonest {
-        Soonest::default().or(self.subscriptions.deadline(), Reason::Subscriptions)
+        Soonest::default()
+            .or(self.subscriptions.deadline(), Reason::Subscriptions)
+            .or_soonest(self.translations.deadline())
+    }
+
+    /// What time brings.
+    pub(super) fn tick(&mut self, out: &mut Out<'_>) {
+        if self.subscriptions.tick(out.now) {
+            self.serve(None, out);
+        }
+        self.translations.tick(out);
     }
 }
 

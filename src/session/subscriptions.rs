@@ -8,17 +8,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    language::Language,
+    session::streams::{Spoken, Stream},
+};
+
 /// How long after an attachment an empty set waits.
 pub const EMPTY_SET_DELAY: Duration = Duration::from_secs(2);
 
-/// The maximum of streams; further ones are ignored.
-const MAX_STREAMS: usize = 16;
+/// The maximum of streams of speech; further ones are refused.
+pub(super) const MAX_STREAMS: usize = 16;
 
 /// The set.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    /// None until the client sent a set.
+    /// The streams of speech; none until the client sent a set.
     wanted: Option<Vec<String>>,
+    /// The first of the set that was one too many.
+    excess: Option<String>,
     attached_at: Option<Instant>,
     /// An empty set waits until then.
     empty_at: Option<Instant>,
@@ -30,20 +37,43 @@ impl Subscriptions {
         self.attached_at = Some(now);
         self.empty_at = None;
         if let Some(wanted) = wanted {
-            self.wanted = Some(bounded(wanted));
+            self.set(wanted);
         }
     }
 
-    /// The client sent a set.
-    pub fn update(&mut self, wanted: Vec<String>, now: Instant) {
+    fn set(&mut self, wanted: Vec<String>) {
+        let mut seen = BTreeSet::new();
+        let mut wanted: Vec<String> =
+            wanted.into_iter().filter(|name| Stream::is_speech(name) && seen.insert(name.clone())).collect();
+        self.excess = wanted.get(MAX_STREAMS).cloned();
+        wanted.truncate(MAX_STREAMS);
+        self.wanted = Some(wanted);
+    }
+
+    /// The client sent a set. False where it takes effect later.
+    pub fn update(&mut self, wanted: Vec<String>, now: Instant) -> bool {
         let hold = self.attached_at.map(|at| at + EMPTY_SET_DELAY).filter(|until| now < *until);
         match hold {
-            Some(until) if wanted.is_empty() => self.empty_at = Some(until),
+            Some(until) if wanted.is_empty() => {
+                self.empty_at = Some(until);
+                false
+            }
             Some(_) | None => {
                 self.empty_at = None;
-                self.wanted = Some(bounded(wanted));
+                self.set(wanted);
+                true
             }
         }
+    }
+
+    /// The streams of speech.
+    pub(super) fn wanted(&self) -> &[String] {
+        self.wanted.as_deref().unwrap_or_default()
+    }
+
+    /// The first stream of the set that was one too many, once.
+    pub(super) fn take_excess(&mut self) -> Option<String> {
+        self.excess.take()
     }
 
     /// When [`tick`](Self::tick) has something to do.
@@ -51,12 +81,14 @@ impl Subscriptions {
         self.empty_at
     }
 
-    /// The deadline may have come: an empty set takes effect.
-    pub fn tick(&mut self, now: Instant) {
-        if self.empty_at.is_some_and(|at| now >= at) {
+    /// The deadline may have come: an empty set takes effect. True where it does.
+    pub fn tick(&mut self, now: Instant) -> bool {
+        let is_due = self.empty_at.is_some_and(|at| now >= at);
+        if is_due {
             self.empty_at = None;
             self.wanted = Some(Vec::new());
         }
+        is_due
     }
 
     /// The streams, under the client's own names, that carry the transcription of a language. A client that
@@ -67,23 +99,25 @@ impl Subscriptions {
             None => default.into_iter().collect(),
         }
     }
+
+    /// Those of them that are of this language alone.
+    pub(super) fn transcription_in(&self, language: &Language) -> Vec<String> {
+        let is_of = |stream: &&String| match Stream::parse(stream) {
+            Some(Ok(Stream::Transcription(Spoken::In(wanted)))) => wanted.is_like(language),
+            Some(_) | None => false,
+        };
+        self.wanted().iter().filter(is_of).cloned().collect()
+    }
 }
 
-/// Without duplicates, and at most [`MAX_STREAMS`].
-fn bounded(wanted: Vec<String>) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    wanted.into_iter().filter(|stream| seen.insert(stream.clone())).take(MAX_STREAMS).collect()
-}
-
-/// `transcription`, `transcription:auto`, `transcription:en-US`, and any of them with a `?query`.
+/// Whether a stream carries the transcription of a language: `und` only where it carries any.
 fn carries(stream: &str, language: &str) -> bool {
-    let stream = stream.split('?').next().unwrap_or_default();
-    match stream.strip_prefix("transcription") {
-        Some("") => true,
-        Some(rest) => rest
-            .strip_prefix(':')
-            .is_some_and(|wanted| wanted == "auto" || wanted.eq_ignore_ascii_case(language)),
-        None => false,
+    match Stream::parse(stream) {
+        Some(Ok(Stream::Transcription(Spoken::Any))) => true,
+        Some(Ok(Stream::Transcription(Spoken::In(wanted)))) => {
+            Language::parse(language).is_ok_and(|language| language.is_like(&wanted))
+        }
+        Some(_) | None => false,
     }
 }
 
@@ -122,9 +156,13 @@ mod tests {
 
     #[test]
     fn a_stream_is_known_by_its_language_in_every_way_that_clients_write_it() {
-        for stream in
-            ["transcription", "transcription:auto", "transcription:en-us", "transcription:en-US?hints=ja"]
-        {
+        for stream in [
+            "transcription",
+            "transcription:auto",
+            "transcription:en-us",
+            "transcription:en-US?hints=ja",
+            "transcription:en",
+        ] {
             assert!(carries(stream, "en-US"), "{stream}");
         }
         for stream in
@@ -140,8 +178,12 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         subscriptions.attached(Some(vec!["transcription".into(); 1000]), now);
         assert_eq!(wants(&subscriptions), 1);
-        subscriptions.update((0..1000).map(|n| format!("transcription?{n}")).collect(), now);
+        assert_eq!(subscriptions.take_excess(), None);
+        let others = (0..1000).map(|n| format!("button_press?{n}"));
+        subscriptions.update(others.chain((0..1000).map(|n| format!("transcription?{n}"))).collect(), now);
         assert_eq!(wants(&subscriptions), MAX_STREAMS);
+        assert_eq!(subscriptions.take_excess().as_deref(), Some("transcription?16"));
+        assert_eq!(subscriptions.take_excess(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{SessionId, TurnId, UserId, UtteranceId},
+    ids::{Identity, SessionId, TurnId, UserId, UtteranceId},
     protocol::edge_v1::to_client::Finish,
     store::StoreError,
 };
@@ -30,7 +30,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HistoryItem {
-    /// By the user.
+    /// By the user, or by another participant in the room.
     Utterance {
         /// Which utterance; none if it was typed.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,6 +43,12 @@ pub enum HistoryItem {
         end_ms: u64,
         /// The language, `en-US`.
         language: String,
+        /// Whose microphone it was, where it was not the user's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        participant: Option<Identity>,
+        /// Who spoke, where that is known: the STT provider's label, the participant, or both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speaker: Option<String>,
     },
     /// By the gateway.
     #[serde(rename = "answer")]

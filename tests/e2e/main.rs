@@ -21,6 +21,7 @@ mod mentra;
 mod provider_sdks;
 mod removal;
 mod roster;
+mod several_people;
 mod speech_in_room;
 mod stalled;
 mod support;

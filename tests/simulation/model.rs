@@ -146,7 +146,9 @@ impl Model {
             Effect::Transcribe(utterance, _) => {
                 assert_eq!(self.open.replace(utterance.0), None, "utterances do not overlap");
             }
-            Effect::UtteranceAudio(_) => assert!(self.open.is_some(), "audio belongs to an open utterance"),
+            Effect::UtteranceAudio(utterance, _) => {
+                assert_eq!(self.open, Some(utterance.0), "audio belongs to the open utterance");
+            }
             Effect::EndUtterance(utterance) => {
                 assert_eq!(self.open.take(), Some(utterance.0), "the open utterance is the one that ends");
                 self.awaited.insert(utterance.0);

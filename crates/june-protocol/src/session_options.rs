@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use crate::ids::Identity;
+
 /// The options of a session. One that is absent is as the gateway's settings say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -37,6 +39,63 @@ pub struct SessionOptions {
     /// The TTS providers, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tts: Option<Vec<String>>,
+    /// Whose microphones in the room are transcribed beside the user's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participants: Option<Participants>,
+    /// Who of these is answered beside the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Participants>,
+}
+
+/// Participants of the room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "must be \"owner\", \"all\", or a list of identities")]
+pub enum Participants {
+    /// Nobody but the user, or everybody.
+    Group(ParticipantGroup),
+    /// The user and these.
+    Listed(Vec<Identity>),
+}
+
+/// A group of participants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ParticipantGroup {
+    /// The user whose session it is.
+    Owner,
+    /// Everybody in the room.
+    All,
+}
+
+impl Participants {
+    /// Nobody but the user.
+    pub const OWNER: Self = Self::Group(ParticipantGroup::Owner);
+
+    /// Everybody in the room.
+    pub const ALL: Self = Self::Group(ParticipantGroup::All);
+
+    /// Whether a participant other than the user is one of them.
+    pub fn include(&self, participant: &Identity) -> bool {
+        match self {
+            Self::Group(group) => *group == ParticipantGroup::All,
+            Self::Listed(identities) => identities.contains(participant),
+        }
+    }
+
+    /// Whether they are the user alone.
+    pub fn is_owner(&self) -> bool {
+        match self {
+            Self::Group(group) => *group == ParticipantGroup::Owner,
+            Self::Listed(identities) => identities.is_empty(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Group(_) => 0,
+            Self::Listed(identities) => identities.iter().map(|identity| identity.as_str().len()).sum(),
+        }
+    }
 }
 
 /// What becomes of what is said in a session.
@@ -78,8 +137,19 @@ impl std::error::Error for InvalidOption {}
 
 impl SessionOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 9] =
-        ["language", "languageHints", "instructions", "voice", "mode", "vocabulary", "stt", "llm", "tts"];
+    pub const NAMES: [&str; 11] = [
+        "language",
+        "languageHints",
+        "instructions",
+        "voice",
+        "mode",
+        "vocabulary",
+        "stt",
+        "llm",
+        "tts",
+        "participants",
+        "answers",
+    ];
 
     /// Whether this is the name of an option. REST writes `language_hints`.
     pub fn is_name(name: &str) -> bool {
@@ -90,7 +160,9 @@ impl SessionOptions {
     pub fn bytes(&self) -> usize {
         let texts = [&self.language, &self.instructions, &self.voice].into_iter().flatten();
         let lists = [&self.language_hints, &self.vocabulary, &self.stt, &self.llm, &self.tts];
-        texts.chain(lists.into_iter().flatten().flatten()).map(String::len).sum()
+        let participants = [&self.participants, &self.answers].into_iter().flatten();
+        texts.chain(lists.into_iter().flatten().flatten()).map(String::len).sum::<usize>()
+            + participants.map(Participants::bytes).sum::<usize>()
     }
 
     /// Sets the options of these names. Null removes one.
@@ -109,6 +181,8 @@ impl SessionOptions {
                 "stt" => self.stt = option(&name, value)?,
                 "llm" => self.llm = option(&name, value)?,
                 "tts" => self.tts = option(&name, value)?,
+                "participants" => self.participants = option(&name, value)?,
+                "answers" => self.answers = option(&name, value)?,
                 _ => {
                     let names = Self::NAMES.join(", ");
                     return Err(InvalidOption::new(name, format!("no such option; there are {names}")));
@@ -150,6 +224,8 @@ mod tests {
             stt: Some(vec!["moonshine".into()]),
             llm: Some(vec!["echo".into()]),
             tts: Some(vec!["piper".into()]),
+            participants: Some(Participants::Listed(vec![Identity::parse("ann").unwrap()])),
+            answers: Some(Participants::OWNER),
         };
 
         let json = serde_json::to_value(&all).unwrap();
@@ -189,5 +265,9 @@ mod tests {
         let kind = set(&mut options, json!({"vocabulary": "June"})).unwrap_err();
         assert!(kind.starts_with("vocabulary: ") && kind.contains("a sequence"), "{kind}");
         assert!(set(&mut options, json!({"tools": []})).is_err());
+        for value in [json!("everybody"), json!(5), json!([""])] {
+            let participants = set(&mut options, json!({ "participants": value })).unwrap_err();
+            assert_eq!(participants, r#"participants: must be "owner", "all", or a list of identities"#);
+        }
     }
 }

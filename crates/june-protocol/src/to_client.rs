@@ -271,6 +271,9 @@ pub enum ToClient {
         /// The `id` of the message.
         #[serde(skip_serializing_if = "Option::is_none")]
         reply_to: Option<String>,
+        /// The stream that it is about, as the client wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stream_type: Option<String>,
     },
 }
 
@@ -481,6 +484,41 @@ pub enum StreamData {
         transcribe_language: String,
         /// The STT provider.
         provider: String,
+        /// Whose microphone it is, where it is not the user's own: the participant's identity in the room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        participant: Option<Identity>,
+        /// Who spoke, where that is known: the provider's label, the participant, or both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speaker_id: Option<String>,
+    },
+    /// A translation of a final transcript.
+    Translation {
+        /// The utterance.
+        utterance_id: UtteranceId,
+        /// The whole utterance in the other language.
+        text: String,
+        /// What was said.
+        original_text: String,
+        /// Always true: interims are not translated.
+        is_final: bool,
+        /// The start of the utterance.
+        start_time: u64,
+        /// The end of the transcribed audio.
+        end_time: u64,
+        /// The language that was heard.
+        transcribe_language: String,
+        /// The language of the translation.
+        translate_language: String,
+        /// Whether it was translated. What is said in the other language already is not.
+        did_translate: bool,
+        /// The preferred LLM provider; the STT provider where nothing was translated.
+        provider: String,
+        /// Whose microphone it is, where it is not the user's own: the participant's identity in the room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        participant: Option<Identity>,
+        /// Who spoke, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speaker_id: Option<String>,
     },
 }
 
@@ -586,7 +624,23 @@ impl ToClient {
         reply_to: Option<String>,
     ) -> Self {
         let retry_after_ms = retry_after.map(|wait| wait.as_millis() as u64);
-        Self::Error { code, message: message.into(), retryable: code.retryable(), retry_after_ms, reply_to }
+        Self::Error {
+            code,
+            message: message.into(),
+            retryable: code.retryable(),
+            retry_after_ms,
+            reply_to,
+            stream_type: None,
+        }
+    }
+
+    /// The same, about a stream.
+    #[must_use]
+    pub fn of_stream(mut self, stream: &str) -> Self {
+        if let Self::Error { stream_type, .. } = &mut self {
+            *stream_type = Some(stream.to_owned());
+        }
+        self
     }
 
     /// Whether the message gets a `seq`, and is sent again to a client that resumes. Direct answers (`pong`),

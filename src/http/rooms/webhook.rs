@@ -184,10 +184,15 @@ fn enforce(app: &AppState, room: &RoomName, identity: &Identity) {
     }
 }
 
-/// Where the user of a session publishes a microphone in its room, the session's agent joins without waiting.
+/// Where the user of a session, or another participant whom it listens to, publishes a microphone in its room, the
+/// session's agent joins without waiting.
 async fn wake_agent(app: &AppState, room: &RoomName, identity: &Identity) {
     let session = match app.registry.of_room(room).await {
-        Ok(record) => record.filter(|record| Identity::from(&record.user_id) == *identity),
+        Ok(record) => record.filter(|record| {
+            let others = record.options.participants.as_ref();
+            Identity::from(&record.user_id) == *identity
+                || others.is_some_and(|heard| heard.include(identity))
+        }),
         Err(error) => {
             tracing::error!(room.name = %room, %error, "the session of a room is not known");
             None

@@ -17,11 +17,13 @@ use crate::{
     ids::{RoomName, UserId},
     livekit::{
         agent::{
-            AgentEvent, AgentState, microphone_subscriber::MicrophoneSubscriber, speech_track::SpeechTrack,
+            AgentEvent, AgentState, microphone_subscriber::MicrophoneSubscriber,
+            participant_microphones::ParticipantMicrophones, speech_track::SpeechTrack,
         },
         token::TokenIssuer,
     },
     outcomes::Outcome,
+    protocol::Participants,
     room::roster,
     telemetry,
 };
@@ -47,6 +49,9 @@ pub(super) struct RoomTarget {
     pub retry_now: Arc<Notify>,
     /// Whether to subscribe to the microphone's track.
     pub subscribes: watch::Receiver<bool>,
+    /// Whose microphones to listen to beside the user's.
+    pub listens_to: watch::Receiver<Participants>,
+    pub max_participants: usize,
 }
 
 /// How an attempt to be in the room ended.
@@ -136,6 +141,9 @@ async fn attempt(
     let mut subscribes = target.subscribes.clone();
     let subscribed = *subscribes.borrow_and_update();
     let mut subscriber = MicrophoneSubscriber::new(&target.user, events, subscribed);
+    let mut listens_to = target.listens_to.clone();
+    let participants = listens_to.borrow_and_update().clone();
+    let mut others = ParticipantMicrophones::new(&target.user, events, participants, target.max_participants);
     if events.send(AgentEvent::State(AgentState::Joined)).await.is_err() {
         return AttemptEnd::Dismissed;
     }
@@ -151,19 +159,26 @@ async fn attempt(
                     {
                         tracing::trace!("an observation of the room is lost; webhooks and lists report the same");
                     }
+                    others.room_event(&event, &room).await;
                     subscriber.room_event(event).await;
                 }
                 None => break AttemptEnd::Lost("the room's events ended".into()),
             },
             frame = subscriber.frame() => subscriber.forward_frame(frame).await,
+            frame = others.frame() => others.forward_frame(frame),
             () = until(packets_due) => subscriber.forward_packets(),
             Ok(()) = subscribes.changed() => {
                 let subscribed = *subscribes.borrow_and_update();
                 subscriber.set_subscribed(subscribed);
             }
+            Ok(()) = listens_to.changed() => {
+                let participants = listens_to.borrow_and_update().clone();
+                others.listen_to(participants, &room).await;
+            }
             _ = &mut *dismissed => break AttemptEnd::Dismissed,
         }
     };
+    others.close().await;
     subscriber.close().await;
     if let Err(error) = room.close().await {
         tracing::debug!(%error, "the room had ended before the agent left it");

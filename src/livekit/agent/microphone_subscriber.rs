@@ -23,7 +23,7 @@ use crate::{
 const CHUNK_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 50;
 
 /// Frames of 10 ms that may wait: half a second, so that nothing is lost while the machine is busy.
-const QUEUE_FRAMES: usize = 50;
+pub(super) const QUEUE_FRAMES: usize = 50;
 
 pub(super) struct MicrophoneSubscriber<'a> {
     /// The participant; others in the room are ignored.
@@ -140,11 +140,8 @@ impl<'a> MicrophoneSubscriber<'a> {
         participant.identity().as_str() == self.user.as_str()
     }
 
-    /// The user's track `mic`, or one whose source is a microphone: browsers do not name it.
     fn is_microphone(&self, participant: &RemoteParticipant, publication: &RemoteTrackPublication) -> bool {
-        self.is_user(participant)
-            && publication.kind() == TrackKind::Audio
-            && (publication.name() == MICROPHONE_TRACK || publication.source() == TrackSource::Microphone)
+        self.is_user(participant) && is_microphone(publication)
     }
 
     fn is_open(&self, sid: &str) -> bool {
@@ -201,4 +198,10 @@ impl<'a> MicrophoneSubscriber<'a> {
         // Fails where the session has ended: the agent is dismissed then.
         let _ = self.events.send(event).await;
     }
+}
+
+/// A track `mic`, or one whose source is a microphone: browsers do not name it.
+pub(super) fn is_microphone(publication: &RemoteTrackPublication) -> bool {
+    publication.kind() == TrackKind::Audio
+        && (publication.name() == MICROPHONE_TRACK || publication.source() == TrackSource::Microphone)
 }

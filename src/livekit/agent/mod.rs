@@ -7,6 +7,7 @@
 
 mod connection;
 mod microphone_subscriber;
+mod participant_microphones;
 mod speech_track;
 
 use std::{sync::Arc, time::Duration};
@@ -20,13 +21,13 @@ use tokio::{
 use crate::{
     audio::Pcm,
     config::LivekitConfig,
-    ids::{RoomName, UserId},
+    ids::{Identity, RoomName, UserId},
     livekit::{
         agent::{connection::RoomTarget, speech_track::SpeechTrack},
         token::TokenIssuer,
     },
     outcomes::Outcome,
-    protocol::edge_v1::to_client::MediaSource,
+    protocol::{Participants, edge_v1::to_client::MediaSource},
     room::roster,
 };
 
@@ -40,6 +41,12 @@ pub enum AgentEvent {
     Audio(MediaSource, Pcm),
     /// A source ended, or was muted.
     SourceGone(MediaSource),
+    /// Another participant's audio: 16 kHz mono.
+    ParticipantAudio(Identity, Pcm),
+    /// Another participant's microphone ended, or was muted.
+    ParticipantGone(Identity),
+    /// Another participant's microphone is one too many.
+    ParticipantRefused(Identity),
     /// It observed the other participants.
     Observed(roster::Event),
     State(AgentState),
@@ -65,6 +72,8 @@ pub struct Agents {
     outcome: Outcome,
     /// The sample rate of responses; none where they are not published in rooms.
     speech_rate_hz: Option<u32>,
+    /// Other participants who are listened to at once.
+    max_participants: usize,
 }
 
 /// Our participant in one room. Dropping it makes it leave.
@@ -75,6 +84,8 @@ pub struct Agent {
     retry_now: Arc<Notify>,
     /// Whether to subscribe to the microphone's track.
     subscribe_microphone: watch::Sender<bool>,
+    /// Whose microphones to listen to beside the user's.
+    participants: watch::Sender<Participants>,
     task: JoinHandle<()>,
     speech_track: Option<SpeechTrack>,
 }
@@ -87,6 +98,7 @@ impl Agents {
         runtime: Handle,
         outcome: Outcome,
         speech_rate_hz: Option<u32>,
+        max_participants: usize,
     ) -> Self {
         Self {
             runtime,
@@ -95,6 +107,7 @@ impl Agents {
             backoff: livekit.rejoin_backoff,
             outcome,
             speech_rate_hz,
+            max_participants,
         }
     }
 
@@ -104,9 +117,11 @@ impl Agents {
         user: &UserId,
         room: &RoomName,
         subscribe_microphone: bool,
+        participants: Option<Participants>,
     ) -> (Agent, mpsc::Receiver<AgentEvent>) {
         let (events, received) = mpsc::channel(QUEUE);
         let (subscribe_microphone, subscribes) = watch::channel(subscribe_microphone);
+        let (participants, listens_to) = watch::channel(participants.unwrap_or(Participants::OWNER));
         let (dismiss, dismissed) = oneshot::channel();
         let speech_track = self.speech_rate_hz.map(SpeechTrack::new);
         let target = RoomTarget {
@@ -119,10 +134,14 @@ impl Agents {
             speech_track: speech_track.clone(),
             retry_now: Arc::default(),
             subscribes,
+            listens_to,
+            max_participants: self.max_participants,
         };
         let retry_now = target.retry_now.clone();
         let task = self.runtime.spawn(connection::keep(target, events, dismissed));
-        (Agent { _dismiss: dismiss, retry_now, subscribe_microphone, task, speech_track }, received)
+        let agent =
+            Agent { _dismiss: dismiss, retry_now, subscribe_microphone, participants, task, speech_track };
+        (agent, received)
     }
 }
 
@@ -144,6 +163,11 @@ impl Agent {
     /// Subscribes to the microphone's track from now on, or no longer. Data packets are received either way.
     pub fn subscribe_microphone(&self, subscribe_microphone: bool) {
         self.subscribe_microphone.send_replace(subscribe_microphone);
+    }
+
+    /// Listens to the microphones of these from now on, beside the user's.
+    pub fn listen_to(&self, participants: Option<Participants>) {
+        self.participants.send_replace(participants.unwrap_or(Participants::OWNER));
     }
 
     /// Ends the wait before the next attempt to join.

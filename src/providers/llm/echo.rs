@@ -23,6 +23,11 @@ impl LanguageModel for EchoModel {
         NAME
     }
 
+    /// It repeats.
+    fn translators(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         let answer = answer(&prompt);
         // Word by word, as a model's tokens come.

@@ -61,6 +61,10 @@ impl LanguageModel for LlmChain {
         self.chain.chosen().any(LanguageModel::sees_images)
     }
 
+    fn translators(&self) -> Vec<&'static str> {
+        self.chain.chosen().flat_map(LanguageModel::translators).collect()
+    }
+
     fn select(&self, names: &[String]) -> Option<Arc<dyn LanguageModel>> {
         Some(Arc::new(Self { chain: self.chain.select(names)?, deadlines: self.deadlines }))
     }

@@ -67,6 +67,11 @@ pub trait LanguageModel: Send + Sync + 'static {
         false
     }
 
+    /// Those of its providers that translate, in the order in which they are tried.
+    fn translators(&self) -> Vec<&'static str> {
+        vec![self.name()]
+    }
+
     /// The same with these of its providers only, in this order; none if it has none of them.
     fn select(&self, _names: &[String]) -> Option<Arc<dyn LanguageModel>> {
         None

@@ -67,6 +67,11 @@ impl LanguageModel for SmolLm2 {
         "smollm2"
     }
 
+    /// It is too small: its translations are wrong.
+    fn translators(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     fn hold(&self) -> Hold {
         self.workers.hold()
     }

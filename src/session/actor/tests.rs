@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     config::LimitsConfig,
     ids::SessionId,
-    limits::Limits,
+    limits::{Allowance, Limits},
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
     providers::{
         llm::{Prompt, fallback::LlmChain},
@@ -396,6 +396,8 @@ async fn earlier_conversation_reaches_the_language_model_unless_memory_is_off() 
                     start_ms: 0,
                     end_ms: 0,
                     language: "en-US".into(),
+                    participant: None,
+                    speaker: None,
                 },
             });
             appended.await.unwrap();
@@ -523,4 +525,145 @@ async fn a_sentence_in_a_language_that_the_tts_does_not_speak_is_not_spoken_in_a
     let spoken = speech(&tts, request).next().await;
 
     assert_eq!(spoken, Some(Err(ProviderError::Refused("speaker does not speak de".into()))));
+}
+
+// --- Translations -----------------------------------------------------------------------------
+
+/// Repeats, and does not translate.
+struct Repeats;
+
+impl LanguageModel for Repeats {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    fn translators(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        let said = prompt.messages.last().map(|message| message.text().to_owned());
+        stream::iter(said.map(|said| Ok(LlmEvent::TextDelta(said)))).boxed()
+    }
+}
+
+/// A session whose LLMs are of these names, of which the last translates.
+fn translating(names: &[&'static str], limits: Limits) -> SessionConfig {
+    let offer = Offer {
+        llm_names: names.to_vec(),
+        llm_translators: names.last().copied().into_iter().collect(),
+        ..config().offer
+    };
+    SessionConfig { memory: 0, voice: None, livekit: false, offer, limits, ..config() }
+}
+
+const SUBSCRIBES: &str =
+    r#"{"type":"phone_subscription_update","subscriptions":["translation:en-US-to-de-DE"]}"#;
+const GOOD_MORNING: &str = r#"{"type":"local_transcription","text":"Good morning.","isFinal":true}"#;
+
+#[actix::test]
+async fn a_translation_is_asked_of_a_provider_that_translates_and_of_no_other() {
+    tokio::time::pause();
+    let second = ScriptedLlm::new("second", "Guten Morgen.", []);
+    let chain = LlmChain::new(vec![Arc::new(Repeats), Arc::new(second)], deadlines());
+    let config = translating(&["echo", "second"], Limits::default());
+    let rig = Rig::with_llm(Arc::new(chain), Vec::new(), config, Arc::default(), None);
+    let mut client = rig.attach().await;
+
+    client.say(SUBSCRIBES).await;
+    client.say(GOOD_MORNING).await;
+
+    let [translation, done] = client.read_both(["data_stream", "answer_done"]).await;
+    assert_eq!(
+        (&translation["data"]["text"], &done["text"]),
+        (&"Guten Morgen.".into(), &"Good morning.".into())
+    );
+    assert_eq!(translation["data"]["provider"], "second");
+}
+
+#[actix::test]
+async fn a_translation_that_hangs_takes_no_place_of_the_answer_and_is_told() {
+    tokio::time::pause();
+    let limits = Limits::new(&LimitsConfig { llm_running_by_user: 1, ..LimitsConfig::unlimited() });
+    let llm = ScriptedLlm::new("only", "It is five.", [Some(At(0, Fault::Hangs))]);
+    let chain = LlmChain::new(vec![Arc::new(llm)], deadlines());
+    let config = translating(&["only"], limits);
+    let rig = Rig::with_llm(Arc::new(chain), Vec::new(), config, Arc::default(), None);
+    let mut client = rig.attach().await;
+
+    client.say(SUBSCRIBES).await;
+    client.say(GOOD_MORNING).await;
+
+    let done = client.read("answer_done").await;
+    assert_eq!((&done["text"], &done["finish"]), (&"It is five.".into(), &"stop".into()));
+    let error = client.read("error").await;
+    assert_eq!(error["message"], "utt_1 is not translated: took too long");
+}
+
+#[actix::test]
+async fn translations_count_against_the_users_limits() {
+    tokio::time::pause();
+    let llm_by_user = Allowance { calls_per_minute: 1, ..Allowance::default() };
+    let limits = Limits::new(&LimitsConfig { llm_by_user, ..LimitsConfig::unlimited() });
+    let llm = ScriptedLlm::new("only", "Guten Morgen.", []);
+    let chain = LlmChain::new(vec![Arc::new(llm)], deadlines());
+    let config = translating(&["only"], limits);
+    let rig = Rig::with_llm(Arc::new(chain), Vec::new(), config, Arc::default(), None);
+    let mut client = rig.attach().await;
+    client.say(r#"{"type":"configure_session","options":{"mode":"captions"}}"#).await;
+    client.say(SUBSCRIBES).await;
+
+    client.say(GOOD_MORNING).await;
+    assert_eq!(client.read("data_stream").await["data"]["type"], "translation");
+    client.say(GOOD_MORNING).await;
+
+    let error = client.read("error").await;
+    assert_eq!(
+        (&error["code"], &error["streamType"]),
+        (&"RATE_LIMITED".into(), &"translation:en-US-to-de-DE".into())
+    );
+}
+
+#[actix::test]
+async fn a_translation_is_cancelled_with_its_session() {
+    tokio::time::pause();
+    let config = translating(&["script"], Limits::default());
+    let mut rig = Rig::configured(&["Guten "], true, config, Arc::default(), None);
+    let client = rig.attach().await;
+    client.say(r#"{"type":"configure_session","options":{"mode":"captions"}}"#).await;
+    client.say(SUBSCRIBES).await;
+    client.say(GOOD_MORNING).await;
+    assert_eq!(rig.asked.recv().await.unwrap().messages[0].text(), "Good morning.");
+
+    client.say(r#"{"type":"goodbye"}"#).await;
+
+    rig.dropped.recv().await.unwrap();
+    assert_eq!(rig.ended.await, Ok(EndReason::Logout));
+}
+
+#[actix::test]
+async fn what_other_participants_said_is_no_part_of_a_later_conversation() {
+    tokio::time::pause();
+    let history = Arc::new(History::default());
+    let said = |text: &str, participant| HistoryItem::Utterance {
+        utterance_id: None,
+        text: text.into(),
+        start_ms: 0,
+        end_ms: 0,
+        language: "en-US".into(),
+        participant,
+        speaker: None,
+    };
+    for item in [said("Call me Eve.", Some(Identity::parse("eve").unwrap())), said("I am John.", None)] {
+        let entry = Entry { user_id: info().user, session_id: SessionId::from_u128(1), at_ms: 1, item };
+        history.append(entry).await.unwrap();
+    }
+    let mut rig = Rig::with_history(&["Yes."], false, 12, history);
+    let client = rig.attach().await;
+
+    client.say(r#"{"type":"say","text":"Do you know my name?"}"#).await;
+
+    let prompt = rig.asked.recv().await.unwrap();
+    let texts: Vec<_> = prompt.messages.iter().map(|message| message.text()).collect();
+    assert_eq!(texts, ["I am John.", "Do you know my name?"]);
 }

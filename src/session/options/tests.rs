@@ -70,7 +70,14 @@ pub(crate) fn offer() -> Offer {
         stt_names: vec!["deepgram", "moonshine"],
         llm_names: vec!["echo"],
         tts_names: Vec::new(),
+        llm_translators: Vec::new(),
+        participants: 4,
     }
+}
+
+/// Options that are valid with some offer.
+pub(crate) fn options_of(asked: Value) -> Options {
+    Options::of_record(serde_json::from_value(asked).unwrap(), &offer())
 }
 
 fn options(asked: Value) -> Result<Options, String> {
@@ -130,6 +137,12 @@ fn what_is_not_valid_is_refused_by_name_with_the_reason_and_what_there_is() {
         (
             json!({"language": "auto", "languageHints": ["en", "ja"]}),
             "languageHints: speaker does not speak ja",
+        ),
+        (json!({"participants": vec!["ann"; 33]}), "participants: must list at most 32 identities"),
+        (json!({"answers": "all"}), "answers: nobody can be answered who is not among participants"),
+        (
+            json!({"participants": ["ann"], "answers": ["ann", "bob"]}),
+            "answers: nobody can be answered who is not among participants",
         ),
         (json!({"language": "auto", "languageHints": vec!["en"; 9]}), "languageHints: must be at most 8"),
         (json!({"language": "de", "languageHints": ["de"]}), "languageHints: only with language auto"),
@@ -210,4 +223,38 @@ fn a_language_of_a_record_stays_though_the_providers_of_today_do_not_know_it() {
 
     let broken = SessionOptions { language: Some("de_DE".into()), ..SessionOptions::default() };
     assert_eq!(Options::of_record(broken, &offer()).tag(None), "en-US");
+}
+
+#[test]
+fn participants_are_heard_and_answered_as_asked() {
+    let [ann, bob] = ["ann", "bob"].map(|name| Identity::parse(name).unwrap());
+    for (asked, ann_is, bob_is) in [
+        (json!({}), (false, false), (false, false)),
+        (json!({"participants": "owner", "answers": "owner"}), (false, false), (false, false)),
+        (json!({"participants": "all"}), (true, false), (true, false)),
+        (json!({"participants": "all", "answers": ["ann"]}), (true, true), (true, false)),
+        (json!({"participants": ["ann"], "answers": ["ann"]}), (true, true), (false, false)),
+        (json!({"participants": "all", "answers": "all"}), (true, true), (true, true)),
+    ] {
+        let options = options(asked.clone()).unwrap();
+        for (identity, expected) in [(&ann, ann_is), (&bob, bob_is)] {
+            assert_eq!(
+                (options.hears(identity), options.answers(identity)),
+                expected,
+                "{identity} of {asked}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_gateway_that_transcribes_the_owner_only_says_so() {
+    let given = SessionOptions { participants: Some(Participants::ALL), ..SessionOptions::default() };
+
+    let refused = Options::new(given, &Offer { participants: 0, ..offer() });
+
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "participants: this gateway transcribes nobody but the owner"
+    );
 }

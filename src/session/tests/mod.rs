@@ -37,9 +37,11 @@ mod dialogue;
 mod media;
 mod mentra;
 mod options;
+mod participants;
 mod providers;
 mod response;
 mod speech;
+mod translation;
 
 const GRACE: Duration = Duration::from_secs(60);
 const AGENT_IDLE: Duration = Duration::from_secs(300);
@@ -307,7 +309,7 @@ impl Rig {
         self.effects
             .iter()
             .filter_map(
-                |effect| if let Effect::UtteranceAudio(pcm) = effect { Some(pcm.to_vec()) } else { None },
+                |effect| if let Effect::UtteranceAudio(_, pcm) = effect { Some(pcm.to_vec()) } else { None },
             )
             .flatten()
             .collect()

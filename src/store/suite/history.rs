@@ -17,6 +17,8 @@ pub(crate) fn utterance(user: &str, session: u128, text: &str) -> Entry {
             start_ms: 10,
             end_ms: 20,
             language: "en-US".into(),
+            participant: None,
+            speaker: None,
         },
     )
 }
