@@ -46,6 +46,7 @@ use crate::{
         sled::{Disk, DiskError, SledDenyList, SledHistory, SledSessions, gateway_secret},
     },
     telemetry,
+    tools::Tools,
     turn::endpointer::EndpointerConfig,
 };
 
@@ -201,7 +202,7 @@ impl Gateway {
 }
 
 /// Selects one of several linked providers of cryptography. Fails if a gateway in this process has done so before.
-fn install_crypto_providers() {
+pub(crate) fn install_crypto_providers() {
     // For TLS, LiveKit's client links ring and str0m aws-lc.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Otherwise livekit-api installs one for JWTs that knows HMAC only, and users' tokens of other algorithms could not
@@ -323,6 +324,7 @@ fn session_config(
         answer_time: config.limits.answer_time,
         answer_chars: config.limits.answer_chars,
         excuse: config.providers.excuse.clone(),
+        tools: config.tools.limits.clone(),
         authenticator,
         room_tokens,
     }
@@ -343,6 +345,7 @@ fn offer(config: &Config, providers: &Providers) -> Offer {
         tts_names: names(ProviderRole::Tts),
         llm_translators: providers.llm.ready().map(|llm| llm.translators()).unwrap_or_default(),
         participants: if config.livekit.is_some() { config.limits.participants } else { 0 },
+        tools: Tools::start(&config.tools),
     }
 }
 

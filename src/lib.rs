@@ -8,7 +8,8 @@
 //! 2. [`protocol`]: the wire. [`http`] and [`ws`]: the routes and WebSockets that carry it. [`tcp`]: their connections.
 //! 3. [`session`]: a pure state machine and the actor that carries out its effects.
 //! 4. [`audio`] and [`turn`]: from samples to utterances, from utterances to turns.
-//! 5. [`providers`]: STT, LLM, TTS and VAD. [`response`]: an answer as text and as paced speech.
+//! 5. [`providers`]: STT, LLM, TTS and VAD. [`tools`]: what the LLM may call. [`response`]: an answer as text and as
+//!    paced speech.
 //! 6. [`livekit`]: tokens, API calls, the media agent. [`room`]: who is in a room, pushed to subscribers.
 //! 7. [`store`]: conversation history and session records. [`deny`]: who was removed from a room.
 //! 8. [`consumers`]: backends that receive what clients send.
@@ -45,6 +46,7 @@ pub mod session;
 pub mod store;
 pub(crate) mod tcp;
 pub mod telemetry;
+pub mod tools;
 pub mod turn;
 pub(crate) mod ws;
 

@@ -11,11 +11,12 @@ use june_client::{
     ClientError, Device, DeviceEvent, End, FRAME_MS, FRAME_SAMPLES, Gateway, Options, RoomState,
 };
 use june_protocol::{
-    FromClient, Mode, Secret, SessionOptions, ToClient,
-    from_client::{Say, SpeechCapabilities},
+    FromClient, Mode, Secret, SessionOptions, ToClient, ToolDeclaration,
+    from_client::{Say, SpeechCapabilities, ToolResult},
     ids::UserId,
     to_client::{Delivery, MediaReason, StreamData, TurnMetrics},
 };
+use serde_json::{Map, Value};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{cli::wav::read_wav, clock};
@@ -71,6 +72,9 @@ pub struct Args {
     /// Receive the spoken response as Opus
     #[arg(long)]
     opus: bool,
+    /// A tool that the LLM may call, and what it answers; may be repeated
+    #[arg(long = "tool", value_name = "NAME=RESULT", value_parser = tool)]
+    tools: Vec<(String, String)>,
     /// Save the spoken response as a WAV file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -136,6 +140,7 @@ async fn talk(args: Args) -> Result<(), String> {
         instructions: args.instructions,
         voice: args.voice,
         vocabulary: args.vocabulary,
+        tools: (!args.tools.is_empty()).then(|| args.tools.iter().map(declared).collect()),
         ..SessionOptions::default()
     };
     let session = gateway.create_session_with(&args.user, &session_options).await.map_err(sentence)?;
@@ -154,7 +159,7 @@ async fn talk(args: Args) -> Result<(), String> {
     let (device, ack) =
         Device::connect(&session.control_url, &session.control_token, options).await.map_err(sentence)?;
     let mode = ack.options.mode.unwrap_or_default();
-    let mut conversation = Conversation::new(device, mode);
+    let mut conversation = Conversation::new(device, mode, args.tools);
 
     if by_livekit {
         ack.livekit.ok_or("this gateway has no LiveKit: try --media ws")?;
@@ -186,6 +191,8 @@ async fn talk(args: Args) -> Result<(), String> {
 struct Conversation {
     device: Device,
     mode: Mode,
+    /// Names and results.
+    tools: Vec<(String, String)>,
     started: Instant,
     /// The samples of the current response, and their rate in Hz.
     audio: Vec<i16>,
@@ -205,11 +212,12 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(device: Device, mode: Mode) -> Self {
+    fn new(device: Device, mode: Mode, tools: Vec<(String, String)>) -> Self {
         let now = clock::now();
         Self {
             device,
             mode,
+            tools,
             started: now,
             audio: Vec::new(),
             rate_hz: 0,
@@ -243,7 +251,7 @@ impl Conversation {
                     return Err("the gateway cannot reach LiveKit: try --media ws".into());
                 }
             }
-            self.take(event)?;
+            self.take(event).await?;
         }
         Ok(())
     }
@@ -286,7 +294,7 @@ impl Conversation {
                         return Err("the gateway sent nothing for 30 s".into());
                     }
                 }
-                event = self.device.next() => self.take(event.ok_or("the channel closed")?)?,
+                event = self.device.next() => self.take(event.ok_or("the channel closed")?).await?,
             }
         }
     }
@@ -296,12 +304,18 @@ impl Conversation {
         self.open_turns == 0 && self.open_utterances == 0 && is_answered && !self.playing
     }
 
-    fn take(&mut self, event: DeviceEvent) -> Result<(), String> {
+    async fn take(&mut self, event: DeviceEvent) -> Result<(), String> {
         self.last_event_at = clock::now();
         match event {
             DeviceEvent::Audio(frame) => self.audio.extend(frame.samples()),
             DeviceEvent::Played { .. } => self.playing = false,
-            DeviceEvent::Message(message) => self.message(*message),
+            DeviceEvent::Message(message) => {
+                if let ToClient::ToolCall { call_id, name, arguments, .. } = *message {
+                    self.answer_tool(call_id, &name, &arguments).await;
+                } else {
+                    self.message(*message);
+                }
+            }
             DeviceEvent::Disconnected { reason, .. } => print("away", &reason),
             DeviceEvent::Attached(ack) if ack.resumed => print("back", "the session was resumed"),
             DeviceEvent::Attached(_) => {
@@ -365,6 +379,15 @@ impl Conversation {
         }
     }
 
+    async fn answer_tool(&mut self, call_id: String, name: &str, arguments: &Map<String, Value>) {
+        let output = self.tools.iter().find(|(known, _)| known == name).map(|(_, output)| output.clone());
+        let arguments = Value::Object(arguments.clone());
+        self.print_at("tool", &format!("{name} {arguments} → {}", output.as_deref().unwrap_or("unknown")));
+        let error = output.is_none().then(|| "there is no such tool".to_owned());
+        let result = ToolResult { call_id, output, error, image: None };
+        self.device.send(FromClient::ToolResult(result)).await;
+    }
+
     fn print_at(&self, label: &str, text: &str) {
         let at = (clock::now() - self.started).as_secs_f32();
         print(label, &format!("{at:6.2} s  {text}"));
@@ -381,6 +404,16 @@ impl Conversation {
             steps.iter().filter_map(|(step, ms)| ms.map(|ms| format!("{step} {ms} ms"))).collect();
         print("timing", &format!("from the end of speech: {}", steps.join(", ")));
     }
+}
+
+/// `NAME=RESULT`
+fn tool(text: &str) -> Result<(String, String), String> {
+    let (name, result) = text.split_once('=').ok_or("must look like NAME=RESULT")?;
+    Ok((name.to_owned(), result.to_owned()))
+}
+
+fn declared((name, _): &(String, String)) -> ToolDeclaration {
+    ToolDeclaration { name: name.clone(), ..ToolDeclaration::default() }
 }
 
 fn save(path: &Path, samples: &[i16], rate_hz: u32) -> Result<(), String> {

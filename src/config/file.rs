@@ -16,13 +16,18 @@ use std::{
 
 use toml::{Table, Value};
 
-use crate::config::names;
+use crate::{
+    config::{mcp, names},
+    tools::mcp::McpConfig,
+};
 
 /// The values of a file, by the names of their settings.
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     values: BTreeMap<String, FileValue>,
+    /// The table `mcp`, which has no settings of the environment.
+    pub(super) mcp: Vec<McpConfig>,
     /// Each with the key that it is about.
     pub(super) problems: Vec<String>,
     /// It has secrets, and not only its owner can read it.
@@ -45,13 +50,15 @@ impl std::fmt::Debug for FileValue {
 impl ConfigFile {
     /// Problems of the file are those of its values, too: the settings are checked with what could be read.
     pub(super) fn read(path: PathBuf) -> Self {
-        let mut file = Self { path, values: BTreeMap::new(), problems: Vec::new(), is_exposed: false };
+        let mut file =
+            Self { path, values: BTreeMap::new(), mcp: Vec::new(), problems: Vec::new(), is_exposed: false };
         match fs::read_to_string(&file.path) {
             Ok(text) => file.take(&text),
             Err(error) => file.problem("cannot be read", &error.to_string()),
         }
         let others_read = fs::metadata(&file.path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
-        file.is_exposed = others_read && file.values.keys().any(|name| names::is_secret(name));
+        file.is_exposed |= file.values.keys().any(|name| names::is_secret(name));
+        file.is_exposed &= others_read;
         file
     }
 
@@ -72,13 +79,27 @@ impl ConfigFile {
 
     fn take(&mut self, text: &str) {
         match text.parse::<Table>() {
-            Ok(table) => self.table("", "", &table),
+            Ok(mut table) => {
+                if let Some(Value::Table(servers)) = table.get("mcp").cloned() {
+                    table.remove("mcp");
+                    self.mcp(&servers);
+                }
+                self.table("", "", &table);
+            }
             // Its Display quotes the line, which may be a secret.
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
                 self.problem(&format!("line {line}"), error.message());
             }
         }
+    }
+
+    fn mcp(&mut self, table: &Table) {
+        let (servers, problems, has_secrets) = mcp::servers(table);
+        for (key, problem) in problems {
+            self.problem(&key, &problem);
+        }
+        (self.mcp, self.is_exposed) = (servers, has_secrets);
     }
 
     fn table(&mut self, key_prefix: &str, name_prefix: &str, table: &Table) {
@@ -236,6 +257,21 @@ mod tests {
         let both = file.read(&[("VAD", "hal")]).unwrap_err().problems;
         assert_eq!(both.len(), expected.len() + 1, "{both:?}");
         assert!(both.last().unwrap().starts_with("VAD: "), "{both:?}");
+    }
+
+    #[test]
+    fn mcp_servers_are_a_table_and_their_problems_are_those_of_the_file() {
+        let file = File::new("mcp_x = 1\n[mcp.home]\nurl = \"https://home.example/mcp\"\n[mcp.none]");
+
+        let problems = file.problems();
+
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.starts_with("mcp.none: needs a url")), "{problems:?}");
+        let file = File::new("[mcp.home]\nurl = \"https://home.example/mcp\"\ntoken = \"hush\"");
+        file.allow(0o644);
+        let config = file.read(&[]).unwrap();
+        assert_eq!(config.tools.mcp[0].name, "home");
+        assert!(config.notes.iter().any(|note| note.contains("chmod 600")), "{:?}", config.notes);
     }
 
     #[test]

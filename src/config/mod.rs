@@ -7,6 +7,7 @@ mod auth;
 mod file;
 mod limits;
 mod livekit;
+mod mcp;
 mod names;
 mod origin;
 mod providers;
@@ -16,6 +17,7 @@ mod session;
 mod stores;
 mod stt;
 mod telemetry;
+mod tools;
 mod tts;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
@@ -34,6 +36,7 @@ pub use server::{ConnectionsConfig, ServerConfig, Timeouts};
 pub use session::SessionConfig;
 pub use stores::StoreConfig;
 pub use telemetry::TelemetryConfig;
+pub use tools::ToolsConfig;
 
 /// Settings that no part of the gateway uses yet, and what it does instead.
 const NOT_SERVED_YET: [(&str, &str); 2] = [
@@ -54,6 +57,7 @@ pub struct Config {
     pub session: SessionConfig,
     pub limits: LimitsConfig,
     pub providers: ProvidersConfig,
+    pub tools: ToolsConfig,
     pub stores: StoreConfig,
     pub telemetry: TelemetryConfig,
     /// The file that was read, too (`JUNE_CONFIG`).
@@ -89,6 +93,7 @@ impl Config {
             rooms: reader.rooms(),
             session: reader.session(),
             providers: reader.providers(),
+            tools: reader.tools(),
             limits: reader.limits(),
             stores: reader.stores(),
             telemetry: reader.telemetry(),

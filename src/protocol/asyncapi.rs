@@ -235,6 +235,7 @@ fn clients_messages() -> Side {
         ("playhead", "How much of the spoken answer was played.", fields::<from_client::Playhead>(generator)),
         ("interrupt", "Stop answering.", fields::<from_client::Interrupt>(generator)),
         ("say", "A typed turn.", fields::<from_client::Say>(generator)),
+        ("tool_result", "What a tool of the client answered.", fields::<from_client::ToolResult>(generator)),
         (
             "subscribe:participants",
             "Push who is in a room.",

@@ -197,6 +197,8 @@ pub fn encode(message: &ToClient, context: Context<impl FnOnce() -> UserSession>
         | ToClient::SpeechStarted { .. }
         | ToClient::SpeechEnded { .. }
         | ToClient::TurnStarted { .. }
+        | ToClient::ToolCall { .. }
+        | ToClient::ToolCallCancelled { .. }
         | ToClient::AnswerDelta { .. }
         | ToClient::AnswerDone { .. }
         | ToClient::SpeechBegin { .. }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use june_protocol::{
     ClientMessage, DecodeError, EDGE_V1, FromClient, InvalidOption, MAX_BINARY_BYTES, MAX_TEXT_BYTES, Mode,
-    Participants, SessionOptions, ToClient,
+    Participants, SessionOptions, ToClient, ToolDeclaration, ToolKind,
 };
 
 /// The messages and binary frames of `edge.v1`.

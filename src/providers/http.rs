@@ -26,7 +26,7 @@ const MAX_TYPE: usize = 50;
 
 /// One for all calls of a provider: it keeps connections open. Redirects are not followed, since they would take the key
 /// elsewhere.
-pub(super) fn client() -> Result<Client, ProviderError> {
+pub(crate) fn client() -> Result<Client, ProviderError> {
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(redirect::Policy::none())
@@ -36,7 +36,7 @@ pub(super) fn client() -> Result<Client, ProviderError> {
 }
 
 /// The response if it is a success, else the refusal with the server's own reason. `key` is left out of that.
-pub(super) async fn accepted(response: Response, key: Option<&Secret>) -> Result<Response, ProviderError> {
+pub(crate) async fn accepted(response: Response, key: Option<&Secret>) -> Result<Response, ProviderError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -58,7 +58,7 @@ pub(super) async fn unexpected(response: Response, key: Option<&Secret>) -> Prov
 }
 
 /// A body of at most so many bytes.
-pub(super) async fn read(response: Response, max: usize) -> Result<Bytes, ProviderError> {
+pub(crate) async fn read(response: Response, max: usize) -> Result<Bytes, ProviderError> {
     let mut body = Vec::new();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
@@ -96,7 +96,7 @@ pub(super) fn is_key_refused(reason: &str) -> bool {
 }
 
 /// Leaves the URL out: it may have a key.
-pub(super) fn connection(error: &reqwest::Error) -> ProviderError {
+pub(crate) fn connection(error: &reqwest::Error) -> ProviderError {
     if error.is_timeout() {
         return ProviderError::TimedOut;
     }

@@ -12,7 +12,7 @@
 pub mod chain;
 mod circuit_breaker;
 mod config;
-mod http;
+pub(crate) mod http;
 pub mod inference;
 pub mod llm;
 mod model_files;

@@ -31,7 +31,9 @@ impl SpokenTranscript {
         let mut text = Vec::new();
         let mut begin = 0;
         for (sentence, end) in &self.sentences {
-            if position >= *end {
+            if sentence.is_empty() {
+                // Said, and no part of the response.
+            } else if position >= *end {
                 text.push(sentence.clone());
             } else {
                 let share = position.saturating_sub(begin) as f64 / (end - begin).max(1) as f64;

@@ -5,7 +5,7 @@
 //! stream that it joins; what comes of it is one more input.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -52,6 +52,7 @@ use crate::{
         history::{self, Entry, HistoryItem, HistoryStore},
     },
     telemetry,
+    tools::{Invocation, Target},
     ws::{frame, send_queue::SendError},
 };
 
@@ -174,6 +175,8 @@ pub struct SessionActor {
     translation_call: Option<(u32, ModelCall)>,
     /// The synthesizer's stream, likewise.
     tts: Option<SpawnHandle>,
+    /// Calls of tools that are not the client's, by id; at most those of one step.
+    tools: HashMap<String, SpawnHandle>,
     /// The agent in the room; it leaves when it is dropped.
     agent: Option<Agent>,
     /// Counts agents: what an earlier one still reports does not count.
@@ -203,6 +206,7 @@ impl SessionActor {
             translation: None,
             translation_call: None,
             tts: None,
+            tools: HashMap::new(),
             agent: None,
             agent_number: 0,
             subscribes: true,
@@ -309,6 +313,10 @@ impl SessionActor {
                 }
                 self.providers = Providers::of(&self.services, &options);
                 self.owner.configured(self.session.info().id, options);
+            }
+            Effect::CallTool(target, invocation) => self.call_tool(target, invocation, ctx),
+            Effect::CancelTool(call_id) => {
+                cancel(&mut self.tools.remove(&call_id), ctx);
             }
             Effect::JoinRoom => self.join_room(ctx),
             Effect::LeaveRoom => self.agent = None,
@@ -462,6 +470,17 @@ impl SessionActor {
             }
             Err(refusal) => ProviderError::Limited(refusal).into_stream(),
         }
+    }
+
+    fn call_tool(&mut self, target: Target, invocation: Invocation, ctx: &mut Context<Self>) {
+        let (call_id, kind) = (invocation.call_id.clone(), target.kind());
+        let called = self.services.config.offer.tools.call(target, invocation);
+        let answered = call_id.clone();
+        let handle = ctx.spawn(called.into_actor(self).map(move |result, actor, ctx| {
+            actor.tools.remove(&answered);
+            actor.step(Input::ToolAnswered(answered, kind, result), ctx);
+        }));
+        self.tools.insert(call_id, handle);
     }
 
     fn utterance_audio(&self, utterance: UtteranceId, samples: Pcm) {
@@ -625,6 +644,8 @@ fn chat_message(saved: history::Saved) -> Option<ChatMessage> {
         HistoryItem::Utterance { participant: Some(_), .. } => return None,
         HistoryItem::Utterance { text, .. } => ChatMessage::user(text),
         HistoryItem::Response { text, .. } => ChatMessage::assistant(text),
+        // What of it mattered is in the answer.
+        HistoryItem::Tool { .. } => return None,
     };
     (!message.text().is_empty()).then_some(message)
 }

@@ -1,6 +1,8 @@
 //! The conversation: whose turn it is, the response that is being given, and the history that the language
 //! model sees.
 
+mod tools;
+
 use std::{collections::VecDeque, time::Instant};
 
 use crate::{
@@ -25,6 +27,7 @@ use crate::{
     },
     store::history::HistoryItem,
     telemetry,
+    tools::tool_loop::ToolLoop,
     turn::turn_manager::{self, Turn, TurnManager},
 };
 
@@ -40,6 +43,8 @@ pub(super) struct Dialogue {
     response: Option<Box<Response>>,
     /// What it answers, until it is known what was heard of it.
     asked: Option<String>,
+    /// The tool calls of the response.
+    tools: ToolLoop,
     /// The conversation so far.
     messages: VecDeque<ChatMessage>,
     /// When the last utterance ended, and the same in milliseconds of the session.
@@ -55,6 +60,7 @@ impl Dialogue {
             turns: TurnManager::new(last_turn, last_generation),
             response: None,
             asked: None,
+            tools: ToolLoop::default(),
             messages: VecDeque::new(),
             speech_end: None,
             room: false,
@@ -173,11 +179,9 @@ impl Dialogue {
         let final_at = (!turn.utterances.is_empty()).then_some(out.now);
         let waterfall = Waterfall { speech_end, speech_end_ms, final_at };
         self.asked = Some(turn.text.clone());
-        let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
-        messages.push(ChatMessage::user(turn.text.clone()));
-        let system = out.options().instructions().unwrap_or(&out.config().system_prompt).to_owned();
-        let prompt = Prompt::new(system, messages);
-        out.push(Effect::Generate(turn.generation, prompt));
+        let (tools, limits) = (out.options().tools(&out.config().offer), out.config().tools.clone());
+        self.tools = ToolLoop::new(turn.generation, tools, limits);
+        self.generate(turn.generation, out);
         let voice = self.voice(out);
         let form = match (voice.map_or(Delivery::Ws, |voice| voice.delivery), out.profile()) {
             (Delivery::Room, _) => SpeechForm::Frames(SpeechFormat::default()),
@@ -191,6 +195,16 @@ impl Dialogue {
             response.pause(out.now);
         }
         self.response = Some(Box::new(response));
+    }
+
+    /// Has the next step of the response generated, from all that was said and done before it.
+    fn generate(&self, generation: u32, out: &mut Out<'_>) {
+        let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
+        messages.extend(self.asked.clone().map(ChatMessage::user));
+        messages.extend_from_slice(self.tools.messages());
+        let system = out.options().instructions().unwrap_or(&out.config().system_prompt).to_owned();
+        let prompt = Prompt { system, messages, tools: self.tools.specs() };
+        out.push(Effect::Generate(generation, prompt));
     }
 
     /// How a response is spoken now: in the room only while the agent is there.
@@ -208,6 +222,7 @@ impl Dialogue {
         out.push(Effect::StopTts);
         out.push(Effect::DropClips);
         let turn = response.turn_id();
+        self.cancel_tools(turn, out);
         let outcome = response.cut(out);
         if merged_into_next_turn {
             self.asked = None;
@@ -231,8 +246,9 @@ impl Dialogue {
                 tracing::debug!(session.id = %out.info().id, ?usage, "language model usage");
             }
             StreamItem::More(LlmEvent::ToolCall(call)) => {
-                // No tools are offered to the model, so there is nothing to call.
-                tracing::warn!(session.id = %out.info().id, tool.name = %call.name, "tool call ignored");
+                if self.is_generating(generation) {
+                    self.tools.called(call);
+                }
             }
             StreamItem::Over(result) => self.llm_ended(generation, result, out),
         }
@@ -243,6 +259,9 @@ impl Dialogue {
             return;
         }
         let finish = match result {
+            Ok(()) if self.tools.has_calls() && self.is_generating(generation) => {
+                return self.step_ended(generation, out);
+            }
             Ok(()) => Finish::Stop,
             Err(ProviderError::Limited(refusal)) => {
                 out.refuse(refusal, None);
@@ -319,6 +338,10 @@ impl Dialogue {
         let Some(response) = &mut self.response else { return };
         let generation = response.generation();
         let Progress { started, over } = act(response, out);
+        let (turn, is_generating) = (response.turn_id(), response.is_generating());
+        if !is_generating {
+            self.cancel_tools(turn, out);
+        }
         if started {
             self.turn(turn_manager::Input::PlaybackStarted { generation }, out);
         }
@@ -335,6 +358,7 @@ impl Dialogue {
         if let Some(text) = self.asked.take() {
             self.messages.push_back(ChatMessage::user(text));
         }
+        self.keep_tools();
         let Outcome { heard, played_ms, finish } = outcome;
         if !heard.is_empty() {
             self.messages.push_back(ChatMessage::assistant(heard.clone()));
@@ -348,11 +372,23 @@ impl Dialogue {
 
     fn shorten(&mut self) {
         let mut bytes: usize = self.messages.iter().map(|message| message.bytes()).sum();
-        while self.messages.len() > MAX_DIALOGUE_MESSAGES || bytes > MAX_DIALOGUE_BYTES {
+        while self.messages.len() > MAX_DIALOGUE_MESSAGES
+            || bytes > MAX_DIALOGUE_BYTES
+            || self.begins_in_tools()
+        {
             match self.messages.pop_front() {
                 Some(message) => bytes -= message.bytes(),
                 None => break,
             }
+        }
+    }
+
+    /// Whether the conversation begins with a call or a result whose question is gone.
+    fn begins_in_tools(&self) -> bool {
+        match self.messages.front() {
+            Some(ChatMessage::Assistant { tool_calls, .. }) => !tool_calls.is_empty(),
+            Some(ChatMessage::ToolResult(_)) => true,
+            Some(ChatMessage::User { .. }) | None => false,
         }
     }
 
@@ -363,9 +399,11 @@ impl Dialogue {
         Soonest::default()
             .or(response.and_then(Response::deadline), Reason::Playback)
             .or(response.and_then(Response::text_deadline), Reason::AnswerTime)
+            .or(self.tools.deadline(), Reason::ToolTime)
     }
 
     pub(super) fn tick(&mut self, out: &mut Out<'_>) {
         self.respond_now(out, Response::tick);
+        self.tick_tools(out);
     }
 }

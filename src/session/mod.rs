@@ -70,7 +70,7 @@ use crate::{
     limits::Limits,
     livekit::agent::AgentState,
     protocol::{
-        ClientMessage, DecodeError, EDGE_V1, FromClient, Mode, Profile, SessionOptions, ToClient,
+        ClientMessage, DecodeError, EDGE_V1, FromClient, Mode, Profile, SessionOptions, ToClient, ToolKind,
         edge_v1::{
             audio::{Codec, UplinkFrame},
             from_client::ConfigureSession,
@@ -88,6 +88,7 @@ use crate::{
     },
     response::speech_format::{SpeechCodec, SpeechFormat},
     telemetry,
+    tools::{ToolLimits, ToolOutput},
     turn::{endpointer::EndpointerConfig, turn_manager, utterance_detector::SpeechEvent},
 };
 
@@ -138,6 +139,8 @@ pub struct SessionConfig {
     pub answer_chars: usize,
     /// What is spoken where there is no answer.
     pub excuse: Option<String>,
+    /// How long and how often tools may be called.
+    pub tools: ToolLimits,
 }
 
 /// What is true of one session from its beginning.
@@ -207,6 +210,8 @@ pub enum Input {
     ProviderState(ProviderRole, ChainStatus),
     /// A turn is on disk, under this sequence number of the history.
     TurnSaved(TurnId, u64),
+    /// A tool that is not the client's has its result; with the call's id.
+    ToolAnswered(String, ToolKind, Result<ToolOutput, String>),
     /// The conversation before this session.
     Remembered(Vec<ChatMessage>),
     /// The user was removed from the room.
@@ -392,6 +397,9 @@ impl Router<'_> {
             Input::Tts(generation, item) => self.dialogue.tts(generation, item, out),
             Input::ProviderState(role, status) => self.providers.changed(role, status, out),
             Input::TurnSaved(turn_id, history_seq) => out.tell(ToClient::TurnSaved { turn_id, history_seq }),
+            Input::ToolAnswered(call_id, by, result) => {
+                self.dialogue.tool_answered(&call_id, by, result, out);
+            }
             Input::Remembered(earlier) => self.dialogue.remember(earlier),
             Input::Removed => self.removed(),
             Input::End(reason) => self.end(reason),
@@ -699,6 +707,7 @@ impl Router<'_> {
             FromClient::Playhead(playhead) => self.dialogue.playhead(&playhead, out),
             FromClient::Interrupt(interrupt) => self.dialogue.interrupted_by_client(&interrupt, out),
             FromClient::Say(say) => self.dialogue.typed(&say.text, id, out),
+            FromClient::ToolResult(result) => self.dialogue.tool_result(result, id, out),
             FromClient::SubscribeParticipants(of) => self.connection.subscribe_participants(&of, id, out),
             FromClient::UnsubscribeParticipants(of) => self.connection.unsubscribe_participants(of, out),
             other @ FromClient::Other { .. } => {

@@ -10,6 +10,7 @@ use crate::{
         stt::{SpeechToText, SpokenLanguage, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
     },
+    tools::{OfferedTool, Tools, declaration},
 };
 
 /// The longest instructions, in bytes.
@@ -48,6 +49,8 @@ pub struct Offer {
     pub llm_translators: Vec<&'static str>,
     /// How many microphones of other participants are transcribed at once in a session.
     pub participants: usize,
+    /// Webhooks and MCP servers.
+    pub tools: Tools,
 }
 
 /// The options in force.
@@ -73,6 +76,7 @@ impl Options {
             check_providers(name, asked.as_deref(), offered)?;
         }
         options.check_languages(offer)?;
+        declaration::check_targets(options.given.tools.as_deref().unwrap_or_default(), &offer.tools)?;
         options.check_voice(offer)?;
         options.check_participants(offer)?;
         Ok(options)
@@ -102,6 +106,7 @@ impl Options {
             return Err(InvalidOption::new("voice", "must be of letters, digits, and . _ - :"));
         }
         check_vocabulary(given.vocabulary.as_deref().unwrap_or_default())?;
+        declaration::check(given.tools.as_deref().unwrap_or_default())?;
         Ok(Self {
             language: language(&given, offer)?,
             mode: given.mode.unwrap_or_default(),
@@ -283,6 +288,11 @@ impl Options {
             }
             SpokenLanguage::Known(_) | SpokenLanguage::Auto { .. } => vec![self.tag(None)],
         }
+    }
+
+    /// What the LLM may call.
+    pub(crate) fn tools(&self, offer: &Offer) -> Vec<OfferedTool> {
+        declaration::offered(self.given.tools.as_deref().unwrap_or_default(), &offer.tools)
     }
 
     // --- Requests -----------------------------------------------------------------------------

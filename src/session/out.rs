@@ -27,6 +27,7 @@ use crate::{
         resume_buffer::ResumeBuffer,
     },
     store::history::HistoryItem,
+    tools::{Invocation, Target},
 };
 
 /// What the actor has to do.
@@ -96,6 +97,10 @@ pub enum Effect {
     Save(HistoryItem, Option<TurnId>),
     /// The options changed: choose the providers, and keep the options in the session's record.
     Configured(SessionOptions),
+    /// Call a tool; report [`Input::ToolAnswered`](super::Input).
+    CallTool(Target, Invocation),
+    /// Stop that, by the call's id.
+    CancelTool(String),
     /// Join the LiveKit room.
     JoinRoom,
     /// Leave it.
@@ -379,6 +384,8 @@ pub enum Reason {
     AnswerTime,
     /// A translation takes too long.
     Translation,
+    /// A tool has not answered in time.
+    ToolTime,
 }
 
 /// The earliest of some deadlines, and why it is one.

@@ -145,10 +145,14 @@ pub(super) struct Response {
     text: String,
     /// The length of the text.
     chars: usize,
+    /// Where the text begins that was generated since tools were called.
+    step_begin: usize,
     text_phase: TextPhase,
     splitter: SentenceSplitter,
     /// Sentences that the synthesizer has not got yet.
     queue: VecDeque<String>,
+    /// What is said before the first of them, and is no part of the response.
+    filler: Option<String>,
     /// None where responses are text only.
     speech: Option<Speech>,
     waterfall: Waterfall,
@@ -179,9 +183,11 @@ impl Response {
             turn,
             text: String::new(),
             chars: 0,
+            step_begin: 0,
             text_phase: TextPhase::Generating { until },
             splitter: SentenceSplitter::default(),
             queue: VecDeque::new(),
+            filler: None,
             speech,
             waterfall,
             first_token: None,
@@ -239,6 +245,31 @@ impl Response {
         };
         progress.started |= first && self.speech.is_none();
         progress
+    }
+
+    /// The language model waits for tools. What it said before is spoken meanwhile, and does not run into what it says
+    /// then.
+    pub(super) fn text_paused(&mut self, out: &mut Out<'_>) -> Progress {
+        self.queue.extend(self.splitter.finish());
+        match self.text.ends_with(|last: char| !last.is_whitespace()) {
+            true => self.text(" ", out),
+            false => self.advance(out),
+        }
+    }
+
+    /// The response takes long. Where nothing of it was said, this is said meanwhile; it is no part of the response.
+    pub(super) fn filler(&mut self, text: String, out: &mut Out<'_>) -> Progress {
+        if self.text.is_empty() && self.speech.is_some() {
+            self.filler = Some(text);
+        }
+        self.advance(out)
+    }
+
+    /// The text since tools were called.
+    pub(super) fn take_step(&mut self) -> String {
+        let step = self.text[self.step_begin..].trim().to_owned();
+        self.step_begin = self.text.len();
+        step
     }
 
     /// The language model has finished, or failed.
@@ -388,7 +419,8 @@ impl Response {
         self.text_ended(Finish::Length, out)
     }
 
-    fn is_generating(&self) -> bool {
+    /// Whether more text may come.
+    pub(super) fn is_generating(&self) -> bool {
         matches!(self.text_phase, TextPhase::Generating { .. })
     }
 
@@ -411,9 +443,11 @@ impl Response {
             // The text may go on for a while.
             Synthesis::Excusing | Synthesis::Failed | Synthesis::Unplayable => self.queue.clear(),
             Synthesis::Idle if speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
-                if let Some(sentence) = self.queue.pop_front() {
+                let filler = self.filler.take();
+                let counts = filler.is_none();
+                if let Some(sentence) = filler.or_else(|| self.queue.pop_front()) {
                     speech.synthesis = Synthesis::Busy;
-                    speech.playback.begin_sentence(sentence.clone());
+                    speech.playback.begin_sentence(if counts { sentence.clone() } else { String::new() });
                     let request = out.options().speech(sentence, &out.config().offer);
                     out.push(Effect::Synthesize(self.turn.generation, request));
                 }

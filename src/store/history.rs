@@ -63,13 +63,29 @@ pub enum HistoryItem {
         #[serde(skip_serializing_if = "Option::is_none")]
         played_ms: Option<u64>,
     },
+    /// A call of a tool, for an answer.
+    Tool {
+        /// The turn that is answered.
+        turn_id: TurnId,
+        /// The tool.
+        name: String,
+        /// What it was called with.
+        arguments: serde_json::Value,
+        /// `ok`, `failed`, `refused`, `timed_out` or `cancelled`.
+        outcome: String,
+        /// The result, or why there is none.
+        text: String,
+        /// Whether the result has an image, which is not kept.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        image: bool,
+    },
 }
 
 impl HistoryItem {
     /// The text, whoever said it.
     pub fn text(&self) -> &str {
         match self {
-            Self::Utterance { text, .. } | Self::Response { text, .. } => text,
+            Self::Utterance { text, .. } | Self::Response { text, .. } | Self::Tool { text, .. } => text,
         }
     }
 }

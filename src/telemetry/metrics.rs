@@ -62,6 +62,8 @@ pub(crate) const LIMIT_USED: &str = "june_limit_used";
 pub(crate) const LIMIT_MAX: &str = "june_limit_max";
 pub(crate) const LLM_CALLS: &str = "june_llm_calls_total";
 pub(crate) const LLM_TOKENS: &str = "june_llm_tokens_total";
+pub(crate) const TOOL_CALLS: &str = "june_tool_calls_total";
+pub(crate) const TOOL_MILLISECONDS: &str = "june_tool_call_milliseconds_total";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -171,6 +173,10 @@ const METRICS: &[Metric] = &[
     gauge(LIMIT_MAX, "The limit of that; 0 is no limit.").by("limit", &limits::GAUGES),
     counter(LLM_CALLS, "Calls of the language model."),
     counter(LLM_TOKENS, "Tokens of the language model, as its provider reports them, else estimated."),
+    counter(TOOL_CALLS, "Calls of tools by the language model, by who answers them and what came of them.")
+        .by("kind", &["client", "webhook", "mcp"]),
+    counter(TOOL_MILLISECONDS, "Time that calls of tools took, in milliseconds.")
+        .by("kind", &["client", "webhook", "mcp"]),
 ];
 
 /// Starts collecting metrics; they are rendered through the handle.

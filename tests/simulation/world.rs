@@ -117,6 +117,7 @@ impl World {
             answer_time: Duration::from_secs(24 * 3600),
             excuse: None,
             answer_chars: 16_384,
+            tools: june_edge::tools::ToolLimits::default(),
         });
         let user = UserId::parse("john").expect("a good name");
         let info = SessionInfo {

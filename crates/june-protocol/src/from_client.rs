@@ -60,6 +60,8 @@ pub enum FromClient {
     Interrupt(Interrupt),
     /// `say`: a typed turn.
     Say(Say),
+    /// `tool_result`: the answer to a `tool_call`.
+    ToolResult(ToolResult),
     /// `subscribe:participants`: subscribes to the participants of a room.
     SubscribeParticipants(ParticipantsOf),
     /// `unsubscribe:participants`: ends the subscription.
@@ -357,6 +359,23 @@ pub struct Say {
     pub text: String,
 }
 
+/// `tool_result`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolResult {
+    /// `callId` of the `tool_call`.
+    pub call_id: String,
+    /// The result: text, or JSON as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Why there is no result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// A JPEG or PNG, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
 /// `subscribe:participants`, `unsubscribe:participants`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct ParticipantsOf {
@@ -410,6 +429,7 @@ impl ClientMessage {
             "playhead" => FromClient::Playhead(parse(text)?),
             "interrupt" => FromClient::Interrupt(parse(text)?),
             "say" => FromClient::Say(parse(text)?),
+            "tool_result" => FromClient::ToolResult(parse(text)?),
             "subscribe:participants" => FromClient::SubscribeParticipants(parse(text)?),
             "unsubscribe:participants" => FromClient::UnsubscribeParticipants(parse(text)?),
             "audio_play_response" => FromClient::AudioPlayResponse(parse(text)?),
@@ -441,6 +461,7 @@ impl FromClient {
             Self::Playhead(body) => tagged("playhead", body),
             Self::Interrupt(body) => tagged("interrupt", body),
             Self::Say(body) => tagged("say", body),
+            Self::ToolResult(body) => tagged("tool_result", body),
             Self::SubscribeParticipants(body) => tagged("subscribe:participants", body),
             Self::UnsubscribeParticipants(body) => tagged("unsubscribe:participants", body),
             Self::AudioPlayResponse(body) => tagged("audio_play_response", body),

@@ -36,7 +36,9 @@ pub use audio::SAMPLE_RATE_HZ;
 pub use code::{Close, Code};
 pub use from_client::{ClientMessage, FromClient};
 pub use secret::Secret;
-pub use session_options::{InvalidOption, Mode, ParticipantGroup, Participants, SessionOptions};
+pub use session_options::{
+    InvalidOption, Mode, ParticipantGroup, Participants, SessionOptions, ToolDeclaration, ToolKind,
+};
 pub use timestamp::{parse_timestamp, timestamp};
 pub use to_client::ToClient;
 

@@ -45,6 +45,9 @@ pub struct SessionOptions {
     /// Who of these is answered beside the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Participants>,
+    /// What the LLM may call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<ToolDeclaration>>,
 }
 
 /// Participants of the room.
@@ -111,6 +114,49 @@ pub enum Mode {
     PushToTalk,
 }
 
+/// A tool that the LLM may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolDeclaration {
+    /// Who answers it.
+    #[serde(rename = "type", default)]
+    pub kind: ToolKind,
+    /// Its name; of a tool of type `mcp`, the MCP server's.
+    pub name: String,
+    /// What it does and when to call it, for the LLM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The JSON Schema of its arguments, of type `object`. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Map<String, Value>>,
+    /// Where it is called, of a tool of type `webhook`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+impl ToolDeclaration {
+    /// The length of its text.
+    pub fn bytes(&self) -> usize {
+        let parameters = self.parameters.as_ref().map_or(0, |schema| {
+            serde_json::to_string(schema).expect("an object that was JSON is JSON").len()
+        });
+        self.name.len() + self.description.len() + self.url.as_ref().map_or(0, String::len) + parameters
+    }
+}
+
+/// Who answers a tool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolKind {
+    /// The client, by `tool_result`.
+    #[default]
+    Client,
+    /// A backend, by HTTP.
+    Webhook,
+    /// An MCP server, all of whose tools are offered.
+    Mcp,
+}
+
 /// An option that is unknown, or whose value is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidOption {
@@ -137,7 +183,7 @@ impl std::error::Error for InvalidOption {}
 
 impl SessionOptions {
     /// The names of all options.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 12] = [
         "language",
         "languageHints",
         "instructions",
@@ -149,6 +195,7 @@ impl SessionOptions {
         "tts",
         "participants",
         "answers",
+        "tools",
     ];
 
     /// Whether this is the name of an option. REST writes `language_hints`.
@@ -161,8 +208,10 @@ impl SessionOptions {
         let texts = [&self.language, &self.instructions, &self.voice].into_iter().flatten();
         let lists = [&self.language_hints, &self.vocabulary, &self.stt, &self.llm, &self.tts];
         let participants = [&self.participants, &self.answers].into_iter().flatten();
+        let tools: usize = self.tools.iter().flatten().map(ToolDeclaration::bytes).sum();
         texts.chain(lists.into_iter().flatten().flatten()).map(String::len).sum::<usize>()
             + participants.map(Participants::bytes).sum::<usize>()
+            + tools
     }
 
     /// Sets the options of these names. Null removes one.
@@ -183,6 +232,7 @@ impl SessionOptions {
                 "tts" => self.tts = option(&name, value)?,
                 "participants" => self.participants = option(&name, value)?,
                 "answers" => self.answers = option(&name, value)?,
+                "tools" => self.tools = option(&name, value)?,
                 _ => {
                     let names = Self::NAMES.join(", ");
                     return Err(InvalidOption::new(name, format!("no such option; there are {names}")));
@@ -226,6 +276,7 @@ mod tests {
             tts: Some(vec!["piper".into()]),
             participants: Some(Participants::Listed(vec![Identity::parse("ann").unwrap()])),
             answers: Some(Participants::OWNER),
+            tools: Some(vec![ToolDeclaration { name: "take_photo".into(), ..ToolDeclaration::default() }]),
         };
 
         let json = serde_json::to_value(&all).unwrap();
@@ -264,10 +315,11 @@ mod tests {
         assert!(mode.starts_with("mode: ") && mode.contains("push_to_talk"), "{mode}");
         let kind = set(&mut options, json!({"vocabulary": "June"})).unwrap_err();
         assert!(kind.starts_with("vocabulary: ") && kind.contains("a sequence"), "{kind}");
-        assert!(set(&mut options, json!({"tools": []})).is_err());
         for value in [json!("everybody"), json!(5), json!([""])] {
             let participants = set(&mut options, json!({ "participants": value })).unwrap_err();
             assert_eq!(participants, r#"participants: must be "owner", "all", or a list of identities"#);
         }
+        let tool = set(&mut options, json!({"tools": [{"name": "a", "colour": 1}]})).unwrap_err();
+        assert!(tool.starts_with("tools: ") && tool.contains("colour"), "{tool}");
     }
 }

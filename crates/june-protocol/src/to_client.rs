@@ -192,6 +192,28 @@ pub enum ToClient {
         /// The utterances that are answered; empty for a typed turn.
         utterance_ids: Vec<UtteranceId>,
     },
+    /// The response needs a tool of the client: answer with `tool_result`.
+    ToolCall {
+        /// The turn.
+        turn_id: TurnId,
+        /// The call, unique in the session.
+        call_id: String,
+        /// The tool.
+        name: String,
+        /// Its arguments, as the LLM wrote them: they need not be valid by the tool's schema.
+        arguments: serde_json::Map<String, serde_json::Value>,
+        /// After how long a result is too late.
+        timeout_ms: u64,
+    },
+    /// The result of a call is of no use any more.
+    ToolCallCancelled {
+        /// The turn.
+        turn_id: TurnId,
+        /// The call.
+        call_id: String,
+        /// Why.
+        reason: ToolCancelReason,
+    },
     /// More of the response's text, to be appended.
     AnswerDelta {
         /// The turn.
@@ -610,6 +632,16 @@ impl EndReason {
     }
 }
 
+/// Why the result of a tool call is of no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolCancelReason {
+    /// The response was interrupted, or ended without it.
+    Interrupted,
+    /// The result did not come in time.
+    TimedOut,
+}
+
 impl ToClient {
     /// An `error` message.
     pub fn error(code: Code, message: impl Into<String>, reply_to: Option<String>) -> Self {
@@ -669,6 +701,8 @@ impl ToClient {
             | Self::SpeechStarted { .. }
             | Self::SpeechEnded { .. }
             | Self::TurnStarted { .. }
+            | Self::ToolCall { .. }
+            | Self::ToolCallCancelled { .. }
             | Self::AnswerDelta { .. }
             | Self::AnswerDone { .. }
             | Self::SpeechBegin { .. }

@@ -72,6 +72,7 @@ pub(crate) fn offer() -> Offer {
         tts_names: Vec::new(),
         llm_translators: Vec::new(),
         participants: 4,
+        tools: Tools::default(),
     }
 }
 

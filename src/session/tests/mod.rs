@@ -41,6 +41,7 @@ mod participants;
 mod providers;
 mod response;
 mod speech;
+mod tools;
 mod translation;
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -96,6 +97,7 @@ pub(crate) fn config() -> SessionConfig {
         answer_time: Duration::from_secs(60),
         answer_chars: 16_384,
         excuse: None,
+        tools: ToolLimits::default(),
     }
 }
 

@@ -7,3 +7,4 @@ mod renewal;
 mod rest;
 mod resume;
 mod takeover;
+mod tools;
