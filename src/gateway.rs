@@ -157,6 +157,7 @@ impl Gateway {
             room_tokens,
             recordings,
             webhooks,
+            stt_service_token: config.providers.registry.stt_services.june.key.clone(),
             public_url: config.server.public_url.clone(),
             health: Health::new(
                 parts,

@@ -41,6 +41,8 @@ pub(crate) enum Right {
     CreateSession,
     /// The session's user, by their JWT or its control token; a backend for the users it acts for.
     Session,
+    /// The operator's STT service, by its token, or a backend for the users it acts for. The handler verifies it.
+    Transcripts,
     /// Whoever may see the room: by a LiveKit token for it, as the session's user, as backend or observer. The handler
     /// verifies it, since the room is in the query or in the body.
     Room,
@@ -57,7 +59,7 @@ pub(crate) enum Right {
 impl Right {
     /// Whether web pages have no business here: such requests are neither held against `Host` nor `Origin`.
     pub(crate) fn is_for_machines(self) -> bool {
-        matches!(self, Self::Probe | Self::Webhook)
+        matches!(self, Self::Probe | Self::Webhook | Self::Transcripts)
     }
 
     /// Whether the handler looks at credentials itself, or none are needed.
@@ -68,6 +70,7 @@ impl Right {
             | Self::Probe
             | Self::Webhook
             | Self::Channel
+            | Self::Transcripts
             | Self::Room
             | Self::RoomStream => true,
             Self::Phone
@@ -86,7 +89,7 @@ impl Right {
             Caller::Anyone => Ok(()),
             Caller::Key(key) => self.check_key(key),
             Caller::User(_) => match self {
-                Self::Consume | Self::Observe | Self::Administer => {
+                Self::Transcripts | Self::Consume | Self::Observe | Self::Administer => {
                     Err(AuthError::Forbidden("this needs an API key"))
                 }
                 Self::Page
@@ -109,7 +112,7 @@ impl Right {
             Self::Channel | Self::Phone => {
                 return Err(AuthError::NO_USER);
             }
-            Self::CreateSession | Self::Session => Role::Backend,
+            Self::CreateSession | Self::Session | Self::Transcripts => Role::Backend,
             Self::Room | Self::RoomStream if key.has(Role::Backend) => Role::Backend,
             Self::Room | Self::RoomStream | Self::Consume | Self::Observe => Role::Observer,
             Self::Administer => Role::Admin,

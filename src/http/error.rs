@@ -81,6 +81,18 @@ impl ApiError {
         Self::new(Code::Overloaded, "the gateway is shutting down; try again")
     }
 
+    /// The problem document, for a response that has begun.
+    pub(crate) fn problem(&self) -> Problem<'_> {
+        let status = status(self.code);
+        Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code: self.code,
+            detail: &self.message,
+        }
+    }
+
     pub(crate) fn no_livekit() -> Self {
         Self::new(Code::MediaUnavailable, "this gateway has no LiveKit and no rooms")
     }
@@ -237,7 +249,7 @@ pub(super) fn query(error: &QueryPayloadError) -> ApiError {
 
 /// The body of a response that reports a failure (RFC 9457 §3.1), with our code as an extension member.
 #[derive(Debug, Serialize)]
-struct Problem<'a> {
+pub(crate) struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'a str,
@@ -268,14 +280,7 @@ impl ResponseError for ApiError {
             response.insert_header((header::RETRY_AFTER, wait.to_string()));
         }
         response.body(
-            serde_json::to_string(&Problem {
-                kind: "about:blank",
-                title: status.canonical_reason().unwrap_or_default(),
-                status: status.as_u16(),
-                code: self.code,
-                detail: &self.message,
-            })
-            .expect("a problem document has only strings and numbers"),
+            serde_json::to_string(&self.problem()).expect("a problem document has only strings and numbers"),
         )
     }
 }

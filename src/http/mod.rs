@@ -3,10 +3,12 @@
 mod access;
 mod address;
 mod admin;
+mod ai;
 mod channel;
 mod consumers;
 pub mod error;
 mod health;
+mod june;
 mod mentra;
 pub(crate) mod middleware;
 mod pages;

@@ -15,22 +15,22 @@ use crate::{
     error::Code,
     http::{
         access::{self, Right},
-        admin, channel, consumers, error,
+        admin, ai, channel, consumers, error,
         error::ApiError,
-        health, mentra,
+        health, june, mentra,
         middleware::{deadline, origin},
         pages, rooms, sessions,
     },
 };
 
 /// The largest body of a REST request, in bytes.
-const MAX_BODY: usize = 64 * 1024;
+pub(super) const MAX_BODY: usize = 64 * 1024;
 
 /// Clients, backends and operators. docs/REST.md describes each of them.
 pub(crate) fn routes(config: &mut ServiceConfig) {
     use Right::{
         Administer, Channel, Consume, CreateSession, Observe, Page, Phone, Probe, Public, Room, RoomStream,
-        Session, Webhook,
+        Session, Transcripts, Webhook,
     };
     let json = web::JsonConfig::default().limit(MAX_BODY);
     config
@@ -54,6 +54,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
             Session,
             [get(sessions::history::of_session), delete(sessions::history::delete)],
         ))
+        // A line and its answer
+        .service(at("/api/ai/chat", Session, [post(ai::chat)]))
+        .service(at("/api/ai/process", Session, [post(ai::chat)]))
+        // Transcripts from elsewhere
+        .service(at("/api/webhooks/stt", Transcripts, [post(june::stt::transcript)]))
+        .service(at("/api/webhooks/voice_onset", Transcripts, [post(june::stt::voice_onset)]))
         // Rooms
         .service(at("/api/livekit/participants", Room, [get(rooms::participants::list)]))
         .service(at("/api/livekit/participants/stream", RoomStream, [get(rooms::stream::open)]))
@@ -158,11 +164,17 @@ where
 
 /// A path, who may use it, and its endpoints; another method than theirs is refused with 405.
 fn at<const N: usize>(path: &str, right: Right, endpoints: [Endpoint; N]) -> impl HttpServiceFactory {
+    let time = deadline::of(path);
     let methods: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.method.as_str()).collect();
     let allow = methods.join(", ");
     let resource = endpoints.into_iter().fold(web::resource(path), |resource, endpoint| {
         let enforced = from_fn(move |request, next| access::enforce(right, request, next));
-        resource.route(endpoint.route.wrap(enforced).wrap(from_fn(deadline::answered)))
+        resource.route(
+            endpoint
+                .route
+                .wrap(enforced)
+                .wrap(from_fn(move |request, next| deadline::answered(time, request, next))),
+        )
     });
     resource
         .default_service(web::to(move || std::future::ready(method_not_allowed(&allow))))

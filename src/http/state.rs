@@ -20,6 +20,7 @@ use crate::{
     livekit::{api::LivekitApi, egress::Egress},
     response::clip_store::Clips,
     room::Rooms,
+    secret::Secret,
     session::registry::SessionRegistry,
     store::history::HistoryStore,
 };
@@ -45,6 +46,8 @@ pub(crate) struct AppState {
     pub room_tokens: Option<RoomTokenVerifier>,
     pub recordings: Option<Egress>,
     pub webhooks: Option<Webhooks>,
+    /// By which an STT service of the operator's sends transcripts.
+    pub stt_service_token: Option<Secret>,
     /// The gateway's address for clients; none if it is taken from each request.
     pub public_url: Option<String>,
     pub health: Health,

@@ -56,6 +56,10 @@ const TRANSCRIPTS_BURST: u32 = 20;
 /// The same for changes of a session's options.
 const OPTIONS_BURST: u32 = 10;
 
+/// Requests with images at the same time, and those of one user.
+const IMAGES: usize = 8;
+const IMAGES_BY_USER: usize = 2;
+
 /// What is reported as used, with its limit.
 pub(crate) const GAUGES: [&str; 4] = ["sessions", "streams", "consumers", "utterances"];
 
@@ -85,6 +89,7 @@ struct Shared {
     consumers: Arc<Shares<()>>,
     utterances: Arc<Shares<UserId>>,
     utterances_beside: Arc<Shares<UserId>>,
+    images: Arc<Shares<Identity>>,
     llm: Mutex<LlmBudget>,
 }
 
@@ -122,6 +127,7 @@ impl Limits {
             consumers: Shares::new(UNLIMITED, or_unlimited(config.consumers)),
             utterances: Shares::new(or_unlimited(config.utterances_by_user), or_unlimited(config.utterances)),
             utterances_beside: Shares::new(or_unlimited(config.utterances_by_user), UNLIMITED),
+            images: Shares::new(IMAGES_BY_USER, IMAGES),
             llm: Mutex::new(llm),
         };
         Self { shared: Arc::new(shared) }
@@ -221,6 +227,11 @@ impl Limits {
         let of_user = self.shared.utterances_beside.take(Some(user.clone())).map_err(refusal())?;
         let of_all = self.shared.utterances.take(None).map_err(refusal())?;
         Ok([of_user, of_all])
+    }
+
+    /// A request that may have images in it, of somebody who is a user; about 15 MB while it is answered.
+    pub(crate) fn take_images(&self, of: Option<Identity>) -> Result<Place<Identity>, Refusal> {
+        self.shared.images.take(of).map_err(full(Limit::ImagesByUser, Limit::Images))
     }
 
     // --- The language model ---

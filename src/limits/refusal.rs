@@ -25,6 +25,9 @@ pub(crate) enum Limit {
     StreamTokens,
     Lines,
     Transcripts,
+    Interims,
+    Images,
+    ImagesByUser,
     SessionOptions,
     LlmRunning,
     LlmCallsPerMinute,
@@ -49,7 +52,7 @@ pub(crate) enum Limit {
 }
 
 /// Every limit, for the metric's labels and the documentation.
-pub(crate) const ALL: [Limit; 39] = [
+pub(crate) const ALL: [Limit; 42] = [
     Limit::CreationsByUser,
     Limit::CreationsByAddress,
     Limit::CreationsByKey,
@@ -68,6 +71,9 @@ pub(crate) const ALL: [Limit; 39] = [
     Limit::StreamTokens,
     Limit::Lines,
     Limit::Transcripts,
+    Limit::Interims,
+    Limit::Images,
+    Limit::ImagesByUser,
     Limit::SessionOptions,
     Limit::LlmRunning,
     Limit::LlmCallsPerMinute,
@@ -124,6 +130,9 @@ impl Limit {
             Self::StreamTokens => "stream_tokens",
             Self::Lines => "lines",
             Self::Transcripts => "transcripts",
+            Self::Interims => "interims",
+            Self::Images => "images",
+            Self::ImagesByUser => "images_by_user",
             Self::SessionOptions => "session_options",
             Self::LlmRunning => "llm_running",
             Self::LlmCallsPerMinute => "llm_calls_per_minute",
@@ -169,6 +178,9 @@ impl Limit {
             Self::StreamTokens => "too many stream tokens",
             Self::Lines => "too many typed lines",
             Self::Transcripts => "too many transcripts of the client's own",
+            Self::Interims => "too many interims in this second",
+            Self::Images => "too many requests with images at the same time",
+            Self::ImagesByUser => "too many requests with images of this user at the same time",
             Self::SessionOptions => "too many changes of session options",
             Self::LlmRunning => "too many answers are being generated for this user",
             Self::LlmCallsPerMinute => "too many answers in this minute",
@@ -207,6 +219,7 @@ impl Limit {
                 | Self::LlmGatewayCallsPerDay
                 | Self::LlmGatewayTokensPerDay
                 | Self::Utterances
+                | Self::Images
                 | Self::DenyList
         )
     }

@@ -60,6 +60,11 @@ pub enum Playback {
     Stream(StreamPlayback),
     /// In files, for clients that play nothing else.
     Clips(ClipPlayback),
+    /// Not at all: the speech is recorded, for somebody who reads the text.
+    Recorded {
+        /// No more samples come.
+        is_complete: bool,
+    },
 }
 
 impl Playback {
@@ -68,13 +73,14 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.begin_sentence(text),
             Self::Clips(clips) => clips.begin_sentence(text),
+            Self::Recorded { .. } => {}
         }
     }
 
     /// The sentence is whole.
     pub fn end_sentence(&mut self) {
         match self {
-            Self::Stream(_) => {}
+            Self::Stream(_) | Self::Recorded { .. } => {}
             Self::Clips(clips) => clips.end_sentence(),
         }
     }
@@ -84,6 +90,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.push(samples),
             Self::Clips(clips) => clips.push(samples),
+            Self::Recorded { .. } => {}
         }
     }
 
@@ -92,6 +99,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.complete(),
             Self::Clips(clips) => clips.complete(),
+            Self::Recorded { is_complete } => *is_complete = true,
         }
     }
 
@@ -100,13 +108,14 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.abandon_sentence(),
             Self::Clips(clips) => clips.abandon_sentence(),
+            Self::Recorded { .. } => {}
         }
     }
 
     /// The client cannot play: what was not played is dropped.
     pub fn clear(&mut self) {
         match self {
-            Self::Stream(_) => {}
+            Self::Stream(_) | Self::Recorded { .. } => {}
             Self::Clips(clips) => clips.clear(),
         }
     }
@@ -116,6 +125,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.is_empty(),
             Self::Clips(clips) => clips.is_empty(),
+            Self::Recorded { .. } => true,
         }
     }
 
@@ -124,6 +134,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.buffered(),
             Self::Clips(clips) => clips.buffered(),
+            Self::Recorded { .. } => Duration::ZERO,
         }
     }
 
@@ -132,6 +143,9 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.poll(now),
             Self::Clips(clips) => clips.poll(now).into_iter().collect(),
+            Self::Recorded { is_complete } => {
+                is_complete.then_some(PlaybackEvent::Finished).into_iter().collect()
+            }
         }
     }
 
@@ -140,6 +154,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.deadline(),
             Self::Clips(clips) => clips.deadline(),
+            Self::Recorded { .. } => None,
         }
     }
 
@@ -148,6 +163,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.pause(now),
             Self::Clips(clips) => clips.pause(now),
+            Self::Recorded { .. } => {}
         }
     }
 
@@ -156,6 +172,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => stream.resume(now),
             Self::Clips(clips) => clips.resume(),
+            Self::Recorded { .. } => {}
         }
     }
 
@@ -166,14 +183,14 @@ impl Playback {
                 stream.reported(played_ms);
                 true
             }
-            Self::Clips(_) => false,
+            Self::Clips(_) | Self::Recorded { .. } => false,
         }
     }
 
     /// The client has played a clip.
     pub fn clip_played(&mut self, number: u32) {
         match self {
-            Self::Stream(_) => {}
+            Self::Stream(_) | Self::Recorded { .. } => {}
             Self::Clips(clips) => clips.played(number),
         }
     }
@@ -183,6 +200,7 @@ impl Playback {
         match self {
             Self::Stream(stream) => Heard { text: stream.heard_text(now), ms: stream.heard_ms(now) },
             Self::Clips(clips) => Heard { text: clips.heard_text(now), ms: clips.heard_ms(now) },
+            Self::Recorded { .. } => Heard::default(),
         }
     }
 }

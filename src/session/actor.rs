@@ -24,7 +24,7 @@ use crate::{
     audio::Pcm,
     clock,
     consumers::Consumers,
-    error::Close,
+    error::{Close, Code},
     ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
     limits::{ModelCall, Refusal},
     livekit::agent::{Agent, AgentEvent, Agents},
@@ -43,9 +43,10 @@ use crate::{
     session::{
         Effect, Input, Session, SessionConfig, SessionInfo, SocketId,
         messages::{
-            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed, SocketEvent,
-            SocketHandle, Undelivered,
+            Ask, Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed,
+            SocketEvent, SocketHandle, Taken, Transcribed, Undelivered, VoiceOnset,
         },
+        question::{Failure, QuestionId, Reply},
     },
     store::{
         StoreError,
@@ -72,6 +73,9 @@ const TTS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a session waits for what was said in earlier ones.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Items of its own that a session remembers which goes on, at least.
+const OWN_ITEMS: usize = 24;
 
 /// The shortest time between two messages about the state of a role.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -186,6 +190,11 @@ pub struct SessionActor {
     /// The one timer, at the machine's deadline.
     wake: Option<(Instant, SpawnHandle)>,
     providers: Providers,
+    /// Who asked over REST and waits: the last, and one that is told at this moment that it is not answered.
+    askers: Vec<(QuestionId, mpsc::Sender<Reply>)>,
+    last_question: QuestionId,
+    /// What became of the STT service's message that is being handled.
+    taken: Option<Taken>,
     /// The client that consumers were last told of.
     announced: Option<(Profile, SocketId)>,
 }
@@ -212,6 +221,9 @@ impl SessionActor {
             subscribes: true,
             wake: None,
             providers,
+            askers: Vec::new(),
+            last_question: 0,
+            taken: None,
             announced: None,
         }
     }
@@ -318,6 +330,8 @@ impl SessionActor {
             Effect::CancelTool(call_id) => {
                 cancel(&mut self.tools.remove(&call_id), ctx);
             }
+            Effect::Reply(question, reply) => self.reply(question, reply),
+            Effect::Taken(taken) => self.taken = Some(taken),
             Effect::JoinRoom => self.join_room(ctx),
             Effect::LeaveRoom => self.agent = None,
             Effect::SubscribeMicrophone(subscribe) => {
@@ -483,6 +497,34 @@ impl SessionActor {
         self.tools.insert(call_id, handle);
     }
 
+    // --- Questions over REST ---
+
+    fn ask(&mut self, Ask { question, replies, withdrawn }: Ask, ctx: &mut Context<Self>) {
+        self.last_question += 1;
+        let id = self.last_question;
+        self.askers.push((id, replies));
+        let is_blind = self.providers.llm.as_ref().is_some_and(|llm| !llm.sees_images());
+        if is_blind && !question.images.is_empty() {
+            let message = "images: none of the language models of this session sees images";
+            return self.reply(id, Reply::Failed(Failure::new(Code::Unsupported, message)));
+        }
+        ctx.spawn(withdrawn.into_actor(self).map(move |_, actor, ctx| {
+            actor.askers.retain(|(asker, _)| *asker != id);
+            actor.step(Input::Withdrawn(id), ctx);
+        }));
+        self.step(Input::Asked(id, question), ctx);
+    }
+
+    fn reply(&mut self, question: QuestionId, reply: Reply) {
+        let Some(at) = self.askers.iter().position(|(asker, _)| *asker == question) else { return };
+        let is_last = !matches!(reply, Reply::Delta(_));
+        // One that does not read gets nothing more, and knows it by the end of the channel.
+        let is_stuck = self.askers[at].1.try_send(reply).is_err();
+        if is_last || is_stuck {
+            self.askers.swap_remove(at);
+        }
+    }
+
     fn utterance_audio(&self, utterance: UtteranceId, samples: Pcm) {
         if let Some(utterance) = self.utterances.get(&utterance)
             && utterance.try_send(samples).is_err()
@@ -519,15 +561,21 @@ impl SessionActor {
     /// Loads what the user and the gateway said in earlier sessions. Messages wait meanwhile: the first
     /// response must know it.
     fn remember(&self, ctx: &mut Context<Self>) {
-        let items = self.services.config.memory;
+        let memory = self.services.config.memory;
+        // A session that goes on knows what was said in it, whatever it may know of others.
+        let goes_on = self.session.info().generation_base > 0;
+        let items = if goes_on { memory.max(OWN_ITEMS) } else { memory };
         if items == 0 {
             return;
         }
+        let of = (memory == 0).then(|| self.session.info().id);
         let earlier = self.services.history.newest(&self.session.info().user, items);
         let earlier = tokio::time::timeout(HISTORY_TIMEOUT, earlier);
-        ctx.wait(earlier.into_actor(self).map(|earlier, actor, ctx| match earlier {
+        ctx.wait(earlier.into_actor(self).map(move |earlier, actor, ctx| match earlier {
             Ok(Ok(saved)) => {
-                let messages = saved.into_iter().filter_map(chat_message).collect();
+                let saved =
+                    saved.into_iter().filter(|saved| of.is_none_or(|id| saved.entry.session_id == id));
+                let messages = saved.filter_map(chat_message).collect();
                 actor.step(Input::Remembered(messages), ctx);
             }
             Ok(Err(error)) => tracing::warn!(%error, "earlier conversation not loaded"),
@@ -743,6 +791,32 @@ impl Handler<Deliver> for SessionActor {
             SendError::Full => Undelivered::Busy,
             SendError::Closed => Undelivered::Away,
         })
+    }
+}
+
+impl Handler<Ask> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Ask, ctx: &mut Self::Context) {
+        self.ask(message, ctx);
+    }
+}
+
+impl Handler<Transcribed> for SessionActor {
+    type Result = Option<Taken>;
+
+    fn handle(&mut self, message: Transcribed, ctx: &mut Self::Context) -> Self::Result {
+        self.step(Input::Transcribed(message), ctx);
+        self.taken.take()
+    }
+}
+
+impl Handler<VoiceOnset> for SessionActor {
+    type Result = Option<Taken>;
+
+    fn handle(&mut self, _: VoiceOnset, ctx: &mut Self::Context) -> Self::Result {
+        self.step(Input::VoiceOnset, ctx);
+        self.taken.take()
     }
 }
 

@@ -175,6 +175,13 @@ impl Connection {
         true
     }
 
+    /// The session is in use without a client: its grace begins anew.
+    pub(super) fn keep_waiting(&mut self, out: &Out<'_>) {
+        if let State::Detached { until } = &mut self.state {
+            *until = (*until).max(out.now + out.config().grace);
+        }
+    }
+
     /// The attached socket showed a sign of life.
     pub(super) fn alive(&mut self, now: Instant) {
         if let State::Attached(attached) = &mut self.state {

@@ -17,12 +17,13 @@ use crate::{
     },
     providers::{
         ProviderError, StreamItem,
-        llm::{ChatMessage, LlmEvent, Prompt},
+        llm::{ChatMessage, Image, LlmEvent, Prompt},
     },
     response::speech_format::{SpeechCodec, SpeechFormat},
     session::{
         MAX_TYPED_BYTES,
         out::{Effect, Out, Reason, Soonest},
+        question::{Asker, Failure, Question, QuestionId, Reply},
         response::{Outcome, Progress, Response, SpeechForm, Voice, Waterfall},
     },
     store::history::HistoryItem,
@@ -35,6 +36,12 @@ use crate::{
 const MAX_DIALOGUE_MESSAGES: usize = 24;
 const MAX_DIALOGUE_BYTES: usize = 6_000;
 
+/// Images that one turn may have; the oldest go first.
+const MAX_IMAGES: usize = 4;
+
+/// In place of the images of earlier lines.
+const IMAGES_NOTE: &str = "\n[With an image that is no longer shown.]";
+
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Dialogue {
@@ -45,6 +52,10 @@ pub(super) struct Dialogue {
     asked: Option<String>,
     /// The tool calls of the response.
     tools: ToolLoop,
+    /// Images that came with it.
+    images: Vec<Image>,
+    /// Who asked the line that is answered next, if they did over REST, and their images.
+    asker: Option<(Asker, Vec<Image>)>,
     /// The conversation so far.
     messages: VecDeque<ChatMessage>,
     /// When the last utterance ended, and the same in milliseconds of the session.
@@ -61,6 +72,8 @@ impl Dialogue {
             response: None,
             asked: None,
             tools: ToolLoop::default(),
+            images: Vec::new(),
+            asker: None,
             messages: VecDeque::new(),
             speech_end: None,
             room: false,
@@ -87,21 +100,53 @@ impl Dialogue {
 
     /// A turn that the user typed.
     pub(super) fn typed(&mut self, text: &str, id: Option<String>, out: &mut Out<'_>) {
-        if out.options().mode() == Mode::Captions {
-            let message = "nothing is answered in captions; configure_session changes the mode";
-            return out.error(Code::SessionError, message, id);
+        match accept(text, out) {
+            Ok(text) => {
+                let language = out.options().tag(None);
+                self.line(text, language, out);
+            }
+            Err(Failure { code, message, retry_after }) => {
+                out.tell(ToClient::error_after(code, message, retry_after, id));
+            }
         }
-        let text = text.trim();
-        if text.is_empty() || text.len() > MAX_TYPED_BYTES {
-            return out.error(
-                Code::InvalidRequest,
-                format!("text: must have 1 to {MAX_TYPED_BYTES} bytes"),
-                id,
-            );
+    }
+
+    /// A line that is asked over REST.
+    pub(super) fn asked(&mut self, id: QuestionId, question: Question, out: &mut Out<'_>) {
+        let Question { text, images, language, with_audio } = question;
+        let spoken = language.as_ref().filter(|_| with_audio);
+        let accepted = spoken
+            .map_or(Ok(()), |language| out.options().check_speech(language, &out.config().offer))
+            .map_err(|problem| Failure::new(Code::InvalidRequest, format!("language: {problem}")))
+            .and_then(|()| accept(&text, out));
+        match accepted {
+            Ok(text) => {
+                let tag = language.as_ref().map_or_else(|| out.options().tag(None), ToString::to_string);
+                self.asker = Some((Asker::new(id, language, with_audio, out.config().voice), images));
+                self.line(text, tag, out);
+            }
+            Err(failure) => out.push(Effect::Reply(id, Reply::Failed(failure))),
         }
-        if let Err(refusal) = out.config().limits.type_line(&out.info().user, out.now) {
-            return out.refuse(refusal, id);
+    }
+
+    /// Whoever asked over REST does not wait any more: the response is given up.
+    pub(super) fn withdrawn(&mut self, id: QuestionId, out: &mut Out<'_>) {
+        if self.response.as_ref().and_then(|response| response.question()) == Some(id) {
+            self.interrupt(out);
         }
+    }
+
+    /// Whether a response is being given.
+    pub(super) fn is_answering(&self) -> bool {
+        self.turns.answering().is_some()
+    }
+
+    /// Whether somebody waits for an answer over REST.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.response.as_ref().is_some_and(|response| response.question().is_some())
+    }
+
+    fn line(&mut self, text: &str, language: String, out: &mut Out<'_>) {
         self.speech_ended(out);
         let at = out.elapsed_ms();
         out.push(Effect::Save(
@@ -110,7 +155,7 @@ impl Dialogue {
                 text: text.to_owned(),
                 start_ms: at,
                 end_ms: at,
-                language: out.options().tag(None),
+                language,
                 participant: None,
                 speaker: None,
             },
@@ -130,7 +175,8 @@ impl Dialogue {
     // --- Turns --------------------------------------------------------------------------------
 
     pub(super) fn turn(&mut self, mut input: turn_manager::Input, out: &mut Out<'_>) {
-        if let turn_manager::Input::Transcribed { text, .. } = &mut input
+        if let turn_manager::Input::Transcribed { text, .. } | turn_manager::Input::Heard { text, .. } =
+            &mut input
             && out.options().mode() == Mode::Captions
         {
             // Captions are not answered, like an utterance without words.
@@ -179,10 +225,18 @@ impl Dialogue {
         let final_at = (!turn.utterances.is_empty()).then_some(out.now);
         let waterfall = Waterfall { speech_end, speech_end_ms, final_at };
         self.asked = Some(turn.text.clone());
+        let (asker, images) = self.asker.take().unzip();
+        self.images.extend(images.into_iter().flatten());
+        let old = self.images.len().saturating_sub(MAX_IMAGES);
+        self.images.drain(..old);
         let (tools, limits) = (out.options().tools(&out.config().offer), out.config().tools.clone());
         self.tools = ToolLoop::new(turn.generation, tools, limits);
         self.generate(turn.generation, out);
-        let voice = self.voice(out);
+        let alone = asker.is_some() && out.socket().is_none();
+        let voice = match &asker {
+            Some(asker) if alone => out.config().voice.filter(|_| asker.is_recording()),
+            Some(_) | None => self.voice(out),
+        };
         let form = match (voice.map_or(Delivery::Ws, |voice| voice.delivery), out.profile()) {
             (Delivery::Room, _) => SpeechForm::Frames(SpeechFormat::default()),
             // A client of that profile takes no binary frames.
@@ -191,6 +245,9 @@ impl Dialogue {
         };
         let until = out.now + out.config().answer_time;
         let mut response = Response::new(turn, voice, form, waterfall, until);
+        if let Some(asker) = asker {
+            response.asked_by(asker, alone);
+        }
         if out.socket().is_none() {
             response.pause(out.now);
         }
@@ -200,7 +257,8 @@ impl Dialogue {
     /// Has the next step of the response generated, from all that was said and done before it.
     fn generate(&self, generation: u32, out: &mut Out<'_>) {
         let mut messages: Vec<ChatMessage> = self.messages.iter().cloned().collect();
-        messages.extend(self.asked.clone().map(ChatMessage::user));
+        let asked = |text| ChatMessage::User { text, images: self.images.clone() };
+        messages.extend(self.asked.clone().map(asked));
         messages.extend_from_slice(self.tools.messages());
         let system = out.options().instructions().unwrap_or(&out.config().system_prompt).to_owned();
         let prompt = Prompt { system, messages, tools: self.tools.specs() };
@@ -264,16 +322,25 @@ impl Dialogue {
             }
             Ok(()) => Finish::Stop,
             Err(ProviderError::Limited(refusal)) => {
+                self.fail_asker(refusal.into(), out);
                 out.refuse(refusal, None);
                 Finish::Error
             }
             Err(cause) => {
                 tracing::warn!(session.id = %out.info().id, %cause, "no response");
-                out.error(Code::AiUnavailable, format!("the answer could not be made: {cause}"), None);
+                let failure = Failure::of_model(&cause);
+                out.error(failure.code, failure.message.clone(), None);
+                self.fail_asker(failure, out);
                 return self.respond(generation, out, Response::failed);
             }
         };
         self.respond(generation, out, |response, out| response.text_ended(finish, out));
+    }
+
+    fn fail_asker(&mut self, failure: Failure, out: &mut Out<'_>) {
+        if let Some(response) = &mut self.response {
+            response.fail_asker(failure, out);
+        }
     }
 
     /// What speech synthesis produced for a generation.
@@ -356,9 +423,12 @@ impl Dialogue {
     /// Puts what was asked and what was heard into the conversation and the history.
     fn keep(&mut self, turn_id: TurnId, outcome: Outcome, out: &mut Out<'_>) {
         if let Some(text) = self.asked.take() {
-            self.messages.push_back(ChatMessage::user(text));
+            // The images stay out of the conversation: each would be sent again with every later line.
+            let note = if self.images.is_empty() { "" } else { IMAGES_NOTE };
+            self.messages.push_back(ChatMessage::user(format!("{text}{note}")));
         }
         self.keep_tools();
+        self.images.clear();
         let Outcome { heard, played_ms, finish } = outcome;
         if !heard.is_empty() {
             self.messages.push_back(ChatMessage::assistant(heard.clone()));
@@ -406,4 +476,21 @@ impl Dialogue {
         self.respond_now(out, Response::tick);
         self.tick_tools(out);
     }
+}
+
+/// A line that is typed or asked, if it may be answered.
+fn accept<'a>(text: &'a str, out: &Out<'_>) -> Result<&'a str, Failure> {
+    if out.options().mode() == Mode::Captions {
+        let message = "nothing is answered in captions; configure_session changes the mode";
+        return Err(Failure::new(Code::SessionError, message));
+    }
+    let text = text.trim();
+    if text.is_empty() || text.len() > MAX_TYPED_BYTES {
+        return Err(Failure::new(
+            Code::InvalidRequest,
+            format!("text: must have 1 to {MAX_TYPED_BYTES} bytes"),
+        ));
+    }
+    out.config().limits.type_line(&out.info().user, out.now)?;
+    Ok(text)
 }

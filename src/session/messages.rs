@@ -4,14 +4,21 @@ use std::time::Instant;
 
 use actix::Message;
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     auth::Principal,
+    ids::UtteranceId,
+    language::Language,
+    limits::Refusal,
     protocol::{
         ClientMessage, DecodeError, Profile,
         edge_v1::{audio::UplinkFrame, from_client::ConnectionInit, to_client::EndReason},
     },
-    session::SocketId,
+    session::{
+        SocketId,
+        question::{Question, Reply},
+    },
     ws::send_queue::{SendError, SendQueue},
 };
 
@@ -148,6 +155,52 @@ pub enum Undelivered {
     Away,
     /// Its send queue is full.
     Busy,
+}
+
+/// A line that is asked over REST.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Ask {
+    pub question: Question,
+    /// Where the answer goes, in order. Nothing more comes for a client that does not read.
+    pub replies: mpsc::Sender<Reply>,
+    /// Ends when whoever asked is gone.
+    pub withdrawn: oneshot::Receiver<()>,
+}
+
+/// A transcript of the user's speech by an STT service that the gateway does not call; from its webhook.
+#[derive(Clone, Debug, Message, PartialEq, Eq)]
+#[rtype(result = "Option<Taken>")]
+pub struct Transcribed {
+    /// The service's name of the utterance, where it has one.
+    pub utterance: Option<String>,
+    /// The same for the same transcript, which may be sent again.
+    pub digest: u64,
+    /// Grows with the interims of an utterance, where they are numbered.
+    pub sequence: Option<u64>,
+    pub text: String,
+    pub is_final: bool,
+    pub language: Option<Language>,
+}
+
+/// The user begins to speak, as an STT service hears.
+#[derive(Message)]
+#[rtype(result = "Option<Taken>")]
+pub struct VoiceOnset;
+
+/// What became of an STT service's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Passed on, as this utterance.
+    As(UtteranceId),
+    /// It was sent before, or a later one of the utterance was.
+    Duplicate,
+    /// The user's limit is reached.
+    Limited(Refusal),
+    /// The answer was interrupted.
+    Interrupted,
+    /// Nothing was to be interrupted.
+    Nothing,
 }
 
 /// The session is to end; from REST, or because the gateway goes down.

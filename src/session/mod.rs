@@ -21,6 +21,7 @@ pub mod audio_source_selector;
 pub mod audio_watchdog;
 mod connection;
 mod dialogue;
+mod elsewhere;
 mod media;
 pub mod messages;
 pub mod microphone_control;
@@ -28,6 +29,7 @@ mod options;
 mod out;
 mod participants;
 mod provider_states;
+pub(crate) mod question;
 mod recognition;
 pub mod registry;
 mod response;
@@ -51,10 +53,11 @@ use self::{
     connection::{Connection, Due},
     dialogue::Dialogue,
     media::Media,
-    messages::Attachment,
+    messages::{Attachment, Taken, Transcribed},
     out::{Downlink, Out, Soonest},
     participants::{ParticipantEvent, ParticipantMicrophones},
     provider_states::ProviderStates,
+    question::{Question, QuestionId},
     recognition::Recognition,
 };
 pub use self::{
@@ -96,7 +99,7 @@ use crate::{
 pub type SocketId = u64;
 
 /// The longest line a client may type or transcribe by itself, in bytes.
-const MAX_TYPED_BYTES: usize = 4_000;
+pub(crate) const MAX_TYPED_BYTES: usize = 4_000;
 
 /// What is the same for every session of this gateway.
 #[derive(Clone)]
@@ -214,6 +217,14 @@ pub enum Input {
     ToolAnswered(String, ToolKind, Result<ToolOutput, String>),
     /// The conversation before this session.
     Remembered(Vec<ChatMessage>),
+    /// A line is asked over REST; the answer is [`Effect::Reply`].
+    Asked(QuestionId, Question),
+    /// Whoever asked does not wait any more.
+    Withdrawn(QuestionId),
+    /// An STT service transcribed the user elsewhere; the answer is [`Effect::Taken`].
+    Transcribed(Transcribed),
+    /// An STT service hears that the user begins to speak; likewise.
+    VoiceOnset,
     /// The user was removed from the room.
     Removed,
     /// The session is to end.
@@ -312,6 +323,9 @@ impl Session {
         } = self;
         dialogue.set_room(media.speaks_in_room());
         let out = Out::new(now, downlink);
+        if dialogue.is_awaited() {
+            connection.keep_waiting(&out);
+        }
         let mut router =
             Router { resume_token, connection, media, participants, recognition, dialogue, providers, out };
         router.input(input);
@@ -401,6 +415,20 @@ impl Router<'_> {
                 self.dialogue.tool_answered(&call_id, by, result, out);
             }
             Input::Remembered(earlier) => self.dialogue.remember(earlier),
+            Input::Asked(id, question) => self.dialogue.asked(id, question, out),
+            Input::Withdrawn(id) => self.dialogue.withdrawn(id, out),
+            Input::Transcribed(transcribed) => {
+                let turn = self.recognition.transcribed_elsewhere(transcribed, out);
+                if turn.is_some() {
+                    self.dialogue.speech_ended(out);
+                }
+                self.turn(turn);
+            }
+            Input::VoiceOnset => {
+                let is_answering = self.dialogue.is_answering();
+                out.push(Effect::Taken(if is_answering { Taken::Interrupted } else { Taken::Nothing }));
+                self.dialogue.interrupt(out);
+            }
             Input::Removed => self.removed(),
             Input::End(reason) => self.end(reason),
             Input::Tick => {}
@@ -503,6 +531,9 @@ impl Router<'_> {
 
     /// What time brings, after every input.
     fn tick(&mut self) {
+        if self.dialogue.is_awaited() {
+            self.connection.keep_waiting(&self.out);
+        }
         match self.connection.tick(&mut self.out) {
             Due::Nothing => {}
             Due::SocketLost(socket) => self.socket_lost(socket),

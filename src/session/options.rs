@@ -144,6 +144,14 @@ impl Options {
         Ok(())
     }
 
+    /// Checks that the TTS speaks the language of a line.
+    pub(crate) fn check_speech(&self, language: &Language, offer: &Offer) -> Result<(), String> {
+        match self.tts(offer) {
+            Some(tts) if !tts.speaks(language) => Err(format!("{} does not speak {language}", tts.name())),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn check_voice(&self, offer: &Offer) -> Result<(), InvalidOption> {
         let tts = self.tts(offer);
         let voices = tts.as_ref().map(|tts| tts.voices()).unwrap_or_default();
@@ -308,8 +316,11 @@ impl Options {
 
     /// A sentence of an answer is spoken in the session's language, else in that of the last utterance if the TTS
     /// speaks it.
-    pub(crate) fn speech(&self, text: String, offer: &Offer) -> SpeechRequest {
+    ///
+    /// `asked`: another language, that of a line.
+    pub(crate) fn speech(&self, text: String, asked: Option<&Language>, offer: &Offer) -> SpeechRequest {
         let language = match &self.language {
+            _ if asked.is_some() => asked,
             SpokenLanguage::Known(language) => Some(language),
             SpokenLanguage::Auto { .. } => {
                 let tts = self.tts(offer);

@@ -23,7 +23,10 @@ use crate::{
     response::speech_format::SpeechFormat,
     secret::Secret,
     session::{
-        SessionConfig, SessionInfo, SocketId, messages::TokenEnd, options::Options,
+        SessionConfig, SessionInfo, SocketId,
+        messages::{Taken, TokenEnd},
+        options::Options,
+        question::{QuestionId, Reply},
         resume_buffer::ResumeBuffer,
     },
     store::history::HistoryItem,
@@ -101,6 +104,10 @@ pub enum Effect {
     CallTool(Target, Invocation),
     /// Stop that, by the call's id.
     CancelTool(String),
+    /// Tell whoever asked over REST.
+    Reply(QuestionId, Reply),
+    /// What became of an STT service's message, for its webhook.
+    Taken(Taken),
     /// Join the LiveKit room.
     JoinRoom,
     /// Leave it.

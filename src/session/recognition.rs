@@ -19,6 +19,8 @@ use crate::{
     providers::stt::{SpokenLanguage, Transcript},
     session::{
         MAX_TYPED_BYTES,
+        elsewhere::Elsewhere,
+        messages::{Taken, Transcribed},
         out::{Effect, Out, Reason, Soonest},
         streams::{Plan, Unserved},
         subscriptions::{MAX_STREAMS, Subscriptions},
@@ -41,6 +43,8 @@ enum Origin {
     /// Of another participant's microphone.
     Participant(Identity),
 }
+/// The provider's name of transcripts from elsewhere.
+const ELSEWHERE: &str = "webhook";
 
 /// An utterance whose final transcript is still to come. Times are milliseconds of the session.
 #[derive(Debug)]
@@ -117,6 +121,8 @@ pub(super) struct Recognition {
     last_utterance: UtteranceId,
     /// Those whose final is still to come.
     pending: BTreeMap<UtteranceId, Utterance>,
+    /// What STT services send that the gateway does not call.
+    elsewhere: Elsewhere,
 }
 
 impl Recognition {
@@ -132,6 +138,7 @@ impl Recognition {
             open_of_participants: BTreeMap::new(),
             last_utterance,
             pending: BTreeMap::new(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -371,8 +378,10 @@ impl Recognition {
             return None;
         }
         let at_ms = out.elapsed_ms();
-        let mut of_owner = self.pending.iter().rev().filter(|(_, pending)| pending.origin == Origin::Owner);
-        let utterance = match of_owner.next().filter(|_| self.open.is_none()) {
+        let last = self.pending.iter().rev().find(|(utterance, pending)| {
+            pending.origin == Origin::Owner && !self.elsewhere.is_open(**utterance)
+        });
+        let utterance = match last.filter(|_| self.open.is_none()) {
             Some((utterance, _)) => *utterance,
             None => self.begin(Origin::Owner, at_ms),
         };
@@ -386,6 +395,46 @@ impl Recognition {
             self.interim(utterance, Transcript::text(local.text), out);
             None
         }
+    }
+
+    /// A transcript of an STT service that transcribes the user elsewhere. A final is an utterance of its own.
+    pub(super) fn transcribed_elsewhere(
+        &mut self,
+        transcribed: Transcribed,
+        out: &mut Out<'_>,
+    ) -> Option<turn_manager::Input> {
+        if self.elsewhere.is_old(&transcribed) {
+            out.push(Effect::Taken(Taken::Duplicate));
+            return None;
+        }
+        let limited = if transcribed.is_final {
+            out.config().limits.own_transcript(&out.info().user, out.now)
+        } else {
+            self.elsewhere.take_interim(out.now)
+        };
+        if let Err(refusal) = limited {
+            out.push(Effect::Taken(Taken::Limited(refusal)));
+            return None;
+        }
+        let at_ms = out.elapsed_ms();
+        let (utterance, abandoned) = self.elsewhere.take(&transcribed, self.last_utterance.next());
+        self.last_utterance = self.last_utterance.max(utterance);
+        out.push(Effect::Taken(Taken::As(utterance)));
+        if let Some(abandoned) = abandoned {
+            // Its final never came: clients do not wait for it.
+            self.finished(abandoned, Transcript::default(), out);
+        }
+        let pending = self.pending.entry(utterance).or_insert_with(|| Utterance::new(Origin::Owner, at_ms));
+        pending.ended_ms = at_ms;
+        pending.provider = Some(ELSEWHERE.into());
+        let heard = Transcript { language: transcribed.language, ..Transcript::text(transcribed.text) };
+        if !transcribed.is_final {
+            self.interim(utterance, heard, out);
+            return None;
+        }
+        let text = heard.text.clone();
+        self.finished(utterance, heard, out)?;
+        Some(turn_manager::Input::Heard { utterance, text })
     }
 
     /// Tells an interim or a final to every stream that wants it, under the subscriber's own name of the

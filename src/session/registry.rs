@@ -173,6 +173,11 @@ impl SessionRegistry {
         Ok(record)
     }
 
+    /// A user's newest session, ended or not.
+    pub async fn newest_of_user(&self, user: &UserId) -> Result<Option<SessionRecord>, RegistryError> {
+        self.of_user(user).await
+    }
+
     fn check_present(&self, record: &SessionRecord) -> Result<(), RegistryError> {
         let authenticator = &self.shared.services.config.authenticator;
         if authenticator.is_removed(&record.room, &Identity::from(&record.user_id)) {
@@ -318,6 +323,26 @@ impl SessionRegistry {
                 Ok(actor)
             }
         }
+    }
+
+    /// The same for a session that needs no client: one whose grace is over goes on. Not found while it ends.
+    pub async fn reopen(&self, record: &SessionRecord) -> Result<Addr<SessionActor>, RegistryError> {
+        match record.ended {
+            None => self.actor(record).await,
+            Some(reason) if reason.is_for_good() || self.is_ending(record.session_id) => {
+                Err(RegistryError::NotFound)
+            }
+            Some(_) => {
+                let id = record.session_id;
+                self.shared.store.change(id, SessionChange::Reopened).await?;
+                self.actor(record).await
+            }
+        }
+    }
+
+    /// Whether the end of a session is on its way into the store.
+    fn is_ending(&self, id: SessionId) -> bool {
+        matches!(self.shared.live.get(&id).as_deref(), Some(Live::Ending(_)))
     }
 
     fn start(&self, started: &SessionRecord) -> Addr<SessionActor> {

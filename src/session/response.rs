@@ -17,6 +17,7 @@ use std::{
 use crate::{
     error::Code,
     ids::TurnId,
+    language::Language,
     limits::Limit,
     protocol::{
         ToClient,
@@ -33,7 +34,10 @@ use crate::{
         speech_format::{SpeechCodec, SpeechFormat},
         stream_playback::StreamPlayback,
     },
-    session::out::{Effect, Out, is_due},
+    session::{
+        out::{Effect, Out, is_due},
+        question::{Asker, Failure, QuestionId},
+    },
     turn::turn_manager::Turn,
 };
 
@@ -155,6 +159,10 @@ pub(super) struct Response {
     filler: Option<String>,
     /// None where responses are text only.
     speech: Option<Speech>,
+    /// Who waits for it over REST.
+    asker: Option<Asker>,
+    /// The language to speak; none for the session's.
+    language: Option<Language>,
     waterfall: Waterfall,
     first_token: Option<Instant>,
     first_audio: Option<Instant>,
@@ -189,11 +197,27 @@ impl Response {
             queue: VecDeque::new(),
             filler: None,
             speech,
+            asker: None,
+            language: None,
             waterfall,
             first_token: None,
             first_audio: None,
             first_played: None,
         }
+    }
+
+    /// The answer goes to somebody who asked over REST as well; or to them alone.
+    pub(super) fn asked_by(&mut self, asker: Asker, alone: bool) {
+        if let Some(speech) = self.speech.as_mut().filter(|_| alone) {
+            speech.playback = Playback::Recorded { is_complete: false };
+        }
+        self.language = asker.language().cloned();
+        self.asker = Some(asker);
+    }
+
+    /// The question over REST that it answers.
+    pub(super) fn question(&self) -> Option<QuestionId> {
+        self.asker.as_ref().map(Asker::id)
     }
 
     /// The generation of its frames.
@@ -235,6 +259,9 @@ impl Response {
         self.first_token.get_or_insert(out.now);
         self.text.push_str(delta);
         out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() });
+        if let Some(asker) = &self.asker {
+            asker.tell(delta, out);
+        }
         self.queue.extend(self.splitter.push(delta));
         let mut progress = if is_cut {
             Limit::AnswerChars.count();
@@ -243,7 +270,7 @@ impl Response {
         } else {
             self.advance(out)
         };
-        progress.started |= first && self.speech.is_none();
+        progress.started |= first && !self.is_played();
         progress
     }
 
@@ -280,21 +307,44 @@ impl Response {
         self.text_phase = TextPhase::Ended(finish);
         self.queue.extend(self.splitter.finish());
         self.tell_done(finish, out);
+        if !self.is_recording() {
+            self.answer_asker(finish, out);
+        }
         self.advance(out)
     }
 
     /// The language model failed. Where it gave no text, an excuse is spoken, which is no part of the response.
     pub(super) fn failed(&mut self, out: &mut Out<'_>) -> Progress {
-        if self.is_generating() && self.text.is_empty() && self.speech.is_some() {
+        if self.is_generating() && self.text.is_empty() && self.is_played() {
             self.queue.extend(out.config().excuse.clone());
         }
         self.text_ended(Finish::Error, out)
+    }
+
+    /// Whoever asked over REST gets no answer.
+    pub(super) fn fail_asker(&mut self, failure: Failure, out: &mut Out<'_>) {
+        if let Some(asker) = self.asker.take() {
+            asker.fail(failure, out);
+        }
+    }
+
+    fn answer_asker(&mut self, finish: Finish, out: &mut Out<'_>) {
+        if let Some(asker) = self.asker.take() {
+            asker.answer(self.turn.id, &self.text, finish, out);
+        }
+    }
+
+    fn is_recording(&self) -> bool {
+        self.asker.as_ref().is_some_and(Asker::is_recording)
     }
 
     // --- Speech -------------------------------------------------------------------------------
 
     /// The synthesizer produced samples.
     pub(super) fn audio(&mut self, samples: &[i16], out: &mut Out<'_>) -> Progress {
+        if let Some(asker) = &mut self.asker {
+            asker.record(samples);
+        }
         if let Some(speech) = &mut self.speech
             && !speech.synthesis.is_given_up()
         {
@@ -305,6 +355,9 @@ impl Response {
 
     /// The synthesizer is through with its sentence, or failed at it.
     pub(super) fn sentence_ended(&mut self, worked: bool, out: &mut Out<'_>) -> Progress {
+        if let Some(asker) = self.asker.as_mut().filter(|_| !worked) {
+            asker.recording_failed();
+        }
         if let Some(speech) = &mut self.speech {
             speech.playback.end_sentence();
             match (worked, speech.synthesis) {
@@ -376,7 +429,8 @@ impl Response {
     }
 
     /// Gives the response up.
-    pub(super) fn cut(self, out: &mut Out<'_>) -> Outcome {
+    pub(super) fn cut(mut self, out: &mut Out<'_>) -> Outcome {
+        self.answer_asker(Finish::Interrupted, out);
         let phase = self.speech.as_ref().map_or(SpeechPhase::Pending, |speech| speech.phase);
         let played_out = phase == SpeechPhase::Sent && self.deadline().is_none();
         if phase != SpeechPhase::Pending && !played_out {
@@ -413,7 +467,9 @@ impl Response {
         Limit::AnswerTime.count();
         out.push(Effect::StopLlm);
         if self.text.is_empty() {
-            out.error(Code::AiUnavailable, "the answer could not be made: it took too long", None);
+            let message = "the answer could not be made: it took too long";
+            out.error(Code::AiUnavailable, message, None);
+            self.fail_asker(Failure::new(Code::AiUnavailable, message), out);
             return self.failed(out);
         }
         self.text_ended(Finish::Length, out)
@@ -424,6 +480,11 @@ impl Response {
         matches!(self.text_phase, TextPhase::Generating { .. })
     }
 
+    /// Whether a client hears it.
+    fn is_played(&self) -> bool {
+        self.speech.as_ref().is_some_and(|speech| !matches!(speech.playback, Playback::Recorded { .. }))
+    }
+
     fn is_streamed(&self) -> bool {
         matches!(self.speech, Some(Speech { playback: Playback::Stream(_), .. }))
     }
@@ -431,6 +492,7 @@ impl Response {
     /// Does everything that can be done by now.
     pub(super) fn advance(&mut self, out: &mut Out<'_>) -> Progress {
         let mut progress = Progress::default();
+        let is_recording = self.is_recording();
         let Some(speech) = &mut self.speech else {
             if let TextPhase::Ended(finish) = self.text_phase {
                 self.tell_metrics(out);
@@ -442,26 +504,34 @@ impl Response {
         match speech.synthesis {
             // The text may go on for a while.
             Synthesis::Excusing | Synthesis::Failed | Synthesis::Unplayable => self.queue.clear(),
-            Synthesis::Idle if speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
+            // Who waits for a recording does not wait until it was played.
+            Synthesis::Idle if is_recording || speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
                 let filler = self.filler.take();
                 let counts = filler.is_none();
                 if let Some(sentence) = filler.or_else(|| self.queue.pop_front()) {
                     speech.synthesis = Synthesis::Busy;
                     speech.playback.begin_sentence(if counts { sentence.clone() } else { String::new() });
-                    let request = out.options().speech(sentence, &out.config().offer);
+                    let language = self.language.as_ref();
+                    let request = out.options().speech(sentence, language, &out.config().offer);
                     out.push(Effect::Synthesize(self.turn.generation, request));
                 }
             }
             Synthesis::Idle | Synthesis::Busy => {}
         }
-        let text_ended = matches!(self.text_phase, TextPhase::Ended(_));
         let is_working = matches!(speech.synthesis, Synthesis::Busy | Synthesis::Excusing);
-        if text_ended && self.queue.is_empty() && !is_working {
+        if let TextPhase::Ended(finish) = self.text_phase
+            && self.queue.is_empty()
+            && !is_working
+        {
             speech.playback.complete();
+            self.answer_asker(finish, out);
         }
+        let is_played = self.is_played();
+        let Some(speech) = &mut self.speech else { return progress };
         if let TextPhase::Ended(finish) = self.text_phase
             && speech.synthesis == Synthesis::Failed
             && speech.playback.is_empty()
+            && is_played
         {
             // No sound is announced that there is none of.
             self.tell_speech_finish(Finish::Error, out);
@@ -575,7 +645,10 @@ impl Response {
                 if self.text_phase == TextPhase::Ended(Finish::Error) { Finish::Error } else { finish };
             return Outcome { heard: String::new(), played_ms: None, finish };
         }
-        let Some(speech) = self.speech.as_ref().filter(|speech| speech.synthesis != Synthesis::Unplayable)
+        // Where nobody hears it, or nobody can, the text was delivered.
+        let is_heard = self.is_played();
+        let Some(speech) =
+            self.speech.as_ref().filter(|speech| is_heard && speech.synthesis != Synthesis::Unplayable)
         else {
             return Outcome { heard: self.text.clone(), played_ms: None, finish };
         };

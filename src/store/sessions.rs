@@ -82,6 +82,8 @@ pub enum SessionChange {
     /// Nobody came back to it within its grace. No effect if it has ended, or if an actor was started
     /// since it had this generation base.
     Abandoned { generation_base: u32 },
+    /// It goes on, though nobody came back within its grace. No effect if it ended for another reason.
+    Reopened,
     /// LiveKit has its room. No effect if a newer room of that name is known: webhooks may arrive late.
     RoomCreated(LivekitRoom),
     /// It has these options from now on.
@@ -99,6 +101,11 @@ impl SessionChange {
                 }
             }
             Self::Ended(reason) => record.end(*reason, now_ms),
+            Self::Reopened => {
+                if record.ended == Some(EndReason::GraceExpired) {
+                    (record.ended, record.ended_ms) = (None, None);
+                }
+            }
             Self::Configured(options) => record.options.clone_from(options),
             Self::Abandoned { generation_base } => {
                 if record.generation_base == *generation_base {
@@ -205,6 +212,15 @@ mod tests {
         assert_eq!(after(&[Started, Started, Abandoned { generation_base: 1 }]).ended, None);
         let abandoned = after(&[Started, Abandoned { generation_base: 1 }, Started]);
         assert_eq!((abandoned.ended, abandoned.generation_base), (Some(EndReason::GraceExpired), 1));
+    }
+
+    #[test]
+    fn only_a_session_whose_grace_was_over_is_reopened() {
+        use SessionChange::{Ended, Reopened, Started};
+        let reopened = after(&[Started, Ended(EndReason::GraceExpired), Reopened, Started]);
+        assert_eq!((reopened.ended, reopened.ended_ms, reopened.generation_base), (None, None, 2));
+        let logged_out = after(&[Started, Ended(EndReason::Logout), Reopened, Started]);
+        assert_eq!((logged_out.ended, logged_out.generation_base), (Some(EndReason::Logout), 1));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
 pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
 pub(crate) const AUTH_FAILURES: &str = "june_auth_failures_total";
 pub(crate) const FOREIGN_REQUESTS: &str = "june_foreign_requests_total";
+pub(crate) const CHAT_ANSWERS: &str = "june_chat_answers_total";
+pub(crate) const STT_WEBHOOKS: &str = "june_stt_webhooks_total";
 pub(crate) const LIMIT_REFUSALS: &str = "june_limit_refusals_total";
 pub(crate) const LIMIT_USED: &str = "june_limit_used";
 pub(crate) const LIMIT_MAX: &str = "june_limit_max";
@@ -167,6 +169,9 @@ const METRICS: &[Metric] = &[
         .by("outcome", &["refused", "limited"]),
     counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
         .by("by", &["host", "origin"]),
+    counter(CHAT_ANSWERS, "Lines that were asked over REST.")
+        .by("outcome", &["answered", "failed", "refused", "withdrawn"]),
+    counter(STT_WEBHOOKS, "Messages of STT services on the webhooks, by outcome or error code."),
     counter(LIMIT_REFUSALS, "What was refused, cut or dropped because a limit was reached (docs/LIMITS.md).")
         .by("limit", &limits::LABELS),
     gauge(LIMIT_USED, "What is held of what is limited for the whole gateway.").by("limit", &limits::GAUGES),

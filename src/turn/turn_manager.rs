@@ -34,6 +34,13 @@ pub enum Input {
         /// Its words.
         text: String,
     },
+    /// An utterance that was detected and transcribed elsewhere. It interrupts, since nothing is known of its start.
+    Heard {
+        /// The utterance.
+        utterance: UtteranceId,
+        /// Its words; nothing happens where there are none.
+        text: String,
+    },
     /// The user typed a line.
     Typed(String),
     /// The first of a response reached the user: speech, or text where it is not spoken.
@@ -160,6 +167,14 @@ impl TurnManager {
                     self.shorten();
                 }
                 effects.extend(self.answer_if_due());
+            }
+            Input::Heard { utterance, text } => {
+                if !text.trim().is_empty() {
+                    effects.extend(self.cut(true));
+                    self.pieces.push(Piece { utterance: Some(utterance), text });
+                    self.shorten();
+                    effects.extend(self.answer_if_due());
+                }
             }
             Input::Typed(text) => {
                 effects.extend(self.cut(true));

@@ -11,6 +11,7 @@
 use std::{
     collections::VecDeque,
     io,
+    mem::MaybeUninit,
     net::Shutdown,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
@@ -71,19 +72,31 @@ impl Connection {
         Ok(Self { number, cookie })
     }
 
+    /// Whether the peer has closed the connection, or its sending half.
+    pub(crate) fn is_closed_by_peer(self) -> bool {
+        let Some(socket) = self.duplicate() else { return true };
+        match socket.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Shuts both directions down, if the socket is still open.
-    #[expect(unsafe_code, reason = "there is no safe way to look at a descriptor that may be closed")]
     fn end(self) {
+        if let Some(socket) = self.duplicate() {
+            // Fails where the peer has closed the connection already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The socket, if it is still open.
+    #[expect(unsafe_code, reason = "there is no safe way to look at a descriptor that may be closed")]
+    fn duplicate(self) -> Option<Socket> {
         // SAFETY: the number is only duplicated, which fails where it is closed. Where it is another
         // file's by now, the duplicate has another cookie, and it is closed without any other call.
         let borrowed = unsafe { BorrowedFd::borrow_raw(self.number) };
-        let Ok(duplicate) = borrowed.try_clone_to_owned().map(Socket::from) else {
-            return;
-        };
-        if duplicate.cookie().is_ok_and(|cookie| cookie == self.cookie) {
-            // Fails where the peer has closed the connection already.
-            let _ = duplicate.shutdown(Shutdown::Both);
-        }
+        let duplicate = borrowed.try_clone_to_owned().map(Socket::from).ok()?;
+        duplicate.cookie().is_ok_and(|cookie| cookie == self.cookie).then_some(duplicate)
     }
 }
 

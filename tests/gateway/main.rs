@@ -6,6 +6,7 @@
     reason = "a test stops where something is missing, waits for one message of many"
 )]
 
+mod ai;
 mod auth;
 mod channel;
 mod connections;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::{
-    Error, HttpMessage,
+    Error, HttpMessage, HttpRequest,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
@@ -18,13 +18,16 @@ use actix_web::{
         header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE},
     },
     middleware::Next,
+    web,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
 
 use crate::{
     config::Timeouts,
-    http::error::ApiError,
+    error::Code,
+    http::{ai, error::ApiError},
     tcp::{
         Deadline,
         stream::{Activity, Answering},
@@ -32,7 +35,7 @@ use crate::{
     telemetry,
 };
 
-/// The largest body of any request, in bytes: a webhook with a room's metadata.
+/// The largest body of any request without images, in bytes: a webhook with a room's metadata.
 const MAX_BODY: usize = 256 * 1024;
 
 /// Answers a request, with a body that is limited in time and size.
@@ -41,10 +44,11 @@ pub(crate) async fn limited(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answering = request.request().conn_data::<Activity>().map(Activity::answer);
-    let response = match check(request.headers()) {
+    let most = if ai::is_at(request.path()) { ai::MAX_CHAT_BODY } else { MAX_BODY };
+    let response = match check(request.headers(), most) {
         Err(error) => request.error_response(error),
         Ok(()) => {
-            limit(&mut request);
+            limit(&mut request, most);
             next.call(request).await?.map_into_boxed_body()
         }
     };
@@ -65,10 +69,10 @@ pub(crate) async fn limited(
 }
 
 /// Refuses what needs no look at the body.
-fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check(headers: &HeaderMap, most: usize) -> Result<(), ApiError> {
     let length =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BODY as u64) {
+    if length.is_some_and(|length| length > most as u64) {
         return Err(ApiError::too_large());
     }
     let has_body = length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING);
@@ -82,15 +86,45 @@ fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Puts the limits around the request's body, if it has one.
-fn limit(request: &mut ServiceRequest) {
+fn limit(request: &mut ServiceRequest, most: usize) {
     let Some(timeouts) = request.request().conn_data::<Timeouts>() else { return };
     let deadline = Deadline::after(timeouts.body);
     let body = request.take_payload();
     if matches!(body, Payload::None) {
         return;
     }
-    let limited = LimitedBody { body, left: MAX_BODY, deadline };
+    let limited = LimitedBody { body, left: most, deadline };
     request.set_payload(Payload::Stream { payload: Box::pin(limited) });
+}
+
+/// The length of a body, where it is said.
+pub(crate) fn length(request: &HttpRequest) -> Option<usize> {
+    let length = request.headers().get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
+}
+
+/// Reads a body as JSON, for handlers that decide first whether it is read.
+pub(crate) async fn json<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    most: usize,
+) -> Result<T, ApiError> {
+    let kind = request.content_type().to_ascii_lowercase();
+    if kind != "application/json" && !kind.ends_with("+json") {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "body: must be JSON"));
+    }
+    if length(request).is_some_and(|length| length > most) {
+        return Err(ApiError::too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| ApiError::from(&error))?;
+        if body.len() + chunk.len() > most {
+            return Err(ApiError::too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))
 }
 
 /// A request's body until its deadline and within its limit.

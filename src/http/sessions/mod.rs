@@ -105,11 +105,23 @@ pub(super) async fn create(
     _: NotDraining,
 ) -> Result<HttpResponse, ApiError> {
     let CreateSession { user_id, options, fields } = body.into_inner();
-    caller.may_act_for(&user_id)?;
-    let options = options::asked(options, fields, app.registry.offer())?;
-    check_rate(&app, &request, &caller, &user_id)?;
-    let record = app.registry.create(&user_id, options).await?;
+    let record = create_for(&app, &request, &caller, &user_id, options, fields).await?;
     Ok(HttpResponse::Created().json(Session::of(record, &caller, &app, &request)?))
+}
+
+/// Creates a session for a user, if the caller may.
+pub(super) async fn create_for(
+    app: &AppState,
+    request: &HttpRequest,
+    caller: &Caller,
+    user: &UserId,
+    options: Map<String, Value>,
+    fields: Map<String, Value>,
+) -> Result<SessionRecord, ApiError> {
+    caller.may_act_for(user)?;
+    let options = options::asked(options, fields, app.registry.offer())?;
+    check_rate(app, request, caller, user)?;
+    Ok(app.registry.create(user, options).await?)
 }
 
 /// Users are limited by user and address, backends by their key. Nobody is where there are no keys.
@@ -183,7 +195,7 @@ async fn session(app: &AppState, caller: &Caller, id: &str) -> Result<SessionRec
     Ok(record)
 }
 
-fn check(app: &AppState, caller: &Caller, record: &SessionRecord) -> Result<(), AuthError> {
+pub(super) fn check(app: &AppState, caller: &Caller, record: &SessionRecord) -> Result<(), AuthError> {
     caller.may_use(record)?;
     caller.identity().map_or(Ok(()), |identity| app.authenticator.check_present(&record.room, &identity))
 }

@@ -117,7 +117,7 @@ fn what_is_asked_for_is_in_force_and_in_the_requests() {
     };
     assert_eq!(options.transcription(), transcription);
     let speech = SpeechRequest { text: "Hallo.".into(), language: Some(language), voice: Some("joe".into()) };
-    assert_eq!(options.speech("Hallo.".into(), &offer()), speech);
+    assert_eq!(options.speech("Hallo.".into(), None, &offer()), speech);
     assert_eq!(options.instructions(), Some("Be kind."));
 }
 
@@ -209,7 +209,7 @@ fn an_answer_is_spoken_in_the_language_that_was_heard_if_the_tts_speaks_it() {
     let mut options = options(json!({"language": "auto"})).unwrap();
     let mut spoken_after = |tag: Option<&str>| {
         options.hear(tag.map(|tag| Language::parse(tag).unwrap()).as_ref());
-        options.speech("?".into(), &offer()).language.map(|language| language.to_string())
+        options.speech("?".into(), None, &offer()).language.map(|language| language.to_string())
     };
 
     assert_eq!(spoken_after(Some("de")).as_deref(), Some("de"));

@@ -39,6 +39,7 @@ mod mentra;
 mod options;
 mod participants;
 mod providers;
+mod questions;
 mod response;
 mod speech;
 mod tools;
@@ -315,6 +316,14 @@ impl Rig {
             )
             .flatten()
             .collect()
+    }
+
+    /// The last prompt.
+    fn prompt(&self) -> Option<&crate::providers::llm::Prompt> {
+        self.effects.iter().rev().find_map(|effect| {
+            let Effect::Generate(_, prompt) = effect else { return None };
+            Some(prompt)
+        })
     }
 
     /// What was passed on to consumers.

@@ -31,14 +31,6 @@ impl Rig {
         let message = json!({"type": "tool_result", "id": "r", "callId": call_id, "output": output});
         self.say(&message.to_string())
     }
-
-    /// The last prompt.
-    fn prompt(&self) -> Option<&crate::providers::llm::Prompt> {
-        self.effects.iter().rev().find_map(|effect| {
-            let Effect::Generate(_, prompt) = effect else { return None };
-            Some(prompt)
-        })
-    }
 }
 
 fn call(number: usize, name: &str) -> ToolCall {

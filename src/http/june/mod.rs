@@ -1,0 +1,3 @@
+//! What June's own services call.
+
+pub(super) mod stt;
