@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test bad-day check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-hold bench-vad bench-media conformance soak setup
+.PHONY: help run test bad-day check deny advisories fmt fuzz bench bench-turns bench-rooms bench-control bench-hold bench-vad bench-media bench-providers conformance soak setup
 
 where = eval "$$(scripts/setup where)"
 
@@ -61,7 +61,7 @@ fuzz: ## Feeds random input to the message decoders, the check of frames and all
 fmt: ## Formats the code
 	cargo fmt --all
 
-bench: bench-turns bench-rooms bench-control bench-hold bench-vad bench-media ## Runs every benchmark
+bench: bench-turns bench-rooms bench-control bench-hold bench-vad bench-media bench-providers ## Runs every benchmark
 
 bench-turns: ## Measures latency from the end of speech to the answer, and the cost of a session
 	@scripts/setup build-tools models livekit
@@ -87,6 +87,10 @@ bench-media: ## Measures the cost of agents in LiveKit rooms against the officia
 	@scripts/setup build-tools models livekit e2e
 	$(where) && cargo bench --locked -p libwebrtc --bench media
 	$(where) && cargo bench --locked --bench loss
+
+bench-providers: ## Measures the gateway's own share of a turn, takeovers from a provider that fails, and the cost of embedded models
+	@scripts/setup build-tools models
+	$(where) && cargo bench --locked --bench providers
 
 setup: ## Installs everything that the targets above need
 	@scripts/setup all

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use june_edge::cli::{check_config, history, keys, serve, talk};
+use june_edge::cli::{check_config, drill, history, keys, serve, talk};
 
 /// June Edge, the edge gateway for voice wearables. Settings are environment variables, or in the file JUNE_CONFIG: see docs/SETTINGS.md.
 #[derive(Parser)]
@@ -19,6 +19,12 @@ enum Command {
     Serve,
     /// Checks the settings and prints every problem and every note.
     CheckConfig,
+    /// Plays faults against the configured providers, and prints who took over and when.
+    ///
+    /// It makes real calls: two for each fault, which cost what the providers ask for. It has nothing to do with a
+    /// gateway that runs, nor with its data. Exit code 0: every fault was survived; 1: one was not, or is not covered;
+    /// 64: the settings are invalid.
+    Drill(drill::Args),
     /// Looks after the stored history.
     History {
         #[command(subcommand)]
@@ -27,15 +33,16 @@ enum Command {
     /// Makes, lists and revokes API keys with a name and roles.
     Keys(keys::Args),
     /// Talks to a gateway as a wearable does.
-    Talk(talk::Args),
+    Talk(Box<talk::Args>),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve => serve::main(),
         Command::CheckConfig => check_config::main(),
+        Command::Drill(args) => drill::main(args),
         Command::History { command } => history::main(command),
         Command::Keys(args) => keys::main(args),
-        Command::Talk(args) => talk::main(args),
+        Command::Talk(args) => talk::main(*args),
     }
 }

@@ -1,6 +1,7 @@
 //! The subcommands of `june`.
 
 pub mod check_config;
+pub mod drill;
 mod hardening;
 pub mod history;
 pub mod keys;

@@ -6,8 +6,9 @@ use crate::{
     config::Reader,
     providers::{
         AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
-        cache_folder,
+        ScriptedConfig, cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
+        scripted::{NOTICE, PlannedFault},
     },
 };
 
@@ -17,6 +18,7 @@ markup or emoji.";
 
 const DEFAULT_EXCUSE: &str = "Sorry, I cannot answer just now.";
 const MAX_EXCUSE_BYTES: usize = 240;
+const MAX_SCRIPTED_LATENCY_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 pub struct ProvidersConfig {
@@ -86,6 +88,7 @@ impl Reader<'_> {
                 tts_services,
                 vad: self.named("VAD", VAD.names()).unwrap_or(defaults.vad),
                 deadlines: self.deadlines(defaults.deadlines),
+                scripted: self.scripted(),
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
             excuse: self.excuse(),
@@ -93,6 +96,9 @@ impl Reader<'_> {
         self.check_listed("STT", &STT, &config.registry.stt, &config.registry);
         self.check_listed("LLM", &LLM, &config.registry.llm, &config.registry);
         self.check_listed("TTS", &TTS, &config.registry.tts, &config.registry);
+        for role in config.registry.scripted_roles() {
+            self.note(role, NOTICE);
+        }
         config
     }
 
@@ -104,6 +110,31 @@ impl Reader<'_> {
             tts_first_sound: millis("TTS_FIRST_SOUND_DEADLINE_MS", defaults.tts_first_sound),
             stall: millis("PROVIDER_STALL_MS", defaults.stall),
         }
+    }
+
+    fn scripted(&mut self) -> ScriptedConfig {
+        let defaults = ScriptedConfig::default();
+        let latency_ms = self.parsed("SCRIPTED_LATENCY_MS").unwrap_or(defaults.latency.as_millis() as u64);
+        if latency_ms > MAX_SCRIPTED_LATENCY_MS {
+            self.problem("SCRIPTED_LATENCY_MS", format!("must be at most {MAX_SCRIPTED_LATENCY_MS}"));
+        }
+        ScriptedConfig {
+            latency: Duration::from_millis(latency_ms),
+            answer: self.text("SCRIPTED_ANSWER").unwrap_or(defaults.answer),
+            stt: self.scripted_faults("SCRIPTED_STT_FAULTS"),
+            llm: self.scripted_faults("SCRIPTED_LLM_FAULTS"),
+            tts: self.scripted_faults("SCRIPTED_TTS_FAULTS"),
+        }
+    }
+
+    fn scripted_faults(&mut self, name: &str) -> Vec<PlannedFault> {
+        let Some(text) = self.text(name) else { return Vec::new() };
+        let parsed: Vec<Result<PlannedFault, String>> =
+            text.split(',').map(|fault| fault.trim().parse()).collect();
+        for problem in parsed.iter().filter_map(|fault| fault.as_ref().err()) {
+            self.problem(name, problem);
+        }
+        parsed.into_iter().flatten().collect()
     }
 
     fn excuse(&mut self) -> Option<String> {
@@ -309,6 +340,32 @@ mod tests {
         let settings = [("STT", "moonshine"), ("TTS", "piper"), ("JUNE_MODELS", "/nowhere")];
 
         assert_eq!(read(&settings).unwrap().providers.registry.stt, listed(&["moonshine"]));
+    }
+
+    #[test]
+    fn scripted_providers_are_noted_as_none_of_the_real_ones() {
+        let scripted = [("STT", "scripted,scripted-spare"), ("SCRIPTED_STT_FAULTS", "none, cut@3,stall")];
+
+        let config = read(&scripted).unwrap();
+
+        assert!(config.notes.contains(&format!("STT: {NOTICE}")), "{:?}", config.notes);
+        assert!(!read(&[]).unwrap().notes.iter().any(|note| note.contains(NOTICE)));
+        assert_eq!(config.providers.registry.scripted.stt.len(), 3);
+    }
+
+    #[test]
+    fn every_scripted_fault_that_is_none_is_reported() {
+        let problems =
+            read(&[("SCRIPTED_LLM_FAULTS", "cut,explode,cut@x"), ("SCRIPTED_LATENCY_MS", "60001")]);
+
+        let problems = problems.unwrap_err().problems;
+        for expected in [
+            "SCRIPTED_LLM_FAULTS: \"explode\" is none of none, latency, 429",
+            "SCRIPTED_LLM_FAULTS: \"cut@x\" has no number",
+            "SCRIPTED_LATENCY_MS: must be at most 60000",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}: {problems:?}");
+        }
     }
 
     #[test]

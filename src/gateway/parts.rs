@@ -6,6 +6,7 @@ use crate::{
     providers::{
         Choice,
         registry::{Availability, Providers},
+        scripted,
         vad::Detectors,
     },
 };
@@ -81,12 +82,16 @@ fn provider<T: ?Sized>(
     }
     let chain = providers.chains.iter().find(|chain| chain.role().name() == role);
     let missing = providers.missing.iter().find(|(of, _)| *of == role);
+    let missing = missing.map(|(_, missing)| format!("a listed provider is not used: {missing}"));
+    let is_scripted = chain.is_some_and(|chain| chain.names().iter().any(|name| scripted::is_scripted(name)));
+    let messages: Vec<String> =
+        is_scripted.then(|| scripted::NOTICE.to_owned()).into_iter().chain(missing).collect();
     Part {
         role,
         part,
         provider: chain.map_or_else(|| "none".into(), |chain| chain.names().join(", ")),
         ready: true,
-        message: missing.map(|(_, missing)| format!("a listed provider is not used: {missing}")),
+        message: (!messages.is_empty()).then(|| messages.join("; ")),
     }
 }
 
@@ -129,6 +134,14 @@ mod tests {
         assert_eq!((llm.provider.as_str(), llm.ready), ("openai, echo", true));
         let message = llm.message.unwrap();
         assert!(message.starts_with("a listed provider is not used: smollm2: "), "{message}");
+    }
+
+    #[test]
+    fn a_scripted_provider_is_ready_and_says_what_it_is() {
+        let llm = llm_with(&[("LLM", "scripted,echo")]);
+
+        assert_eq!((llm.provider.as_str(), llm.ready), ("scripted, echo", true));
+        assert_eq!(llm.message.as_deref(), Some(scripted::NOTICE));
     }
 
     #[test]

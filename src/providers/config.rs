@@ -1,6 +1,10 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::{stt::SttServices, tts::TtsServices};
+use super::{
+    scripted::{ScriptedConfig, is_scripted},
+    stt::SttServices,
+    tts::TtsServices,
+};
 use crate::secret::Secret;
 
 /// Which providers are used, and what they need.
@@ -34,6 +38,8 @@ pub struct ProviderConfig {
     pub vad: &'static str,
     /// When the next provider of a list takes over.
     pub deadlines: Deadlines,
+    /// For `scripted` and `scripted-spare`.
+    pub scripted: ScriptedConfig,
 }
 
 impl Default for ProviderConfig {
@@ -55,7 +61,19 @@ impl Default for ProviderConfig {
             tts_services: TtsServices::default(),
             vad: "two-stage",
             deadlines: Deadlines::default(),
+            scripted: ScriptedConfig::default(),
         }
+    }
+}
+
+impl ProviderConfig {
+    /// The settings that list a scripted provider.
+    pub(crate) fn scripted_roles(&self) -> impl Iterator<Item = &'static str> {
+        let roles = [("STT", &self.stt), ("LLM", &self.llm), ("TTS", &self.tts)];
+        roles
+            .into_iter()
+            .filter(|(_, choice)| choice.names().iter().any(|name| is_scripted(name)))
+            .map(|(role, _)| role)
     }
 }
 
@@ -67,6 +85,16 @@ pub enum Choice {
     Auto,
     /// These and no others, in order of preference.
     Listed(Vec<&'static str>),
+}
+
+impl Choice {
+    /// Those that are listed.
+    fn names(&self) -> &[&'static str] {
+        match self {
+            Self::Auto => &[],
+            Self::Listed(names) => names,
+        }
+    }
 }
 
 /// How long a provider may take before the next one of the list takes over.

@@ -12,12 +12,14 @@
 pub mod chain;
 mod circuit_breaker;
 mod config;
+pub(crate) mod drill;
 pub(crate) mod http;
 pub mod inference;
 pub mod llm;
 mod model_files;
 pub(crate) mod recorded;
 pub mod registry;
+pub(crate) mod scripted;
 pub mod stt;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -39,6 +41,7 @@ pub use config::{
     AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
     cache_folder,
 };
+pub use scripted::ScriptedConfig;
 
 /// One item of a provider's stream, with an explicit end.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
-    Choice, Deadlines, ProviderConfig, ProviderError,
+    Choice, ProviderConfig, ProviderError,
     chain::ChainState,
     inference::onnx::Runtime,
     llm::{self, LanguageModel, fallback::LlmChain},
     model_files::ModelFiles,
+    scripted,
     stt::{self, SpeechToText, fallback::SttChain},
     tts::{self, TextToSpeech, fallback::TtsChain},
     vad::{self, Detectors, SpeechDetector},
@@ -25,6 +26,8 @@ pub static STT: Registry<dyn SpeechToText> = Registry {
         ("openai", stt::openai::load),
         ("june", stt::june::load),
         ("moonshine", stt::moonshine::load),
+        ("scripted", scripted::stt::load),
+        ("scripted-spare", scripted::stt::load_spare),
     ],
 };
 
@@ -38,6 +41,8 @@ pub static LLM: Registry<dyn LanguageModel> = Registry {
         #[cfg(feature = "smollm2")]
         ("smollm2", llm::smollm2::load),
         ("echo", llm::echo::load),
+        ("scripted", scripted::llm::load),
+        ("scripted-spare", scripted::llm::load_spare),
     ],
 };
 
@@ -50,6 +55,8 @@ pub static TTS: Registry<dyn TextToSpeech> = Registry {
         ("june", tts::june::load),
         (PIPER, tts::piper::load),
         ("deepgram", tts::deepgram::load),
+        ("scripted", scripted::tts::load),
+        ("scripted-spare", scripted::tts::load_spare),
     ],
 };
 
@@ -94,11 +101,11 @@ impl<T: ?Sized> Registry<T> {
         }
     }
 
-    fn load(&self, choice: &Choice, context: &LoadContext<'_>) -> Loaded<T> {
-        let mut loaded = Loaded { role: self.role, providers: Vec::new(), problems: Vec::new() };
+    fn load(&self, choice: &Choice, context: &LoadContext<'_>) -> LoadedRole<T> {
+        let mut loaded = LoadedRole { role: self.role, providers: Vec::new(), problems: Vec::new() };
         match choice {
             Choice::Auto => {
-                for (name, load) in self.providers {
+                for (name, load) in self.providers.iter().filter(|(name, _)| !scripted::is_scripted(name)) {
                     if loaded.add(name, load(context)) {
                         loaded.problems.clear();
                         break;
@@ -119,13 +126,13 @@ impl<T: ?Sized> Registry<T> {
 }
 
 /// The providers of a role that could be loaded, in order, and why the others could not.
-struct Loaded<T: ?Sized> {
+pub(crate) struct LoadedRole<T: ?Sized> {
     role: &'static str,
-    providers: Vec<Arc<T>>,
-    problems: Vec<String>,
+    pub(crate) providers: Vec<Arc<T>>,
+    pub(crate) problems: Vec<String>,
 }
 
-impl<T: ?Sized> Loaded<T> {
+impl<T: ?Sized> LoadedRole<T> {
     fn add(&mut self, name: &str, provider: Result<Arc<T>, ProviderError>) -> bool {
         match provider {
             Ok(provider) => {
@@ -215,21 +222,47 @@ pub struct Providers {
     pub(crate) missing: Vec<(&'static str, String)>,
 }
 
+/// Lets something be loaded from the models and services that are configured.
+fn with_context<R>(config: &ProviderConfig, load: impl FnOnce(&LoadContext<'_>) -> R) -> R {
+    let files = ModelFiles::new(config);
+    let runtime = files.runtime().and_then(|library| Runtime::load(&library));
+    load(&LoadContext { config, runtime: &runtime, files: &files })
+}
+
+/// The providers of each role, one by one.
+pub(crate) struct Loaded {
+    pub(crate) stt: LoadedRole<dyn SpeechToText>,
+    pub(crate) llm: LoadedRole<dyn LanguageModel>,
+    pub(crate) tts: LoadedRole<dyn TextToSpeech>,
+    vad: Detectors,
+}
+
+impl Loaded {
+    /// Blocks: it reads some 100 MB.
+    pub(crate) fn load(config: &ProviderConfig) -> Self {
+        with_context(config, |context| {
+            std::thread::scope(|scope| {
+                // Each takes up to a second.
+                let stt = scope.spawn(|| STT.load(&config.stt, context));
+                let llm = scope.spawn(|| LLM.load(&config.llm, context));
+                let tts = scope.spawn(|| TTS.load(&config.tts, context));
+                let no_panic = "loading a provider returns errors and does not panic";
+                let vad = load_vad(config.vad, context);
+                Self {
+                    stt: stt.join().expect(no_panic),
+                    llm: llm.join().expect(no_panic),
+                    tts: tts.join().expect(no_panic),
+                    vad,
+                }
+            })
+        })
+    }
+}
+
 impl Providers {
     /// Loads what is configured. Blocks: it reads some 100 MB.
     pub fn load(config: &ProviderConfig) -> Self {
-        let files = ModelFiles::new(config);
-        let runtime = files.runtime().and_then(|library| Runtime::load(&library));
-        let context = LoadContext { config, runtime: &runtime, files: &files };
-        let (stt, llm, tts, vad) = std::thread::scope(|scope| {
-            // Each takes up to a second.
-            let stt = scope.spawn(|| STT.load(&config.stt, &context));
-            let llm = scope.spawn(|| LLM.load(&config.llm, &context));
-            let tts = scope.spawn(|| TTS.load(&config.tts, &context));
-            let vad = load_vad(config.vad, &context);
-            let no_panic = "loading a provider returns errors and does not panic";
-            (stt.join().expect(no_panic), llm.join().expect(no_panic), tts.join().expect(no_panic), vad)
-        });
+        let Loaded { stt, llm, tts, vad } = Loaded::load(config);
         let deadlines = config.deadlines;
         let (stt, stt_missing, stt_state) = stt.into_role(|providers| {
             let chain = SttChain::new(providers, deadlines);
@@ -246,7 +279,7 @@ impl Providers {
             let state = chain.state();
             (Arc::new(chain) as _, state)
         });
-        let excuse_voice = tts.ready().and_then(|tts| embedded_voice(tts, &context, deadlines));
+        let excuse_voice = tts.ready().and_then(|tts| embedded_voice(tts, config));
         let missing = [("stt", stt_missing), ("llm", llm_missing), ("tts", tts_missing)];
         Self {
             stt,
@@ -261,21 +294,17 @@ impl Providers {
 }
 
 /// Piper at the sample rate of the others; none where it is not installed.
-fn embedded_voice(
-    tts: &Arc<dyn TextToSpeech>,
-    context: &LoadContext<'_>,
-    deadlines: Deadlines,
-) -> Option<Arc<dyn TextToSpeech>> {
+fn embedded_voice(tts: &Arc<dyn TextToSpeech>, config: &ProviderConfig) -> Option<Arc<dyn TextToSpeech>> {
     let piper = [PIPER.to_owned()];
     tts.select(&piper).or_else(|| {
-        let voice = tts::piper::load(context).ok()?;
-        TtsChain::new(vec![tts.clone(), voice], deadlines).select(&piper)
+        let voice = with_context(config, tts::piper::load).ok()?;
+        TtsChain::new(vec![tts.clone(), voice], config.deadlines).select(&piper)
     })
 }
 
 /// The configured detectors, or earshot, which needs no files.
 fn load_vad(name: &'static str, context: &LoadContext<'_>) -> Detectors {
-    let Loaded { mut providers, problems, .. } = VAD.load(&Choice::Listed(vec![name]), context);
+    let LoadedRole { mut providers, problems, .. } = VAD.load(&Choice::Listed(vec![name]), context);
     match providers.pop() {
         Some(factory) => Detectors { name, factory, off: None },
         None => Detectors {
@@ -389,6 +418,17 @@ mod tests {
     }
 
     #[test]
+    fn a_scripted_provider_is_used_only_where_it_is_listed() {
+        let listed = || Choice::Listed(vec!["scripted", "scripted-spare"]);
+        let providers = Providers::load(&ProviderConfig { stt: listed(), tts: listed(), ..without_models() });
+        let unlisted = Providers::load(&without_models());
+
+        assert_eq!(providers.stt.ready().map(|stt| stt.name()), Some("scripted"));
+        assert_eq!(providers.tts.ready().map(|tts| tts.name()), Some("scripted"));
+        assert!(unlisted.stt.off().is_some() && unlisted.tts.off().is_some());
+    }
+
+    #[test]
     fn an_stt_service_that_is_not_configured_names_the_setting_that_is_missing() {
         for (name, setting) in [
             ("deepgram", "DEEPGRAM_API_KEY"),
@@ -428,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_chosen_llm_that_is_not_available_is_off_and_no_other_takes_its_place() {
-        for name in LLM.names().filter(|name| *name != "echo") {
+        for name in LLM.names().filter(|name| *name != "echo" && !scripted::is_scripted(name)) {
             let config = ProviderConfig { llm: Choice::Listed(vec![name]), ..without_models() };
 
             let llm = Providers::load(&config).llm;

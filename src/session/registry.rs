@@ -450,7 +450,7 @@ impl SessionOwner for SessionRegistry {
     }
 
     fn configured(&self, id: SessionId, options: SessionOptions) {
-        let recorded = self.shared.store.change(id, SessionChange::Configured(options));
+        let recorded = self.shared.store.change(id, SessionChange::Configured(Box::new(options)));
         actix_web::rt::spawn(async move {
             if let Err(error) = recorded.await {
                 tracing::error!(session.id = %id, %error, "the options of a session are not recorded");

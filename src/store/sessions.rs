@@ -87,7 +87,7 @@ pub enum SessionChange {
     /// LiveKit has its room. No effect if a newer room of that name is known: webhooks may arrive late.
     RoomCreated(LivekitRoom),
     /// It has these options from now on.
-    Configured(SessionOptions),
+    Configured(Box<SessionOptions>),
 }
 
 impl SessionChange {

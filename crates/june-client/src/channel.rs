@@ -34,6 +34,10 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What arrives from the gateway.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is in memory at a time; a box would be in the way of patterns"
+)]
 pub enum Event {
     /// A message, and its `seq` if it has one.
     Message(Option<u64>, ToClient),

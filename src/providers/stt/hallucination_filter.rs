@@ -32,7 +32,7 @@ pub(super) fn without_hallucinations(text: &str, pcm: &[i16]) -> String {
     let levels: Vec<f32> = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).collect();
     let loudest = levels.iter().copied().fold(pcm::SILENCE_DBFS, f32::max);
     let words: Vec<&str> = text.split_whitespace().filter(|word| is_english(word)).collect();
-    let text = without_loop(without_repetitions(words, seconds_of_sound(&levels, loudest)));
+    let text = without_loop(&without_repetitions(words, seconds_of_sound(&levels, loudest)));
     let words = text.to_lowercase();
     let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
     let hallucinated = words.is_empty()
@@ -76,7 +76,7 @@ fn without_repetitions(mut words: Vec<&str>, seconds: f32) -> Vec<&str> {
 
 /// The words before a phrase that repeats, which a decoder in a loop produces. People do say "no, no, no": a word
 /// may come five times, a longer phrase three times.
-fn without_loop(words: Vec<&str>) -> String {
+fn without_loop(words: &[&str]) -> String {
     let plain: Vec<String> = words.iter().map(|word| plain(word)).collect();
     for start in 0..plain.len() {
         for length in 1..=(plain.len() - start) / 4 {
@@ -104,9 +104,9 @@ mod tests {
     fn a_phrase_in_a_loop_is_cut_where_it_begins() {
         let in_a_loop = "So the first is the first is the first is the first is the first";
 
-        assert_eq!(without_loop(in_a_loop.split(' ').collect()), "So");
-        assert_eq!(without_loop(vec!["no,", "no,", "no,", "no!"]), "no, no, no, no!");
-        assert_eq!(without_loop(vec!["ha"; 6]), "");
+        assert_eq!(without_loop(&in_a_loop.split(' ').collect::<Vec<_>>()), "So");
+        assert_eq!(without_loop(&["no,", "no,", "no,", "no!"]), "no, no, no, no!");
+        assert_eq!(without_loop(&["ha"; 6]), "");
     }
 
     #[test]

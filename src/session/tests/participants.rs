@@ -39,9 +39,9 @@ fn opened_beside(rig: &Rig) -> usize {
 }
 
 fn answered(rig: &Rig) -> Option<String> {
-    rig.effects.iter().find_map(|effect| match effect {
-        Effect::Generate(_, prompt) => prompt.messages.last().map(|message| message.text().to_owned()),
-        _ => None,
+    rig.effects.iter().find_map(|effect| {
+        let Effect::Generate(_, prompt) = effect else { return None };
+        prompt.messages.last().map(|message| message.text().to_owned())
     })
 }
 

@@ -27,9 +27,9 @@ fn subscribe<'a>(rig: &'a mut Rig, subscriptions: &[&str]) -> &'a mut Rig {
 fn asked(rig: &Rig) -> Vec<(u32, Prompt)> {
     rig.effects
         .iter()
-        .filter_map(|effect| match effect {
-            Effect::Translate(id, prompt) => Some((*id, prompt.clone())),
-            _ => None,
+        .filter_map(|effect| {
+            let Effect::Translate(id, prompt) = effect else { return None };
+            Some((*id, prompt.clone()))
         })
         .collect()
 }
@@ -308,17 +308,19 @@ fn speech_is_transcribed_in_another_language_for_who_subscribed_to_it() {
     let opened: Vec<(u64, SttRequest)> = rig
         .effects
         .iter()
-        .filter_map(|effect| match effect {
-            Effect::Transcribe(utterance, request) | Effect::TranscribeBeside(utterance, request) => {
-                Some((utterance.0, request.clone()))
-            }
-            _ => None,
+        .filter_map(|effect| {
+            let (Effect::Transcribe(utterance, request) | Effect::TranscribeBeside(utterance, request)) =
+                effect
+            else {
+                return None;
+            };
+            Some((utterance.0, request.clone()))
         })
         .collect();
     let heard = |of: u64| -> usize {
-        let samples = rig.effects.iter().filter_map(|effect| match effect {
-            Effect::UtteranceAudio(utterance, samples) if utterance.0 == of => Some(samples.len()),
-            _ => None,
+        let samples = rig.effects.iter().filter_map(|effect| {
+            let Effect::UtteranceAudio(utterance, samples) = effect else { return None };
+            (utterance.0 == of).then_some(samples.len())
         });
         samples.sum()
     };

@@ -105,7 +105,7 @@ async fn a_change_leaves_what_else_changed(store: &dyn SessionStore) {
     let ended =
         store.change(session.session_id, SessionChange::Ended(EndReason::Logout)).await.unwrap().unwrap();
     let options = SessionOptions { mode: Some(Mode::Captions), ..SessionOptions::default() };
-    let configured = SessionChange::Configured(options.clone());
+    let configured = SessionChange::Configured(Box::new(options.clone()));
     store.change(session.session_id, configured).await.unwrap();
     let changed = store.change(session.session_id, SessionChange::RoomCreated(room.clone())).await.unwrap();
 

@@ -17,8 +17,12 @@ use crate::{
 };
 
 fn june(command: &str, settings: &[(&str, &str)]) -> Output {
+    june_with(&[command], settings)
+}
+
+fn june_with(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_june"))
-        .arg(command)
+        .args(arguments)
         .env_clear()
         .env("JUNE_MODELS", "/nowhere/models")
         .envs(settings.iter().copied())
@@ -234,4 +238,41 @@ async fn a_deployment_logs_notes_and_says_that_an_echo_answers_its_end_users() {
     for warning in [message, "REDIS_URL: not served yet"] {
         assert!(log.lines().any(|line| line.contains("WARN") && line.contains(warning)), "{warning}: {log}");
     }
+}
+
+/// What `june drill` prints as JSON, and its exit code.
+fn drill(settings: &[(&str, &str)]) -> (Value, Option<i32>) {
+    let fast = [
+        ("SCRIPTED_LATENCY_MS", "0"),
+        ("LLM_FIRST_SENTENCE_DEADLINE_MS", "200"),
+        ("PROVIDER_STALL_MS", "200"),
+    ];
+    let output = june_with(&["drill", "--json", "--role", "llm"], &[&fast, settings].concat());
+    (serde_json::from_slice(&output.stdout).unwrap(), output.status.code())
+}
+
+#[test]
+fn a_drill_tells_who_took_over_after_each_fault_and_leaves_the_data_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("data");
+    let settings = [("LLM", "scripted,scripted-spare"), ("DATA_DIR", data.to_str().unwrap())];
+
+    let (report, code) = drill(&settings);
+
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["survived"], true);
+    let trials = report["roles"][0]["trials"].as_array().unwrap();
+    let faults = || trials.iter().filter(|trial| trial["fault"].is_string());
+    assert_eq!((trials.len(), faults().count()), (9, 7), "{report}");
+    assert!(faults().all(|trial| trial["taken_over_by"] == "scripted-spare"), "{report}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_drill_without_a_second_provider_says_that_nothing_is_covered() {
+    let (report, code) = drill(&[("LLM", "echo")]);
+
+    assert_eq!((code, &report["survived"]), (Some(1), &false.into()));
+    let note = report["roles"][0]["notes"][0].as_str().unwrap();
+    assert!(note.contains("no fault of echo is covered"), "{note}");
 }

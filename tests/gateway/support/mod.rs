@@ -60,7 +60,8 @@ impl TestGateway {
             loop {
                 let mut config = config(data.path(), settings);
                 configure(&mut config);
-                match Gateway::start(config).await {
+                // Boxed: the state of a start is large.
+                match Box::pin(Gateway::start(config)).await {
                     // The one before is still letting go of its data.
                     Err(StartError::Disk(DiskError::Locked { .. })) => tokio::task::yield_now().await,
                     started => return started.unwrap(),

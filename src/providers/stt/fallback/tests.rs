@@ -63,8 +63,8 @@ fn checked(events: Vec<Result<SttEvent, ProviderError>>) -> Result<String, Provi
 #[tokio::test(start_paused = true)]
 async fn a_transcript_is_whole_whatever_fault_happens_wherever() {
     for at in faults(&[0, 1, 3, WORDS as usize - 1, WORDS as usize]) {
-        let first = Arc::new(ScriptedStt::new("first", [Some(at.clone())]));
-        let second = Arc::new(ScriptedStt::new("second", []));
+        let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(at.clone())]));
+        let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
         let chain = chain([&first, &second]);
 
         let events = speak(&chain).await;
@@ -78,8 +78,8 @@ async fn a_transcript_is_whole_whatever_fault_happens_wherever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_final_that_does_not_come_in_time_comes_from_the_next_provider() {
-    let first = Arc::new(ScriptedStt::new("first", [Some(At(WORDS as usize, Fault::Hangs))]));
-    let second = Arc::new(ScriptedStt::new("second", []));
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(WORDS as usize, Fault::Hangs))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
     let chain = chain([&first, &second]);
     let began = clock::now();
 
@@ -91,8 +91,9 @@ async fn a_final_that_does_not_come_in_time_comes_from_the_next_provider() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_final_stands_if_the_next_provider_says_the_same_or_the_audio_is_not_loud() {
-    let first = Arc::new(ScriptedStt::new("first", [Some(At(0, Fault::Ends)), Some(At(0, Fault::Ends))]));
-    let second = Arc::new(ScriptedStt::new("second", [Some(At(0, Fault::Ends))]));
+    let first =
+        Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(0, Fault::Ends)), Some(At(0, Fault::Ends))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", [Some(At(0, Fault::Ends))]));
     let chain = chain([&first, &second]);
 
     assert_eq!(checked(speak(&chain).await), Ok(String::new()));
@@ -107,8 +108,8 @@ async fn an_empty_final_stands_if_the_next_provider_says_the_same_or_the_audio_i
 #[tokio::test(start_paused = true)]
 async fn an_empty_final_stands_if_no_other_provider_can_say_more() {
     let lost = Fault::Fails(ProviderError::Connection("lost".into()));
-    let first = Arc::new(ScriptedStt::new("first", [Some(At(0, Fault::Ends))]));
-    let second = Arc::new(ScriptedStt::new("second", [Some(At(0, lost))]));
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(0, Fault::Ends))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", [Some(At(0, lost))]));
 
     assert_eq!(checked(speak(&chain([&first, &second])).await), Ok(String::new()));
 }
@@ -136,8 +137,10 @@ impl SpeechToText for Premature {
 
 #[tokio::test(start_paused = true)]
 async fn a_final_of_a_part_of_the_audio_is_not_taken() {
-    let chain =
-        SttChain::new(vec![Arc::new(Premature), Arc::new(ScriptedStt::new("second", []))], deadlines());
+    let chain = SttChain::new(
+        vec![Arc::new(Premature), Arc::new(ScriptedStt::hearing_chunks("second", []))],
+        deadlines(),
+    );
 
     assert_eq!(checked(speak(&chain).await), Ok(whole()));
 }
@@ -165,7 +168,7 @@ impl SpeechToText for Deaf {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_does_not_take_its_audio_is_replaced_while_the_utterance_goes_on() {
-    let second = Arc::new(ScriptedStt::new("second", []));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
     let chain = SttChain::new(vec![Arc::new(Deaf), second.clone()], deadlines());
     let (feed, audio) = mpsc::channel(1);
     let mut events = chain.open(SttRequest::default(), audio);
@@ -186,8 +189,8 @@ async fn a_provider_that_does_not_take_its_audio_is_replaced_while_the_utterance
 #[tokio::test(start_paused = true)]
 async fn of_an_utterance_that_is_too_long_to_be_kept_the_next_provider_gets_the_beginning() {
     let lost = Fault::Fails(ProviderError::Connection("lost".into()));
-    let first = Arc::new(ScriptedStt::new("first", [Some(At(50, lost))]));
-    let second = Arc::new(ScriptedStt::new("second", []));
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(50, lost))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
     let chunks = (0..50).map(chunk).collect();
 
     let events = transcribe(&chain([&first, &second]), SttRequest::default(), chunks).await;
@@ -199,8 +202,8 @@ async fn of_an_utterance_that_is_too_long_to_be_kept_the_next_provider_gets_the_
 #[tokio::test(start_paused = true)]
 async fn only_providers_of_the_language_are_asked() {
     let [english, german] = ["en", "de-AT"].map(|tag| Language::parse(tag).unwrap());
-    let first = Arc::new(ScriptedStt::new("first", []).of(english));
-    let second = Arc::new(ScriptedStt::new("second", []).of(german));
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", []).of(english));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []).of(german));
     let chain = chain([&first, &second]);
     let known = |tag: &str| SpokenLanguage::Known(Language::parse(tag).unwrap());
     let request = |language| SttRequest { language, ..SttRequest::default() };
@@ -226,9 +229,9 @@ proptest! {
         for (faults, name) in faults.into_iter().zip(["a", "b", "c", "d"]) {
             // Two that hear nothing where there is something are believed.
             let faults = faults.into_iter().filter(|At(_, fault)| name == "a" || *fault != Fault::Ends);
-            providers.push(Arc::new(ScriptedStt::new(name, faults.map(Some))));
+            providers.push(Arc::new(ScriptedStt::hearing_chunks(name, faults.map(Some))));
         }
-        providers.insert(place.min(providers.len()), Arc::new(ScriptedStt::new("works", [])));
+        providers.insert(place.min(providers.len()), Arc::new(ScriptedStt::hearing_chunks("works", [])));
         let chain = SttChain::new(providers, deadlines());
 
         for _ in 0..6 {
