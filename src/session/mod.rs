@@ -659,7 +659,7 @@ impl Router<'_> {
         };
         out.push(Effect::Configured(options.given().clone()));
         out.tell(ToClient::SessionConfigured {
-            options: options.in_force(&out.config().offer),
+            options: Box::new(options.in_force(&out.config().offer)),
             reply_to: id,
         });
         let mode = options.mode();

@@ -22,7 +22,7 @@ async fn attach_to(gateway: &TestGateway, mut session: SessionInfo) -> Glasses {
 async fn configured(glasses: &mut Glasses) -> SessionOptions {
     glasses
         .wait_for(|message| match message {
-            ToClient::SessionConfigured { options, .. } => Some(options.clone()),
+            ToClient::SessionConfigured { options, .. } => Some((**options).clone()),
             _ => None,
         })
         .await
