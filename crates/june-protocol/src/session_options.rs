@@ -119,7 +119,7 @@ pub enum Mode {
 #[serde(deny_unknown_fields)]
 pub struct ToolDeclaration {
     /// Who answers it.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, skip_serializing_if = "ToolKind::is_client")]
     pub kind: ToolKind,
     /// Its name; of a tool of type `mcp`, the MCP server's.
     pub name: String,
@@ -132,6 +132,12 @@ pub struct ToolDeclaration {
     /// Where it is called, of a tool of type `webhook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+}
+
+impl ToolKind {
+    fn is_client(&self) -> bool {
+        *self == Self::Client
+    }
 }
 
 impl ToolDeclaration {
