@@ -14,10 +14,7 @@ use crate::{
     ids::{Identity, UtteranceId},
     language::Language,
     limits::{Limit, Refusal},
-    protocol::{
-        ToClient,
-        edge_v1::to_client::{StreamData, Translation},
-    },
+    protocol::{ToClient, edge_v1::to_client::StreamData},
     providers::{
         ProviderError, StreamItem,
         llm::{ChatMessage, LlmEvent, Prompt},
@@ -222,7 +219,7 @@ fn tell(
     provider: Option<&'static str>,
     out: &mut Out<'_>,
 ) {
-    let translation = Translation {
+    let data = StreamData::Translation {
         utterance_id: said.utterance,
         text,
         original_text: said.text.clone(),
@@ -236,7 +233,6 @@ fn tell(
         participant: said.participant.clone(),
         speaker_id: said.speaker.clone(),
     };
-    let data = StreamData::Translation(Box::new(translation));
     let session_id = out.info().id;
     let message = |stream: &String, out: &Out<'_>| ToClient::DataStream {
         session_id,

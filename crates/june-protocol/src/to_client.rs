@@ -514,39 +514,34 @@ pub enum StreamData {
         speaker_id: Option<String>,
     },
     /// A translation of a final transcript.
-    Translation(Box<Translation>),
-}
-
-/// A translation of a final transcript.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Translation {
-    /// The utterance.
-    pub utterance_id: UtteranceId,
-    /// The whole utterance in the other language.
-    pub text: String,
-    /// What was said.
-    pub original_text: String,
-    /// Always true: interims are not translated.
-    pub is_final: bool,
-    /// The start of the utterance.
-    pub start_time: u64,
-    /// The end of the transcribed audio.
-    pub end_time: u64,
-    /// The language that was heard.
-    pub transcribe_language: String,
-    /// The language of the translation.
-    pub translate_language: String,
-    /// Whether it was translated. What is said in the other language already is not.
-    pub did_translate: bool,
-    /// The preferred LLM provider; the STT provider where nothing was translated.
-    pub provider: String,
-    /// Whose microphone it is, where it is not the user's own: the participant's identity in the room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub participant: Option<Identity>,
-    /// Who spoke, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speaker_id: Option<String>,
+    Translation {
+        /// The utterance.
+        utterance_id: UtteranceId,
+        /// The whole utterance in the other language.
+        text: String,
+        /// What was said.
+        original_text: String,
+        /// Always true: interims are not translated.
+        is_final: bool,
+        /// The start of the utterance.
+        start_time: u64,
+        /// The end of the transcribed audio.
+        end_time: u64,
+        /// The language that was heard.
+        transcribe_language: String,
+        /// The language of the translation.
+        translate_language: String,
+        /// Whether it was translated. What is said in the other language already is not.
+        did_translate: bool,
+        /// The preferred LLM provider; the STT provider where nothing was translated.
+        provider: String,
+        /// Whose microphone it is, where it is not the user's own: the participant's identity in the room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        participant: Option<Identity>,
+        /// Who spoke, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speaker_id: Option<String>,
+    },
 }
 
 /// How a response ended.

@@ -3,6 +3,8 @@
 //! Speech models transcribe silence, hum and music as "Thank you.", as "♪", or as a phrase that repeats without
 //! end. Voice activity detection keeps most such audio away from the model; this removes the rest.
 
+use std::ops::RangeInclusive;
+
 use crate::audio::{
     SAMPLE_RATE_HZ,
     pcm::{self, FRAME_SAMPLES},
@@ -24,14 +26,15 @@ const OF_NOISE: [&str; 3] = ["you", "thanks for watching", "thank you for watchi
 const HALLUCINATIONS: [&str; 9] =
     ["thank you", "thanks", "bye", "okay", "so", "yeah", "oh", "the", "i'm sorry"];
 
-/// The part of `text`, which is English, that can have been said in `pcm`; often nothing.
+/// The part of `text` that can have been said in `pcm`; often nothing.
 pub(super) fn without_hallucinations(text: &str, pcm: &[i16]) -> String {
     if pcm.len() < MIN_SAMPLES {
         return String::new();
     }
     let levels: Vec<f32> = pcm.chunks(FRAME_SAMPLES).map(pcm::level_dbfs).collect();
     let loudest = levels.iter().copied().fold(pcm::SILENCE_DBFS, f32::max);
-    let words: Vec<&str> = text.split_whitespace().filter(|word| is_english(word)).collect();
+    let text = text.replace(['♪', '♫'], " ");
+    let words = text.split_whitespace().collect();
     let text = without_loop(&without_repetitions(words, seconds_of_sound(&levels, loudest)));
     let words = text.to_lowercase();
     let words = words.trim_matches(|mark: char| !mark.is_alphanumeric());
@@ -42,12 +45,14 @@ pub(super) fn without_hallucinations(text: &str, pcm: &[i16]) -> String {
     if hallucinated { String::new() } else { text }
 }
 
-/// Whether a word may be English, borrowed words too. The model makes notes of music, and broken or other letters of
+/// The words of a text that may be English, borrowed words too. A model for English makes broken or other letters of
 /// singing.
-fn is_english(word: &str) -> bool {
+pub(super) fn english(text: &str) -> String {
     const LATIN_EXTENDED_A: char = '\u{17F}';
-    const PUNCTUATION: std::ops::RangeInclusive<char> = '\u{2010}'..='\u{2044}';
-    word.chars().all(|c| c <= LATIN_EXTENDED_A || PUNCTUATION.contains(&c) || c == '€')
+    const PUNCTUATION: RangeInclusive<char> = '\u{2010}'..='\u{2044}';
+    let is_english = |c: char| c <= LATIN_EXTENDED_A || PUNCTUATION.contains(&c) || c == '€';
+    let words: Vec<&str> = text.split_whitespace().filter(|word| word.chars().all(is_english)).collect();
+    words.join(" ")
 }
 
 /// How long it was about as loud as the loudest, in seconds.
@@ -134,14 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_noise_is_nothing_however_loud_and_other_letters_than_latin_are_dropped() {
+    fn what_is_made_of_noise_is_nothing_however_loud() {
         let loud = [9_000; 16_000];
 
         assert_eq!(without_hallucinations("You", &loud), "");
         assert_eq!(without_hallucinations("Thanks for watching!", &loud), "");
         assert_eq!(without_hallucinations("Thank you.", &loud), "Thank you.");
-        assert_eq!(without_hallucinations("An an\u{FFFD}them, さん", &loud), "An");
-        assert_eq!(without_hallucinations("A café – “naïve”… €5", &loud), "A café – “naïve”… €5");
+    }
+
+    #[test]
+    fn broken_and_other_letters_are_no_english() {
+        assert_eq!(english("An an\u{FFFD}them, さん ♪"), "An");
+        assert_eq!(english("A café – “naïve”… €5"), "A café – “naïve”… €5");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use self::{
 };
 use super::{
     SpeechToText, SpokenLanguage, SttEvent, SttRequest, Transcript,
-    hallucination_filter::without_hallucinations,
+    hallucination_filter::{english, without_hallucinations},
     partial_scheduler::{PartialScheduler, Reason},
 };
 use crate::{
@@ -243,7 +243,10 @@ impl Utterance {
         let (pcm, guess) = (self.pcm.clone(), Arc::clone(&self.tokens));
         self.workers.run(priority, move |model, cancel| {
             let text = model.transcribe(&pcm, &guess, || cancel.is_cancelled()).transpose()?;
-            Some(text.map(|Text { text, tokens }| Text { text: without_hallucinations(&text, &pcm), tokens }))
+            Some(text.map(|Text { text, tokens }| Text {
+                text: without_hallucinations(&english(&text), &pcm),
+                tokens,
+            }))
         })
     }
 }
