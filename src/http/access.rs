@@ -59,7 +59,7 @@ pub(crate) enum Right {
 impl Right {
     /// Whether web pages have no business here: such requests are neither held against `Host` nor `Origin`.
     pub(crate) fn is_for_machines(self) -> bool {
-        matches!(self, Self::Probe | Self::Webhook | Self::Transcripts)
+        matches!(self, Self::Probe | Self::Webhook)
     }
 
     /// Whether the handler looks at credentials itself, or none are needed.

@@ -78,7 +78,7 @@ async fn options_that_are_not_valid_are_refused_by_name_and_no_session_is_made()
     let gateway = TestGateway::start().await;
     for (options, reason) in [
         (json!({"languge": "de"}), "languge: no such option; there are language, "),
-        (json!({"tools": []}), "tools: no such option; "),
+        (json!({"tools": [{"name": "a b"}]}), "tools: "),
         (json!({"language": "de_DE"}), "language: must be a language tag"),
         (json!({"mode": "karaoke"}), "mode: unknown variant `karaoke`, expected one of `conversation`, "),
         (json!({"vocabulary": "June"}), "vocabulary: "),

@@ -2,7 +2,7 @@
 
 use june_edge::protocol::{ToClient, edge_v1::to_client::ToolCancelReason};
 use serde_json::{Value, json};
-use test_support::llm::{Answer, Finish, LlmApi, LlmServer, Step};
+use test_support::llm::{Answer, Finish, KEY as LLM_KEY, LlmApi, LlmServer, Step};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -22,7 +22,7 @@ fn says(text: &str) -> Answer {
 
 async fn gateway(llm: &LlmServer, more: &[(&str, &str)]) -> TestGateway {
     let url = llm.url();
-    let settings = [("LLM", "openai"), ("OPENAI_BASE_URL", url.as_str())];
+    let settings = [("LLM", "openai"), ("OPENAI_BASE_URL", url.as_str()), ("OPENAI_API_KEY", LLM_KEY)];
     TestGateway::with(&[&settings, more].concat()).await
 }
 
@@ -163,7 +163,7 @@ async fn a_model_calls_a_webhook_and_answers_with_its_result() {
     let mut glasses = session_with_webhook(&gateway, &url).await;
     glasses.say(r#"{"type":"say","text":"How warm is it?"}"#).await;
 
-    let (mut connection, _) = listener.accept().await.unwrap();
+    let (mut connection, _) = soon(listener.accept()).await.unwrap();
     let (head, body) = read(&mut connection).await;
     let answer_of_backend =
         "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\n20 degrees";
@@ -185,7 +185,7 @@ async fn an_interruption_ends_the_call_of_a_webhook() {
     let gateway = gateway(&llm, &[("TOOL_WEBHOOK_URLS", &url), ("TOOL_WEBHOOK_SECRET", SECRET)]).await;
     let mut glasses = session_with_webhook(&gateway, &url).await;
     glasses.say(r#"{"type":"say","text":"How warm is it?"}"#).await;
-    let (mut connection, _) = listener.accept().await.unwrap();
+    let (mut connection, _) = soon(listener.accept()).await.unwrap();
     read(&mut connection).await;
 
     glasses.say(r#"{"type":"interrupt"}"#).await;
