@@ -213,7 +213,9 @@ impl Model {
                 assert!(!response.generating, "it is complete");
                 if response.failed {
                     assert_eq!(finish, Finish::Error);
-                    assert_eq!(squeezed(text), squeezed(&response.synthesized), "what was spoken is saved");
+                    // A client may have reported less than it was sent.
+                    let (heard, spoken) = (squeezed(text), squeezed(&response.synthesized));
+                    assert!(spoken.starts_with(&heard), "what was heard was spoken: {heard} of {spoken}");
                 } else {
                     assert_eq!(text, response.text, "the whole text is saved");
                 }

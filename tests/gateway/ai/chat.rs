@@ -93,7 +93,7 @@ async fn a_line_for_an_attached_client_is_answered_on_both_ways_with_one_convers
 }
 
 #[actix_web::test]
-async fn a_session_whose_grace_is_over_goes_on_with_its_history_and_one_that_was_ended_does_not() {
+async fn a_session_whose_grace_is_over_goes_on_with_its_history() {
     let llm = LlmServer::start(LlmApi::OpenAi).await;
     let gateway = gateway(&llm, &[("SESSION_GRACE_MS", "50"), ("SESSION_MEMORY", "off")]).await;
     let (_, first) = gateway.post(PATH, &json!({"message": "My name is Ann.", "user_id": "ann"})).await;
@@ -115,7 +115,12 @@ async fn a_session_whose_grace_is_over_goes_on_with_its_history_and_one_that_was
 
     let (_, third) = gateway.post(PATH, &json!({"message": "Bye.", "session_id": id})).await;
     assert_eq!(text(&third["text"]), "Yes.");
-    gateway.delete(&format!("/api/sessions/{}", text(&id))).await;
+}
+
+#[actix_web::test]
+async fn a_session_that_was_ended_does_not_go_on() {
+    let llm = LlmServer::start(LlmApi::OpenAi).await;
+    let gateway = gateway(&llm, &[]).await;
     let (_, other) = gateway.post(PATH, &json!({"message": "Hello.", "user_id": "ann"})).await;
     let id = &other["session_id"];
     assert_eq!(gateway.delete(&format!("/api/sessions/{}", text(id))).await.0, 200);
