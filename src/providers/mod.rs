@@ -28,7 +28,7 @@ pub mod vad;
 mod websocket;
 mod words;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{
     Stream, StreamExt,
@@ -42,6 +42,15 @@ pub use config::{
     cache_folder,
 };
 pub use scripted::ScriptedConfig;
+
+/// The providers of the names that are asked for, else all.
+pub(crate) fn selected<T: ?Sized>(
+    all: &Arc<T>,
+    asked: Option<&[String]>,
+    select: impl FnOnce(&T, &[String]) -> Option<Arc<T>>,
+) -> Arc<T> {
+    asked.and_then(|names| select(all, names)).unwrap_or_else(|| all.clone())
+}
 
 /// One item of a provider's stream, with an explicit end.
 #[derive(Clone, Debug, PartialEq, Eq)]

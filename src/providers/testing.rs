@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 use crate::{
     audio::Pcm,
@@ -12,6 +17,7 @@ use crate::{
         inference::onnx::Runtime,
         llm::LlmEvent,
         scripted::{fault::STT_STEP, tts::loudness},
+        stt::{SpeechToText, SpokenLanguage, SttEvent, SttRequest},
     },
 };
 
@@ -25,6 +31,27 @@ pub(crate) use test_support::{models, transcripts, word_errors};
 
 pub(crate) fn runtime() -> Runtime {
     Runtime::load(&models().join("libonnxruntime.so.1.23.2")).expect("scripts/setup models installs it")
+}
+
+/// Never reads its audio, and never says anything.
+pub(crate) struct HangingStt;
+
+impl SpeechToText for HangingStt {
+    fn name(&self) -> &'static str {
+        "hanging"
+    }
+
+    fn transcribes(&self, _: &SpokenLanguage) -> bool {
+        true
+    }
+
+    fn open(
+        &self,
+        _: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+        stream::pending().inspect(move |_| _ = &audio).boxed()
+    }
 }
 
 // --- Scripted providers ---------------------------------------------------------------------------

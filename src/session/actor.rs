@@ -4,6 +4,10 @@
 //! of the language model and the synthesizer, and the agent in the LiveKit room. Everything slow is a
 //! stream that it joins; what comes of it is one more input.
 
+mod history;
+mod providers;
+mod questions;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -20,21 +24,22 @@ use futures::{
 };
 use tokio::sync::mpsc;
 
+use self::providers::Providers;
 use crate::{
     audio::Pcm,
     clock,
     consumers::Consumers,
-    error::{Close, Code},
-    ids::{Identity, RoomName, SessionId, TurnId, UserId, UtteranceId},
+    error::Close,
+    ids::{Identity, RoomName, SessionId, UserId, UtteranceId},
     limits::{ModelCall, Refusal},
     livekit::agent::{Agent, AgentEvent, Agents},
-    protocol::{Mode, Profile, SessionOptions, edge_v1::to_client::EndReason, mentra::ToMentra},
+    protocol::{Profile, SessionOptions, edge_v1::to_client::EndReason, mentra::ToMentra},
     providers::{
-        self, ProviderError, StreamItem,
+        ProviderError, StreamItem,
         chain::{ChainState, ChainStatus, ProviderRole},
-        inference::worker_pool::Hold,
-        llm::{ChatMessage, LanguageModel, LlmEvent, Prompt},
+        llm::{LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SttEvent, SttRequest},
+        terminated,
         tts::{SpeechRequest, TextToSpeech},
         within,
     },
@@ -43,15 +48,12 @@ use crate::{
     session::{
         Effect, Input, Session, SessionConfig, SessionInfo, SocketId,
         messages::{
-            Ask, Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed,
-            SocketEvent, SocketHandle, Taken, Transcribed, Undelivered, VoiceOnset,
+            Attach, Deliver, End, FromSocket, LivekitTokenIssued, MicrophonePublished, Removed, SocketEvent,
+            SocketHandle, Taken, Undelivered,
         },
-        question::{Failure, QuestionId, Reply},
+        question::{QuestionId, Reply},
     },
-    store::{
-        StoreError,
-        history::{self, Entry, HistoryItem, HistoryStore},
-    },
+    store::history::HistoryStore,
     telemetry,
     tools::{Invocation, Target},
     ws::{frame, send_queue::SendError},
@@ -70,12 +72,6 @@ const STT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a TTS may take from one piece of a sentence to the next.
 const TTS_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a session waits for what was said in earlier ones.
-const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Items of its own that a session remembers which goes on, at least.
-const OWN_ITEMS: usize = 24;
 
 /// The shortest time between two messages about the state of a role.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,44 +103,6 @@ pub struct Services {
     pub excuse_voice: Option<Arc<dyn TextToSpeech>>,
     /// The states of the three, as far as they are there.
     pub chains: Vec<Arc<ChainState>>,
-}
-
-/// The providers of one session: those that it asked for, or all.
-struct Providers {
-    stt: Option<Arc<dyn SpeechToText>>,
-    llm: Option<Arc<dyn LanguageModel>>,
-    tts: Option<Arc<dyn TextToSpeech>>,
-    /// The LLM without those that do not translate; none where none does.
-    translator: Option<Arc<dyn LanguageModel>>,
-    /// Keeps the embedded models in memory that the session needs.
-    _models: Hold,
-}
-
-impl Providers {
-    fn of(services: &Services, options: &SessionOptions) -> Self {
-        let stt = services.stt.as_ref().map(|all| match &options.stt {
-            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
-            None => all.clone(),
-        });
-        let llm = services.llm.as_ref().map(|all| match &options.llm {
-            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
-            None => all.clone(),
-        });
-        let tts = services.tts.as_ref().map(|all| match &options.tts {
-            Some(names) => all.select(names).unwrap_or_else(|| all.clone()),
-            None => all.clone(),
-        });
-        let mut holds = vec![stt.as_ref().map(|stt| stt.hold())];
-        // In captions, nothing is answered.
-        if options.mode != Some(Mode::Captions) {
-            holds.extend([llm.as_ref().map(|llm| llm.hold()), tts.as_ref().map(|tts| tts.hold())]);
-        }
-        let translator = llm.as_ref().and_then(|llm| {
-            let names: Vec<String> = llm.translators().into_iter().map(str::to_owned).collect();
-            (!names.is_empty()).then(|| llm.select(&names).unwrap_or_else(|| llm.clone()))
-        });
-        Self { stt, llm, tts, translator, _models: holds.into_iter().flatten().collect() }
-    }
 }
 
 /// Whoever started the actor, and what it has to know of it. Neither call blocks.
@@ -261,7 +219,7 @@ impl SessionActor {
             Effect::UtteranceAudio(utterance, samples) => self.utterance_audio(utterance, samples),
             Effect::EndUtterance(utterance) => _ = self.utterances.remove(&utterance),
             Effect::Generate(generation, prompt) => {
-                let items = providers::terminated(self.generate(generation, prompt));
+                let items = terminated(self.generate(generation, prompt));
                 self.llm = Some(ctx.add_stream(items.map(move |item| LlmItem(generation, item))));
             }
             Effect::StopLlm => {
@@ -269,7 +227,7 @@ impl SessionActor {
                 cancel(&mut self.llm, ctx);
             }
             Effect::Translate(id, prompt) => {
-                let items = providers::terminated(self.translate(id, prompt));
+                let items = terminated(self.translate(id, prompt));
                 self.translation = Some(ctx.add_stream(items.map(move |item| TranslationItem(id, item))));
             }
             Effect::StopTranslation => {
@@ -278,7 +236,7 @@ impl SessionActor {
             }
             Effect::Synthesize(generation, request) => {
                 let Some(tts) = &self.providers.tts else { return };
-                let items = providers::terminated(speech(&**tts, request));
+                let items = terminated(speech(&**tts, request));
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::Excuse(generation, text) => {
@@ -286,7 +244,7 @@ impl SessionActor {
                     Some(voice) => speech(&**voice, SpeechRequest::text(text)),
                     None => ProviderError::Unavailable("there is no embedded voice".into()).into_stream(),
                 };
-                let items = providers::terminated(items);
+                let items = terminated(items);
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
             Effect::StopTts => {
@@ -497,90 +455,12 @@ impl SessionActor {
         self.tools.insert(call_id, handle);
     }
 
-    // --- Questions over REST ---
-
-    fn ask(&mut self, Ask { question, replies, withdrawn }: Ask, ctx: &mut Context<Self>) {
-        self.last_question += 1;
-        let id = self.last_question;
-        self.askers.push((id, replies));
-        let is_blind = self.providers.llm.as_ref().is_some_and(|llm| !llm.sees_images());
-        if is_blind && !question.images.is_empty() {
-            let message = "images: none of the language models of this session sees images";
-            return self.reply(id, Reply::Failed(Failure::new(Code::Unsupported, message)));
-        }
-        ctx.spawn(withdrawn.into_actor(self).map(move |_, actor, ctx| {
-            actor.askers.retain(|(asker, _)| *asker != id);
-            actor.step(Input::Withdrawn(id), ctx);
-        }));
-        self.step(Input::Asked(id, question), ctx);
-    }
-
-    fn reply(&mut self, question: QuestionId, reply: Reply) {
-        let Some(at) = self.askers.iter().position(|(asker, _)| *asker == question) else { return };
-        let is_last = !matches!(reply, Reply::Delta(_));
-        // One that does not read gets nothing more, and knows it by the end of the channel.
-        let is_stuck = self.askers[at].1.try_send(reply).is_err();
-        if is_last || is_stuck {
-            self.askers.swap_remove(at);
-        }
-    }
-
     fn utterance_audio(&self, utterance: UtteranceId, samples: Pcm) {
         if let Some(utterance) = self.utterances.get(&utterance)
             && utterance.try_send(samples).is_err()
         {
             metrics::counter!(telemetry::STT_AUDIO_DROPPED).increment(1);
         }
-    }
-
-    // --- History ---
-
-    fn save(&self, item: HistoryItem, turn: Option<TurnId>, ctx: &mut Context<Self>) {
-        let info = self.session.info();
-        let entry = Entry { user_id: info.user.clone(), session_id: info.id, at_ms: clock::unix_ms(), item };
-        let saved = self.services.history.append(entry);
-        ctx.spawn(saved.into_actor(self).map(move |saved, actor, ctx| match (saved, turn) {
-            (Ok(seq), Some(turn)) => actor.step(Input::TurnSaved(turn, seq), ctx),
-            (Ok(_), None) => {}
-            (Err(error), _) => {
-                metrics::counter!(telemetry::HISTORY_UNSAVED).increment(1);
-                let session = actor.session.info().id;
-                match error {
-                    // Logged once by the store, and not for each line of each session.
-                    StoreError::Unavailable { .. } => {
-                        tracing::debug!(session.id = %session, %error, "an item is not saved");
-                    }
-                    StoreError::Full | StoreError::Closed | StoreError::Failed(_) => {
-                        tracing::error!(session.id = %session, %error, "an item is not saved");
-                    }
-                }
-            }
-        }));
-    }
-
-    /// Loads what the user and the gateway said in earlier sessions. Messages wait meanwhile: the first
-    /// response must know it.
-    fn remember(&self, ctx: &mut Context<Self>) {
-        let memory = self.services.config.memory;
-        // A session that goes on knows what was said in it, whatever it may know of others.
-        let goes_on = self.session.info().generation_base > 0;
-        let items = if goes_on { memory.max(OWN_ITEMS) } else { memory };
-        if items == 0 {
-            return;
-        }
-        let of = (memory == 0).then(|| self.session.info().id);
-        let earlier = self.services.history.newest(&self.session.info().user, items);
-        let earlier = tokio::time::timeout(HISTORY_TIMEOUT, earlier);
-        ctx.wait(earlier.into_actor(self).map(move |earlier, actor, ctx| match earlier {
-            Ok(Ok(saved)) => {
-                let saved =
-                    saved.into_iter().filter(|saved| of.is_none_or(|id| saved.entry.session_id == id));
-                let messages = saved.filter_map(chat_message).collect();
-                actor.step(Input::Remembered(messages), ctx);
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "earlier conversation not loaded"),
-            Err(_) => tracing::warn!("earlier conversation not loaded: the store takes too long"),
-        }));
     }
 
     // --- The room ---
@@ -685,19 +565,6 @@ impl Actor for SessionActor {
     }
 }
 
-/// An item of the history as a language model reads it.
-fn chat_message(saved: history::Saved) -> Option<ChatMessage> {
-    let message = match saved.entry.item {
-        // What others said in the room is no part of the user's conversation.
-        HistoryItem::Utterance { participant: Some(_), .. } => return None,
-        HistoryItem::Utterance { text, .. } => ChatMessage::user(text),
-        HistoryItem::Response { text, .. } => ChatMessage::assistant(text),
-        // What of it mattered is in the answer.
-        HistoryItem::Tool { .. } => return None,
-    };
-    (!message.text().is_empty()).then_some(message)
-}
-
 // --- Messages of its own streams --------------------------------------------------------------
 
 /// From the agent in the room.
@@ -791,32 +658,6 @@ impl Handler<Deliver> for SessionActor {
             SendError::Full => Undelivered::Busy,
             SendError::Closed => Undelivered::Away,
         })
-    }
-}
-
-impl Handler<Ask> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Ask, ctx: &mut Self::Context) {
-        self.ask(message, ctx);
-    }
-}
-
-impl Handler<Transcribed> for SessionActor {
-    type Result = Option<Taken>;
-
-    fn handle(&mut self, message: Transcribed, ctx: &mut Self::Context) -> Self::Result {
-        self.step(Input::Transcribed(message), ctx);
-        self.taken.take()
-    }
-}
-
-impl Handler<VoiceOnset> for SessionActor {
-    type Result = Option<Taken>;
-
-    fn handle(&mut self, _: VoiceOnset, ctx: &mut Self::Context) -> Self::Result {
-        self.step(Input::VoiceOnset, ctx);
-        self.taken.take()
     }
 }
 

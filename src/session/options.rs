@@ -7,6 +7,7 @@ use crate::{
     language::Language,
     protocol::{InvalidOption, Mode, Participants, SessionOptions},
     providers::{
+        selected,
         stt::{SpeechToText, SpokenLanguage, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
     },
@@ -187,14 +188,12 @@ impl Options {
 
     /// The STT providers that were asked for, or all.
     pub(super) fn stt(&self, offer: &Offer) -> Option<Arc<dyn SpeechToText>> {
-        let all = offer.stt.as_ref()?;
-        Some(self.given.stt.as_deref().and_then(|names| all.select(names)).unwrap_or_else(|| all.clone()))
+        Some(selected(offer.stt.as_ref()?, self.given.stt.as_deref(), |all, names| all.select(names)))
     }
 
     /// The TTS providers that were asked for, or all.
     fn tts(&self, offer: &Offer) -> Option<Arc<dyn TextToSpeech>> {
-        let all = offer.tts.as_ref()?;
-        Some(self.given.tts.as_deref().and_then(|names| all.select(names)).unwrap_or_else(|| all.clone()))
+        Some(selected(offer.tts.as_ref()?, self.given.tts.as_deref(), |all, names| all.select(names)))
     }
 
     /// The LLM providers that were asked for, or all, in the order in which they are tried.

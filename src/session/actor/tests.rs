@@ -18,15 +18,17 @@ use crate::{
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
     providers::{
         llm::{Prompt, fallback::LlmChain},
-        stt::SpokenLanguage,
-        testing::{At, Fault, ScriptedLlm, deadlines},
+        testing::{At, Fault, HangingStt, ScriptedLlm, deadlines},
     },
     session::{
         Offer,
         messages::Attachment,
         tests::{config, info},
     },
-    store::{StoreError, history::Saved},
+    store::{
+        StoreError,
+        history::{Entry, HistoryItem, Saved},
+    },
     ws::send_queue::{SendQueue, SendQueueStream},
 };
 
@@ -96,27 +98,6 @@ struct Script {
     hangs: bool,
     asked: mpsc::UnboundedSender<Prompt>,
     dropped: mpsc::UnboundedSender<()>,
-}
-
-/// Takes audio, and never says anything.
-struct HangingStt;
-
-impl SpeechToText for HangingStt {
-    fn name(&self) -> &'static str {
-        "hanging"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        _: SttRequest,
-        audio: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        stream::pending().inspect(move |_| _ = &audio).boxed()
-    }
 }
 
 struct TellsWhenDropped(mpsc::UnboundedSender<()>);

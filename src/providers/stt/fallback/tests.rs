@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     language::Language,
-    providers::testing::{At, Fault, ScriptedStt, any_fault, chunk, deadlines, faults},
+    providers::testing::{At, Fault, HangingStt, ScriptedStt, any_fault, chunk, deadlines, faults},
 };
 
 const WORDS: i16 = 6;
@@ -145,31 +145,10 @@ async fn a_final_of_a_part_of_the_audio_is_not_taken() {
     assert_eq!(checked(speak(&chain).await), Ok(whole()));
 }
 
-/// Does not take its audio.
-struct Deaf;
-
-impl SpeechToText for Deaf {
-    fn name(&self) -> &'static str {
-        "deaf"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        _: SttRequest,
-        audio: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        stream::pending().inspect(move |_| _ = &audio).boxed()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_does_not_take_its_audio_is_replaced_while_the_utterance_goes_on() {
     let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
-    let chain = SttChain::new(vec![Arc::new(Deaf), second.clone()], deadlines());
+    let chain = SttChain::new(vec![Arc::new(HangingStt), second.clone()], deadlines());
     let (feed, audio) = mpsc::channel(1);
     let mut events = chain.open(SttRequest::default(), audio);
     let chunks = AUDIO_QUEUE + 1;
