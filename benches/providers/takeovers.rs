@@ -91,12 +91,16 @@ pub async fn stt() -> Takeovers {
     /// Faster than speech, to save time.
     const SPEED: u32 = 4;
     /// Longer than the longest pre-roll: while nothing is sent between two turns, the gateway may forget what it has of it.
-    const SILENCE_MS: usize = 5_500;
+    const SILENCE: usize = 34 * WINDOWS;
+    /// Detection takes windows of 256 and 512 samples, and an utterance begins with one. A turn of whole windows, in frames of
+    /// 320, has the same utterance as the turn before: the scripted STT hears other words in other samples.
+    const WINDOWS: usize = 2_560;
     let gateway = gateway("STT", 2, &[("STT", BOTH), ("SCRIPTED_ANSWER", "w1.")]);
     let options = SessionOptions { mode: Some(Mode::PushToTalk), ..SessionOptions::default() };
     let mut client = Client::attach(gateway.port, "speaker", &options).await;
     let (mut takeovers, mut undisturbed) = (Takeovers::new(), Vec::new());
-    let (silence, question) = (vec![0; SILENCE_MS * SAMPLES_PER_MS], clip("goforward.wav").samples);
+    let (silence, mut question) = (vec![0; SILENCE], clip("goforward.wav").samples);
+    question.resize(question.len().next_multiple_of(WINDOWS), 0);
     for turn in 0..2 * TAKEOVERS {
         let mut tick = tokio::time::interval(Duration::from_millis(20) / SPEED);
         for (samples, status) in [(&silence, true), (&question, false)] {

@@ -230,8 +230,25 @@ fn next<M>(shared: &Shared<M>, model: &mut Option<M>) -> Option<Job<M>> {
         if model.is_none() || shared.holds.load(Ordering::Acquire) > 0 {
             shared.wake.wait(&mut queue);
         } else if shared.wake.wait_for(&mut queue, IDLE_TIMEOUT).timed_out() {
-            MutexGuard::unlocked(&mut queue, || *model = None);
+            MutexGuard::unlocked(&mut queue, || {
+                *model = None;
+                return_free_memory();
+            });
         }
+    }
+}
+
+/// Gives what was freed back to the system: glibc keeps most of a model's memory for the next one. (Other allocators give
+/// memory back by themselves.)
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "there is no safe function for it")
+)]
+fn return_free_memory() {
+    // SAFETY: the function may be called at any time by any thread. It only touches memory that is free.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

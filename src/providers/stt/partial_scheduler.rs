@@ -7,7 +7,15 @@
 //!
 //! Interims (`i`) are decoded at a regular interval while there is sound. A pause (`P`) is decoded at once: it is
 //! probably the end, and then its text is ready before the endpointer's `min_silence` has passed. If sound follows, the
-//! text serves as one more interim.
+//! text serves as one more interim. Where many utterances are open, interims are rarer ([`InterimBudget`]).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::audio::{
     SAMPLE_RATE_HZ,
@@ -26,6 +34,46 @@ const PAUSE_SAMPLES: usize = 200 * MILLISECOND;
 /// background, a soft last word 10 dB above the noise was lost.)
 const ABOVE_BACKGROUND_DB: f32 = 5.0;
 const BELOW_VOICE_DB: f32 = 12.0;
+
+/// The share of a core that the interims of all utterances take, for each worker, and at least. Decodes in pauses and finals,
+/// which answers wait for, come on top.
+const SHARE_OF_WORKER: f32 = 0.08;
+const MIN_SHARE: f32 = 0.16;
+
+/// The processor time of interims, divided among the utterances that are open.
+pub(super) struct InterimBudget {
+    open: AtomicUsize,
+    share: f32,
+}
+
+impl InterimBudget {
+    pub(super) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), share: MIN_SHARE.max(workers as f32 * SHARE_OF_WORKER) })
+    }
+
+    /// One more utterance is open, until this is dropped.
+    pub(super) fn open(self: &Arc<Self>) -> InterimShare {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        InterimShare(Arc::clone(self))
+    }
+}
+
+/// One utterance's part of the budget.
+pub(super) struct InterimShare(Arc<InterimBudget>);
+
+impl InterimShare {
+    /// The time between two interims, if one takes `decode`.
+    pub(super) fn interval(&self, decode: Duration) -> Duration {
+        let utterances = self.0.open.load(Ordering::Relaxed);
+        decode.mul_f32(utterances as f32 / self.0.share)
+    }
+}
+
+impl Drop for InterimShare {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Why to decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +122,17 @@ impl PartialScheduler {
         (self.samples >= self.next_interim_at).then_some(Reason::Grown)
     }
 
-    /// A decode of the whole utterance starts; returns its length.
+    /// A decode of all audio so far starts; returns how much that is.
     pub(super) fn start_decoding(&mut self) -> usize {
         self.decoded = self.samples;
         self.next_interim_at = self.samples + INTERIM_SAMPLES;
         self.decoded
+    }
+
+    /// The next interim comes so long after the last decode, if that is more than the usual interval.
+    pub(super) fn space(&mut self, interval: Duration) {
+        let samples = (interval.as_secs_f32() * SAMPLE_RATE_HZ as f32) as usize;
+        self.next_interim_at = self.decoded + samples.max(INTERIM_SAMPLES);
     }
 
     /// Whether a decode of the first `length` samples covers all sound, so that decoding the rest as well would give
@@ -174,6 +228,39 @@ mod tests {
 
         assert!(decodes.iter().all(|(reason, _)| *reason == Reason::Grown), "{decodes:?}");
         assert!(!scheduler.is_covered_by(pcm.len() - 1));
+    }
+
+    #[test]
+    fn where_many_utterances_are_open_the_interims_of_each_are_rarer() {
+        let budget = InterimBudget::new(2);
+        let decode = Duration::from_millis(80);
+        let share = budget.open();
+        let alone = share.interval(decode);
+
+        let others: Vec<_> = (0..7).map(|_| budget.open()).collect();
+        let among_eight = share.interval(decode);
+        drop(others);
+
+        assert_eq!([alone, among_eight].map(|interval| interval.as_millis()), [500, 4000]);
+        assert_eq!(share.interval(decode), alone);
+    }
+
+    #[test]
+    fn a_longer_interval_delays_the_next_interim_but_no_pause() {
+        let mut scheduler = PartialScheduler::default();
+        let pcm = utterance(&[1500, 600]);
+        let mut decodes = Vec::new();
+        for length in (0..=pcm.len()).step_by(20 * MILLISECOND) {
+            scheduler.grown_to(&pcm[..length]);
+            if let Some(reason) = scheduler.due() {
+                decodes.push((reason, scheduler.start_decoding() / MILLISECOND));
+                scheduler.space(Duration::from_secs(2));
+            }
+        }
+
+        assert_eq!(decodes[0], (Reason::Grown, 800));
+        assert_eq!(decodes[1].0, Reason::Paused);
+        assert_eq!(decodes.len(), 2, "{decodes:?}");
     }
 
     #[test]

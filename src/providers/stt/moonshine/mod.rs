@@ -1,14 +1,21 @@
 //! Moonshine tiny-en: the embedded STT, for English, on a pool of worker threads.
 //!
-//! The model transcribes whole utterances only. Interims come from decoding the open utterance repeatedly, when the
-//! [`PartialScheduler`] says so; a decode takes about a hundredth of the utterance's length. Interims are ordinary jobs
-//! that make room for finals.
+//! The model has no state that grows with the audio: interims come from decoding the open utterance repeatedly, when the
+//! [`PartialScheduler`] says so. A decode takes about a hundredth of the length of what it decodes. So that this stays
+//! short, a long utterance is decoded in segments:
+//!
+//! ```text
+//!   |◀─────── segment ───────▶|◀── open segment ──▶
+//!   ▁▂▆█▇▆▇▅▇█▆▂▁▁▂▆█▇▆▇▅▂▁▁▁▁▁▂▆█▇▆▇▅▇█▆▇▅▇█▆▂▆█▇▆▇▅▇
+//!          i     P    i     P     i    i      i           a segment ends in the first pause (P) after MIN_SEGMENT
+//! ```
+//!
+//! Interims are ordinary jobs that make room for finals.
 
 mod model;
 mod vocabulary;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -21,10 +28,11 @@ use self::{
 use super::{
     SpeechToText, SpokenLanguage, SttEvent, SttRequest, Transcript,
     hallucination_filter::{english, without_hallucinations},
-    partial_scheduler::{PartialScheduler, Reason},
+    partial_scheduler::{InterimBudget, InterimShare, PartialScheduler, Reason},
 };
 use crate::{
     audio::{Pcm, SAMPLE_RATE_HZ},
+    clock,
     providers::{
         ProviderError,
         inference::{
@@ -36,8 +44,10 @@ use crate::{
     },
 };
 
-/// Memory use grows with the square of the length. The endpointer ends utterances at 15 s.
+/// The longest segment: memory use grows with the square of the length. The endpointer ends utterances at 15 s.
 const MAX_SAMPLES: usize = SAMPLE_RATE_HZ as usize * 20;
+/// The shortest segment that is followed by another one. The model makes more errors in short ones.
+const MIN_SEGMENT: usize = SAMPLE_RATE_HZ as usize * 4;
 /// Finals and interims that wait, of all sessions together. Each session has at most one of each.
 const QUEUE: usize = 64;
 
@@ -60,6 +70,7 @@ pub(in crate::providers) fn load(context: &LoadContext<'_>) -> Result<Arc<dyn Sp
 /// Moonshine on its worker threads.
 pub(crate) struct Moonshine {
     workers: Arc<WorkerPool<Model>>,
+    interims: Arc<InterimBudget>,
 }
 
 impl Moonshine {
@@ -79,7 +90,8 @@ impl Moonshine {
                 [&sessions.0, &sessions.1].map(|session| SessionHandle::new(session.clone()));
             Ok(Model::new(encoder, decoder, Arc::clone(&vocabulary)))
         };
-        Ok(Self { workers: Arc::new(WorkerPool::start("moonshine", workers, QUEUE, make)?) })
+        let interims = InterimBudget::new(workers);
+        Ok(Self { workers: Arc::new(WorkerPool::start("moonshine", workers, QUEUE, make)?), interims })
     }
 }
 
@@ -109,8 +121,11 @@ impl SpeechToText for Moonshine {
     ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
         let utterance = Utterance {
             workers: Arc::clone(&self.workers),
+            interims: self.interims.open(),
             audio,
             pcm: Vec::new(),
+            segment_start: 0,
+            segments: String::new(),
             scheduler: PartialScheduler::default(),
             decoding: None,
             decoded: None,
@@ -131,12 +146,17 @@ impl SpeechToText for Moonshine {
 /// An open utterance: its audio and its decodes.
 struct Utterance {
     workers: Arc<WorkerPool<Model>>,
+    interims: InterimShare,
     audio: mpsc::Receiver<Pcm>,
     pcm: Vec<i16>,
+    /// Where the open segment begins.
+    segment_start: usize,
+    /// The text of the segments before it.
+    segments: String,
     scheduler: PartialScheduler,
     /// The decode in progress. While there is one, no other starts.
     decoding: Option<Decode>,
-    /// The last decode that succeeded.
+    /// The last decode of the open segment that succeeded.
     decoded: Option<Decoded>,
     /// Its tokens, which the next one probably begins with.
     tokens: Arc<[i64]>,
@@ -145,15 +165,23 @@ struct Utterance {
 }
 
 struct Decode {
-    /// Samples that it covers.
+    /// The end of what it covers, in samples of the utterance.
     length: usize,
     reason: Reason,
-    text: oneshot::Receiver<Result<Text, ProviderError>>,
+    text: oneshot::Receiver<Result<Timed, ProviderError>>,
+}
+
+/// A text, and how long a worker took to decode it.
+struct Timed {
+    text: Text,
+    took: Duration,
 }
 
 struct Decoded {
     length: usize,
+    reason: Reason,
     text: Text,
+    took: Duration,
 }
 
 impl Utterance {
@@ -179,7 +207,7 @@ impl Utterance {
     }
 
     fn push(&mut self, pcm: &[i16]) {
-        let room = MAX_SAMPLES - self.pcm.len();
+        let room = MAX_SAMPLES - (self.pcm.len() - self.segment_start);
         if room < pcm.len() {
             tracing::warn!(
                 max_s = MAX_SAMPLES / SAMPLE_RATE_HZ as usize,
@@ -191,6 +219,7 @@ impl Utterance {
         if self.decoding.is_some() {
             return;
         }
+        self.end_segment_if_due();
         if let Some(reason) = self.scheduler.due() {
             let length = self.scheduler.start_decoding();
             // A decode in a pause is probably the final. If the queue is full, this decode is skipped.
@@ -202,10 +231,32 @@ impl Utterance {
         }
     }
 
+    /// Sound follows a pause whose decode is there: the next segment begins in that pause.
+    fn end_segment_if_due(&mut self) {
+        let is_due = |decoded: &mut Decoded| {
+            decoded.reason == Reason::Paused
+                && decoded.length - self.segment_start >= MIN_SEGMENT
+                && !self.scheduler.is_covered_by(decoded.length)
+        };
+        if let Some(decoded) = self.decoded.take_if(is_due) {
+            self.segments = self.with_segments(&decoded.text.text);
+            self.segment_start = decoded.length;
+            self.tokens = Arc::default();
+        }
+    }
+
+    /// The text of the utterance, if this is that of the open segment.
+    fn with_segments(&self, text: &str) -> String {
+        let parts = [self.segments.as_str(), text];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
     /// The interim of a decode, unless it would repeat or shorten the last one: while a word is incomplete, a longer
     /// utterance can have fewer words.
     fn interim(&mut self, decoded: Decoded) -> Option<String> {
-        let text = decoded.text.text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        let text = self.with_segments(&decoded.text.text);
+        let text = text.trim_end_matches(['.', '…', '-', ',']).to_owned();
+        self.scheduler.space(self.interims.interval(decoded.took));
         self.tokens = decoded.text.tokens.as_slice().into();
         self.decoded = Some(decoded);
         if text.len() < self.last_interim.len() || text == self.last_interim {
@@ -227,25 +278,27 @@ impl Utterance {
         if self.decoding.is_some()
             && let Some(decoded) = next_decoded(&mut self.decoding).await
         {
-            return Ok(decoded.text.text);
+            return Ok(self.with_segments(&decoded.text.text));
         }
         if let Some(decoded) = self.decoded.take_if(|decoded| self.scheduler.is_covered_by(decoded.length)) {
-            return Ok(decoded.text.text);
+            return Ok(self.with_segments(&decoded.text.text));
         }
-        let text = self.decode(Priority::Urgent)?.await;
-        text.unwrap_or(Err(ProviderError::Inference("the worker pool stopped".into()))).map(|text| text.text)
+        let decoded = self.decode(Priority::Urgent)?.await;
+        let decoded = decoded.unwrap_or(Err(ProviderError::Inference("the worker pool stopped".into())))?;
+        Ok(self.with_segments(&decoded.text.text))
     }
 
     fn decode(
         &self,
         priority: Priority,
-    ) -> Result<oneshot::Receiver<Result<Text, ProviderError>>, ProviderError> {
-        let (pcm, guess) = (self.pcm.clone(), Arc::clone(&self.tokens));
+    ) -> Result<oneshot::Receiver<Result<Timed, ProviderError>>, ProviderError> {
+        let (pcm, guess) = (self.pcm[self.segment_start..].to_vec(), Arc::clone(&self.tokens));
         self.workers.run(priority, move |model, cancel| {
+            let start = clock::now();
             let text = model.transcribe(&pcm, &guess, || cancel.is_cancelled()).transpose()?;
-            Some(text.map(|Text { text, tokens }| Text {
-                text: without_hallucinations(&english(&text), &pcm),
-                tokens,
+            Some(text.map(|Text { text, tokens }| {
+                let text = without_hallucinations(&english(&text), &pcm);
+                Timed { text: Text { text, tokens }, took: clock::now() - start }
             }))
         })
     }
@@ -258,9 +311,10 @@ async fn next_decoded(decoding: &mut Option<Decode>) -> Option<Decoded> {
         return std::future::pending().await;
     };
     let result = (&mut decode.text).await;
-    let length = decode.length;
+    let Decode { length, reason, .. } = *decode;
     *decoding = None;
-    Some(Decoded { length, text: result.ok()?.ok()? })
+    let Timed { text, took } = result.ok()?.ok()?;
+    Some(Decoded { length, reason, text, took })
 }
 
 #[cfg(test)]
@@ -317,27 +371,62 @@ mod tests {
     async fn an_utterance_has_interims_that_grow_and_one_final() {
         let moonshine = moonshine();
 
-        // Two seconds at a time, so that an interim comes between.
+        // After two seconds an interim is due, however long its decode takes.
         let pcm = utterance_detector::fixture("sense_and_sensibility_0870.wav");
+        let (first, rest) = pcm.split_at(2 * SAMPLE_RATE_HZ as usize);
         let (feed, audio) = mpsc::channel(1);
         let mut events = moonshine.open(SttRequest::default(), audio);
-        let mut interims = Vec::new();
-        for piece in pcm.chunks(2 * SAMPLE_RATE_HZ as usize) {
-            feed.send(Pcm::from(piece)).await.unwrap();
-            match events.next().await {
-                Some(Ok(SttEvent::Interim(heard))) => interims.push(heard.text),
+        feed.send(Pcm::from(first)).await.unwrap();
+        let Some(Ok(SttEvent::Interim(first))) = events.next().await else { panic!("no interim") };
+        let mut interims = vec![first.text];
+        let feeding = async {
+            for piece in rest.chunks(320) {
+                feed.send(Pcm::from(piece)).await.unwrap();
+            }
+            drop(feed);
+        };
+        let (mut end, ()) = tokio::join!(events.collect::<Vec<_>>(), feeding);
+        let heard_last = end.pop();
+        for event in end {
+            match event {
+                Ok(SttEvent::Interim(heard)) => interims.push(heard.text),
                 other => panic!("expected an interim, got {other:?}"),
             }
         }
-        drop(feed);
-        let end: Vec<_> = events.collect().await;
 
         assert!(interims.is_sorted_by_key(String::len), "{interims:?}");
         assert!(interims[0].contains("John"), "{interims:?}");
         assert!(
-            matches!(&end[..], [Ok(SttEvent::Final(heard))] if heard.text.contains("Dashwood")),
-            "{end:?}"
+            matches!(&heard_last, Some(Ok(SttEvent::Final(heard))) if heard.text.contains("Dashwood")),
+            "{heard_last:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn speech_beyond_the_longest_segment_is_transcribed_whole() {
+        let moonshine = moonshine();
+        let sentence = utterance_detector::fixture("sense_and_sensibility_0930.wav");
+        let pause = vec![0; SAMPLE_RATE_HZ as usize / 2];
+        let times = MAX_SAMPLES / sentence.len() + 2;
+        let pcm: Vec<i16> = (0..times).flat_map(|_| [&sentence[..], &pause[..]].concat()).collect();
+        let (feed, audio) = mpsc::channel(1);
+        let mut events = moonshine.open(SttRequest::default(), audio);
+        let mut heard = String::new();
+        for piece in pcm.chunks(sentence.len() + pause.len()) {
+            feed.send(Pcm::from(piece)).await.unwrap();
+            // The pause is decoded before the next sentence comes.
+            if let Some(Ok(SttEvent::Interim(text))) = events.next().await {
+                heard = text.text;
+            }
+        }
+        drop(feed);
+        let text = match events.collect::<Vec<_>>().await.pop() {
+            Some(Ok(SttEvent::Final(heard))) => heard.text,
+            other => panic!("the last event was {other:?}"),
+        };
+
+        assert_eq!(text.matches("amiable").count(), times, "{text}");
+        assert!(text.starts_with(heard.split('.').next().unwrap()), "{heard} is no beginning of {text}");
     }
 
     #[tokio::test]
