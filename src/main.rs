@@ -23,7 +23,7 @@ enum Command {
     ///
     /// It makes real calls: two for each fault, which cost what the providers ask for. It has nothing to do with a
     /// gateway that runs, nor with its data. Exit code 0: every fault was survived; 1: one was not, or is not covered;
-    /// 64: the settings are invalid.
+    /// 64: the settings are invalid. With the default deadlines, two providers of each role take about a minute.
     Drill(drill::Args),
     /// Looks after the stored history.
     History {

@@ -90,6 +90,8 @@ fn is_told(event: &Event) -> bool {
 pub async fn stt() -> Takeovers {
     /// Faster than speech, to save time.
     const SPEED: u32 = 4;
+    /// A session may be no more than a minute of audio ahead of time; a turn takes eight seconds of audio, six ahead.
+    const TURNS_OF_SESSION: usize = 8;
     /// Longer than the longest pre-roll: while nothing is sent between two turns, the gateway may forget what it has of it.
     const SILENCE: usize = 34 * WINDOWS;
     /// Detection takes windows of 256 and 512 samples, and an utterance begins with one. A turn of whole windows, in frames of
@@ -102,6 +104,9 @@ pub async fn stt() -> Takeovers {
     let (silence, mut question) = (vec![0; SILENCE], clip("goforward.wav").samples);
     question.resize(question.len().next_multiple_of(WINDOWS), 0);
     for turn in 0..2 * TAKEOVERS {
+        if turn > 0 && turn % TURNS_OF_SESSION == 0 {
+            client = Client::attach(gateway.port, &format!("speaker-{turn}"), &options).await;
+        }
         let mut tick = tokio::time::interval(Duration::from_millis(20) / SPEED);
         for (samples, status) in [(&silence, true), (&question, false)] {
             for frame in samples.chunks(20 * SAMPLES_PER_MS) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     config::Reader,
     providers::{
-        AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
-        ScriptedConfig, cache_folder,
+        AnthropicConfig, Choice, Deadlines, GeminiConfig, Hedging, Images, OllamaConfig, OpenAiConfig,
+        ProviderConfig, ScriptedConfig, cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
         scripted::{NOTICE, PlannedFault},
     },
@@ -88,6 +88,7 @@ impl Reader<'_> {
                 tts_services,
                 vad: self.named("VAD", VAD.names()).unwrap_or(defaults.vad),
                 deadlines: self.deadlines(defaults.deadlines),
+                hedging: self.hedging(),
                 scripted: self.scripted(),
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
@@ -105,11 +106,25 @@ impl Reader<'_> {
     fn deadlines(&mut self, defaults: Deadlines) -> Deadlines {
         let mut millis = |name: &str, default: Duration| self.millis(name, default.as_millis() as u64);
         Deadlines {
+            stt_first_result: millis("STT_FIRST_RESULT_DEADLINE_MS", defaults.stt_first_result),
             stt_final: millis("STT_FINAL_DEADLINE_MS", defaults.stt_final),
             llm_first_sentence: millis("LLM_FIRST_SENTENCE_DEADLINE_MS", defaults.llm_first_sentence),
             tts_first_sound: millis("TTS_FIRST_SOUND_DEADLINE_MS", defaults.tts_first_sound),
             stall: millis("PROVIDER_STALL_MS", defaults.stall),
         }
+    }
+
+    fn hedging(&mut self) -> Hedging {
+        let mut hedging = Hedging::default();
+        let Some(text) = self.text("HEDGE") else { return hedging };
+        for role in text.split(',').map(str::trim) {
+            match role {
+                "llm" => hedging.llm = true,
+                "tts" => hedging.tts = true,
+                other => self.problem("HEDGE", format!("\"{other}\" is none of llm, tts")),
+            }
+        }
+        hedging
     }
 
     fn scripted(&mut self) -> ScriptedConfig {
@@ -366,6 +381,17 @@ mod tests {
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn slow_providers_are_hedged_only_in_the_roles_that_are_named() {
+        let hedging = |text: &str| read(&[("HEDGE", text)]).map(|config| config.providers.registry.hedging);
+
+        assert_eq!(hedging(""), Ok(Hedging::default()));
+        assert_eq!(hedging("llm"), Ok(Hedging { llm: true, tts: false }));
+        assert_eq!(hedging("tts, llm"), Ok(Hedging { llm: true, tts: true }));
+        let problems = hedging("llm,stt").unwrap_err().problems;
+        assert_eq!(problems, ["HEDGE: \"stt\" is none of llm, tts"]);
     }
 
     #[test]

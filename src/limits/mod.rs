@@ -246,6 +246,12 @@ impl Limits {
         ModelCall::beside(self, user, prompt_bytes)
     }
 
+    /// Counts the call of another model beside one that is slow, with a prompt of so many bytes. False if the budget has no
+    /// room for it.
+    pub(crate) fn hedge(&self, user: &UserId, prompt_bytes: usize) -> bool {
+        ModelCall::beside(self, user, prompt_bytes).is_ok()
+    }
+
     /// Sets the gauges of what is used, before they are read.
     pub(crate) fn report(&self) {
         let Shared { live, streams, consumers, utterances, .. } = &*self.shared;

@@ -142,6 +142,16 @@ mod tests {
     }
 
     #[test]
+    fn a_hedge_counts_as_a_call_of_the_budget_or_is_not_made() {
+        let limits = limits();
+        let _answer = limits.call_model(&ann(), 160).unwrap();
+
+        assert!(limits.hedge(&ann(), 160));
+        assert!(!limits.hedge(&ann(), 160), "20 of 100 tokens are left");
+        assert!(limits.hedge(&ann(), 80));
+    }
+
+    #[test]
     fn a_user_has_only_so_many_calls_in_progress() {
         let limits = limits();
         let running: Vec<_> = (0..2).map(|_| limits.call_model(&ann(), 4).unwrap()).collect();

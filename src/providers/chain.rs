@@ -19,6 +19,7 @@ use super::{
     ProviderError,
     circuit_breaker::{CircuitBreaker, Failure, Permit, Position},
     http,
+    latency::LatencyWindow,
 };
 use crate::{clock, telemetry};
 
@@ -93,6 +94,8 @@ pub struct ChainState {
 #[derive(Default)]
 struct Health {
     breakers: Vec<CircuitBreaker>,
+    /// Of each, to the first result.
+    latencies: Vec<LatencyWindow>,
     /// Why the last call of each failed; none if it did not.
     failures: Vec<Option<String>>,
     /// Which was called last.
@@ -106,6 +109,7 @@ impl ChainState {
         let preferred = names.first().copied().unwrap_or("none");
         let health = Health {
             breakers: names.iter().map(|_| CircuitBreaker::default()).collect(),
+            latencies: names.iter().map(|_| LatencyWindow::default()).collect(),
             failures: vec![None; names.len()],
             ..Health::default()
         };
@@ -239,11 +243,18 @@ pub(super) struct Chain<T: ?Sized> {
     pub(super) providers: Arc<[Arc<T>]>,
     /// Which of them are called, in the order of preference. Not empty.
     order: Arc<[usize]>,
+    /// Whether another provider is asked beside one that is slow.
+    hedges: bool,
 }
 
 impl<T: ?Sized> Clone for Chain<T> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), providers: self.providers.clone(), order: self.order.clone() }
+        Self {
+            state: self.state.clone(),
+            providers: self.providers.clone(),
+            order: self.order.clone(),
+            hedges: self.hedges,
+        }
     }
 }
 
@@ -251,7 +262,11 @@ impl<T: ?Sized> Chain<T> {
     pub(super) fn new(role: ProviderRole, providers: Vec<Arc<T>>, name: impl Fn(&T) -> &'static str) -> Self {
         let names = providers.iter().map(|provider| name(provider)).collect();
         let order = (0..providers.len()).collect();
-        Self { state: ChainState::new(role, names), providers: providers.into(), order }
+        Self { state: ChainState::new(role, names), providers: providers.into(), order, hedges: false }
+    }
+
+    pub(super) fn hedging(self, hedges: bool) -> Self {
+        Self { hedges, ..self }
     }
 
     /// Only these providers, in this order; none if there is none of these names. What is known of each is shared.
@@ -290,6 +305,7 @@ impl<T: ?Sized> Chain<T> {
             is_providers_fault: suitable.len() == self.providers.len(),
             untried: suitable,
             error: None,
+            may_hedge: self.hedges,
         }
     }
 }
@@ -306,6 +322,8 @@ pub(super) struct Call {
     is_providers_fault: bool,
     /// Why the last one failed.
     error: Option<ProviderError>,
+    /// Another provider may be asked beside the first.
+    may_hedge: bool,
 }
 
 impl Call {
@@ -324,7 +342,42 @@ impl Call {
         }
         self.state.publish(&health);
         drop(health);
-        Some(Attempt { state: self.state.clone(), provider: at, permit: Some(permit), works: false })
+        Some(Attempt::new(&self.state, at, permit, now))
+    }
+
+    /// After how long the first provider of the call is slower than usual, if another is then asked beside it.
+    pub(super) fn slow_after(&self, attempt: &Attempt) -> Option<Duration> {
+        let is_first = self.may_hedge && self.error.is_none();
+        is_first.then(|| self.state.health.lock().latencies[attempt.provider].p95())?
+    }
+
+    /// The next provider, to be asked beside the first: none but one that works, and only once.
+    pub(super) fn hedge(&mut self) -> Option<Attempt> {
+        if !std::mem::take(&mut self.may_hedge) {
+            return None;
+        }
+        let now = clock::now();
+        let mut health = self.state.health.lock();
+        let (at, permit) =
+            self.untried.iter().find_map(|at| Some((*at, health.breakers[*at].permit(now)?)))?;
+        self.untried.retain(|other| *other != at);
+        Some(Attempt::new(&self.state, at, permit, now))
+    }
+
+    /// The attempt is given up without an outcome. Its provider comes next, should the one at work fail.
+    pub(super) fn put_back(&mut self, attempt: Attempt) {
+        self.untried.insert(0, attempt.provider);
+        drop(attempt);
+    }
+
+    /// A provider that was asked beside the first is the one at work.
+    pub(super) fn is_taken_over_by(&mut self, attempt: &Attempt) {
+        let mut health = self.state.health.lock();
+        health.serving = attempt.provider;
+        if let Some(failed) = self.failed.take() {
+            self.state.count_takeover(failed, attempt.provider);
+        }
+        self.state.publish(&health);
     }
 
     /// Whether another provider could take over.
@@ -380,11 +433,16 @@ pub(super) struct Attempt {
     state: Arc<ChainState>,
     /// Its place in the chain.
     pub(super) provider: usize,
+    pub(super) began: Instant,
     permit: Option<Permit>,
     works: bool,
 }
 
 impl Attempt {
+    fn new(state: &Arc<ChainState>, provider: usize, permit: Permit, began: Instant) -> Self {
+        Self { state: state.clone(), provider, began, permit: Some(permit), works: false }
+    }
+
     pub(super) fn name(&self) -> &'static str {
         self.state.names[self.provider]
     }
@@ -401,6 +459,17 @@ impl Attempt {
         health.all_failed = false;
         health.serving = self.provider;
         self.state.publish(&health);
+    }
+
+    /// The time since its beginning counts as the provider's latency.
+    pub(super) fn took_so_long(&self) {
+        let latency = clock::now().saturating_duration_since(self.began);
+        self.state.health.lock().latencies[self.provider].observe(latency);
+    }
+
+    /// Counts in a metric of the role.
+    pub(super) fn count(&self, metric: &'static str) {
+        metrics::counter!(metric, "role" => self.state.role.name()).increment(1);
     }
 
     fn failed(mut self, error: &ProviderError) {

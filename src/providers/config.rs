@@ -38,6 +38,8 @@ pub struct ProviderConfig {
     pub vad: &'static str,
     /// When the next provider of a list takes over.
     pub deadlines: Deadlines,
+    /// Where another provider is asked beside one that is slow.
+    pub hedging: Hedging,
     /// For `scripted` and `scripted-spare`.
     pub scripted: ScriptedConfig,
 }
@@ -61,6 +63,7 @@ impl Default for ProviderConfig {
             tts_services: TtsServices::default(),
             vad: "two-stage",
             deadlines: Deadlines::default(),
+            hedging: Hedging::default(),
             scripted: ScriptedConfig::default(),
         }
     }
@@ -100,6 +103,8 @@ impl Choice {
 /// How long a provider may take before the next one of the list takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
+    /// From the first speech of an utterance to the first interim, where the provider streams.
+    pub stt_first_result: Duration,
     /// From the end of an utterance to its final.
     pub stt_final: Duration,
     /// From the request to the end of the first sentence.
@@ -113,12 +118,20 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
+            stt_first_result: Duration::from_secs(3),
             stt_final: Duration::from_secs(4),
             llm_first_sentence: Duration::from_secs(8),
             tts_first_sound: Duration::from_secs(3),
             stall: Duration::from_secs(4),
         }
     }
+}
+
+/// The roles in which another provider is asked beside one that is slower than usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hedging {
+    pub llm: bool,
+    pub tts: bool,
 }
 
 /// An endpoint with OpenAI's chat completions.

@@ -13,8 +13,10 @@ pub mod chain;
 mod circuit_breaker;
 mod config;
 pub(crate) mod drill;
+mod hedge;
 pub(crate) mod http;
 pub mod inference;
+mod latency;
 pub mod llm;
 mod model_files;
 pub(crate) mod recorded;
@@ -38,8 +40,8 @@ use futures::{
 use crate::limits::Refusal;
 
 pub use config::{
-    AnthropicConfig, Choice, Deadlines, GeminiConfig, Images, OllamaConfig, OpenAiConfig, ProviderConfig,
-    cache_folder,
+    AnthropicConfig, Choice, Deadlines, GeminiConfig, Hedging, Images, OllamaConfig, OpenAiConfig,
+    ProviderConfig, cache_folder,
 };
 pub use scripted::ScriptedConfig;
 

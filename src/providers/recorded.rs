@@ -12,7 +12,7 @@ use crate::{
     providers::{
         ProviderError,
         inference::worker_pool::Hold,
-        llm::{LanguageModel, LlmEvent, Prompt},
+        llm::{HedgePermit, LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SpokenLanguage, SttEvent, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
     },
@@ -93,6 +93,14 @@ impl LanguageModel for Recorded<dyn LanguageModel> {
 
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
         self.record(self.provider.respond(prompt))
+    }
+
+    fn respond_hedged(
+        &self,
+        prompt: Prompt,
+        permit: HedgePermit,
+    ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.record(self.provider.respond_hedged(prompt, permit))
     }
 }
 

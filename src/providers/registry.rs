@@ -263,19 +263,19 @@ impl Providers {
     /// Loads what is configured. Blocks: it reads some 100 MB.
     pub fn load(config: &ProviderConfig) -> Self {
         let Loaded { stt, llm, tts, vad } = Loaded::load(config);
-        let deadlines = config.deadlines;
+        let (deadlines, hedging) = (config.deadlines, config.hedging);
         let (stt, stt_missing, stt_state) = stt.into_role(|providers| {
             let chain = SttChain::new(providers, deadlines);
             let state = chain.state();
             (Arc::new(chain) as _, state)
         });
         let (llm, llm_missing, llm_state) = llm.into_role(|providers| {
-            let chain = LlmChain::new(providers, deadlines);
+            let chain = LlmChain::new(providers, deadlines).hedging(hedging.llm);
             let state = chain.state();
             (Arc::new(chain) as _, state)
         });
         let (tts, tts_missing, tts_state) = tts.into_role(|providers| {
-            let chain = TtsChain::new(providers, deadlines);
+            let chain = TtsChain::new(providers, deadlines).hedging(hedging.tts);
             let state = chain.state();
             (Arc::new(chain) as _, state)
         });

@@ -76,6 +76,7 @@ pub(crate) fn any_fault(words: usize) -> impl Strategy<Value = At> {
 /// Short ones, each of another length.
 pub(crate) fn deadlines() -> Deadlines {
     Deadlines {
+        stt_first_result: Duration::from_millis(1_200),
         stt_final: Duration::from_millis(1_000),
         llm_first_sentence: Duration::from_millis(2_000),
         tts_first_sound: Duration::from_millis(500),

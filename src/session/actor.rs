@@ -423,7 +423,9 @@ impl SessionActor {
         match self.services.config.limits.call_model(&self.session.info().user, prompt.bytes()) {
             Ok(call) => {
                 self.call = Some((generation, call));
-                llm.respond(prompt)
+                let limits = self.services.config.limits.clone();
+                let (user, bytes) = (self.session.info().user.clone(), prompt.bytes());
+                llm.respond_hedged(prompt, Box::new(move || limits.hedge(&user, bytes)))
             }
             Err(refusal) => ProviderError::Limited(refusal).into_stream(),
         }

@@ -52,6 +52,8 @@ pub(crate) const PARTS_READY: &str = "june_part_ready";
 pub(crate) const CALLS_SUCCEEDED: &str = "june_calls_succeeded_total";
 pub(crate) const CALLS_FAILED: &str = "june_calls_failed_total";
 pub(crate) const TAKEOVERS: &str = "june_provider_takeovers_total";
+pub(crate) const HEDGES: &str = "june_provider_hedges_total";
+pub(crate) const HEDGES_WON: &str = "june_provider_hedges_won_total";
 pub(crate) const BREAKER_STATE: &str = "june_provider_breaker_state";
 pub(crate) const MEMORY_RESIDENT: &str = "june_memory_resident_bytes";
 pub(crate) const MEMORY_LIMIT: &str = "june_memory_limit_bytes";
@@ -154,6 +156,10 @@ const METRICS: &[Metric] = &[
         .by("role", &["livekit", "stt", "llm", "tts"]),
     counter(TAKEOVERS, "Calls that another provider took over because one failed, by role, from and to.")
         .by("role", &["stt", "llm", "tts"]),
+    counter(HEDGES, "Calls in which another provider was asked beside one that was slower than usual.")
+        .by("role", &["llm", "tts"]),
+    counter(HEDGES_WON, "Those in which the other provider gave its first result first.")
+        .by("role", &["llm", "tts"]),
     gauge(
         BREAKER_STATE,
         "Whether a provider is called, by role and provider: 0 yes, 1 being tried again, 2 left alone after failures.",

@@ -17,6 +17,9 @@ use super::{Deadlines, ProviderError, chain::ProviderRole, scripted::fault::Faul
 
 pub(crate) use roles::{llm, speech, stt, tts};
 
+/// Until an utterance has the level of speech, from which the deadline of its first result counts.
+const UNTIL_SPEECH: Duration = Duration::from_millis(500);
+
 /// How long a trial may take at most.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -111,7 +114,8 @@ impl<T: ?Sized> Role<'_, T> {
 
     /// After which the next provider takes over; none where the fault is known at once.
     fn deadline(&self, fault: Option<FaultKind>) -> Duration {
-        let Deadlines { stt_final, llm_first_sentence, tts_first_sound, stall } = self.deadlines;
+        let Deadlines { stt_first_result, stt_final, llm_first_sentence, tts_first_sound, stall } =
+            self.deadlines;
         let first = match self.role {
             ProviderRole::Stt => stt_final,
             ProviderRole::Llm => llm_first_sentence,
@@ -122,6 +126,7 @@ impl<T: ?Sized> Role<'_, T> {
             // Within the first sentence.
             (Some(FaultKind::Stall), ProviderRole::Llm) => first.max(stall),
             (Some(FaultKind::Stall), ProviderRole::Stt) => first,
+            (Some(FaultKind::Silence), ProviderRole::Stt) => stt_first_result + UNTIL_SPEECH,
             (Some(FaultKind::Stall), ProviderRole::Tts) => stall,
             (
                 None

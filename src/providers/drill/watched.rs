@@ -121,6 +121,10 @@ impl SpeechToText for Watched<dyn SpeechToText> {
         self.provider.transcribes(language)
     }
 
+    fn is_streaming(&self) -> bool {
+        self.provider.is_streaming()
+    }
+
     fn hold(&self) -> Hold {
         self.provider.hold()
     }
@@ -142,6 +146,10 @@ impl LanguageModel for Watched<dyn LanguageModel> {
 
     fn sees_images(&self) -> bool {
         self.provider.sees_images()
+    }
+
+    fn continues_answers(&self) -> bool {
+        self.provider.continues_answers()
     }
 
     fn hold(&self) -> Hold {

@@ -16,11 +16,16 @@ pub(in crate::providers) fn load(_: &LoadContext<'_>) -> Result<Arc<dyn Language
     Ok(Arc::new(EchoModel))
 }
 
-struct EchoModel;
+pub(super) struct EchoModel;
 
 impl LanguageModel for EchoModel {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// It would repeat the instruction.
+    fn continues_answers(&self) -> bool {
+        false
     }
 
     /// It repeats.

@@ -3,7 +3,11 @@
 //! A provider that fails, does not complete its first sentence in time, stalls, or gives nothing is replaced by the next,
 //! also within the answer. The next one gets the conversation and the beginning of the answer, and continues; words that
 //! it repeats are dropped ([`Continuation`]). While there is a next one, text is passed on by whole words, so that no
-//! answer is continued within a word.
+//! answer is continued within a word. A model that does not continue answers is asked anew.
+//!
+//! Where the chain hedges and a permit is given, a provider without any text or tool call after its own p95 gets a backup
+//! ([`Hedge`]): whoever gives something first is the provider of the answer. Nothing of the other was passed on, so that no
+//! tool is called twice.
 //!
 //! Price: a continuation is in the words of another model, and a word that is legitimately said twice in a row at the seam
 //! is said once.
@@ -18,12 +22,13 @@ use futures::{
 };
 
 use self::continuation::Continuation;
-use super::{ChatMessage, LanguageModel, LlmEvent, Prompt, ToolCall};
+use super::{ChatMessage, HedgePermit, LanguageModel, LlmEvent, Prompt, ToolCall};
 use crate::{
     clock,
     providers::{
         Deadlines, ProviderError,
-        chain::{Attempt, Call, Chain, ChainState, ProviderRole, by},
+        chain::{Attempt, Call, Chain, ChainState, ProviderRole},
+        hedge::{Hedge, Next},
         inference::worker_pool::Hold,
     },
     response::sentence_splitter::SentenceSplitter,
@@ -45,8 +50,39 @@ impl LlmChain {
         Self { chain: Chain::new(ProviderRole::Llm, providers, |llm| llm.name()), deadlines }
     }
 
+    /// Whether answers for which there is a [`HedgePermit`] are hedged.
+    pub(crate) fn hedging(self, hedges: bool) -> Self {
+        Self { chain: self.chain.hedging(hedges), ..self }
+    }
+
     pub(crate) fn state(&self) -> Arc<ChainState> {
         self.chain.state.clone()
+    }
+
+    fn answer(
+        &self,
+        prompt: Prompt,
+        permit: Option<HedgePermit>,
+    ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        let answer = Answer {
+            call: self.chain.call(|_| true),
+            chain: self.chain.clone(),
+            deadlines: self.deadlines,
+            prompt,
+            permit,
+            hedge: Hedge::default(),
+            running: None,
+            said: String::new(),
+            given: Vec::new(),
+            ready: VecDeque::new(),
+            may_be_complete: false,
+            is_over: false,
+        };
+        stream::unfold(answer, |mut answer| async {
+            let event = answer.next().await?;
+            Some((event, answer))
+        })
+        .boxed()
     }
 }
 
@@ -74,23 +110,15 @@ impl LanguageModel for LlmChain {
     }
 
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
-        let answer = Answer {
-            call: self.chain.call(|_| true),
-            chain: self.chain.clone(),
-            deadlines: self.deadlines,
-            prompt,
-            running: None,
-            said: String::new(),
-            given: Vec::new(),
-            ready: VecDeque::new(),
-            may_be_complete: false,
-            is_over: false,
-        };
-        stream::unfold(answer, |mut answer| async {
-            let event = answer.next().await?;
-            Some((event, answer))
-        })
-        .boxed()
+        self.answer(prompt, None)
+    }
+
+    fn respond_hedged(
+        &self,
+        prompt: Prompt,
+        permit: HedgePermit,
+    ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.answer(prompt, Some(permit))
     }
 }
 
@@ -100,6 +128,9 @@ struct Answer {
     deadlines: Deadlines,
     prompt: Prompt,
     call: Call,
+    /// None if the answer is not hedged, or was.
+    permit: Option<HedgePermit>,
+    hedge: Hedge<LlmEvent>,
     running: Option<Running>,
     /// The text that was passed on.
     said: String,
@@ -142,43 +173,92 @@ impl Answer {
             let Some(running) = &mut self.running else { continue };
             let stalled_at = clock::now() + self.call.patience(self.deadlines.stall);
             let deadline = running.sentence_by.unwrap_or(stalled_at);
-            match by(Some(deadline), running.events.next()).await {
-                Ok(Some(Ok(event))) => self.take(event),
-                Ok(None) => self.ended(),
-                Ok(Some(Err(error))) | Err(error) => self.failed(error),
+            match self.hedge.next(&mut running.events, deadline).await {
+                Next::Current(Ok(Some(event))) => self.take(event),
+                Next::Current(Ok(None)) => self.ended(),
+                Next::Current(Err(error)) => self.failed(error),
+                Next::Due => self.ask_another(),
+                Next::Backup(Ok(Some(event))) if is_result(&event) => self.backup_won(event),
+                Next::Backup(Ok(Some(_))) => {}
+                Next::Backup(Ok(None)) => self.backup_failed(ProviderError::Empty),
+                Next::Backup(Err(error)) => self.backup_failed(error),
             }
         }
     }
 
-    /// Asks the next provider.
+    /// The next provider goes on: the backup if there is one.
     fn begin(&mut self) -> bool {
-        let Some(attempt) = self.call.next() else { return false };
-        let prompt = match self.said.is_empty() {
-            true => self.prompt.clone(),
-            false => continued(&self.prompt, &self.said),
+        let backup = self.hedge.promote(&mut self.call);
+        let Some((attempt, events)) = backup.or_else(|| {
+            let attempt = self.call.next()?;
+            let events = self.ask(&attempt);
+            Some((attempt, events))
+        }) else {
+            return false;
         };
+        self.hedge.begin(&self.call, &attempt, self.deadlines.llm_first_sentence);
         self.running = Some(Running {
-            events: self.chain.providers[attempt.provider].respond(prompt),
-            attempt,
+            events,
             text: Continuation::after(&self.said, self.call.can_go_on()),
             sentences: SentenceSplitter::default(),
-            sentence_by: Some(clock::now() + self.call.patience(self.deadlines.llm_first_sentence)),
+            sentence_by: Some(self.sentence_by(&attempt)),
+            attempt,
             earlier_calls: self.given.clone(),
             gave: false,
         });
         true
     }
 
+    fn ask(&self, attempt: &Attempt) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        let provider = &self.chain.providers[attempt.provider];
+        let begins = self.said.is_empty() || !provider.continues_answers();
+        provider.respond(if begins { self.prompt.clone() } else { continued(&self.prompt, &self.said) })
+    }
+
+    fn sentence_by(&self, attempt: &Attempt) -> Instant {
+        attempt.began + self.call.patience(self.deadlines.llm_first_sentence)
+    }
+
+    fn ask_another(&mut self) {
+        let Some(attempt) = self.call.hedge() else { return };
+        if self.permit.take().is_some_and(|permit| permit()) {
+            let events = self.ask(&attempt);
+            self.hedge.ask(attempt, events);
+        } else {
+            self.call.put_back(attempt);
+        }
+    }
+
+    fn backup_won(&mut self, event: LlmEvent) {
+        if let Some(loser) = self.running.take() {
+            self.hedge.won(&mut self.call, loser.attempt);
+        }
+        if self.begin() {
+            self.take(event);
+        }
+    }
+
+    /// The provider at work may now be the last one, which has longer.
+    fn backup_failed(&mut self, error: ProviderError) {
+        self.hedge.backup_failed(&mut self.call, error);
+        let by = self.running.as_ref().map(|running| self.sentence_by(&running.attempt));
+        if let Some(running) = &mut self.running {
+            running.sentence_by = by;
+        }
+    }
+
     fn take(&mut self, event: LlmEvent) {
         let Some(running) = &mut self.running else { return };
+        if is_result(&event) {
+            running.gave = true;
+            self.hedge.settle(&mut self.call, &running.attempt);
+        }
         match event {
             LlmEvent::TextDelta(delta) => {
-                running.gave |= !delta.trim().is_empty();
                 let text = running.text.push(&delta);
                 self.say(text);
             }
             LlmEvent::ToolCall(call) => {
-                running.gave = true;
                 let text = running.text.finish();
                 self.say(text);
                 self.call_tool(call);
@@ -244,6 +324,15 @@ impl Answer {
     }
 }
 
+/// Whether the event is something of an answer.
+fn is_result(event: &LlmEvent) -> bool {
+    match event {
+        LlmEvent::TextDelta(delta) => !delta.trim().is_empty(),
+        LlmEvent::ToolCall(_) => true,
+        LlmEvent::Usage(_) | LlmEvent::Truncated => false,
+    }
+}
+
 /// The prompt for the rest of an answer.
 fn continued(prompt: &Prompt, said: &str) -> Prompt {
     let mut prompt = prompt.clone();
@@ -258,5 +347,7 @@ fn ends_a_sentence(text: &str) -> bool {
     text.ends_with(['.', '!', '?', '…', '。', '！', '？'])
 }
 
+#[cfg(test)]
+mod hedging;
 #[cfg(test)]
 mod tests;

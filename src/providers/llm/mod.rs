@@ -57,6 +57,9 @@ pub struct Usage {
     pub output_tokens: Option<u32>,
 }
 
+/// Whether another provider may be asked beside the first; it then counts that call.
+pub type HedgePermit = Box<dyn FnOnce() -> bool + Send>;
+
 /// Generates responses.
 pub trait LanguageModel: Send + Sync + 'static {
     /// The provider's name as it appears in messages, metrics and logs.
@@ -65,6 +68,12 @@ pub trait LanguageModel: Send + Sync + 'static {
     /// Whether the images of a prompt reach the model. Otherwise a note stands in their place.
     fn sees_images(&self) -> bool {
         false
+    }
+
+    /// Whether it continues an answer that it is told to continue. Otherwise it gets the conversation without the beginning
+    /// of the answer.
+    fn continues_answers(&self) -> bool {
+        true
     }
 
     /// Those of its providers that translate, in the order in which they are tried.
@@ -88,6 +97,15 @@ pub trait LanguageModel: Send + Sync + 'static {
     /// A response without text and tool calls is [`ProviderError::Empty`]. What the model writes as its reasoning is not
     /// part of the text.
     fn respond(&self, prompt: Prompt) -> BoxStream<'static, Result<LlmEvent, ProviderError>>;
+
+    /// The same, where another provider may be asked beside one that is slow.
+    fn respond_hedged(
+        &self,
+        prompt: Prompt,
+        _permit: HedgePermit,
+    ) -> BoxStream<'static, Result<LlmEvent, ProviderError>> {
+        self.respond(prompt)
+    }
 }
 
 /// A machine that a stream is put through.

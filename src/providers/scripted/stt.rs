@@ -76,6 +76,10 @@ impl SpeechToText for ScriptedStt {
         }
     }
 
+    fn is_streaming(&self) -> bool {
+        true
+    }
+
     /// An interim after each word.
     fn open(
         &self,

@@ -117,6 +117,10 @@ impl SpeechToText for AssemblyAi {
         languages::include(self.languages(), language)
     }
 
+    fn is_streaming(&self) -> bool {
+        true
+    }
+
     fn open(
         &self,
         request: SttRequest,

@@ -139,6 +139,10 @@ impl SpeechToText for Deepgram {
         }
     }
 
+    fn is_streaming(&self) -> bool {
+        true
+    }
+
     fn open(
         &self,
         request: SttRequest,

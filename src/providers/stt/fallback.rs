@@ -2,10 +2,11 @@
 //!
 //! The audio of an utterance is kept until its final. A provider that fails, does not take its audio, or gives no final in
 //! time is replaced by the next, which gets the audio from the beginning. So the final is of one provider and of the whole
-//! utterance. An empty final for audio that has the level of speech is doubted: the next provider decides.
+//! utterance. A provider that gives an empty final for audio that has the level of speech is doubted, and so is one that
+//! streams and gives no interim of it in time: the next provider decides whether it failed.
 //!
-//! Price: speech that no provider can transcribe, such as a cough, is transcribed twice; of an utterance of more than
-//! [`MAX_KEPT`] samples the next provider gets only the beginning.
+//! Price: sound that no provider can transcribe, such as a cough or music, is transcribed twice, or by each provider if it
+//! is long; of an utterance of more than [`MAX_KEPT`] samples the next provider gets only the beginning.
 
 use std::{sync::Arc, time::Instant};
 
@@ -85,8 +86,10 @@ impl SpeechToText for SttChain {
             audio_is_over: false,
             kept: Vec::new(),
             kept_samples: 0,
+            level: Level::default(),
             running: None,
             interim_chars: 0,
+            silent: Vec::new(),
             doubted: None,
             is_over: false,
         };
@@ -108,10 +111,13 @@ struct Utterance {
     /// The audio so far, at most [`MAX_KEPT`] samples.
     kept: Vec<Pcm>,
     kept_samples: usize,
+    level: Level,
     call: Call,
     running: Option<Running>,
     /// The length of the longest interim, in characters.
     interim_chars: usize,
+    /// Providers that gave no interim of what may be speech.
+    silent: Vec<Attempt>,
     /// A provider that gave an empty final for what may be speech.
     doubted: Option<Attempt>,
     is_over: bool,
@@ -123,6 +129,10 @@ struct Running {
     /// None once its audio is over.
     feed: Option<mpsc::Sender<Pcm>>,
     events: BoxStream<'static, Result<SttEvent, ProviderError>>,
+    /// It gave an interim.
+    gave: bool,
+    /// When it has to give one, while the audio goes on.
+    first_by: Option<Instant>,
     /// When the final has to come, after the end of the audio.
     final_by: Option<Instant>,
 }
@@ -146,11 +156,12 @@ impl Utterance {
                     }
                     continue;
                 }
-                event = by(running.final_by, running.events.next()) => event,
+                event = by(running.final_by.or(running.first_by), running.events.next()) => event,
             };
             let event = match event {
                 Ok(Some(Ok(SttEvent::Interim(heard)))) => self.interim(heard),
                 Ok(Some(Ok(SttEvent::Final(heard)))) => self.finished(heard),
+                Err(_) if running.final_by.is_none() => self.is_silent(),
                 Ok(Some(Err(error))) | Err(error) => self.failed(error),
                 Ok(None) => self.failed(ProviderError::Empty),
             };
@@ -170,14 +181,27 @@ impl Utterance {
             // There is room, and the provider may already have refused.
             let _ = feed.try_send(pcm.clone());
         }
-        self.running = Some(Running { attempt, feed: Some(feed), events, final_by: None });
+        self.running =
+            Some(Running { attempt, feed: Some(feed), events, gave: false, first_by: None, final_by: None });
+        self.expect_first_result();
         if self.audio_is_over {
             self.end_audio();
         }
         true
     }
 
+    /// Sets the deadline of the first result, once the audio has the level of speech.
+    fn expect_first_result(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let is_due = self.level.is_of_speech() && !running.gave && running.first_by.is_none();
+        if is_due && self.chain.providers[running.attempt.provider].is_streaming() && self.call.can_go_on() {
+            running.first_by = Some(clock::now() + self.deadlines.stt_first_result);
+        }
+    }
+
     fn push(&mut self, pcm: Pcm) {
+        self.level.push(&pcm);
+        self.expect_first_result();
         if self.kept_samples + pcm.len() <= MAX_KEPT {
             self.kept_samples += pcm.len();
             self.kept.push(pcm.clone());
@@ -199,6 +223,9 @@ impl Utterance {
 
     fn interim(&mut self, heard: Transcript) -> Option<SttEvent> {
         let chars = heard.text.chars().count();
+        if let Some(running) = self.running.as_mut().filter(|_| chars > 0) {
+            (running.gave, running.first_by) = (true, None);
+        }
         (chars > 0 && chars >= self.interim_chars).then(|| {
             self.interim_chars = chars;
             SttEvent::Interim(heard)
@@ -212,7 +239,7 @@ impl Utterance {
         let mut attempt = self.running.take()?.attempt;
         let is_empty = heard.text.trim().is_empty();
         match self.doubted.take() {
-            None if is_empty && self.call.can_go_on() && may_be_speech(&self.kept) => {
+            None if is_empty && self.call.can_go_on() && self.level.is_of_speech() => {
                 self.doubted = Some(attempt);
                 return None;
             }
@@ -220,9 +247,18 @@ impl Utterance {
             Some(doubted) => self.call.overrule(doubted, &attempt, &ProviderError::Empty),
             None => {}
         }
+        for silent in self.silent.drain(..).filter(|_| !is_empty) {
+            self.call.overrule(silent, &attempt, &ProviderError::TimedOut);
+        }
         attempt.works();
         self.is_over = true;
         Some(SttEvent::Final(heard))
+    }
+
+    /// No interim came in time.
+    fn is_silent(&mut self) -> Option<SttEvent> {
+        self.silent.extend(self.running.take().map(|running| running.attempt));
+        None
     }
 
     fn failed(&mut self, error: ProviderError) -> Option<SttEvent> {
@@ -239,18 +275,32 @@ impl Utterance {
                 doubted.works();
                 Ok(SttEvent::Final(Transcript::default()))
             }
-            None => Err(self.call.exhausted()),
+            None => {
+                for silent in self.silent.drain(..) {
+                    self.call.fail(silent, ProviderError::TimedOut);
+                }
+                Err(self.call.exhausted())
+            }
         }
     }
 }
 
-/// Whether the audio is as loud as speech for about as long as a word.
-fn may_be_speech(audio: &[Pcm]) -> bool {
-    let (mut framer, mut loud) = (pcm::Framer::default(), 0);
-    for chunk in audio {
-        framer.push(chunk, |frame| loud += usize::from(pcm::level_dbfs(frame) >= MIN_SPEECH_DBFS));
+/// Whether audio is as loud as speech for about as long as a word.
+#[derive(Default)]
+struct Level {
+    framer: pcm::Framer,
+    loud_frames: usize,
+}
+
+impl Level {
+    fn push(&mut self, audio: &[i16]) {
+        let loud = &mut self.loud_frames;
+        self.framer.push(audio, |frame| *loud += usize::from(pcm::level_dbfs(frame) >= MIN_SPEECH_DBFS));
     }
-    loud >= MIN_SPEECH_FRAMES
+
+    fn is_of_speech(&self) -> bool {
+        self.loud_frames >= MIN_SPEECH_FRAMES
+    }
 }
 
 #[cfg(test)]

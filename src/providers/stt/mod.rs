@@ -92,6 +92,11 @@ pub trait SpeechToText: Send + Sync + 'static {
     /// Whether it transcribes this language.
     fn transcribes(&self, language: &SpokenLanguage) -> bool;
 
+    /// Whether a first interim is to be expected soon after speech begins. Otherwise the final may be its first result.
+    fn is_streaming(&self) -> bool {
+        false
+    }
+
     /// The same with these of its providers only, in this order; none if it has none of them.
     fn select(&self, _names: &[String]) -> Option<Arc<dyn SpeechToText>> {
         None

@@ -12,12 +12,15 @@ use tokio::{
 
 use super::{
     SpeechToText, SpokenLanguage, SttEvent, SttRequest, Transcript, assemblyai::AssemblyAi,
-    deepgram::Deepgram, june::June, openai::OpenAi,
+    deepgram::Deepgram, fallback::SttChain, june::June, openai::OpenAi,
 };
 use crate::{
     audio::{Pcm, SAMPLE_RATE_HZ},
     language::Language,
-    providers::ProviderError,
+    providers::{
+        Deadlines, ProviderError,
+        testing::{ScriptedStt, chunk, deadlines},
+    },
     secret::Secret,
 };
 
@@ -138,6 +141,27 @@ impl Case {
         drop(feed);
         let rest: Vec<_> = events.collect().await;
         assert!(matches!(rest.last(), Some(Ok(SttEvent::Final(_)))), "{rest:?}");
+    }
+
+    async fn a_service_that_is_silent_is_replaced_while_the_utterance_goes_on(self) {
+        let (_server, provider) = self.start(SttScript::failing(SttFault::Silence)).await;
+        let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
+        let short = std::time::Duration::from_millis(300);
+        let chain =
+            SttChain::new(vec![provider, second], Deadlines { stt_first_result: short, ..deadlines() });
+        let (feed, audio) = mpsc::channel(4);
+        let mut events = chain.open(SttRequest::default(), audio);
+        for word in 0..3 {
+            feed.send(chunk(word)).await.unwrap();
+        }
+
+        let first = tokio::time::timeout(std::time::Duration::from_secs(20), events.next()).await;
+
+        let Ok(Some(Ok(SttEvent::Interim(heard)))) = first else { panic!("{first:?}") };
+        assert_eq!(heard.text, "w0", "the utterance is heard from its beginning");
+        drop(feed);
+        let last = events.collect::<Vec<_>>().await.pop();
+        assert_eq!(last, Some(Ok(SttEvent::Final("w0 w1 w2".into()))));
     }
 
     async fn a_slow_answer_is_waited_for(self) {
@@ -330,6 +354,13 @@ mod streaming {
     async fn interims_come_while_the_utterance_is_open() {
         for case in [DEEPGRAM, ASSEMBLYAI] {
             case.interims_come_while_the_utterance_is_open().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_silent_is_replaced_while_the_utterance_goes_on() {
+        for case in [DEEPGRAM, ASSEMBLYAI] {
+            case.a_service_that_is_silent_is_replaced_while_the_utterance_goes_on().await;
         }
     }
 

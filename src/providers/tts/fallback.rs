@@ -5,6 +5,9 @@
 //! sound and its rate of speech, which is learned from whole sentences ([`SpeechRate`]). While somebody could take over,
 //! the newest [`HELD`] of sound is held back, so that the sound can be cut between two words.
 //!
+//! Where the chain hedges, a provider without a sound after its own p95 gets a backup ([`Hedge`]): whoever gives a sound first
+//! speaks the sentence.
+//!
 //! Price: the voice changes within the sentence. The first sound waits until [`HELD`] of it is there, if there is somebody
 //! to take over; providers that are faster than speech take a fraction of that. The estimate can be wrong by a word in a
 //! sentence whose rate is unusual. The voice that a request asks for is the preferred provider's; others use their
@@ -31,7 +34,8 @@ use crate::{
     language::Language,
     providers::{
         Deadlines, ProviderError,
-        chain::{Attempt, Call, Chain, ChainState, ProviderRole, by},
+        chain::{Attempt, Call, Chain, ChainState, ProviderRole},
+        hedge::{Hedge, Next},
         inference::worker_pool::Hold,
     },
 };
@@ -54,6 +58,11 @@ impl TtsChain {
     pub(in crate::providers) fn new(providers: Vec<Arc<dyn TextToSpeech>>, deadlines: Deadlines) -> Self {
         let rates = providers.iter().map(|_| SpeechRate::default()).collect();
         Self { chain: Chain::new(ProviderRole::Tts, providers, |tts| tts.name()), rates, deadlines }
+    }
+
+    /// Whether sentences are hedged.
+    pub(in crate::providers) fn hedging(self, hedges: bool) -> Self {
+        Self { chain: self.chain.hedging(hedges), ..self }
     }
 
     pub(in crate::providers) fn state(&self) -> Arc<ChainState> {
@@ -104,6 +113,7 @@ impl TextToSpeech for TtsChain {
             deadlines: self.deadlines,
             rate_hz: self.sample_rate_hz(),
             request,
+            hedge: Hedge::default(),
             running: None,
             is_over: false,
         };
@@ -125,6 +135,7 @@ struct Sentence {
     rate_hz: u32,
     /// With the text that was not spoken yet.
     request: SpeechRequest,
+    hedge: Hedge<Vec<i16>>,
     running: Option<Running>,
     is_over: bool,
 }
@@ -159,11 +170,16 @@ impl Sentence {
             let Some(running) = &mut self.running else { continue };
             let stalled_at = clock::now() + self.call.patience(self.deadlines.stall);
             let deadline = if running.sounds { stalled_at } else { running.sound_by };
-            let samples = match by(Some(deadline), running.pieces.next()).await {
-                Ok(Some(Ok(samples))) => running.take(&samples),
-                Ok(None) if running.sounds => self.finish(),
-                Ok(None) => self.failed(ProviderError::Empty),
-                Ok(Some(Err(error))) | Err(error) => self.failed(error),
+            let samples = match self.hedge.next(&mut running.pieces, deadline).await {
+                Next::Current(Ok(Some(samples))) => self.take(&samples),
+                Next::Current(Ok(None)) if running.sounds => self.finish(),
+                Next::Current(Ok(None)) => self.failed(ProviderError::Empty),
+                Next::Current(Err(error)) => self.failed(error),
+                Next::Due => self.ask_another(),
+                Next::Backup(Ok(Some(samples))) if has_sound(&samples) => self.backup_won(&samples),
+                Next::Backup(Ok(Some(_))) => Vec::new(),
+                Next::Backup(Ok(None)) => self.backup_failed(ProviderError::Empty),
+                Next::Backup(Err(error)) => self.backup_failed(error),
             };
             if !samples.is_empty() {
                 return Some(Ok(samples));
@@ -172,11 +188,18 @@ impl Sentence {
         None
     }
 
-    /// Lets the next provider speak what is left.
+    /// Lets the next provider speak what is left: the backup if there is one.
     fn begin(&mut self) -> bool {
-        while let Some(attempt) = self.call.next() {
-            let provider = &self.chain.providers[attempt.provider];
-            let rate_hz = provider.sample_rate_hz();
+        loop {
+            let backup = self.hedge.promote(&mut self.call);
+            let Some((attempt, pieces)) = backup.or_else(|| {
+                let attempt = self.call.next()?;
+                let pieces = self.ask(&attempt);
+                Some((attempt, pieces))
+            }) else {
+                return false;
+            };
+            let rate_hz = self.chain.providers[attempt.provider].sample_rate_hz();
             let resampler = match Resampler::new(rate_hz, 1, self.rate_hz) {
                 Ok(resampler) => resampler,
                 Err(error) => {
@@ -184,25 +207,69 @@ impl Sentence {
                     continue;
                 }
             };
-            let mut request = self.request.clone();
-            if !self.chain.is_preferred(&attempt) {
-                request.voice = None;
-            }
             let held = if self.call.can_go_on() { HELD } else { Duration::ZERO };
+            self.hedge.begin(&self.call, &attempt, self.deadlines.tts_first_sound);
             self.running = Some(Running {
-                pieces: provider.synthesize(request),
-                attempt,
+                pieces,
                 rate_hz,
                 resampler,
                 held: Vec::new(),
-                sound_by: clock::now() + self.call.patience(self.deadlines.tts_first_sound),
+                sound_by: self.sound_by(&attempt),
+                attempt,
                 max_held: (held.as_millis() * u128::from(rate_hz) / 1000) as usize,
                 spoken: 0,
                 sounds: false,
             });
             return true;
         }
-        false
+    }
+
+    fn ask(&self, attempt: &Attempt) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
+        let mut request = self.request.clone();
+        if !self.chain.is_preferred(attempt) {
+            request.voice = None;
+        }
+        self.chain.providers[attempt.provider].synthesize(request)
+    }
+
+    fn sound_by(&self, attempt: &Attempt) -> Instant {
+        attempt.began + self.call.patience(self.deadlines.tts_first_sound)
+    }
+
+    fn ask_another(&mut self) -> Vec<i16> {
+        if let Some(attempt) = self.call.hedge() {
+            let pieces = self.ask(&attempt);
+            self.hedge.ask(attempt, pieces);
+        }
+        Vec::new()
+    }
+
+    fn backup_won(&mut self, samples: &[i16]) -> Vec<i16> {
+        if let Some(loser) = self.running.take() {
+            self.hedge.won(&mut self.call, loser.attempt);
+        }
+        if self.begin() { self.take(samples) } else { Vec::new() }
+    }
+
+    /// The provider at work may now be the last one, which has longer.
+    fn backup_failed(&mut self, error: ProviderError) -> Vec<i16> {
+        self.hedge.backup_failed(&mut self.call, error);
+        let by = self.running.as_ref().map(|running| self.sound_by(&running.attempt));
+        if let (Some(running), Some(by)) = (&mut self.running, by) {
+            running.sound_by = by;
+        }
+        Vec::new()
+    }
+
+    /// More samples of the provider; returns what can be passed on.
+    fn take(&mut self, samples: &[i16]) -> Vec<i16> {
+        let Some(running) = &mut self.running else { return Vec::new() };
+        if !running.sounds && has_sound(samples) {
+            running.sounds = true;
+            running.attempt.works();
+            self.hedge.settle(&mut self.call, &running.attempt);
+        }
+        running.take(samples)
     }
 
     /// The provider has spoken all of its text.
@@ -238,10 +305,6 @@ impl Sentence {
 impl Running {
     /// More samples; returns what can be passed on.
     fn take(&mut self, samples: &[i16]) -> Vec<i16> {
-        if !self.sounds && samples.iter().any(|sample| sample.unsigned_abs() > MIN_SOUND) {
-            self.sounds = true;
-            self.attempt.works();
-        }
         self.held.extend_from_slice(samples);
         let free = self.held.len().saturating_sub(self.max_held);
         let ready: Vec<i16> = self.held.drain(..free).collect();
@@ -264,5 +327,11 @@ impl Running {
     }
 }
 
+fn has_sound(samples: &[i16]) -> bool {
+    samples.iter().any(|sample| sample.unsigned_abs() > MIN_SOUND)
+}
+
+#[cfg(test)]
+mod hedging;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::providers::llm::echo::EchoModel;
 use crate::providers::testing::{At, Continues, Fault, ScriptedLlm, any_fault, deadlines, faults};
 
 const ANSWER: &str = "It is five. Shall I wake you at six? Then good night, and sleep well.";
@@ -161,6 +162,18 @@ async fn dropping_the_answer_says_nothing_about_the_provider() {
     }
 
     assert_eq!((first.calls(), second.calls()), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_that_takes_over_within_an_answer_repeats_the_users_line() {
+    let lost = Fault::Fails(ProviderError::Connection("lost".into()));
+    let first = Arc::new(ScriptedLlm::new("first", ANSWER, [Some(At(5, lost))]));
+    let chain = LlmChain::new(vec![first, Arc::new(EchoModel)], deadlines());
+
+    let (text, result) = answer(&chain).await;
+
+    assert_eq!(result, Ok(()));
+    assert!(text.starts_with("It is ") && text.ends_with("You said: What time is it?"), "{text}");
 }
 
 proptest! {

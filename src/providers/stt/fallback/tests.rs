@@ -111,7 +111,99 @@ async fn an_empty_final_stands_if_no_other_provider_can_say_more() {
     let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(0, Fault::Ends))]));
     let second = Arc::new(ScriptedStt::hearing_chunks("second", [Some(At(0, lost))]));
 
-    assert_eq!(checked(speak(&chain([&first, &second])).await), Ok(String::new()));
+    let events = transcribe(&chain([&first, &second]), SttRequest::default(), vec![chunk(0), chunk(1)]).await;
+
+    assert_eq!(checked(events), Ok(String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_silent_from_the_start_is_replaced_while_the_utterance_goes_on() {
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(0, Fault::Hangs))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
+    let chain = chain([&first, &second]);
+    let began = clock::now();
+
+    let events = speak(&chain).await;
+
+    let interims = events.iter().filter(|event| matches!(event, Ok(SttEvent::Interim(_)))).count();
+    assert!(interims > 1, "interims of what follows: {events:?}");
+    assert_eq!(checked(events), Ok(whole()));
+    let speech = std::time::Duration::from_millis(500) * WORDS as u32;
+    assert_eq!(clock::now() - began, speech, "the final waits for no deadline");
+    let status = chain.state().status();
+    assert_eq!((status.taken_over_by, status.message), (Some("second"), Some("took too long".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sound_that_nobody_understands_is_no_failure_of_those_that_were_silent() {
+    let hears_nothing = |name| {
+        let nothing = || Some(At(0, Fault::Ends));
+        Arc::new(ScriptedStt::hearing_chunks(name, std::iter::repeat_with(nothing).take(5)))
+    };
+    let (first, second) = (hears_nothing("first"), hears_nothing("second"));
+    let chain = chain([&first, &second]);
+
+    for _ in 0..5 {
+        assert_eq!(checked(speak(&chain).await), Ok(String::new()));
+    }
+
+    assert_eq!((first.calls(), second.calls()), (5, 5));
+    assert_eq!(chain.state().problems(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_are_silent_all_have_failed() {
+    let hangs = |name| Arc::new(ScriptedStt::hearing_chunks(name, [Some(At(0, Fault::Hangs))]));
+    let chain = chain([&hangs("first"), &hangs("second")]);
+
+    assert_eq!(checked(speak(&chain).await), Err(ProviderError::TimedOut));
+
+    let message = chain.state().status().message.unwrap();
+    assert_eq!(message, "first: took too long; second: took too long");
+}
+
+/// Gives its final alone.
+struct Batch(ScriptedStt);
+
+impl SpeechToText for Batch {
+    fn name(&self) -> &'static str {
+        "batch"
+    }
+
+    fn transcribes(&self, _: &SpokenLanguage) -> bool {
+        true
+    }
+
+    fn open(
+        &self,
+        request: SttRequest,
+        audio: mpsc::Receiver<Pcm>,
+    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+        let is_final = |event: &Result<SttEvent, _>| !matches!(event, Ok(SttEvent::Interim(_)));
+        self.0.open(request, audio).filter(move |event| std::future::ready(is_final(event))).boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_without_interims_is_waited_for_until_the_utterance_is_over() {
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
+    let batch = Arc::new(Batch(ScriptedStt::hearing_chunks("batch", [])));
+    let chain = SttChain::new(vec![batch, second.clone()], deadlines());
+
+    assert_eq!(checked(speak(&chain).await), Ok(whole()));
+
+    assert_eq!(second.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_without_an_interim_of_what_is_not_loud_is_waited_for() {
+    let first = Arc::new(ScriptedStt::hearing_chunks("first", [Some(At(0, Fault::Ends))]));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
+    let quiet = vec![Pcm::from(vec![9; 8_000]); 20];
+
+    let events = transcribe(&chain([&first, &second]), SttRequest::default(), quiet).await;
+
+    assert_eq!((checked(events), second.calls()), (Ok(String::new()), 0));
 }
 
 /// Says its final before the audio is over.
