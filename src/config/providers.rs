@@ -4,20 +4,30 @@ use std::time::Duration;
 
 use crate::{
     config::Reader,
+    language::Language,
     providers::{
         AnthropicConfig, Choice, Deadlines, GeminiConfig, Hedging, Images, OllamaConfig, OpenAiConfig,
         ProviderConfig, ScriptedConfig, cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
         scripted::{NOTICE, PlannedFault},
     },
+    session::Excuses,
 };
 
 const DEFAULT_SYSTEM_PROMPT: &str = "You are June, a voice assistant in a pair of glasses. \
 Your answers are spoken aloud: be brief and plain, in one to three short sentences, without lists, \
 markup or emoji.";
 
-const DEFAULT_EXCUSE: &str = "Sorry, I cannot answer just now.";
+/// Languages, their settings, and what is said where these are not set. English is the gateway's own where
+/// `SESSION_LANGUAGE` is none of them.
+const EXCUSES: [(&str, &str, &str); 4] = [
+    ("en", "EXCUSE_EN", "Sorry, I cannot answer just now."),
+    ("de", "EXCUSE_DE", "Ich kann gerade leider nicht antworten."),
+    ("es", "EXCUSE_ES", "Lo siento, ahora mismo no puedo responder."),
+    ("fr", "EXCUSE_FR", "Je ne peux malheureusement pas répondre pour le moment."),
+];
 const MAX_EXCUSE_BYTES: usize = 240;
+const OFF: &str = "off";
 const MAX_SCRIPTED_LATENCY_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
@@ -26,8 +36,8 @@ pub struct ProvidersConfig {
     pub registry: ProviderConfig,
     /// `SYSTEM_PROMPT`
     pub system_prompt: String,
-    /// What is spoken when no LLM answers; none for nothing (`EXCUSE`).
-    pub excuse: Option<String>,
+    /// What is said when no LLM answers (`EXCUSE`, `EXCUSE_EN`, …).
+    pub excuses: Excuses,
 }
 
 impl Reader<'_> {
@@ -92,7 +102,7 @@ impl Reader<'_> {
                 scripted: self.scripted(),
             },
             system_prompt: self.text("SYSTEM_PROMPT").unwrap_or_else(|| DEFAULT_SYSTEM_PROMPT.into()),
-            excuse: self.excuse(),
+            excuses: self.excuses(),
         };
         self.check_listed("STT", &STT, &config.registry.stt, &config.registry);
         self.check_listed("LLM", &LLM, &config.registry.llm, &config.registry);
@@ -152,12 +162,41 @@ impl Reader<'_> {
         parsed.into_iter().flatten().collect()
     }
 
-    fn excuse(&mut self) -> Option<String> {
-        let excuse = self.text("EXCUSE").unwrap_or_else(|| DEFAULT_EXCUSE.into());
-        if excuse.len() > MAX_EXCUSE_BYTES {
-            self.problem("EXCUSE", format!("must have at most {MAX_EXCUSE_BYTES} bytes"));
+    /// `EXCUSE` is in the gateway's own language.
+    fn excuses(&mut self) -> Excuses {
+        let own = self.text("SESSION_LANGUAGE").filter(|tag| tag != "auto");
+        let own = own.and_then(|tag| Language::parse(&tag).ok());
+        let general = self.excuse("EXCUSE");
+        let mut texts = Vec::new();
+        for (tag, setting, built_in) in EXCUSES {
+            let language = Language::parse(tag).expect("a valid tag");
+            let is_own = own.as_ref().map_or(tag == "en", |own| own.is_like(&language));
+            let text = self.excuse(setting).or_else(|| general.clone().filter(|_| is_own));
+            texts.push((is_own, language, text.unwrap_or_else(|| built_in.to_owned())));
         }
-        (excuse != "off").then_some(excuse)
+        if let (Some(own), Some(text)) = (own, &general)
+            && texts.iter().all(|(is_own, ..)| !is_own)
+        {
+            texts.push((true, own, text.clone()));
+        }
+        texts.sort_by_key(|(is_own, ..)| !is_own);
+        match general.as_deref() {
+            Some(OFF) => Excuses::default(),
+            Some(_) | None => {
+                let texts = texts.into_iter();
+                Excuses::new(
+                    texts.map(|(_, language, text)| (language, (text != OFF).then_some(text))).collect(),
+                )
+            }
+        }
+    }
+
+    fn excuse(&mut self, setting: &str) -> Option<String> {
+        let text = self.text(setting)?;
+        if text.len() > MAX_EXCUSE_BYTES {
+            self.problem(setting, format!("must have at most {MAX_EXCUSE_BYTES} bytes"));
+        }
+        Some(text)
     }
 
     /// The provider's own setting, else `LLM_MODEL`.
@@ -394,14 +433,43 @@ mod tests {
         assert_eq!(problems, ["HEDGE: \"stt\" is none of llm, tts"]);
     }
 
-    #[test]
-    fn an_excuse_can_be_chosen_and_switched_off() {
-        let excuse = |text: &str| read(&[("EXCUSE", text)]).map(|config| config.providers.excuse);
+    /// What is said in a language; and in which, if it is spoken.
+    fn excuse(settings: &[(&str, &str)], language: &str) -> Option<(String, Option<String>)> {
+        let language = Language::parse(language).unwrap();
+        let excuse = read(settings).unwrap().providers.excuses.of(Some(&language))?;
+        Some((excuse.text, excuse.language.map(|language| language.to_string())))
+    }
 
-        assert_eq!(excuse("").unwrap().as_deref(), Some(DEFAULT_EXCUSE));
-        assert_eq!(excuse("Moment!").unwrap().as_deref(), Some("Moment!"));
-        assert_eq!(excuse("off"), Ok(None));
-        assert!(excuse(&"a".repeat(MAX_EXCUSE_BYTES + 1)).is_err());
+    fn text(settings: &[(&str, &str)], language: &str) -> Option<String> {
+        excuse(settings, language).map(|(text, _)| text)
+    }
+
+    #[test]
+    fn there_is_an_excuse_in_each_language_and_those_of_others_are_not_spoken() {
+        for (language, _, expected) in EXCUSES {
+            assert_eq!(excuse(&[], language), Some((expected.into(), Some(language.into()))));
+        }
+        assert_eq!(excuse(&[], "it"), Some((EXCUSES[0].2.into(), None)));
+    }
+
+    #[test]
+    fn an_excuse_can_be_chosen_in_each_language_and_switched_off() {
+        assert_eq!(text(&[("EXCUSE", "Moment!")], "en-US").as_deref(), Some("Moment!"));
+        assert_eq!(text(&[("EXCUSE", "Moment!")], "de").as_deref(), Some(EXCUSES[1].2), "it is English");
+        let german = [("EXCUSE", "Moment!"), ("SESSION_LANGUAGE", "de-AT"), ("EXCUSE_FR", "off")];
+        assert_eq!(text(&german, "de").as_deref(), Some("Moment!"));
+        assert_eq!(text(&german, "en").as_deref(), Some(EXCUSES[0].2));
+        assert_eq!(text(&german, "fr"), None);
+        assert_eq!(excuse(&german, "it"), Some(("Moment!".into(), None)));
+        let italian = [("EXCUSE", "Un attimo!"), ("SESSION_LANGUAGE", "it-IT")];
+        assert_eq!(excuse(&italian, "it"), Some(("Un attimo!".into(), Some("it".into()))));
+        assert_eq!(excuse(&italian, "ja"), Some(("Un attimo!".into(), None)));
+        let both = [("EXCUSE", "Moment!"), ("EXCUSE_EN", "Wait!")];
+        assert_eq!(text(&both, "en").as_deref(), Some("Wait!"));
+        assert_eq!(text(&[("EXCUSE", "off"), ("EXCUSE_DE", "Moment!")], "de"), None);
+        for setting in ["EXCUSE", "EXCUSE_DE"] {
+            assert!(read(&[(setting, &"a".repeat(MAX_EXCUSE_BYTES + 1))]).is_err());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::Reader,
+    providers::llm::MAX_IMAGE_BYTES,
     tools::{
         Filler, ToolLimits,
         mcp::McpConfig,
@@ -19,7 +20,7 @@ const MAX_FILLER_BYTES: usize = 240;
 
 #[derive(Clone, Debug, Default)]
 pub struct ToolsConfig {
-    /// `TOOL_TIMEOUT_MS`, `TOOL_MAX_STEPS`, `TOOL_FILLER`, `TOOL_FILLER_MS`
+    /// `TOOL_TIMEOUT_MS`, `TOOL_MAX_STEPS`, `TOOL_FILLER`, `TOOL_FILLER_MS`, `TOOL_UPLOAD_MAX_BYTES`
     pub limits: ToolLimits,
     /// None calls no webhooks (`TOOL_WEBHOOK_URLS`, `TOOL_WEBHOOK_SECRET`).
     pub webhooks: Option<WebhookConfig>,
@@ -35,9 +36,22 @@ impl Reader<'_> {
             self.problem("TOOL_MAX_STEPS", format!("must be 1 to {MAX_STEPS}"));
         }
         let timeout = self.millis("TOOL_TIMEOUT_MS", defaults.timeout.as_millis() as u64);
-        let limits = ToolLimits { timeout, max_steps, filler: self.filler() };
+        let limits = ToolLimits {
+            timeout,
+            max_steps,
+            filler: self.filler(),
+            max_upload_bytes: self.max_upload_bytes(defaults.max_upload_bytes),
+        };
         let mcp = self.file.as_mut().map(|file| std::mem::take(&mut file.mcp)).unwrap_or_default();
         ToolsConfig { limits, webhooks: self.webhooks(), mcp }
+    }
+
+    fn max_upload_bytes(&mut self, default: usize) -> usize {
+        let bytes = self.parsed("TOOL_UPLOAD_MAX_BYTES").unwrap_or(default);
+        if !(1..=MAX_IMAGE_BYTES).contains(&bytes) {
+            self.problem("TOOL_UPLOAD_MAX_BYTES", format!("must be 1 to {MAX_IMAGE_BYTES}"));
+        }
+        bytes
     }
 
     fn filler(&mut self) -> Option<Filler> {
@@ -95,6 +109,18 @@ mod tests {
         for steps in ["0", "21"] {
             let problem = read(&[("TOOL_MAX_STEPS", steps)]).unwrap_err().to_string();
             assert_eq!(problem, "TOOL_MAX_STEPS: must be 1 to 20");
+        }
+    }
+
+    #[test]
+    fn the_largest_upload_is_a_setting_and_no_larger_than_what_models_take() {
+        let largest = |bytes| read(&[("TOOL_UPLOAD_MAX_BYTES", bytes)]);
+
+        assert_eq!(largest("").unwrap().tools.limits.max_upload_bytes, 2 * 1024 * 1024);
+        assert_eq!(largest("3145728").unwrap().tools.limits.max_upload_bytes, MAX_IMAGE_BYTES);
+        for bytes in ["0", "3145729"] {
+            let problem = largest(bytes).unwrap_err().to_string();
+            assert_eq!(problem, "TOOL_UPLOAD_MAX_BYTES: must be 1 to 3145728");
         }
     }
 

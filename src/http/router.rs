@@ -54,6 +54,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
             Session,
             [get(sessions::history::of_session), delete(sessions::history::delete)],
         ))
+        .service(at(
+            "/api/sessions/{id}/tool-calls/{call_id}/image",
+            Session,
+            [put(sessions::tool_calls::upload)],
+        ))
         // A line and its answer
         .service(at("/api/ai/chat", Session, [post(ai::chat)]))
         .service(at("/api/ai/process", Session, [post(ai::chat)]))
@@ -151,6 +156,15 @@ where
     F::Output: Responder + 'static,
 {
     endpoint(Method::POST, handler)
+}
+
+fn put<F, Args>(handler: F) -> Endpoint
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    endpoint(Method::PUT, handler)
 }
 
 fn delete<F, Args>(handler: F) -> Endpoint

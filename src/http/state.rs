@@ -39,6 +39,8 @@ pub(crate) struct AppState {
     pub consumers: Consumers,
     pub clips: Clips,
     pub limits: Limits,
+    /// The largest image of a tool call, in bytes.
+    pub max_upload_bytes: usize,
     pub history: Arc<dyn HistoryStore>,
     pub livekit: Option<Arc<LivekitApi>>,
     /// LiveKit's address for clients.

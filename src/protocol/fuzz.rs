@@ -85,6 +85,11 @@ pub(crate) fn most_held<T>(run: impl FnOnce() -> T) -> (T, usize) {
     (result, usize::try_from(HELD.with(Cell::get).1 - before).unwrap_or(0))
 }
 
+/// The bytes that this thread holds.
+pub(crate) fn held() -> isize {
+    HELD.with(Cell::get).0
+}
+
 // --- Running ----------------------------------------------------------------------------------
 
 /// Tries a few hundred inputs, and more for `JUNE_FUZZ_SECONDS`.

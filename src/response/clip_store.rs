@@ -1,9 +1,9 @@
 //! Clips for clients that play URLs only: WAV files in memory, each under an unguessable name, for a short
 //! time.
 //!
-//! Bounded: a session has at most [`MAX_PER_SESSION`] clips, a user [`MAX_PER_USER`], all users together 64 MiB. Beyond
-//! that the oldest of the session or the user goes; where all clips are too many, the oldest of the user who has the
-//! most. A clip that is older than [`LIFETIME`] is removed.
+//! Bounded: a session has at most [`MAX_PER_SESSION`] clips of each [`ClipUse`], a user [`MAX_PER_USER`], all users
+//! together 64 MiB. Beyond that the oldest of the session or the user goes; where all clips are too many, the oldest of
+//! the user who has the most. A clip that is older than [`LIFETIME`] is removed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -50,8 +50,18 @@ struct Shelf {
     bytes: usize,
 }
 
+/// What a clip is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClipUse {
+    /// The client plays it as a part of an answer, and has no use for it when the answer is cut.
+    Playback,
+    /// Whoever asked over REST fetches it some time.
+    Recording,
+}
+
 struct Clip {
     name: String,
+    clip_use: ClipUse,
     session: SessionId,
     user: UserId,
     until: Instant,
@@ -60,10 +70,18 @@ struct Clip {
 
 impl Clips {
     /// Keeps mono samples as a WAV file; gives the name it is fetched by.
-    pub fn keep(&self, session: SessionId, user: &UserId, samples: &[i16], rate_hz: u32) -> String {
+    pub fn keep(
+        &self,
+        clip_use: ClipUse,
+        session: SessionId,
+        user: &UserId,
+        samples: &[i16],
+        rate_hz: u32,
+    ) -> String {
         let name: String = rand::rng().sample_iter(Alphanumeric).take(NAME_LENGTH).map(char::from).collect();
         let clip = Clip {
             name: name.clone(),
+            clip_use,
             session,
             user: user.clone(),
             until: clock::now() + LIFETIME,
@@ -80,19 +98,26 @@ impl Clips {
         shelf.clips.iter().find(|clip| clip.name == name).map(|clip| clip.wav.clone())
     }
 
-    /// Removes the clips of a session.
+    /// Removes all clips of a session.
     pub fn forget(&self, session: SessionId) {
         self.shelf.lock().remove_where(|clip| clip.session == session);
+    }
+
+    /// Removes the clips of a session that its client plays.
+    pub fn forget_playback(&self, session: SessionId) {
+        let is_played = |clip: &Clip| clip.session == session && clip.clip_use == ClipUse::Playback;
+        self.shelf.lock().remove_where(is_played);
     }
 }
 
 impl Shelf {
     fn put(&mut self, clip: Clip) {
         self.expire(clock::now());
-        let (session, user) = (clip.session, clip.user.clone());
+        let (session, clip_use, user) = (clip.session, clip.clip_use, clip.user.clone());
         self.bytes += clip.wav.len();
         self.clips.push_back(clip);
-        self.remove_oldest_over(MAX_PER_SESSION, |clip| clip.session == session);
+        let is_alike = |clip: &Clip| clip.session == session && clip.clip_use == clip_use;
+        self.remove_oldest_over(MAX_PER_SESSION, is_alike);
         if self.remove_oldest_over(MAX_PER_USER, |clip| clip.user == user) {
             Limit::Clips.count();
         }
@@ -154,10 +179,14 @@ mod tests {
         UserId::parse("bob").unwrap()
     }
 
+    fn keep(clips: &Clips, session: SessionId, user: &UserId, samples: &[i16], rate_hz: u32) -> String {
+        clips.keep(ClipUse::Playback, session, user, samples, rate_hz)
+    }
+
     #[test]
     fn a_clip_is_a_wav_file_that_others_can_read() {
         let clips = Clips::default();
-        let name = clips.keep(ANN, &ann(), &[1, -2, 300], 22_050);
+        let name = keep(&clips, ANN, &ann(), &[1, -2, 300], 22_050);
 
         let wav = clips.get(&name).unwrap();
 
@@ -170,7 +199,7 @@ mod tests {
     #[test]
     fn a_clip_has_a_name_of_its_own_and_no_other_opens_it() {
         let clips = Clips::default();
-        let (one, two) = (clips.keep(ANN, &ann(), &[1], 8_000), clips.keep(ANN, &ann(), &[1], 8_000));
+        let (one, two) = (keep(&clips, ANN, &ann(), &[1], 8_000), keep(&clips, ANN, &ann(), &[1], 8_000));
         assert_ne!(one, two);
         assert_eq!(clips.get(&one[..NAME_LENGTH - 1]), None);
     }
@@ -178,7 +207,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_clip_can_be_fetched_for_a_while_only() {
         let clips = Clips::default();
-        let name = clips.keep(ANN, &ann(), &[1], 8_000);
+        let name = keep(&clips, ANN, &ann(), &[1], 8_000);
         tokio::time::advance(LIFETIME - Duration::from_millis(1)).await;
         assert!(clips.get(&name).is_some());
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -189,9 +218,9 @@ mod tests {
     #[test]
     fn a_session_has_only_so_many_clips_and_takes_no_one_elses_place() {
         let clips = Clips::default();
-        let bobs = clips.keep(BOB, &bob(), &[1], 8_000);
+        let bobs = keep(&clips, BOB, &bob(), &[1], 8_000);
         let names: Vec<String> =
-            (0..=MAX_PER_SESSION).map(|_| clips.keep(ANN, &ann(), &[1], 8_000)).collect();
+            (0..=MAX_PER_SESSION).map(|_| keep(&clips, ANN, &ann(), &[1], 8_000)).collect();
         assert_eq!(clips.get(&names[0]), None);
         assert!(names[1..].iter().all(|name| clips.get(name).is_some()));
         assert!(clips.get(&bobs).is_some());
@@ -202,10 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn clips_of_an_answer_that_is_cut_take_no_recording_with_them() {
+        let clips = Clips::default();
+        let recording = clips.keep(ClipUse::Recording, ANN, &ann(), &[1], 8_000);
+        let names: Vec<String> =
+            (0..=MAX_PER_SESSION).map(|_| keep(&clips, ANN, &ann(), &[1], 8_000)).collect();
+
+        clips.forget_playback(ANN);
+
+        assert!(names.iter().all(|name| clips.get(name).is_none()));
+        assert!(clips.get(&recording).is_some());
+        clips.forget(ANN);
+        assert_eq!(clips.get(&recording), None);
+    }
+
+    #[test]
     fn a_user_has_only_so_many_clips_whatever_the_number_of_sessions() {
         let clips = Clips::default();
         let names: Vec<String> = (0..=MAX_PER_USER as u128)
-            .map(|n| clips.keep(SessionId::from_u128(n), &ann(), &[1], 8_000))
+            .map(|n| keep(&clips, SessionId::from_u128(n), &ann(), &[1], 8_000))
             .collect();
         assert_eq!(clips.get(&names[0]), None);
         assert!(names[1..].iter().all(|name| clips.get(name).is_some()));
@@ -214,10 +258,10 @@ mod tests {
     #[test]
     fn where_all_clips_are_too_many_the_user_with_the_most_loses_the_oldest() {
         let clips = Clips::default();
-        let bobs = clips.keep(BOB, &bob(), &[1], 8_000);
+        let bobs = keep(&clips, BOB, &bob(), &[1], 8_000);
         let samples = vec![0; MAX_BYTES / 8];
         let names: Vec<String> =
-            (10..16).map(|n| clips.keep(SessionId::from_u128(n), &ann(), &samples, 8_000)).collect();
+            (10..16).map(|n| keep(&clips, SessionId::from_u128(n), &ann(), &samples, 8_000)).collect();
 
         assert!(clips.shelf.lock().bytes <= MAX_BYTES);
         assert!(clips.get(&bobs).is_some(), "though it is the oldest");

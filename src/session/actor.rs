@@ -24,7 +24,7 @@ use futures::{
 };
 use tokio::sync::mpsc;
 
-use self::providers::Providers;
+use self::providers::{Needs, Providers};
 use crate::{
     audio::Pcm,
     clock,
@@ -43,7 +43,7 @@ use crate::{
         tts::{SpeechRequest, TextToSpeech},
         within,
     },
-    response::clip_store::Clips,
+    response::clip_store::{ClipUse, Clips},
     room::{Rooms, SubscriberKind},
     session::{
         Effect, Input, Session, SessionConfig, SessionInfo, SocketId,
@@ -161,7 +161,7 @@ impl SessionActor {
     /// The actor of a session that no client is attached to yet.
     pub fn new(info: SessionInfo, services: Arc<Services>, owner: Arc<dyn SessionOwner>) -> Self {
         let session = Session::new(info, services.config.clone(), clock::now(), clock::unix_ms());
-        let providers = Providers::of(&services, session.options());
+        let providers = Providers::of(&services, session.options(), Needs::default());
         Self {
             session,
             services,
@@ -191,8 +191,15 @@ impl SessionActor {
         for effect in self.session.handle(input, clock::now()) {
             self.perform(effect, ctx);
         }
+        self.providers.need(self.needs());
         self.announce();
         self.rearm(ctx);
+    }
+
+    /// Without a client on the channel and an agent in the room, nobody speaks, and only recordings are spoken.
+    fn needs(&self) -> Needs {
+        let has_audio = self.session.socket().is_some() || self.agent.is_some();
+        Needs { stt: has_audio, tts: has_audio || self.session.is_recording() }
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -239,9 +246,9 @@ impl SessionActor {
                 let items = terminated(speech(&**tts, request));
                 self.tts = Some(ctx.add_stream(items.map(move |item| TtsItem(generation, item))));
             }
-            Effect::Excuse(generation, text) => {
+            Effect::Excuse(generation, request) => {
                 let items = match &self.services.excuse_voice {
-                    Some(voice) => speech(&**voice, SpeechRequest::text(text)),
+                    Some(voice) => speech(&**voice, request),
                     None => ProviderError::Unavailable("there is no embedded voice".into()).into_stream(),
                 };
                 let items = terminated(items);
@@ -263,11 +270,12 @@ impl SessionActor {
                     return;
                 };
                 let info = self.session.info();
-                let name = self.services.clips.keep(info.id, &info.user, &samples, rate_hz);
+                let (clips, playback) = (&self.services.clips, ClipUse::Playback);
+                let name = clips.keep(playback, info.id, &info.user, &samples, rate_hz);
                 let url = format!("{}/clips/{name}.wav", handle.base_url);
                 self.send(socket, frame::text(&ToMentra::play(request_id, url).encode()), ctx);
             }
-            Effect::DropClips => self.services.clips.forget(self.session.info().id),
+            Effect::DropClips => self.services.clips.forget_playback(self.session.info().id),
             Effect::Forward(message) => {
                 let info = self.session.info();
                 self.services.consumers.client_message(info.id, &info.user, message.into_object());
@@ -281,7 +289,7 @@ impl SessionActor {
                 if let Some(agent) = &self.agent {
                     agent.listen_to(options.participants.clone());
                 }
-                self.providers = Providers::of(&self.services, &options);
+                self.providers = Providers::of(&self.services, &options, self.needs());
                 self.owner.configured(self.session.info().id, options);
             }
             Effect::CallTool(target, invocation) => self.call_tool(target, invocation, ctx),
@@ -500,7 +508,12 @@ impl SessionActor {
         self.agent = None;
         self.utterances.clear();
         let id = self.session.info().id;
-        self.services.clips.forget(id);
+        if reason.is_for_good() {
+            self.services.clips.forget(id);
+        } else {
+            // Who asked over REST may still fetch a recording: no client of theirs keeps the session alive.
+            self.services.clips.forget_playback(id);
+        }
         self.services.consumers.session_ended(id);
         self.owner.ended(id, reason, &ctx.address());
         // Items on their way to the disk get there without this actor: the store has them already.

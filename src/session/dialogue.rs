@@ -56,6 +56,8 @@ pub(super) struct Dialogue {
     images: Vec<Image>,
     /// Who asked the line that is answered next, if they did over REST, and their images.
     asker: Option<(Asker, Vec<Image>)>,
+    /// The newest tool calls that the client was asked for, over or not.
+    client_calls: VecDeque<String>,
     /// The conversation so far.
     messages: VecDeque<ChatMessage>,
     /// When the last utterance ended, and the same in milliseconds of the session.
@@ -74,6 +76,7 @@ impl Dialogue {
             tools: ToolLoop::default(),
             images: Vec::new(),
             asker: None,
+            client_calls: VecDeque::new(),
             messages: VecDeque::new(),
             speech_end: None,
             room: false,
@@ -144,6 +147,11 @@ impl Dialogue {
     /// Whether somebody waits for an answer over REST.
     pub(super) fn is_awaited(&self) -> bool {
         self.response.as_ref().is_some_and(|response| response.question().is_some())
+    }
+
+    /// Whether the response is recorded for them.
+    pub(super) fn is_recording(&self) -> bool {
+        self.response.as_ref().is_some_and(|response| response.is_recording())
     }
 
     fn line(&mut self, text: &str, language: String, out: &mut Out<'_>) {

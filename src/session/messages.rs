@@ -19,6 +19,7 @@ use crate::{
         SocketId,
         question::{Question, Reply},
     },
+    tools::ToolOutput,
     ws::send_queue::{SendError, SendQueue},
 };
 
@@ -201,6 +202,28 @@ pub enum Taken {
     Interrupted,
     /// Nothing was to be interrupted.
     Nothing,
+}
+
+/// Whether a call of a client's tool waits for its result; asked before an image is read from the network.
+#[derive(Message)]
+#[rtype(result = "Result<(), ClosedCall>")]
+pub struct FindToolCall(pub String);
+
+/// The client's result of a tool call, with the image that it uploaded.
+#[derive(Message)]
+#[rtype(result = "Result<(), ClosedCall>")]
+pub struct AnswerToolCall {
+    pub call_id: String,
+    pub output: ToolOutput,
+}
+
+/// Why a tool call takes no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedCall {
+    /// The client was not asked for it, or long ago.
+    Unknown,
+    /// It has its result, or was cancelled.
+    Over,
 }
 
 /// The session is to end; from REST, or because the gateway goes down.

@@ -22,6 +22,7 @@ pub mod audio_watchdog;
 mod connection;
 mod dialogue;
 mod elsewhere;
+pub(crate) mod excuses;
 mod media;
 pub mod messages;
 pub mod microphone_control;
@@ -53,7 +54,7 @@ use self::{
     connection::{Connection, Due},
     dialogue::Dialogue,
     media::Media,
-    messages::{Attachment, Taken, Transcribed},
+    messages::{Attachment, ClosedCall, Taken, Transcribed},
     out::{Downlink, Out, Soonest},
     participants::{ParticipantEvent, ParticipantMicrophones},
     provider_states::ProviderStates,
@@ -61,6 +62,7 @@ use self::{
     recognition::Recognition,
 };
 pub use self::{
+    excuses::Excuses,
     options::Offer,
     out::{Effect, Reason},
     response::Voice,
@@ -140,8 +142,8 @@ pub struct SessionConfig {
     pub answer_time: Duration,
     /// The longest answer, in characters.
     pub answer_chars: usize,
-    /// What is spoken where there is no answer.
-    pub excuse: Option<String>,
+    /// What is said where there is no answer.
+    pub excuses: Excuses,
     /// How long and how often tools may be called.
     pub tools: ToolLimits,
 }
@@ -213,7 +215,7 @@ pub enum Input {
     ProviderState(ProviderRole, ChainStatus),
     /// A turn is on disk, under this sequence number of the history.
     TurnSaved(TurnId, u64),
-    /// A tool that is not the client's has its result; with the call's id.
+    /// A tool has its result, which does not come over the channel; with the call's id.
     ToolAnswered(String, ToolKind, Result<ToolOutput, String>),
     /// The conversation before this session.
     Remembered(Vec<ChatMessage>),
@@ -289,6 +291,16 @@ impl Session {
     /// What the client speaks.
     pub fn profile(&self) -> Profile {
         self.downlink.profile()
+    }
+
+    /// Whether the response is recorded for somebody who asked over REST.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.dialogue.is_recording()
+    }
+
+    /// Whether a tool call that the client was asked for waits for its result.
+    pub(crate) fn client_call(&self, call_id: &str) -> Result<(), ClosedCall> {
+        self.dialogue.client_call(call_id)
     }
 
     /// When [`Input::Tick`] has something to do, and why.

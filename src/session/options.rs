@@ -313,6 +313,15 @@ impl Options {
         SttRequest { language, vocabulary: self.given.vocabulary.clone().unwrap_or_default() }
     }
 
+    /// The language of an answer, whether or not the TTS speaks it; `asked`: that of a line.
+    pub(crate) fn answer_language<'a>(&'a self, asked: Option<&'a Language>) -> Option<&'a Language> {
+        match &self.language {
+            _ if asked.is_some() => asked,
+            SpokenLanguage::Known(language) => Some(language),
+            SpokenLanguage::Auto { .. } => self.heard.as_ref(),
+        }
+    }
+
     /// A sentence of an answer is spoken in the session's language, else in that of the last utterance if the TTS
     /// speaks it.
     ///

@@ -72,7 +72,7 @@ pub enum Effect {
     /// Synthesize a sentence of the response of this generation.
     Synthesize(u32, SpeechRequest),
     /// Speak a text that is no part of the response of this generation, by the embedded voice.
-    Excuse(u32, String),
+    Excuse(u32, SpeechRequest),
     /// Cancel speech synthesis, and clear what is queued for the room.
     StopTts,
     /// Publish samples in the room.
@@ -88,7 +88,7 @@ pub enum Effect {
         /// In Hz.
         rate_hz: u32,
     },
-    /// Delete the clips of the response.
+    /// Delete the clips of the response that the client plays.
     DropClips,
     /// Pass a client's message on to the consumers.
     Forward(FromClient),

@@ -407,6 +407,7 @@ impl SessionRegistry {
             // One that ends by itself at this moment needs no message.
             let _ = actor.send(End(reason)).await;
         }
+        self.shared.services.clips.forget(id);
         let record = record?;
         self.shared.store.change(id, SessionChange::Ended(reason)).await?;
         Ok(record)

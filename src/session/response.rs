@@ -27,6 +27,7 @@ use crate::{
         },
         mentra,
     },
+    providers::tts::SpeechRequest,
     response::{
         clip_playback::ClipPlayback,
         playback::{FrameAudio, Playback, PlaybackEvent},
@@ -35,6 +36,7 @@ use crate::{
         stream_playback::StreamPlayback,
     },
     session::{
+        excuses::Excuse,
         out::{Effect, Out, is_due},
         question::{Asker, Failure, QuestionId},
     },
@@ -157,6 +159,8 @@ pub(super) struct Response {
     queue: VecDeque<String>,
     /// What is said before the first of them, and is no part of the response.
     filler: Option<String>,
+    /// What is said where there is no text.
+    excuse: Option<String>,
     /// None where responses are text only.
     speech: Option<Speech>,
     /// Who waits for it over REST.
@@ -196,6 +200,7 @@ impl Response {
             splitter: SentenceSplitter::default(),
             queue: VecDeque::new(),
             filler: None,
+            excuse: None,
             speech,
             asker: None,
             language: None,
@@ -313,12 +318,27 @@ impl Response {
         self.advance(out)
     }
 
-    /// The language model failed. Where it gave no text, an excuse is spoken, which is no part of the response.
+    /// The language model failed. Where it gave no text, the client is told an excuse, which is no part of the response.
+    /// It is spoken unless the voice speaks another language.
     pub(super) fn failed(&mut self, out: &mut Out<'_>) -> Progress {
-        if self.is_generating() && self.text.is_empty() && self.is_played() {
-            self.queue.extend(out.config().excuse.clone());
+        if self.is_generating()
+            && self.text.is_empty()
+            && let Some(Excuse { text, language }) = self.excuse(out)
+        {
+            if let Some(language) = language
+                && self.is_played()
+                && out.options().check_speech(&language, &out.config().offer).is_ok()
+            {
+                self.queue.push_back(text.clone());
+                self.language = Some(language);
+            }
+            self.excuse = Some(text);
         }
         self.text_ended(Finish::Error, out)
+    }
+
+    fn excuse(&self, out: &Out<'_>) -> Option<Excuse> {
+        out.config().excuses.of(out.options().answer_language(self.language.as_ref()))
     }
 
     /// Whoever asked over REST gets no answer.
@@ -334,7 +354,8 @@ impl Response {
         }
     }
 
-    fn is_recording(&self) -> bool {
+    /// Whether its speech is recorded for whoever asked over REST.
+    pub(super) fn is_recording(&self) -> bool {
         self.asker.as_ref().is_some_and(Asker::is_recording)
     }
 
@@ -358,6 +379,7 @@ impl Response {
         if let Some(asker) = self.asker.as_mut().filter(|_| !worked) {
             asker.recording_failed();
         }
+        let excuse = if worked { None } else { self.excuse(out) };
         if let Some(speech) = &mut self.speech {
             speech.playback.end_sentence();
             match (worked, speech.synthesis) {
@@ -366,9 +388,10 @@ impl Response {
                 (true, Synthesis::Busy | Synthesis::Idle) => speech.synthesis = Synthesis::Idle,
                 (false, Synthesis::Busy | Synthesis::Idle) => {
                     speech.playback.synthesis_failed();
-                    speech.synthesis = match out.config().excuse.clone() {
-                        Some(excuse) if speech.playback.is_empty() => {
-                            out.push(Effect::Excuse(self.turn.generation, excuse));
+                    speech.synthesis = match excuse {
+                        Some(Excuse { text, language: language @ Some(_) }) if speech.playback.is_empty() => {
+                            let request = SpeechRequest { language, ..SpeechRequest::text(text) };
+                            out.push(Effect::Excuse(self.turn.generation, request));
                             Synthesis::Excusing
                         }
                         Some(_) | None => Synthesis::Failed,
@@ -615,7 +638,8 @@ impl Response {
     // --- Telling ------------------------------------------------------------------------------
 
     fn tell_done(&self, finish: Finish, out: &mut Out<'_>) {
-        out.tell(ToClient::AnswerDone { turn_id: self.turn.id, text: self.text.clone(), finish });
+        let (turn_id, text, excuse) = (self.turn.id, self.text.clone(), self.excuse.clone());
+        out.tell(ToClient::AnswerDone { turn_id, text, finish, excuse });
     }
 
     fn tell_speech_finish(&self, finish: Finish, out: &mut Out<'_>) {

@@ -7,7 +7,7 @@
 //! | [`webhook`] | signed POSTs to backends |
 //! | [`mcp`] | connections to MCP servers, and what they offer |
 //!
-//! A client answers on the control channel (docs/PROTOCOL.md#tools).
+//! A client answers on the control channel (docs/PROTOCOL.md#tools), or uploads an image over REST (docs/TOOLS.md).
 
 pub(crate) mod declaration;
 pub mod mcp;
@@ -43,6 +43,8 @@ pub struct ToolLimits {
     pub max_steps: u32,
     /// What is said when tools take long; none for nothing.
     pub filler: Option<Filler>,
+    /// The largest image that a client uploads, in bytes.
+    pub max_upload_bytes: usize,
 }
 
 /// What is said when tools take long.
@@ -55,7 +57,12 @@ pub struct Filler {
 
 impl Default for ToolLimits {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), max_steps: 5, filler: None }
+        Self {
+            timeout: Duration::from_secs(10),
+            max_steps: 5,
+            filler: None,
+            max_upload_bytes: 2 * 1024 * 1024,
+        }
     }
 }
 

@@ -24,6 +24,12 @@ use crate::{
 /// How many calls of one step are made; the others are refused.
 const MAX_PARALLEL: usize = 8;
 
+/// How many images are kept, the newest ones: as many as one prompt has.
+const MAX_IMAGES: usize = 4;
+
+/// In place of an earlier image.
+const IMAGE_NOTE: &str = "\n[With an image that is no longer shown.]";
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
@@ -128,6 +134,10 @@ struct Call {
 }
 
 impl Call {
+    fn is_open(&self, id: &str, by: ToolKind) -> bool {
+        self.id == id && self.result.is_none() && self.target.as_ref().map(Target::kind) == Some(by)
+    }
+
     fn done(&mut self, outcome: Outcome, output: ToolOutput, now: Instant) -> Effect {
         let (text, image) = (output.text.clone(), output.image.is_some());
         self.result = Some(output);
@@ -244,6 +254,11 @@ impl ToolLoop {
         }
     }
 
+    /// Whether a call that these answer waits for its result.
+    pub(crate) fn is_open(&self, call_id: &str, by: ToolKind) -> bool {
+        matches!(&self.phase, Phase::Calling { calls, .. } if calls.iter().any(|call| call.is_open(call_id, by)))
+    }
+
     /// A call has its result.
     pub(crate) fn answered(
         &mut self,
@@ -253,14 +268,7 @@ impl ToolLoop {
         now: Instant,
     ) -> Result<Vec<Effect>, NotOpen> {
         let Phase::Calling { calls, .. } = &mut self.phase else { return Err(NotOpen) };
-        let call = calls
-            .iter_mut()
-            .find(|call| {
-                call.id == call_id
-                    && call.result.is_none()
-                    && call.target.as_ref().map(Target::kind) == Some(by)
-            })
-            .ok_or(NotOpen)?;
+        let call = calls.iter_mut().find(|call| call.is_open(call_id, by)).ok_or(NotOpen)?;
         let done = match result {
             Ok(output) => call.done(Outcome::Ok, output, now),
             Err(why) => call.failed(Outcome::Failed, &why, now),
@@ -320,8 +328,20 @@ impl ToolLoop {
         }
         let complete = messages(std::mem::take(text), std::mem::take(calls));
         self.messages.extend(complete);
+        self.drop_old_images();
         self.phase = Phase::Generating { wanted: Vec::new() };
         Some(Effect::Generate)
+    }
+
+    fn drop_old_images(&mut self) {
+        let results = self.messages.iter_mut().rev().filter_map(|message| match message {
+            ChatMessage::ToolResult(result) if result.image.is_some() => Some(result),
+            ChatMessage::ToolResult(_) | ChatMessage::User { .. } | ChatMessage::Assistant { .. } => None,
+        });
+        for result in results.skip(MAX_IMAGES) {
+            result.image = None;
+            result.text.push_str(IMAGE_NOTE);
+        }
     }
 }
 

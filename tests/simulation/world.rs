@@ -28,7 +28,8 @@ use june_edge::{
         vad::{Frame, SpeechDetector},
     },
     session::{
-        Effect, Input, Offer, Session, SessionConfig, SessionInfo, SocketId, Voice, messages::Attachment,
+        Effect, Excuses, Input, Offer, Session, SessionConfig, SessionInfo, SocketId, Voice,
+        messages::Attachment,
     },
     turn::endpointer::EndpointerConfig,
 };
@@ -115,7 +116,7 @@ impl World {
             limits: Limits::default(),
             // The model of a session knows no end of an answer but the language model's.
             answer_time: Duration::from_secs(24 * 3600),
-            excuse: None,
+            excuses: Excuses::default(),
             answer_chars: 16_384,
             tools: june_edge::tools::ToolLimits::default(),
         });

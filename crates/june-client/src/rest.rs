@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use june_protocol::{
     Secret, SessionOptions,
     ids::{RoomName, SessionId, UserId},
 };
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::{ClientError, root_cause};
@@ -90,28 +92,64 @@ impl Gateway {
         Ok(lines)
     }
 
+    /// Completes a `tool_call` with a JPEG or PNG, which may be larger than a control message; `token` is the session's
+    /// control token. `output` is what the LLM reads beside the image, if it sees images, else without it.
+    ///
+    /// # Errors
+    /// As [`create_session`](Self::create_session). The call stays open if the image is too large (`TOO_LARGE`) or is
+    /// none (`UNSUPPORTED_MEDIA_TYPE`); it is over with `SESSION_ERROR`.
+    pub async fn upload_tool_image(
+        &self,
+        session: SessionId,
+        token: &str,
+        call_id: &str,
+        image: impl Into<Bytes>,
+        output: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let image = image.into();
+        let media_type = if image.starts_with(b"\x89PNG") { "image/png" } else { "image/jpeg" };
+        let url = format!("{}/api/sessions/{session}/tool-calls/{call_id}/image", self.base);
+        let mut url = Url::parse(&url).map_err(|error| ClientError::Unreachable(error.to_string()))?;
+        if let Some(output) = output {
+            url.query_pairs_mut().append_pair("output", output);
+        }
+        let request = self
+            .http
+            .put(url)
+            .header(reqwest::header::CONTENT_TYPE, media_type)
+            .bearer_auth(token)
+            .body(image);
+        Self::send(request).await.map(drop)
+    }
+
     async fn call<T: serde::de::DeserializeOwned>(
         &self,
         mut request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.expose());
+        }
+        let body = Self::send(request).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    /// The body of a response that reports success.
+    async fn send(request: reqwest::RequestBuilder) -> Result<Bytes, ClientError> {
         #[derive(Deserialize)]
         struct Problem {
             code: String,
             detail: String,
-        }
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key.expose());
         }
         let response = request.send().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
         let success = response.status().is_success();
         let header = response.headers().get(reqwest::header::RETRY_AFTER);
         let retry_after = header.and_then(|after| after.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let body = response.bytes().await.map_err(|error| ClientError::Unreachable(root_cause(&error)))?;
-        let unreadable = |error: serde_json::Error| ClientError::Protocol(error.to_string());
         if success {
-            return serde_json::from_slice(&body).map_err(unreadable);
+            return Ok(body);
         }
-        let Problem { code, detail } = serde_json::from_slice(&body).map_err(unreadable)?;
+        let problem = serde_json::from_slice(&body);
+        let Problem { code, detail } = problem.map_err(|error| ClientError::Protocol(error.to_string()))?;
         Err(ClientError::Refused { code, message: detail, retry_after })
     }
 }

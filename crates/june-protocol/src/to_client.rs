@@ -229,6 +229,9 @@ pub enum ToClient {
         text: String,
         /// How it ended.
         finish: Finish,
+        /// What is said instead, where there is no text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        excuse: Option<String>,
     },
     /// The spoken response begins. With `delivery` `ws`, binary frames of this generation follow.
     SpeechBegin {

@@ -30,6 +30,7 @@ use crate::{
     ids::{Identity, SessionId, TurnId},
     limits::Place,
     protocol::edge_v1::to_client::Finish,
+    response::clip_store::ClipUse,
     session::question::{Answer, Audio, Failure, Reply},
     store::sessions::SessionRecord,
     telemetry,
@@ -178,7 +179,7 @@ impl Pending {
             Audio::NotAsked => (None, None, false),
             Audio::Failed(cause) => (None, Some(cause), false),
             Audio::Recorded { samples, rate_hz, is_cut } => {
-                let name = app.clips.keep(id, user, &samples, rate_hz);
+                let name = app.clips.keep(ClipUse::Recording, id, user, &samples, rate_hz);
                 (Some(format!("{base_url}/clips/{name}.wav")), None, is_cut)
             }
         };

@@ -27,7 +27,8 @@ use serde::de::DeserializeOwned;
 use crate::{
     config::Timeouts,
     error::Code,
-    http::{ai, error::ApiError},
+    http::{ai, error::ApiError, sessions::tool_calls},
+    providers::llm::MAX_IMAGE_BYTES,
     tcp::{
         Deadline,
         stream::{Activity, Answering},
@@ -44,7 +45,11 @@ pub(crate) async fn limited(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answering = request.request().conn_data::<Activity>().map(Activity::answer);
-    let most = if ai::is_at(request.path()) { ai::MAX_CHAT_BODY } else { MAX_BODY };
+    let most = match request.path() {
+        path if ai::is_at(path) => ai::MAX_CHAT_BODY,
+        path if tool_calls::is_at(path) => MAX_IMAGE_BYTES,
+        _ => MAX_BODY,
+    };
     let response = match check(request.headers(), most) {
         Err(error) => request.error_response(error),
         Ok(()) => {
@@ -113,6 +118,16 @@ pub(crate) async fn json<T: DeserializeOwned>(
     if kind != "application/json" && !kind.ends_with("+json") {
         return Err(ApiError::new(Code::UnsupportedMediaType, "body: must be JSON"));
     }
+    let body = bytes(request, payload, most).await?;
+    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))
+}
+
+/// Reads a body of at most so many bytes; the rest of a larger one is not read.
+pub(crate) async fn bytes(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    most: usize,
+) -> Result<Bytes, ApiError> {
     if length(request).is_some_and(|length| length > most) {
         return Err(ApiError::too_large());
     }
@@ -124,7 +139,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))
+    Ok(body.freeze())
 }
 
 /// A request's body until its deadline and within its limit.

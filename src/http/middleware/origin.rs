@@ -30,7 +30,7 @@ use crate::{
     telemetry,
 };
 
-const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");
+const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const ALLOWED_HEADERS: HeaderValue =
     HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, Last-Event-ID");
 /// Chromium keeps a preflight for two hours at most.

@@ -5,6 +5,7 @@ pub(super) mod history;
 mod options;
 pub(super) mod removal;
 pub(super) mod tokens;
+pub(super) mod tool_calls;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};

@@ -52,6 +52,14 @@ struct Shared<M> {
 #[derive(Default)]
 pub struct Hold(Option<Box<dyn Send + Sync>>);
 
+#[cfg(test)]
+impl Hold {
+    /// Keeps a value, so that a test sees when it is dropped.
+    pub(crate) fn of(value: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(value)))
+    }
+}
+
 impl FromIterator<Hold> for Hold {
     fn from_iter<I: IntoIterator<Item = Hold>>(holds: I) -> Self {
         let holds: Vec<_> = holds.into_iter().filter_map(|hold| hold.0).collect();

@@ -10,6 +10,15 @@ use crate::{
     },
 };
 
+/// What the session needs the embedded models for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Needs {
+    /// Somebody may speak.
+    pub(super) stt: bool,
+    /// Something may be spoken.
+    pub(super) tts: bool,
+}
+
 /// Those that the session asked for, or all.
 pub(super) struct Providers {
     pub(super) stt: Option<Arc<dyn SpeechToText>>,
@@ -17,12 +26,16 @@ pub(super) struct Providers {
     pub(super) tts: Option<Arc<dyn TextToSpeech>>,
     /// The LLM without those that do not translate; none where none does.
     pub(super) translator: Option<Arc<dyn LanguageModel>>,
-    /// Keeps the embedded models in memory that the session needs.
-    _models: Hold,
+    /// In captions, nothing is.
+    is_answered: bool,
+    /// These keep embedded models in memory.
+    held_stt: Option<Hold>,
+    held_tts: Option<Hold>,
+    _held_llm: Option<Hold>,
 }
 
 impl Providers {
-    pub(super) fn of(services: &Services, options: &SessionOptions) -> Self {
+    pub(super) fn of(services: &Services, options: &SessionOptions, needs: Needs) -> Self {
         let SessionOptions { stt, llm, tts, .. } = options;
         let stt =
             services.stt.as_ref().map(|all| selected(all, stt.as_deref(), |all, names| all.select(names)));
@@ -30,15 +43,34 @@ impl Providers {
             services.llm.as_ref().map(|all| selected(all, llm.as_deref(), |all, names| all.select(names)));
         let tts =
             services.tts.as_ref().map(|all| selected(all, tts.as_deref(), |all, names| all.select(names)));
-        let mut holds = vec![stt.as_ref().map(|stt| stt.hold())];
-        // In captions, nothing is answered.
-        if options.mode != Some(Mode::Captions) {
-            holds.extend([llm.as_ref().map(|llm| llm.hold()), tts.as_ref().map(|tts| tts.hold())]);
-        }
+        let is_answered = options.mode != Some(Mode::Captions);
         let translator = llm.as_ref().and_then(|llm| {
             let names: Vec<String> = llm.translators().into_iter().map(str::to_owned).collect();
             (!names.is_empty()).then(|| selected(llm, Some(&names), |all, names| all.select(names)))
         });
-        Self { stt, llm, tts, translator, _models: holds.into_iter().flatten().collect() }
+        let held_llm = llm.as_ref().filter(|_| is_answered).map(|llm| llm.hold());
+        let mut providers = Self {
+            stt,
+            llm,
+            tts,
+            translator,
+            is_answered,
+            held_stt: None,
+            held_tts: None,
+            _held_llm: held_llm,
+        };
+        providers.need(needs);
+        providers
+    }
+
+    /// Loads the models that are needed from now on, and lets go of the others.
+    pub(super) fn need(&mut self, Needs { stt, tts }: Needs) {
+        let tts = tts && self.is_answered;
+        if stt != self.held_stt.is_some() {
+            self.held_stt = self.stt.as_ref().filter(|_| stt).map(|stt| stt.hold());
+        }
+        if tts != self.held_tts.is_some() {
+            self.held_tts = self.tts.as_ref().filter(|_| tts).map(|tts| tts.hold());
+        }
     }
 }

@@ -1,13 +1,15 @@
-//! What comes over REST: lines that are asked, and transcripts of STT services that transcribe elsewhere.
+//! What comes over REST: lines that are asked, images of tool calls, and transcripts of STT services that transcribe
+//! elsewhere.
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::SessionActor;
 use crate::{
     error::Code,
+    protocol::ToolKind,
     session::{
         Input,
-        messages::{Ask, Taken, Transcribed, VoiceOnset},
+        messages::{AnswerToolCall, Ask, ClosedCall, FindToolCall, Taken, Transcribed, VoiceOnset},
         question::{Failure, QuestionId, Reply},
     },
 };
@@ -45,6 +47,28 @@ impl Handler<Ask> for SessionActor {
 
     fn handle(&mut self, message: Ask, ctx: &mut Self::Context) {
         self.ask(message, ctx);
+    }
+}
+
+impl Handler<FindToolCall> for SessionActor {
+    type Result = Result<(), ClosedCall>;
+
+    fn handle(&mut self, FindToolCall(call_id): FindToolCall, _: &mut Self::Context) -> Self::Result {
+        self.session.client_call(&call_id)
+    }
+}
+
+impl Handler<AnswerToolCall> for SessionActor {
+    type Result = Result<(), ClosedCall>;
+
+    fn handle(
+        &mut self,
+        AnswerToolCall { call_id, output }: AnswerToolCall,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        self.session.client_call(&call_id)?;
+        self.step(Input::ToolAnswered(call_id, ToolKind::Client, Ok(output)), ctx);
+        Ok(())
     }
 }
 

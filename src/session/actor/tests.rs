@@ -1,5 +1,9 @@
 //! The actor in paused time, with a scripted language model and a history in memory.
 
+mod captions;
+mod models;
+mod recordings;
+
 use std::sync::Mutex;
 
 use actix::Arbiter;
@@ -123,6 +127,29 @@ impl LanguageModel for Script {
     }
 }
 
+/// Without a TTS.
+fn services(
+    llm: Arc<dyn LanguageModel>,
+    chains: Vec<Arc<ChainState>>,
+    config: SessionConfig,
+    history: Arc<dyn HistoryStore>,
+    stt: Option<Arc<dyn SpeechToText>>,
+) -> Services {
+    Services {
+        config: Arc::new(config),
+        agents: None,
+        rooms: Rooms::new(vec![Arbiter::current()], Duration::from_secs(30), None),
+        consumers: Consumers::default(),
+        clips: Clips::default(),
+        history,
+        stt,
+        llm: Some(llm),
+        tts: None,
+        excuse_voice: None,
+        chains,
+    }
+}
+
 /// A session and what is around it.
 struct Rig {
     actor: Addr<SessionActor>,
@@ -176,19 +203,10 @@ impl Rig {
         history: Arc<History>,
         stt: Option<Arc<dyn SpeechToText>>,
     ) -> Self {
-        let services = Services {
-            config: Arc::new(config),
-            agents: None,
-            rooms: Rooms::new(vec![Arbiter::current()], Duration::from_secs(30), None),
-            consumers: Consumers::default(),
-            clips: Clips::default(),
-            history: history.clone(),
-            stt,
-            llm: Some(llm),
-            tts: None,
-            excuse_voice: None,
-            chains,
-        };
+        Self::of(services(llm, chains, config, history.clone(), stt), history)
+    }
+
+    fn of(services: Services, history: Arc<History>) -> Self {
         let (ended, has_ended) = oneshot::channel();
         let owner = Arc::new(Owner(Mutex::new(Some(ended))));
         let actor = SessionActor::new(info(), Arc::new(services), owner).start();

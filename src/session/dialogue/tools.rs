@@ -9,6 +9,7 @@ use crate::{
     protocol::{Profile, ToClient, ToolKind, edge_v1::from_client::ToolResult},
     providers::llm::{ChatMessage, Image, ToolCall},
     session::{
+        messages::ClosedCall,
         out::{Effect, Out},
         response::Response,
     },
@@ -22,6 +23,9 @@ use crate::{
 
 /// How much of a result the following answers know, in bytes.
 const MAX_KEPT_BYTES: usize = 1_000;
+
+/// How many calls are known to be over. Of older ones nobody knows that they were made.
+const MAX_CLIENT_CALLS: usize = 64;
 
 impl Dialogue {
     /// Whether the text of this generation may go on.
@@ -66,6 +70,15 @@ impl Dialogue {
         if let Some(problem) = problem {
             out.error(Code::InvalidRequest, problem, id);
         }
+    }
+
+    /// Whether a call that the client was asked for waits for its result.
+    pub(in crate::session) fn client_call(&self, call_id: &str) -> Result<(), ClosedCall> {
+        if self.tools.is_open(call_id, ToolKind::Client) {
+            return Ok(());
+        }
+        let was_asked = self.client_calls.iter().any(|asked| asked == call_id);
+        Err(if was_asked { ClosedCall::Over } else { ClosedCall::Unknown })
     }
 
     /// A tool has its result. Returns false if nobody waits for it.
@@ -150,13 +163,17 @@ impl Dialogue {
                 let why = "the client answers no tools".to_owned();
                 self.tool_answered(&call_id, ToolKind::Client, Err(why), out);
             }
-            Target::Client => out.tell(ToClient::ToolCall {
-                turn_id: turn,
-                call_id,
-                name: call.name,
-                arguments: call.arguments.as_object().cloned().unwrap_or_default(),
-                timeout_ms: out.config().tools.timeout.as_millis() as u64,
-            }),
+            Target::Client => {
+                self.client_calls.truncate(MAX_CLIENT_CALLS - 1);
+                self.client_calls.push_front(call_id.clone());
+                out.tell(ToClient::ToolCall {
+                    turn_id: turn,
+                    call_id,
+                    name: call.name,
+                    arguments: call.arguments.as_object().cloned().unwrap_or_default(),
+                    timeout_ms: out.config().tools.timeout.as_millis() as u64,
+                });
+            }
             Target::Webhook(_) | Target::Mcp { .. } => {
                 let ToolCall { name, arguments, .. } = call;
                 let (session, user) = (out.info().id, out.info().user.clone());

@@ -97,7 +97,7 @@ pub(crate) fn config() -> SessionConfig {
         limits: Limits::default(),
         answer_time: Duration::from_secs(60),
         answer_chars: 16_384,
-        excuse: None,
+        excuses: Excuses::default(),
         tools: ToolLimits::default(),
     }
 }

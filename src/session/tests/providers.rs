@@ -1,12 +1,23 @@
 //! Providers that fail: what the client is told, and what it hears instead of an answer.
 
 use super::*;
-use crate::providers::{
-    ProviderError,
-    chain::{ChainStatus, Condition, ProviderRole},
+use crate::{
+    providers::{
+        ProviderError,
+        chain::{ChainStatus, Condition, ProviderRole},
+        tts::{SpeechRequest, TextToSpeech},
+    },
+    session::options::tests::Speaks,
 };
 
 const EXCUSE: &str = "Sorry, not now.";
+const GERMAN: &str = "Leider nicht.";
+
+fn excuses() -> Excuses {
+    let texts = [("en", EXCUSE), ("de", GERMAN)];
+    let texts = texts.map(|(tag, text)| (Language::parse(tag).unwrap(), Some(text.to_owned())));
+    Excuses::new(texts.to_vec())
+}
 
 fn taken_over(rig: &Rig) -> ChainStatus {
     ChainStatus {
@@ -38,7 +49,7 @@ fn spoken(rig: &Rig) -> Vec<String> {
 
 /// A session that has asked something, and whose language model then fails.
 fn without_answer() -> Rig {
-    let mut rig = Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), ..config() });
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), ..config() });
     rig.attach(1, None);
     rig.speak("What time is it?");
     let lost = ProviderError::Connection("lost".into());
@@ -134,6 +145,7 @@ fn where_no_language_model_answers_an_excuse_is_spoken_that_is_no_answer() {
     assert_eq!(spoken(&rig), [EXCUSE]);
     let done = rig.told(1).into_iter().find(|message| message["type"] == "answer_done").unwrap();
     assert_eq!((&done["finish"], &done["text"]), (&json!("error"), &json!("")));
+    assert_eq!(done["excuse"], EXCUSE);
 
     rig.tts(1, 1_600).tts_ends(1).wait(Duration::from_millis(200));
 
@@ -162,7 +174,7 @@ fn an_excuse_that_is_interrupted_is_no_answer_either() {
 
 #[test]
 fn an_answer_that_breaks_off_is_kept_as_far_as_it_went_and_not_excused() {
-    let mut rig = Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), ..config() });
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), ..config() });
     rig.attach(1, None);
     rig.speak("What time is it?");
     rig.llm(1, "It is five. ");
@@ -175,8 +187,7 @@ fn an_answer_that_breaks_off_is_kept_as_far_as_it_went_and_not_excused() {
 
 #[test]
 fn a_model_that_says_nothing_in_its_time_is_excused() {
-    let mut rig =
-        Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), client_timeout: GRACE * 10, ..config() });
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), client_timeout: GRACE * 10, ..config() });
     rig.attach(1, None);
     rig.speak("What time is it?");
 
@@ -187,7 +198,7 @@ fn a_model_that_says_nothing_in_its_time_is_excused() {
 
 #[test]
 fn a_user_who_is_over_a_limit_hears_no_excuse() {
-    let mut rig = Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), ..config() });
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), ..config() });
     rig.attach(1, None);
     rig.speak("What time is it?");
     let refusal = crate::limits::Limit::LlmCallsPerMinute.refuse(Duration::from_secs(1));
@@ -199,7 +210,7 @@ fn a_user_who_is_over_a_limit_hears_no_excuse() {
 
 /// A session whose language model has answered, and whose first sentence no TTS speaks.
 fn without_voice() -> Rig {
-    let mut rig = Rig::with(SessionConfig { excuse: Some(EXCUSE.into()), ..config() });
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), ..config() });
     rig.attach(1, None);
     rig.speak("What time is it?");
     rig.llm(1, "It is five. Or six.").llm_ends(1);
@@ -210,7 +221,7 @@ fn without_voice() -> Rig {
 #[test]
 fn where_no_tts_speaks_the_embedded_voice_makes_an_excuse_that_is_no_answer() {
     let mut rig = without_voice();
-    assert!(rig.has(|effect| matches!(effect, Effect::Excuse(1, text) if text == EXCUSE)));
+    assert!(rig.has(|effect| matches!(effect, Effect::Excuse(1, said) if said.text == EXCUSE)));
     assert_eq!(spoken(&rig), ["It is five."], "no other sentence is tried");
 
     rig.tts(1, 1_600).tts_ends(1).wait(Duration::from_millis(200));
@@ -242,4 +253,47 @@ fn an_excuse_of_the_embedded_voice_that_is_interrupted_is_no_answer_either() {
 
     assert!(rig.has(|effect| matches!(effect, Effect::StopTts)));
     assert_eq!(response(&rig), (String::new(), Finish::Interrupted, None));
+}
+
+/// A session in a language, with a TTS of others; its language model fails. The excuse as text, and as it is spoken.
+fn excused(language: &str, spoken_by_tts: &'static [&'static str]) -> (String, Vec<SpeechRequest>) {
+    let tts: Arc<dyn TextToSpeech> = Arc::new(Speaks(spoken_by_tts));
+    let language = SpokenLanguage::Known(Language::parse(language).unwrap());
+    let offer = Offer { language, tts: Some(tts), ..Offer::default() };
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), offer, ..config() });
+    rig.attach(1, None).speak("Hello?");
+    rig.input(Input::Llm(1, StreamItem::Over(Err(ProviderError::TimedOut))));
+    let done = rig.told(1).into_iter().find(|message| message["type"] == "answer_done").unwrap();
+    let requests = rig.effects.iter().filter_map(|effect| {
+        let (Effect::Synthesize(_, request) | Effect::Excuse(_, request)) = effect else { return None };
+        Some(request.clone())
+    });
+    (done["excuse"].as_str().unwrap().to_owned(), requests.collect())
+}
+
+#[test]
+fn an_excuse_is_in_the_language_of_the_session_and_text_alone_where_no_voice_speaks_it() {
+    let request = |tag: &str, text: &str| {
+        let language = Some(Language::parse(tag).unwrap());
+        vec![SpeechRequest { language, ..SpeechRequest::text(text) }]
+    };
+
+    assert_eq!(excused("de-AT", &["en", "de"]), (GERMAN.into(), request("de-AT", GERMAN)));
+    assert_eq!(excused("de-AT", &["en"]), (GERMAN.into(), Vec::new()));
+    // There is no text in the language.
+    assert_eq!(excused("it", &["en", "it"]), (EXCUSE.into(), Vec::new()));
+}
+
+#[test]
+fn the_embedded_voice_is_asked_for_an_excuse_in_the_language_of_the_session() {
+    let language = SpokenLanguage::Known(Language::parse("de").unwrap());
+    let offer = Offer { language: language.clone(), ..Offer::default() };
+    let mut rig = Rig::with(SessionConfig { excuses: excuses(), offer, ..config() });
+    rig.attach(1, None).speak("Hallo?").llm(1, "Es ist zehn.").llm_ends(1);
+
+    rig.input(Input::Tts(1, StreamItem::Over(Err(ProviderError::TimedOut))));
+
+    let german = Some(Language::parse("de").unwrap());
+    let expected = SpeechRequest { language: german, ..SpeechRequest::text(GERMAN) };
+    assert!(rig.has(|effect| matches!(effect, Effect::Excuse(1, said) if *said == expected)));
 }

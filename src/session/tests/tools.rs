@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    providers::llm::{ToolCall, ToolResult},
+    providers::llm::{Image, ToolCall, ToolResult},
     tools::Filler,
 };
 
@@ -312,4 +312,59 @@ fn nothing_is_said_meanwhile_where_the_model_has_said_something() {
     rig.llm(1, "Let me look.").calls(1, &["take_photo"]).wait(Duration::from_secs(5));
 
     assert_eq!(spoken(&rig), ["Let me look."]);
+}
+
+// --- Images that the client uploads ---------------------------------------------------------------
+
+/// An image of so many bytes beside its first ones.
+fn jpeg(bytes: usize) -> Image {
+    let mut data = vec![0xff, 0xd8, 0xff, 0xe0];
+    data.resize(4 + bytes, 7);
+    Image::new(data.into()).unwrap()
+}
+
+fn uploads(rig: &mut Rig, call_id: &str) {
+    let output = ToolOutput { text: "ahead".into(), image: Some(jpeg(100_000)) };
+    rig.input(Input::ToolAnswered(call_id.into(), ToolKind::Client, Ok(output)));
+}
+
+#[test]
+fn an_image_that_the_client_uploads_completes_its_call() {
+    let mut rig = Rig::with_tools();
+    rig.calls(1, &["take_photo"]);
+    assert_eq!(rig.session.client_call("call_1_1"), Ok(()));
+
+    uploads(&mut rig, "call_1_1");
+
+    let ChatMessage::ToolResult(result) = &rig.prompt().unwrap().messages[2] else { panic!() };
+    assert_eq!((result.text.as_str(), &result.image), ("ahead", &Some(jpeg(100_000))));
+    let saved = rig.effects.iter().find_map(|effect| {
+        let Effect::Save(HistoryItem::Tool { outcome, image, .. }, None) = effect else { return None };
+        Some((outcome.as_str(), *image))
+    });
+    assert_eq!(saved, Some(("ok", true)));
+}
+
+#[test]
+fn a_call_that_is_over_is_known_to_be_and_one_that_was_never_made_is_not() {
+    let mut rig = Rig::with_tools();
+    assert_eq!(rig.session.client_call("call_1_1"), Err(ClosedCall::Unknown));
+    rig.calls(1, &["take_photo", "battery"]);
+    assert_eq!(rig.session.client_call("call_1_3"), Err(ClosedCall::Unknown));
+
+    uploads(&mut rig, "call_1_1");
+    assert_eq!(rig.session.client_call("call_1_1"), Err(ClosedCall::Over), "another call is open");
+    rig.say(r#"{"type":"interrupt"}"#);
+
+    assert_eq!(rig.session.client_call("call_1_2"), Err(ClosedCall::Over), "it was cancelled");
+    rig.speak("And now?");
+    assert_eq!(rig.session.client_call("call_1_1"), Err(ClosedCall::Over), "of an earlier answer");
+}
+
+#[test]
+fn a_call_that_timed_out_is_over() {
+    let mut rig = Rig::with_tools();
+    rig.calls(1, &["take_photo"]).wait(Duration::from_secs(10));
+
+    assert_eq!(rig.session.client_call("call_1_1"), Err(ClosedCall::Over));
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::tools::Filler;
+use crate::{providers::llm::Image, tools::Filler};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -16,7 +16,7 @@ fn offered(names: &[&str]) -> Vec<OfferedTool> {
 
 fn limits(max_steps: u32) -> ToolLimits {
     let filler = Filler { text: "One moment.".into(), after: Duration::from_millis(1500) };
-    ToolLimits { timeout: TIMEOUT, max_steps, filler: Some(filler) }
+    ToolLimits { timeout: TIMEOUT, max_steps, filler: Some(filler), ..ToolLimits::default() }
 }
 
 fn new(max_steps: u32) -> ToolLoop {
@@ -240,4 +240,35 @@ proptest! {
         prop_assert_eq!(calls, results);
         prop_assert!(done <= results);
     }
+}
+
+#[test]
+fn of_the_images_of_one_answer_the_newest_are_kept() {
+    let (mut tools, now) = (new(20), crate::clock::now());
+    let png = Image::new(bytes::Bytes::from_static(b"\x89PNG\r\n\x1a\n")).unwrap();
+    for step in 1..=6 {
+        wants(&mut tools, &["camera"], now);
+        let output = ToolOutput { text: format!("photo {step}"), image: Some(png.clone()) };
+        tools.answered(&format!("call_3_{step}"), ToolKind::Client, Ok(output), now).unwrap();
+    }
+
+    let results: Vec<_> = tools
+        .messages()
+        .iter()
+        .filter_map(|message| match message {
+            ChatMessage::ToolResult(result) => Some((result.text.as_str(), result.image.is_some())),
+            ChatMessage::User { .. } | ChatMessage::Assistant { .. } => None,
+        })
+        .collect();
+    assert_eq!(
+        results,
+        [
+            ("photo 1\n[With an image that is no longer shown.]", false),
+            ("photo 2\n[With an image that is no longer shown.]", false),
+            ("photo 3", true),
+            ("photo 4", true),
+            ("photo 5", true),
+            ("photo 6", true),
+        ]
+    );
 }

@@ -3,6 +3,7 @@
 mod conversation;
 mod history;
 mod options;
+mod photos;
 mod renewal;
 mod rest;
 mod resume;
