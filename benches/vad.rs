@@ -231,7 +231,7 @@ fn utterances(detector: impl SpeechDetector + 'static, take: &Take) -> Vec<(u64,
         match event {
             SpeechEvent::Started { at_sample } => began = at_sample,
             SpeechEvent::Ended { at_sample, .. } => found.push((began, at_sample)),
-            SpeechEvent::Audio(_) => {}
+            SpeechEvent::Audio(_) | SpeechEvent::Paused | SpeechEvent::WentOn { .. } => {}
         }
     }
     found

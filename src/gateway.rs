@@ -130,6 +130,7 @@ impl Gateway {
             llm: providers.llm.ready().map(|llm| Recorded::new(llm, &outcomes.llm) as _),
             tts: providers.tts.ready().map(|tts| Recorded::new(tts, &outcomes.tts) as _),
             excuse_voice: providers.excuse_voice.clone(),
+            turn: providers.turn.ready().map(|turn| Recorded::new(turn, &outcomes.turn) as _),
             chains: providers.chains.clone(),
         });
         if let Err(invalid) = Options::new(SessionOptions::default(), &services.config.offer) {
@@ -313,7 +314,14 @@ fn session_config(
             Availability::Off(reason) => Err(reason.clone()),
         },
         detectors: providers.vad.factory(),
-        endpointer: EndpointerConfig { pre_roll: config.session.pre_roll, ..EndpointerConfig::default() },
+        endpointer: EndpointerConfig {
+            pre_roll: config.session.pre_roll,
+            min_silence: config.session.end_of_turn.usual_silence,
+            ..EndpointerConfig::default()
+        },
+        end_of_turn: config.session.end_of_turn,
+        judges_pauses: providers.turn.ready().is_some(),
+        preempts: config.session.preempts,
         voice: providers
             .tts
             .ready()

@@ -16,19 +16,22 @@ pub(crate) struct Outcomes {
     pub stt: Outcome,
     pub llm: Outcome,
     pub tts: Outcome,
+    pub turn: Outcome,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
-        let [livekit, stt, llm, tts] = ["livekit", "stt", "llm", "tts"].map(Outcome::new);
-        Self { livekit, stt, llm, tts }
+        let [livekit, stt, llm, tts, turn] = ["livekit", "stt", "llm", "tts", "turn"].map(Outcome::new);
+        Self { livekit, stt, llm, tts, turn }
     }
 }
 
 impl Outcomes {
     /// The outcome of this role, if it has one.
     pub(crate) fn of(&self, role: &str) -> Option<&Outcome> {
-        [&self.livekit, &self.stt, &self.llm, &self.tts].into_iter().find(|outcome| outcome.0.role == role)
+        [&self.livekit, &self.stt, &self.llm, &self.tts, &self.turn]
+            .into_iter()
+            .find(|outcome| outcome.0.role == role)
     }
 }
 

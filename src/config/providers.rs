@@ -7,7 +7,7 @@ use crate::{
     language::Language,
     providers::{
         AnthropicConfig, Choice, Deadlines, GeminiConfig, Hedging, Images, OllamaConfig, OpenAiConfig,
-        ProviderConfig, ScriptedConfig, cache_folder,
+        ProviderConfig, ScriptedConfig, TurnModel, cache_folder,
         registry::{LLM, Registry, STT, TTS, VAD},
         scripted::{NOTICE, PlannedFault},
     },
@@ -96,6 +96,17 @@ impl Reader<'_> {
                 tts: self.providers_of("TTS", &TTS),
                 tts_workers: self.workers("TTS_WORKERS", cores.div_ceil(2).min(4)),
                 tts_services,
+                turn: self
+                    .choice(
+                        "TURN_MODEL",
+                        &[
+                            ("auto", TurnModel::Auto),
+                            ("smart-turn", TurnModel::Auto),
+                            ("off", TurnModel::Off),
+                        ],
+                    )
+                    .unwrap_or_default(),
+                turn_workers: self.workers("TURN_WORKERS", cores.div_ceil(2).min(4)),
                 vad: self.named("VAD", VAD.names()).unwrap_or(defaults.vad),
                 deadlines: self.deadlines(defaults.deadlines),
                 hedging: self.hedging(),

@@ -7,8 +7,15 @@ use crate::{
     language::Language,
     protocol::edge_v1::to_client::Delivery,
     providers::stt::SpokenLanguage,
-    turn::endpointer::{EndpointerConfig, MAX_PRE_ROLL, MIN_PRE_ROLL},
+    turn::{
+        end_of_turn::EndOfTurnConfig,
+        endpointer::{EndpointerConfig, MAX_PRE_ROLL, MIN_PRE_ROLL},
+    },
 };
+
+/// The bounds of the silence that ends a turn. A shorter one is between the words of a sentence.
+const MIN_SILENCE: Duration = Duration::from_millis(160);
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 /// Default of `SESSION_MEMORY`.
 const DEFAULT_MEMORY: usize = 12;
@@ -33,6 +40,10 @@ pub struct SessionConfig {
     pub delivery: Delivery,
     /// Audio before the start of speech that an utterance includes (`PRE_ROLL_MS`).
     pub pre_roll: Duration,
+    /// How long a pause has to be until a turn is over (`TURN_MIN_SILENCE_MS`, `TURN_SILENCE_MS`, `TURN_MAX_SILENCE_MS`).
+    pub end_of_turn: EndOfTurnConfig,
+    /// Whether responses are prepared at a likely end of a turn (`PREEMPTIVE_RESPONSE`).
+    pub preempts: bool,
     /// Percentage of users whose client's own voice detection is used (`CLIENT_VAD_PERCENT`).
     pub client_vad_percent: u8,
     /// How long the agent stays in a room without a microphone (`AGENT_IDLE_MS`).
@@ -52,6 +63,8 @@ impl Reader<'_> {
                 .choice("SPEECH_DELIVERY", &[("ws", Delivery::Ws), ("room", Delivery::Room)])
                 .unwrap_or_default(),
             pre_roll: self.pre_roll(),
+            end_of_turn: self.end_of_turn(),
+            preempts: self.choice("PREEMPTIVE_RESPONSE", &[("on", true), ("off", false)]).unwrap_or(true),
             client_vad_percent: self.percent("CLIENT_VAD_PERCENT", 100),
             agent_idle: self.millis("AGENT_IDLE_MS", 300_000),
         }
@@ -83,6 +96,28 @@ impl Reader<'_> {
         lines
     }
 
+    fn end_of_turn(&mut self) -> EndOfTurnConfig {
+        let defaults = EndOfTurnConfig::default();
+        let mut millis = |name: &str, default: Duration| self.millis(name, default.as_millis() as u64);
+        let config = EndOfTurnConfig {
+            min_silence: millis("TURN_MIN_SILENCE_MS", defaults.min_silence),
+            usual_silence: millis("TURN_SILENCE_MS", defaults.usual_silence),
+            max_silence: millis("TURN_MAX_SILENCE_MS", defaults.max_silence),
+        };
+        let EndOfTurnConfig { min_silence, usual_silence, max_silence } = config;
+        if min_silence < MIN_SILENCE {
+            self.problem("TURN_MIN_SILENCE_MS", format!("must be at least {}", MIN_SILENCE.as_millis()));
+        }
+        if max_silence > MAX_SILENCE {
+            self.problem("TURN_MAX_SILENCE_MS", format!("must be at most {}", MAX_SILENCE.as_millis()));
+        }
+        if min_silence > usual_silence || usual_silence > max_silence {
+            let problem = "must be from TURN_MIN_SILENCE_MS to TURN_MAX_SILENCE_MS";
+            self.problem("TURN_SILENCE_MS", problem);
+        }
+        config
+    }
+
     fn pre_roll(&mut self) -> Duration {
         let pre_roll = self.millis("PRE_ROLL_MS", EndpointerConfig::default().pre_roll.as_millis() as u64);
         if !(MIN_PRE_ROLL..=MAX_PRE_ROLL).contains(&pre_roll) {
@@ -96,6 +131,21 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use crate::config::read;
+
+    #[test]
+    fn the_silences_that_end_a_turn_are_in_order_and_within_their_bounds() {
+        let problems = |min, usual, max| {
+            let settings =
+                [("TURN_MIN_SILENCE_MS", min), ("TURN_SILENCE_MS", usual), ("TURN_MAX_SILENCE_MS", max)];
+            read(&settings).map_or_else(|problems| problems.problems, |_| Vec::new())
+        };
+
+        assert_eq!(problems("300", "300", "300"), Vec::<String>::new());
+        assert_eq!(problems("100", "500", "2500"), ["TURN_MIN_SILENCE_MS: must be at least 160"]);
+        assert_eq!(problems("200", "500", "20000"), ["TURN_MAX_SILENCE_MS: must be at most 10000"]);
+        let order = ["TURN_SILENCE_MS: must be from TURN_MIN_SILENCE_MS to TURN_MAX_SILENCE_MS"];
+        assert_eq!(problems("200", "3000", "2500"), order);
+    }
 
     #[test]
     fn memory_is_a_number_of_lines_or_off() {

@@ -4,7 +4,7 @@ use crate::{
     config::Config,
     http::Part,
     providers::{
-        Choice,
+        Choice, TurnModel,
         registry::{Availability, Providers},
         scripted,
         vad::Detectors,
@@ -16,6 +16,7 @@ pub(super) fn parts(config: &Config, providers: &Providers) -> Vec<Part> {
     vec![
         livekit(config),
         vad(&providers.vad),
+        turn(config, providers),
         provider("stt", "transcriber", &providers.stt, providers),
         llm(config, providers),
         provider("tts", "speaker", &providers.tts, providers),
@@ -45,6 +46,23 @@ fn vad(detectors: &Detectors) -> Part {
         provider: detectors.name().into(),
         ready: detectors.off().is_none(),
         message: detectors.off().map(str::to_owned),
+    }
+}
+
+/// Without the model, silence alone ends a turn.
+fn turn(config: &Config, providers: &Providers) -> Part {
+    let (role, part) = ("turn", "turn");
+    match &providers.turn {
+        Availability::Ready(model) => {
+            Part { role, part, provider: model.name().into(), ready: true, message: None }
+        }
+        Availability::Off(reason) => Part {
+            role,
+            part,
+            provider: "silence".into(),
+            ready: config.providers.registry.turn == TurnModel::Off,
+            message: Some(reason.clone()),
+        },
     }
 }
 
@@ -101,13 +119,18 @@ mod tests {
 
     /// The LLM's part of a gateway without models that has these settings.
     fn llm_with(settings: &[(&str, &str)]) -> Part {
+        part_with("llm", settings)
+    }
+
+    /// A part of a gateway without models that has these settings.
+    fn part_with(role: &str, settings: &[(&str, &str)]) -> Part {
         let config = Config::read(|name| match name {
             "JUNE_MODELS" => Some("/nowhere/models".into()),
             _ => settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
         })
         .unwrap();
         let providers = Providers::load(&config.providers.registry);
-        parts(&config, &providers).into_iter().find(|part| part.role == "llm").unwrap()
+        parts(&config, &providers).into_iter().find(|part| part.role == role).unwrap()
     }
 
     #[test]
@@ -142,6 +165,17 @@ mod tests {
 
         assert_eq!((llm.provider.as_str(), llm.ready), ("scripted, echo", true));
         assert_eq!(llm.message.as_deref(), Some(scripted::NOTICE));
+    }
+
+    #[test]
+    fn without_the_turn_model_silence_decides_which_is_well_only_where_it_was_chosen() {
+        let missing = part_with("turn", &[]);
+        let chosen = part_with("turn", &[("TURN_MODEL", "off")]);
+
+        assert_eq!((missing.provider.as_str(), missing.ready), ("silence", false));
+        let message = missing.message.unwrap();
+        assert!(message.starts_with("TURN_MODEL is off: smart-turn: "), "{message}");
+        assert_eq!((chosen.provider.as_str(), chosen.ready), ("silence", true));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Part {
     /// The older names of the roles, kept for compatibility: `livekit`, `vad`, `transcriber`, `thinker`, `speaker`;
     /// later roles have one name only.
     pub part: &'static str,
-    /// `livekit`, `vad`, `stt`, `llm`, `tts`, `store`, `memory`
+    /// `livekit`, `vad`, `turn`, `stt`, `llm`, `tts`, `store`, `memory`
     pub role: &'static str,
     pub provider: String,
     pub ready: bool,

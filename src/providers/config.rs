@@ -34,6 +34,10 @@ pub struct ProviderConfig {
     pub tts_workers: usize,
     /// Enables the TTS providers of the network.
     pub tts_services: TtsServices,
+    /// What judges whether a turn is complete.
+    pub turn: TurnModel,
+    /// Threads that do.
+    pub turn_workers: usize,
     /// Name of the voice activity detection.
     pub vad: &'static str,
     /// When the next provider of a list takes over.
@@ -61,6 +65,8 @@ impl Default for ProviderConfig {
             tts: Choice::Auto,
             tts_workers: 1,
             tts_services: TtsServices::default(),
+            turn: TurnModel::Auto,
+            turn_workers: 1,
             vad: "two-stage",
             deadlines: Deadlines::default(),
             hedging: Hedging::default(),
@@ -98,6 +104,15 @@ impl Choice {
             Self::Listed(names) => names,
         }
     }
+}
+
+/// Whether a model judges the end of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TurnModel {
+    /// If it is installed.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// How long a provider may take before the next one of the list takes over.

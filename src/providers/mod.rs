@@ -26,6 +26,7 @@ pub mod stt;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tts;
+pub mod turn;
 pub mod vad;
 mod websocket;
 mod words;
@@ -41,7 +42,7 @@ use crate::limits::Refusal;
 
 pub use config::{
     AnthropicConfig, Choice, Deadlines, GeminiConfig, Hedging, Images, OllamaConfig, OpenAiConfig,
-    ProviderConfig, cache_folder,
+    ProviderConfig, TurnModel, cache_folder,
 };
 pub use scripted::ScriptedConfig;
 

@@ -3,7 +3,7 @@
 //! A damaged model gives wrong results and no error; a damaged ONNX Runtime ends the process by SIGBUS or
 //! SIGSEGV as soon as it is loaded. So every file is compared with its SHA-256 before it is used. What was
 //! compared is remembered by path, size and time of change, in this process and in a file, so that a start does
-//! not read 136 MB.
+//! not read 145 MB.
 
 mod elf;
 
@@ -30,6 +30,7 @@ const MANIFEST: &[(&str, &str)] = &[
     #[cfg(target_arch = "aarch64")]
     (RUNTIME_FILE, "ab8c4363e06ac80b3d1279ea55ebea44e906c5b131ba783ff684a067540c0e94"),
     ("silero-vad-v6.onnx", "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28"),
+    ("smart-turn-v3.2-cpu.onnx", "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f"),
     ("moonshine-tiny-en-encoder.ort", "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221"),
     ("moonshine-tiny-en-decoder.ort", "cf524c4862d36e9e5ab032eddc73637efd822d70e868ac575cf1a46e1e4708a0"),
     ("moonshine-tiny-en-tokenizer.bin", "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         llm::{HedgePermit, LanguageModel, LlmEvent, Prompt},
         stt::{SpeechToText, SpokenLanguage, SttEvent, SttRequest},
         tts::{SpeechRequest, TextToSpeech},
+        turn::EndOfTurnModel,
     },
 };
 
@@ -131,6 +132,26 @@ impl TextToSpeech for Recorded<dyn TextToSpeech> {
 
     fn synthesize(&self, request: SpeechRequest) -> BoxStream<'static, Result<Vec<i16>, ProviderError>> {
         self.record(self.provider.synthesize(request))
+    }
+}
+
+impl EndOfTurnModel for Recorded<dyn EndOfTurnModel> {
+    fn name(&self) -> &'static str {
+        self.provider.name()
+    }
+
+    fn hold(&self) -> Hold {
+        self.provider.hold()
+    }
+
+    fn judge(&self, pcm: Pcm) -> BoxFuture<'static, Result<f32, ProviderError>> {
+        let (judged, outcome) = (self.provider.judge(pcm), self.outcome.clone());
+        let recorded = judged.inspect(move |judged| match judged {
+            Ok(_) => outcome.succeeded(),
+            Err(ProviderError::Busy) => {}
+            Err(error) => outcome.failed(error.to_string()),
+        });
+        recorded.boxed()
     }
 }
 

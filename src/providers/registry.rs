@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
-    Choice, ProviderConfig, ProviderError,
+    Choice, ProviderConfig, ProviderError, TurnModel,
     chain::ChainState,
     inference::onnx::Runtime,
     llm::{self, LanguageModel, fallback::LlmChain},
@@ -15,6 +15,7 @@ use super::{
     scripted,
     stt::{self, SpeechToText, fallback::SttChain},
     tts::{self, TextToSpeech, fallback::TtsChain},
+    turn::{self, EndOfTurnModel},
     vad::{self, Detectors, SpeechDetector},
 };
 
@@ -60,6 +61,9 @@ pub static TTS: Registry<dyn TextToSpeech> = Registry {
     ],
 };
 
+pub static TURN: Registry<dyn EndOfTurnModel> =
+    Registry { role: "TURN_MODEL", providers: &[("smart-turn", turn::smart_turn::load)] };
+
 pub static VAD: Registry<dyn Fn() -> Box<dyn SpeechDetector> + Send + Sync> = Registry {
     role: "VAD",
     providers: &[
@@ -72,7 +76,7 @@ pub static VAD: Registry<dyn Fn() -> Box<dyn SpeechDetector> + Send + Sync> = Re
 const PIPER: &str = "piper";
 
 /// Providers that need files. Whether those are there is found out by loading them.
-const EMBEDDED: [&str; 3] = ["moonshine", "smollm2", PIPER];
+const EMBEDDED: [&str; 4] = ["moonshine", "smollm2", PIPER, "smart-turn"];
 
 /// The providers of one role, in the order in which `auto` tries them.
 pub struct Registry<T: ?Sized + 'static> {
@@ -214,6 +218,7 @@ pub struct Providers {
     pub llm: Availability<dyn LanguageModel>,
     pub tts: Availability<dyn TextToSpeech>,
     pub vad: Detectors,
+    pub turn: Availability<dyn EndOfTurnModel>,
     /// The embedded voice at the sample rate of `tts`, also where it is not listed: it speaks where no TTS does.
     pub(crate) excuse_voice: Option<Arc<dyn TextToSpeech>>,
     /// The state of each role that is ready.
@@ -235,6 +240,7 @@ pub(crate) struct Loaded {
     pub(crate) llm: LoadedRole<dyn LanguageModel>,
     pub(crate) tts: LoadedRole<dyn TextToSpeech>,
     vad: Detectors,
+    turn: Availability<dyn EndOfTurnModel>,
 }
 
 impl Loaded {
@@ -248,11 +254,13 @@ impl Loaded {
                 let tts = scope.spawn(|| TTS.load(&config.tts, context));
                 let no_panic = "loading a provider returns errors and does not panic";
                 let vad = load_vad(config.vad, context);
+                let turn = load_turn(config.turn, context);
                 Self {
                     stt: stt.join().expect(no_panic),
                     llm: llm.join().expect(no_panic),
                     tts: tts.join().expect(no_panic),
                     vad,
+                    turn,
                 }
             })
         })
@@ -262,7 +270,7 @@ impl Loaded {
 impl Providers {
     /// Loads what is configured. Blocks: it reads some 100 MB.
     pub fn load(config: &ProviderConfig) -> Self {
-        let Loaded { stt, llm, tts, vad } = Loaded::load(config);
+        let Loaded { stt, llm, tts, vad, turn } = Loaded::load(config);
         let (deadlines, hedging) = (config.deadlines, config.hedging);
         let (stt, stt_missing, stt_state) = stt.into_role(|providers| {
             let chain = SttChain::new(providers, deadlines);
@@ -286,10 +294,26 @@ impl Providers {
             llm,
             tts,
             vad,
+            turn,
             excuse_voice,
             chains: [stt_state, llm_state, tts_state].into_iter().flatten().collect(),
             missing: missing.into_iter().filter_map(|(role, missing)| Some((role, missing?))).collect(),
         }
+    }
+}
+
+/// The model that judges pauses, unless it is switched off or not installed.
+fn load_turn(choice: TurnModel, context: &LoadContext<'_>) -> Availability<dyn EndOfTurnModel> {
+    if choice == TurnModel::Off {
+        return Availability::Off("TURN_MODEL=off: silence alone ends a turn".into());
+    }
+    let LoadedRole { mut providers, problems, .. } = TURN.load(&Choice::Auto, context);
+    match providers.pop() {
+        Some(model) => Availability::Ready(model),
+        None => Availability::Off(format!(
+            "TURN_MODEL is off: {}; silence alone ends a turn",
+            problems.join("; ")
+        )),
     }
 }
 
@@ -371,7 +395,7 @@ mod tests {
             let mut ends = Vec::new();
             for event in detected {
                 match event {
-                    SpeechEvent::Started { .. } => {}
+                    SpeechEvent::Started { .. } | SpeechEvent::Paused | SpeechEvent::WentOn { .. } => {}
                     SpeechEvent::Audio(pcm) => feed.send(pcm).await.unwrap(),
                     SpeechEvent::Ended { reason, .. } => ends.push(reason),
                 }

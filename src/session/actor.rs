@@ -41,6 +41,7 @@ use crate::{
         stt::{SpeechToText, SttEvent, SttRequest},
         terminated,
         tts::{SpeechRequest, TextToSpeech},
+        turn::EndOfTurnModel,
         within,
     },
     response::clip_store::{ClipUse, Clips},
@@ -101,6 +102,8 @@ pub struct Services {
     pub tts: Option<Arc<dyn TextToSpeech>>,
     /// The embedded voice, which speaks where no TTS does.
     pub excuse_voice: Option<Arc<dyn TextToSpeech>>,
+    /// Judges whether a turn is complete; none where pauses are judged by their length and words.
+    pub turn: Option<Arc<dyn EndOfTurnModel>>,
     /// The states of the three, as far as they are there.
     pub chains: Vec<Arc<ChainState>>,
 }
@@ -128,6 +131,8 @@ pub struct SessionActor {
     sockets: Vec<SocketHandle>,
     /// The transcription streams of the open utterances.
     utterances: BTreeMap<UtteranceId, mpsc::Sender<Pcm>>,
+    /// The judgement of a pause that is under way.
+    judgement: Option<SpawnHandle>,
     /// The language model's stream; dropping it cancels the work.
     llm: Option<SpawnHandle>,
     /// The call behind it, and its generation. Not part of the stream: actix drops a cancelled one a while later.
@@ -168,6 +173,7 @@ impl SessionActor {
             owner,
             sockets: Vec::new(),
             utterances: BTreeMap::new(),
+            judgement: None,
             llm: None,
             call: None,
             translation: None,
@@ -224,6 +230,7 @@ impl SessionActor {
                 self.transcribe(utterance, request, places, ctx);
             }
             Effect::UtteranceAudio(utterance, samples) => self.utterance_audio(utterance, samples),
+            Effect::JudgePause(number, heard) => self.judge_pause(number, heard, ctx),
             Effect::EndUtterance(utterance) => _ = self.utterances.remove(&utterance),
             Effect::Generate(generation, prompt) => {
                 let items = terminated(self.generate(generation, prompt));
@@ -414,6 +421,18 @@ impl SessionActor {
             Err(refusal) => ProviderError::Limited(refusal).into_stream(),
         };
         ctx.add_stream(events.map(move |event| Transcript { utterance, event }));
+    }
+
+    /// Asks how finished a turn sounds.
+    fn judge_pause(&mut self, number: u64, heard: Pcm, ctx: &mut Context<Self>) {
+        let Some(model) = &self.services.turn else { return };
+        let judged = model.judge(heard);
+        // One of an earlier pause is dropped, and with it the work.
+        cancel(&mut self.judgement, ctx);
+        self.judgement = Some(ctx.spawn(judged.into_actor(self).map(move |judged, actor, ctx| {
+            actor.judgement = None;
+            actor.step(Input::PauseJudged(number, judged), ctx);
+        })));
     }
 
     // --- The language model ---

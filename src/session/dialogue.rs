@@ -1,13 +1,18 @@
 //! The conversation: whose turn it is, the response that is being given, and the history that the language
 //! model sees.
 
+mod held;
 mod tools;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Code,
     ids::TurnId,
+    language::Language,
     protocol::{
         Mode, Profile, ToClient,
         edge_v1::{
@@ -39,6 +44,10 @@ const MAX_DIALOGUE_BYTES: usize = 6_000;
 /// Images that one turn may have; the oldest go first.
 const MAX_IMAGES: usize = 4;
 
+/// Speech that is detected so soon after the first sound of an answer is no reaction to it: it took 100 ms to detect,
+/// people take 200 ms and more to react, and the sound has to reach them.
+const JOIN_WINDOW: Duration = Duration::from_millis(400);
+
 /// In place of the images of earlier lines.
 const IMAGES_NOTE: &str = "\n[With an image that is no longer shown.]";
 
@@ -62,8 +71,21 @@ pub(super) struct Dialogue {
     messages: VecDeque<ChatMessage>,
     /// When the last utterance ended, and the same in milliseconds of the session.
     speech_end: Option<(Instant, u64)>,
+    /// When the first of the response reached the user, until the turn manager knows that they may have heard it.
+    started_at: Option<Instant>,
+    /// What the response was prepared with, while it is held.
+    held: Option<Held>,
     /// Whether speech can be delivered in the room at the moment.
     room: bool,
+}
+
+/// A response that waits for the end of the turn.
+#[derive(Debug)]
+struct Held {
+    /// The language that was spoken.
+    language: Option<Language>,
+    /// The language model waits for tools, which have effects and are not called until the end is certain.
+    wants_tools: bool,
 }
 
 impl Dialogue {
@@ -79,6 +101,8 @@ impl Dialogue {
             client_calls: VecDeque::new(),
             messages: VecDeque::new(),
             speech_end: None,
+            started_at: None,
+            held: None,
             room: false,
         }
     }
@@ -190,13 +214,34 @@ impl Dialogue {
             // Captions are not answered, like an utterance without words.
             text.clear();
         }
+        self.note_playback(&input, out);
+        self.check_held(&input, out);
+        self.pass_turn(input, out);
+    }
+
+    fn pass_turn(&mut self, input: turn_manager::Input, out: &mut Out<'_>) {
         for effect in self.turns.handle(input) {
             match effect {
                 turn_manager::Effect::Answer(turn) => self.begin(turn, out),
+                turn_manager::Effect::Prepare(turn) => self.prepare(turn, out),
+                turn_manager::Effect::Release(turn) => self.release(turn, out),
+                turn_manager::Effect::Drop { .. } => self.drop_held(out),
                 turn_manager::Effect::Cut { merged_into_next_turn, .. } => {
                     self.cut(merged_into_next_turn, out)
                 }
             }
+        }
+    }
+
+    /// Before something interrupts a response: whether the user may have heard it. If not, their words join its turn.
+    fn note_playback(&mut self, input: &turn_manager::Input, out: &mut Out<'_>) {
+        let Some((response, at)) = self.response.as_ref().zip(self.started_at) else { return };
+        let generation = response.generation();
+        let is_unheard = response.is_spoken()
+            && matches!(input, turn_manager::Input::SpeechStarted(_))
+            && out.now < at + JOIN_WINDOW;
+        if !is_unheard {
+            self.pass_turn(turn_manager::Input::PlaybackStarted { generation }, out);
         }
     }
 
@@ -224,14 +269,14 @@ impl Dialogue {
     }
 
     fn begin(&mut self, turn: Turn, out: &mut Out<'_>) {
-        out.tell(ToClient::TurnStarted {
-            turn_id: turn.id,
-            generation: turn.generation,
-            utterance_ids: turn.utterances.clone(),
-        });
-        let (speech_end, speech_end_ms) = self.speech_end.unwrap_or_else(|| (out.now, out.elapsed_ms()));
-        let final_at = (!turn.utterances.is_empty()).then_some(out.now);
-        let waterfall = Waterfall { speech_end, speech_end_ms, final_at };
+        tell_started(&turn, out);
+        self.respond_to(turn, false, out);
+    }
+
+    /// Has a response generated; nobody learns of one that is `held`.
+    fn respond_to(&mut self, turn: Turn, held: bool, out: &mut Out<'_>) {
+        let waterfall = self.waterfall(&turn, out);
+        self.started_at = None;
         self.asked = Some(turn.text.clone());
         let (asker, images) = self.asker.take().unzip();
         self.images.extend(images.into_iter().flatten());
@@ -256,10 +301,19 @@ impl Dialogue {
         if let Some(asker) = asker {
             response.asked_by(asker, alone);
         }
+        if held {
+            response.hold();
+        }
         if out.socket().is_none() {
             response.pause(out.now);
         }
         self.response = Some(Box::new(response));
+    }
+
+    fn waterfall(&self, turn: &Turn, out: &Out<'_>) -> Waterfall {
+        let (speech_end, speech_end_ms) = self.speech_end.unwrap_or_else(|| (out.now, out.elapsed_ms()));
+        let final_at = (!turn.utterances.is_empty()).then_some(out.now);
+        Waterfall { speech_end, speech_end_ms, final_at }
     }
 
     /// Has the next step of the response generated, from all that was said and done before it.
@@ -321,7 +375,10 @@ impl Dialogue {
     }
 
     fn llm_ended(&mut self, generation: u32, result: Result<(), ProviderError>, out: &mut Out<'_>) {
-        if self.turns.answering() != Some(generation) {
+        if self.response.as_ref().is_none_or(|response| response.generation() != generation) {
+            return;
+        }
+        if self.is_held() && self.held_ended(&result, out) {
             return;
         }
         let finish = match result {
@@ -353,6 +410,12 @@ impl Dialogue {
 
     /// What speech synthesis produced for a generation.
     pub(super) fn tts(&mut self, generation: u32, item: StreamItem<Vec<i16>>, out: &mut Out<'_>) {
+        if let StreamItem::Over(Err(error)) = &item
+            && self.is_held()
+            && self.response.as_ref().is_some_and(|response| response.generation() == generation)
+        {
+            return self.held_failed(error, out);
+        }
         self.respond(generation, out, |response, out| match item {
             StreamItem::More(samples) => response.audio(&samples, out),
             StreamItem::Over(result) => response.sentence_ended(result.is_ok(), out),
@@ -418,7 +481,7 @@ impl Dialogue {
             self.cancel_tools(turn, out);
         }
         if started {
-            self.turn(turn_manager::Input::PlaybackStarted { generation }, out);
+            self.started_at.get_or_insert(out.now);
         }
         if let Some(outcome) = over
             && let Some(response) = self.response.take()
@@ -484,6 +547,14 @@ impl Dialogue {
         self.respond_now(out, Response::tick);
         self.tick_tools(out);
     }
+}
+
+fn tell_started(turn: &Turn, out: &mut Out<'_>) {
+    out.tell(ToClient::TurnStarted {
+        turn_id: turn.id,
+        generation: turn.generation,
+        utterance_ids: turn.utterances.clone(),
+    });
 }
 
 /// A line that is typed or asked, if it may be answered.

@@ -369,6 +369,11 @@ impl Media {
         out.elapsed_ms().saturating_sub(ago_ms)
     }
 
+    /// The pause ends the utterance after so much silence.
+    pub(super) fn end_after(&mut self, silence: Duration) -> Vec<SpeechEvent> {
+        self.detector.as_mut().map(|detector| detector.end_after(silence)).unwrap_or_default()
+    }
+
     /// Push to talk from now on, or no longer.
     pub(super) fn set_push_to_talk(&mut self, on: bool) -> Vec<SpeechEvent> {
         self.push_to_talk = on;

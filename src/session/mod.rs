@@ -29,12 +29,14 @@ pub mod microphone_control;
 mod options;
 mod out;
 mod participants;
+mod pauses;
 mod provider_states;
 pub(crate) mod question;
 mod recognition;
 pub mod registry;
 mod response;
 pub mod resume_buffer;
+mod speech_routing;
 mod streams;
 pub mod subscriptions;
 pub mod takeover_limiter;
@@ -56,7 +58,8 @@ use self::{
     media::Media,
     messages::{Attachment, ClosedCall, Taken, Transcribed},
     out::{Downlink, Out, Soonest},
-    participants::{ParticipantEvent, ParticipantMicrophones},
+    participants::ParticipantMicrophones,
+    pauses::Pauses,
     provider_states::ProviderStates,
     question::{Question, QuestionId},
     recognition::Recognition,
@@ -85,7 +88,7 @@ use crate::{
         },
     },
     providers::{
-        StreamItem,
+        ProviderError, StreamItem,
         chain::{ChainStatus, ProviderRole},
         llm::{ChatMessage, LlmEvent},
         stt::Transcript,
@@ -94,7 +97,11 @@ use crate::{
     response::speech_format::{SpeechCodec, SpeechFormat},
     telemetry,
     tools::{ToolLimits, ToolOutput},
-    turn::{endpointer::EndpointerConfig, turn_manager, utterance_detector::SpeechEvent},
+    turn::{
+        end_of_turn::{EndOfTurn, EndOfTurnConfig},
+        endpointer::EndpointerConfig,
+        utterance_detector::SpeechEvent,
+    },
 };
 
 /// Sockets of one session, told apart by when they came: an older number is stale.
@@ -122,6 +129,12 @@ pub struct SessionConfig {
     pub detectors: DetectorFactory,
     /// When an utterance opens and closes.
     pub endpointer: EndpointerConfig,
+    /// How long a pause has to be until a turn is over.
+    pub end_of_turn: EndOfTurnConfig,
+    /// Whether there is a model that judges pauses.
+    pub judges_pauses: bool,
+    /// Whether responses are prepared at a likely end of a turn.
+    pub preempts: bool,
     /// How responses are spoken; none where they are text only.
     pub voice: Option<Voice>,
     /// Whether this gateway has a LiveKit.
@@ -199,6 +212,8 @@ pub enum Input {
     ParticipantRefused(Identity),
     /// The agent's state in the room.
     AgentState(AgentState),
+    /// The answer to [`Effect::JudgePause`]: the probability that the turn is complete.
+    PauseJudged(u64, Result<f32, ProviderError>),
     /// An interim transcript.
     Interim(UtteranceId, Transcript),
     /// The final transcript.
@@ -245,6 +260,7 @@ pub struct Session {
     media: Media,
     participants: ParticipantMicrophones,
     recognition: Recognition,
+    pauses: Pauses,
     dialogue: Dialogue,
     providers: ProviderStates,
 }
@@ -266,6 +282,7 @@ impl Session {
             media: Media::new(now, downlink.options().mode() == Mode::PushToTalk),
             participants: ParticipantMicrophones::default(),
             recognition: Recognition::new(UtteranceId(first)),
+            pauses: Pauses::new(EndOfTurn::new(config.end_of_turn)),
             dialogue: Dialogue::new(TurnId(first), last_generation),
             providers: ProviderStates::default(),
             downlink,
@@ -330,6 +347,7 @@ impl Session {
             media,
             participants,
             recognition,
+            pauses,
             dialogue,
             providers,
         } = self;
@@ -338,8 +356,17 @@ impl Session {
         if dialogue.is_awaited() {
             connection.keep_waiting(&out);
         }
-        let mut router =
-            Router { resume_token, connection, media, participants, recognition, dialogue, providers, out };
+        let mut router = Router {
+            resume_token,
+            connection,
+            media,
+            participants,
+            recognition,
+            pauses,
+            dialogue,
+            providers,
+            out,
+        };
         router.input(input);
         router.tick();
         router.out.into_effects()
@@ -353,6 +380,7 @@ struct Router<'a> {
     media: &'a mut Media,
     participants: &'a mut ParticipantMicrophones,
     recognition: &'a mut Recognition,
+    pauses: &'a mut Pauses,
     dialogue: &'a mut Dialogue,
     providers: &'a mut ProviderStates,
     out: Out<'a>,
@@ -407,12 +435,22 @@ impl Router<'_> {
                 let events = self.media.agent_state(state, out);
                 self.speech(events);
             }
-            Input::Interim(utterance, heard) => self.recognition.interim(utterance, heard, out),
+            Input::PauseJudged(number, probability) => {
+                let silence = self.pauses.judged(number, probability);
+                self.pause_known(silence);
+            }
+            Input::Interim(utterance, heard) => {
+                let silence = self.pauses.interim(utterance, &heard.text, out);
+                self.recognition.interim(utterance, heard, out);
+                self.pause_known(silence);
+            }
             Input::Final(utterance, heard) => {
+                self.pauses.transcribed(utterance);
                 let turn = self.recognition.finished(utterance, heard, out);
                 self.turn(turn);
             }
             Input::SttFailed(utterance, cause) => {
+                self.pauses.transcribed(utterance);
                 let state =
                     if self.providers.stt_has_failed() { PartState::Failed } else { PartState::Degraded };
                 let turn = self.recognition.failed(utterance, cause, state, out);
@@ -444,65 +482,6 @@ impl Router<'_> {
             Input::Removed => self.removed(),
             Input::End(reason) => self.end(reason),
             Input::Tick => {}
-        }
-    }
-
-    // --- Between the machines -----------------------------------------------------------------
-
-    /// What voice detection found goes to recognition.
-    fn speech(&mut self, events: Vec<SpeechEvent>) {
-        for event in events {
-            let out = &mut self.out;
-            let turn = match event {
-                SpeechEvent::Started { at_sample } => {
-                    let at_ms = self.media.session_ms(at_sample, out);
-                    Some(self.recognition.started(at_ms, self.media.active(), out))
-                }
-                SpeechEvent::Audio(samples) => {
-                    self.recognition.audio(samples, out);
-                    None
-                }
-                SpeechEvent::Ended { reason, at_sample } => {
-                    let at_ms = self.media.session_ms(at_sample, out);
-                    let turn = self.recognition.ended(reason, at_ms, self.media.active(), out);
-                    self.dialogue.speech_ended(out);
-                    turn
-                }
-            };
-            self.turn(turn);
-        }
-    }
-
-    /// What was found in another participant's audio goes to recognition.
-    fn participant(&mut self, participant: &Identity, events: Vec<ParticipantEvent>) {
-        let out = &mut self.out;
-        for event in events {
-            match event {
-                ParticipantEvent::Started { at_ms } => {
-                    self.recognition.participant_started(participant, at_ms, out);
-                }
-                ParticipantEvent::Audio(samples) => {
-                    self.recognition.participant_audio(participant, samples, out);
-                }
-                ParticipantEvent::Ended { at_ms } => {
-                    self.recognition.participant_ended(participant, at_ms, out);
-                    if out.options().answers(participant) {
-                        self.dialogue.speech_ended(out);
-                    }
-                }
-            }
-        }
-    }
-
-    fn participant_gone(&mut self, participant: &Identity) {
-        let events = self.participants.gone(participant, &self.out);
-        self.participant(participant, events);
-    }
-
-    /// What recognition found goes to the dialogue.
-    fn turn(&mut self, input: Option<turn_manager::Input>) {
-        if let Some(input) = input {
-            self.dialogue.turn(input, &mut self.out);
         }
     }
 
@@ -676,6 +655,7 @@ impl Router<'_> {
         });
         let mode = options.mode();
         *out.options_mut() = options;
+        self.dialogue.reconfigured(out);
         if mode == Mode::Captions {
             self.dialogue.dismiss(out);
         }

@@ -55,6 +55,9 @@ pub enum Effect {
     },
     /// Open the transcription stream of an utterance of the user.
     Transcribe(UtteranceId, SttRequest),
+    /// Judge whether a turn is complete, of which this is the newest audio; the number of the pause. The answer is
+    /// [`Input::PauseJudged`](super::Input).
+    JudgePause(u64, Pcm),
     /// Open one beside it: of another participant, or of the same speech in another language.
     TranscribeBeside(UtteranceId, SttRequest),
     /// The next samples of an open utterance.

@@ -114,9 +114,12 @@ fn in_session(
         out.elapsed_ms().saturating_sub(ago_ms)
     };
     let event = |event| match event {
-        SpeechEvent::Started { at_sample } => ParticipantEvent::Started { at_ms: at_ms(at_sample) },
-        SpeechEvent::Audio(samples) => ParticipantEvent::Audio(samples),
-        SpeechEvent::Ended { reason: _, at_sample } => ParticipantEvent::Ended { at_ms: at_ms(at_sample) },
+        SpeechEvent::Started { at_sample } => Some(ParticipantEvent::Started { at_ms: at_ms(at_sample) }),
+        SpeechEvent::Audio(samples) => Some(ParticipantEvent::Audio(samples)),
+        SpeechEvent::Paused | SpeechEvent::WentOn { .. } => None,
+        SpeechEvent::Ended { reason: _, at_sample } => {
+            Some(ParticipantEvent::Ended { at_ms: at_ms(at_sample) })
+        }
     };
-    events.into_iter().map(event).collect()
+    events.into_iter().filter_map(event).collect()
 }

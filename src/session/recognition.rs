@@ -190,24 +190,24 @@ impl Recognition {
 
     // --- Utterances ---------------------------------------------------------------------------
 
-    /// Speech began.
+    /// Speech began, in this utterance.
     pub(super) fn started(
         &mut self,
         at_ms: u64,
         source: MediaSource,
         out: &mut Out<'_>,
-    ) -> turn_manager::Input {
-        let utterance = self.begin(Origin::Owner, at_ms);
-        self.open = Some(utterance);
-        out.tell(ToClient::SpeechStarted { utterance_id: utterance, at: at_ms, source });
-        out.push(Effect::Transcribe(utterance, out.options().transcription()));
+    ) -> (UtteranceId, turn_manager::Input) {
+        let user = self.begin(Origin::Owner, at_ms);
+        self.open = Some(user);
+        out.tell(ToClient::SpeechStarted { utterance_id: user, at: at_ms, source });
+        out.push(Effect::Transcribe(user, out.options().transcription()));
         for language in self.plan.languages.clone() {
             let request = out.options().transcription_in(SpokenLanguage::Known(language.clone()));
             let utterance = self.begin(Origin::InLanguage(language), at_ms);
             self.open_in_languages.push(utterance);
             out.push(Effect::TranscribeBeside(utterance, request));
         }
-        turn_manager::Input::SpeechStarted(utterance)
+        (user, turn_manager::Input::SpeechStarted(user))
     }
 
     /// The next samples of the user's open utterance.

@@ -8,6 +8,8 @@
 //!
 //! Sentences wait here, not in the synthesizer. Only as many are handed out as the playback can use
 //! soon, so that a barge-in discards little work and a long response holds little audio.
+//!
+//! A response may be *held*: it is generated, and its first sentence synthesized, and nobody learns of it until it is released.
 
 use std::{
     collections::VecDeque,
@@ -148,6 +150,8 @@ struct Speech {
 #[derive(Debug)]
 pub(super) struct Response {
     turn: Turn,
+    /// Nobody may learn of it yet.
+    is_held: bool,
     text: String,
     /// The length of the text.
     chars: usize,
@@ -193,6 +197,7 @@ impl Response {
         });
         Self {
             turn,
+            is_held: false,
             text: String::new(),
             chars: 0,
             step_begin: 0,
@@ -209,6 +214,36 @@ impl Response {
             first_audio: None,
             first_played: None,
         }
+    }
+
+    /// Nobody may learn of it until it is released.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// The turn is over, and is this one: what there is of the response goes out. The language model has until then for
+    /// the rest.
+    pub(super) fn release(
+        &mut self,
+        turn: Turn,
+        waterfall: Waterfall,
+        until: Instant,
+        out: &mut Out<'_>,
+    ) -> Progress {
+        (self.turn, self.waterfall, self.is_held) = (turn, waterfall, false);
+        if !self.text.is_empty() {
+            out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: self.text.clone() });
+        }
+        match &mut self.text_phase {
+            TextPhase::Generating { until: deadline } => *deadline = until,
+            TextPhase::Ended(finish) => {
+                let finish = *finish;
+                self.tell_done(finish, out);
+            }
+        }
+        let mut progress = self.advance(out);
+        progress.started |= !self.text.is_empty() && !self.is_played();
+        progress
     }
 
     /// The answer goes to somebody who asked over REST as well; or to them alone.
@@ -263,7 +298,9 @@ impl Response {
         let first = self.first_token.is_none();
         self.first_token.get_or_insert(out.now);
         self.text.push_str(delta);
-        out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() });
+        if !self.is_held {
+            out.tell(ToClient::AnswerDelta { turn_id: self.turn.id, text: delta.to_owned() });
+        }
         if let Some(asker) = &self.asker {
             asker.tell(delta, out);
         }
@@ -275,7 +312,7 @@ impl Response {
         } else {
             self.advance(out)
         };
-        progress.started |= first && !self.is_played();
+        progress.started |= first && !self.is_held && !self.is_played();
         progress
     }
 
@@ -311,7 +348,9 @@ impl Response {
         }
         self.text_phase = TextPhase::Ended(finish);
         self.queue.extend(self.splitter.finish());
-        self.tell_done(finish, out);
+        if !self.is_held {
+            self.tell_done(finish, out);
+        }
         if !self.is_recording() {
             self.answer_asker(finish, out);
         }
@@ -471,14 +510,14 @@ impl Response {
 
     /// When [`advance`](Self::advance) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.speech.as_ref().and_then(|speech| speech.playback.deadline())
+        self.speech.as_ref().filter(|_| !self.is_held).and_then(|speech| speech.playback.deadline())
     }
 
     /// When [`tick`](Self::tick) cuts the text, if it has not ended by then.
     pub(super) fn text_deadline(&self) -> Option<Instant> {
         match self.text_phase {
-            TextPhase::Generating { until } => Some(until),
-            TextPhase::Ended(_) => None,
+            TextPhase::Generating { until } if !self.is_held => Some(until),
+            TextPhase::Generating { .. } | TextPhase::Ended(_) => None,
         }
     }
 
@@ -503,6 +542,11 @@ impl Response {
         matches!(self.text_phase, TextPhase::Generating { .. })
     }
 
+    /// Whether speech of the user is answered by speech.
+    pub(super) fn is_spoken(&self) -> bool {
+        self.is_played() && !self.turn.utterances.is_empty()
+    }
+
     /// Whether a client hears it.
     fn is_played(&self) -> bool {
         self.speech.as_ref().is_some_and(|speech| !matches!(speech.playback, Playback::Recorded { .. }))
@@ -517,6 +561,9 @@ impl Response {
         let mut progress = Progress::default();
         let is_recording = self.is_recording();
         let Some(speech) = &mut self.speech else {
+            if self.is_held {
+                return progress;
+            }
             if let TextPhase::Ended(finish) = self.text_phase {
                 self.tell_metrics(out);
                 progress.over = Some(self.outcome(finish, out.now));
@@ -527,6 +574,8 @@ impl Response {
         match speech.synthesis {
             // The text may go on for a while.
             Synthesis::Excusing | Synthesis::Failed | Synthesis::Unplayable => self.queue.clear(),
+            // One sentence is enough for a quick start.
+            Synthesis::Idle if self.is_held && !speech.playback.is_empty() => {}
             // Who waits for a recording does not wait until it was played.
             Synthesis::Idle if is_recording || speech.playback.buffered() < MAX_BUFFERED_SPEECH => {
                 let filler = self.filler.take();
@@ -540,6 +589,9 @@ impl Response {
                 }
             }
             Synthesis::Idle | Synthesis::Busy => {}
+        }
+        if self.is_held {
+            return progress;
         }
         let is_working = matches!(speech.synthesis, Synthesis::Busy | Synthesis::Excusing);
         if let TextPhase::Ended(finish) = self.text_phase

@@ -66,6 +66,8 @@ pub(crate) const LIMIT_USED: &str = "june_limit_used";
 pub(crate) const LIMIT_MAX: &str = "june_limit_max";
 pub(crate) const LLM_CALLS: &str = "june_llm_calls_total";
 pub(crate) const LLM_TOKENS: &str = "june_llm_tokens_total";
+pub(crate) const PREEMPTIONS: &str = "june_preemptions_total";
+pub(crate) const PREEMPTIONS_WASTED: &str = "june_preemptions_wasted_total";
 pub(crate) const TOOL_CALLS: &str = "june_tool_calls_total";
 pub(crate) const TOOL_MILLISECONDS: &str = "june_tool_call_milliseconds_total";
 
@@ -149,11 +151,11 @@ const METRICS: &[Metric] = &[
         "Acknowledged writes that were missing when the database was opened, at most.",
     ),
     gauge(PARTS_READY, "1 if a part is ready, else 0, as /health reports it.")
-        .by("role", &["livekit", "vad", "stt", "llm", "tts", "store", "memory"]),
+        .by("role", &["livekit", "vad", "turn", "stt", "llm", "tts", "store", "memory"]),
     counter(CALLS_SUCCEEDED, "Calls of LiveKit and of providers that succeeded.")
-        .by("role", &["livekit", "stt", "llm", "tts"]),
+        .by("role", &["livekit", "turn", "stt", "llm", "tts"]),
     counter(CALLS_FAILED, "Calls of LiveKit and of providers that failed.")
-        .by("role", &["livekit", "stt", "llm", "tts"]),
+        .by("role", &["livekit", "turn", "stt", "llm", "tts"]),
     counter(TAKEOVERS, "Calls that another provider took over because one failed, by role, from and to.")
         .by("role", &["stt", "llm", "tts"]),
     counter(HEDGES, "Calls in which another provider was asked beside one that was slower than usual.")
@@ -175,6 +177,8 @@ const METRICS: &[Metric] = &[
         .by("outcome", &["refused", "limited"]),
     counter(FOREIGN_REQUESTS, "Requests that were refused for the page or the name that they came by.")
         .by("by", &["host", "origin"]),
+    counter(PREEMPTIONS, "Answers that were prepared at a likely end of a turn."),
+    counter(PREEMPTIONS_WASTED, "Prepared answers that were thrown away: the user went on, or said other words."),
     counter(CHAT_ANSWERS, "Lines that were asked over REST.")
         .by("outcome", &["answered", "failed", "refused", "withdrawn"]),
     counter(STT_WEBHOOKS, "Messages of STT services on the webhooks, by outcome or error code."),

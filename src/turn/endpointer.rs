@@ -59,7 +59,9 @@ pub struct EndpointerConfig {
     pub min_speech: Duration,
     /// How much audio before its first speech an utterance has: 100 ms to 5 s.
     pub pre_roll: Duration,
-    /// How much silence ends it.
+    /// How much silence is a pause, of which is told.
+    pub pause: Duration,
+    /// How much silence ends it, unless [`Endpointer::end_after`] says otherwise.
     pub min_silence: Duration,
     /// The length from which on a place to split is looked for.
     pub look_for_pause: Duration,
@@ -74,6 +76,7 @@ impl Default for EndpointerConfig {
             exit: 0.35,
             min_speech: Duration::from_millis(96),
             pre_roll: Duration::from_millis(500),
+            pause: Duration::from_millis(160),
             min_silence: Duration::from_millis(500),
             look_for_pause: Duration::from_secs(12),
             longest: Duration::from_secs(15),
@@ -88,6 +91,7 @@ pub struct Endpointer {
     exit: f32,
     min_speech: u64,
     pre_roll: usize,
+    pause: u64,
     min_silence: u64,
     look_for_pause: u64,
     longest: u64,
@@ -137,6 +141,8 @@ enum Voice {
     /// Silence for so many samples.
     Stopping {
         silence: u64,
+        /// How much ends it.
+        limit: u64,
     },
     /// The client opened it and will close it.
     Held,
@@ -154,6 +160,7 @@ impl Endpointer {
             exit: settings.exit.min(settings.enter),
             min_speech: samples(settings.min_speech),
             pre_roll: samples(pre_roll) as usize,
+            pause: samples(settings.pause).max(1),
             min_silence: samples(settings.min_silence),
             look_for_pause: samples(look_for_pause),
             longest: samples(longest),
@@ -240,6 +247,21 @@ impl Endpointer {
         self.stretch = None;
     }
 
+    /// The pause that was told of last ends the utterance after so much silence. No effect once there was speech again.
+    pub fn end_after(&mut self, silence: Duration, events: &mut Vec<SpeechEvent>) {
+        let Phase::Open(Utterance { voice: Voice::Stopping { silence: so_far, limit }, .. }) =
+            &mut self.phase
+        else {
+            return;
+        };
+        if *so_far >= self.pause {
+            *limit = samples(silence);
+            if *so_far >= *limit {
+                self.end(EndReason::Silence, events);
+            }
+        }
+    }
+
     /// Whether an utterance is open.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
@@ -303,18 +325,28 @@ impl Endpointer {
         }
 
         utterance.voice = match utterance.voice {
-            Voice::Speaking if probability < self.exit => Voice::Stopping { silence: count },
-            Voice::Stopping { .. } if probability >= self.enter => Voice::Speaking,
-            Voice::Stopping { silence } => Voice::Stopping { silence: silence + count },
+            Voice::Speaking if probability < self.exit => {
+                Voice::Stopping { silence: count, limit: self.min_silence }
+            }
+            Voice::Stopping { silence, .. } if probability >= self.enter => {
+                if silence >= self.pause {
+                    events.push(SpeechEvent::WentOn { silence: duration(silence) });
+                }
+                Voice::Speaking
+            }
+            Voice::Stopping { silence, limit } => Voice::Stopping { silence: silence + count, limit },
             Voice::Speaking => Voice::Speaking,
             Voice::Held => Voice::Held,
         };
         self.phase = Phase::Open(utterance);
+        if let Voice::Stopping { silence, .. } = utterance.voice
+            && (silence.saturating_sub(count)..silence).contains(&(self.pause - 1))
+        {
+            events.push(SpeechEvent::Paused);
+        }
 
         match utterance.voice {
-            Voice::Stopping { silence } if silence >= self.min_silence => {
-                self.end(EndReason::Silence, events)
-            }
+            Voice::Stopping { silence, limit } if silence >= limit => self.end(EndReason::Silence, events),
             Voice::Speaking | Voice::Stopping { .. } | Voice::Held if length >= self.longest => {
                 let at_sample = self.position - self.kept.len() as u64;
                 events.push(SpeechEvent::Ended { reason: EndReason::Limit, at_sample });
@@ -354,6 +386,10 @@ impl Endpointer {
     }
 }
 
+fn duration(samples: u64) -> Duration {
+    Duration::from_millis(samples * 1000 / u64::from(SAMPLE_RATE_HZ))
+}
+
 fn samples(duration: Duration) -> u64 {
     duration.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1000
 }
@@ -368,18 +404,25 @@ mod tests {
     /// One second in frames, rounded up.
     const SECOND: usize = 32;
 
-    /// An endpointer that took frames of these probabilities, and its events without audio.
+    /// An endpointer that took frames of these probabilities, and where utterances begin and end.
     fn after(probabilities: &[f32]) -> (Endpointer, Vec<SpeechEvent>) {
         let mut endpointer = Endpointer::new(EndpointerConfig::default());
         let mut events = Vec::new();
         for probability in probabilities {
             endpointer.push(&[0; FRAME_SAMPLES], *probability, &mut events);
         }
-        (endpointer, without_audio(events))
+        (endpointer, bounds(events))
     }
 
-    fn without_audio(mut events: Vec<SpeechEvent>) -> Vec<SpeechEvent> {
-        events.retain(|event| !matches!(event, SpeechEvent::Audio(_)));
+    /// Where utterances begin and end.
+    fn bounds(mut events: Vec<SpeechEvent>) -> Vec<SpeechEvent> {
+        events.retain(|event| matches!(event, SpeechEvent::Started { .. } | SpeechEvent::Ended { .. }));
+        events
+    }
+
+    /// What is told of pauses.
+    fn pauses(mut events: Vec<SpeechEvent>) -> Vec<SpeechEvent> {
+        events.retain(|event| matches!(event, SpeechEvent::Paused | SpeechEvent::WentOn { .. }));
         events
     }
 
@@ -438,6 +481,59 @@ mod tests {
         assert_eq!(events, [SpeechEvent::Started { at_sample: 0 }, end]);
     }
 
+    /// Speech, and then so many silent frames, each followed by the events so far.
+    fn pause(endpointer: &mut Endpointer, silent_frames: usize) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        for probability in std::iter::repeat_n(0.9, 10).chain(std::iter::repeat_n(0.0, silent_frames)) {
+            endpointer.push(&[0; FRAME_SAMPLES], probability, &mut events);
+        }
+        events
+    }
+
+    #[test]
+    fn a_pause_is_told_once_and_so_is_its_end_with_its_length() {
+        let mut endpointer = Endpointer::new(EndpointerConfig::default());
+
+        let mut events = pause(&mut endpointer, 4);
+        assert_eq!(pauses(events.clone()), []);
+        events.extend(pause(&mut endpointer, 12));
+        events.extend(pause(&mut endpointer, 5));
+
+        let went_on = SpeechEvent::WentOn { silence: Duration::from_millis(12 * 32) };
+        assert_eq!(pauses(events), [SpeechEvent::Paused, went_on, SpeechEvent::Paused]);
+    }
+
+    #[test]
+    fn a_pause_ends_the_utterance_when_it_is_told_to_and_the_next_one_as_usual() {
+        let mut endpointer = Endpointer::new(EndpointerConfig::default());
+        let mut events = pause(&mut endpointer, 6);
+        endpointer.end_after(Duration::from_secs(2), &mut events);
+        events.extend(std::iter::repeat_n((), 30).flat_map(|()| {
+            let mut events = Vec::new();
+            endpointer.push(&[0; FRAME_SAMPLES], 0.0, &mut events);
+            events
+        }));
+        assert!(endpointer.is_open(), "it waits");
+
+        events.extend(pause(&mut endpointer, 6));
+        endpointer.end_after(Duration::from_millis(160), &mut events);
+        assert!(!endpointer.is_open(), "it has been silent long enough");
+
+        let ended = bounds(pause(&mut endpointer, 16));
+        assert!(matches!(ended[..], [SpeechEvent::Started { .. }, SpeechEvent::Ended { .. }]), "{ended:?}");
+    }
+
+    #[test]
+    fn a_decision_that_comes_after_the_person_went_on_has_no_effect() {
+        let mut endpointer = Endpointer::new(EndpointerConfig::default());
+        let mut events = pause(&mut endpointer, 6);
+        events.extend(pause(&mut endpointer, 1));
+
+        endpointer.end_after(Duration::ZERO, &mut events);
+
+        assert!(endpointer.is_open());
+    }
+
     #[test]
     fn a_long_utterance_is_cut_at_its_weakest_moment_and_goes_on() {
         let mut input = vec![0.9; 13 * SECOND];
@@ -472,7 +568,7 @@ mod tests {
         endpointer.close(&mut events);
 
         let at_sample = frames(10 + 3 * SECOND);
-        assert_eq!(without_audio(events), [SpeechEvent::Ended { reason: EndReason::ClientVad, at_sample }]);
+        assert_eq!(bounds(events), [SpeechEvent::Ended { reason: EndReason::ClientVad, at_sample }]);
     }
 
     #[test]
@@ -505,7 +601,7 @@ mod tests {
         for probability in probabilities {
             endpointer.push(&[0; FRAME_SAMPLES], *probability, &mut events);
         }
-        (endpointer, without_audio(events))
+        (endpointer, bounds(events))
     }
 
     #[test]
@@ -520,7 +616,7 @@ mod tests {
         endpointer.open(&mut events);
 
         assert_eq!(before, []);
-        assert_eq!(without_audio(events), [SpeechEvent::Started { at_sample: frames(4 * SECOND) - 8_000 }]);
+        assert_eq!(bounds(events), [SpeechEvent::Started { at_sample: frames(4 * SECOND) - 8_000 }]);
     }
 
     #[test]
@@ -536,7 +632,7 @@ mod tests {
 
             endpointer.open(&mut events);
 
-            assert_eq!(without_audio(events), [SpeechEvent::Started { at_sample }], "{silence}");
+            assert_eq!(bounds(events), [SpeechEvent::Started { at_sample }], "{silence}");
         }
     }
 
@@ -640,6 +736,7 @@ mod tests {
                         prop_assert_eq!(&*pcm, &input[last as usize..next as usize]);
                         last = next;
                     }
+                    SpeechEvent::Paused | SpeechEvent::WentOn { .. } => prop_assert!(open.is_some()),
                     SpeechEvent::Ended { reason, at_sample } => {
                         prop_assert!(open.take().is_some_and(|began| at_sample - began <= samples(Duration::from_secs(9))));
                         prop_assert_eq!(at_sample, last);

@@ -9,6 +9,15 @@
 //!       └─────────────────────────────────────────┘ over: played to the end
 //! ```
 //!
+//! A response may be *prepared* while the user is still listened to, in a pause that is probably the end. It is released if
+//! the turn ends with the same words, and dropped if not:
+//!
+//! ```text
+//!   listening ──likely end──▶ listening, prepared ──all finals there, the same words──▶ answering
+//!       ▲                        │ other words, or the user goes on: dropped
+//!       └────────────────────────┘
+//! ```
+//!
 //! Pure: [`dialogue`](crate::session) feeds it and carries out its effects.
 
 use std::collections::BTreeSet;
@@ -19,11 +28,24 @@ use crate::ids::{TurnId, UtteranceId};
 /// the longest typed line, or about ten minutes of speech.
 const MAX_TURN_BYTES: usize = 8_000;
 
+/// How many responses are prepared for one turn: somebody who pauses after every sentence of a long turn must not cost a
+/// call of the language model each time.
+const MAX_PREPARED: u32 = 3;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// An utterance opened.
     SpeechStarted(UtteranceId),
+    /// The last utterance is probably over, with these words.
+    LikelyEnd {
+        /// The utterance.
+        utterance: UtteranceId,
+        /// Its words so far.
+        text: String,
+    },
+    /// The user went on after a pause, or what was prepared is of no use any more.
+    NotOver,
     /// An utterance ended; its transcript is still to come.
     SpeechEnded(UtteranceId),
     /// The final transcript of an utterance that ended; empty where there were no words in it, or where it
@@ -64,6 +86,15 @@ pub enum Input {
 pub enum Effect {
     /// Respond to this turn.
     Answer(Turn),
+    /// Prepare a response to this turn, of which nobody may learn.
+    Prepare(Turn),
+    /// The turn is over, and is this one: respond to it with what was prepared, whose generation it has.
+    Release(Turn),
+    /// Nobody needs what was prepared.
+    Drop {
+        /// The generation of what was prepared.
+        generation: u32,
+    },
     /// Stop responding at once.
     Cut {
         /// The turn whose response is cut.
@@ -116,6 +147,10 @@ pub struct TurnManager {
     /// What was said since the last response.
     pieces: Vec<Piece>,
     answer: Option<Answer>,
+    /// What a response is prepared for; never beside an answer.
+    prepared: Option<Turn>,
+    /// How many were prepared for the turn that is going on.
+    preparations: u32,
     /// The last turn's id.
     last_turn: TurnId,
     /// The last response's generation.
@@ -130,6 +165,8 @@ impl TurnManager {
             outstanding: BTreeSet::new(),
             pieces: Vec::new(),
             answer: None,
+            prepared: None,
+            preparations: 0,
             last_turn,
             last_generation,
         }
@@ -151,8 +188,11 @@ impl TurnManager {
         match input {
             Input::SpeechStarted(utterance) => {
                 self.speaking = Some(utterance);
+                effects.extend(self.drop_prepared());
                 effects.extend(self.cut(true));
             }
+            Input::LikelyEnd { utterance, text } => self.prepare(utterance, text, &mut effects),
+            Input::NotOver => effects.extend(self.drop_prepared()),
             Input::SpeechEnded(utterance) => {
                 if self.speaking == Some(utterance) {
                     self.speaking = None;
@@ -162,25 +202,25 @@ impl TurnManager {
             Input::Transcribed { utterance, text } => {
                 self.outstanding.remove(&utterance);
                 if !text.trim().is_empty() {
-                    self.pieces.push(Piece { utterance: Some(utterance), text });
-                    self.pieces.sort_by_key(|piece| piece.utterance);
-                    self.shorten();
+                    add(&mut self.pieces, utterance, text);
                 }
-                effects.extend(self.answer_if_due());
+                self.answer_if_due(&mut effects);
             }
             Input::Heard { utterance, text } => {
                 if !text.trim().is_empty() {
+                    effects.extend(self.drop_prepared());
                     effects.extend(self.cut(true));
                     self.pieces.push(Piece { utterance: Some(utterance), text });
-                    self.shorten();
-                    effects.extend(self.answer_if_due());
+                    shorten(&mut self.pieces);
+                    self.answer_if_due(&mut effects);
                 }
             }
             Input::Typed(text) => {
+                effects.extend(self.drop_prepared());
                 effects.extend(self.cut(true));
                 self.pieces.push(Piece { utterance: None, text });
-                self.shorten();
-                effects.push(self.answer_now());
+                shorten(&mut self.pieces);
+                self.answer_now(&mut effects);
             }
             Input::PlaybackStarted { generation } => {
                 if let Some(answer) = self.current(generation) {
@@ -190,11 +230,17 @@ impl TurnManager {
             Input::Over { generation } => {
                 if self.current(generation).is_some() {
                     self.answer = None;
-                    effects.extend(self.answer_if_due());
+                    self.answer_if_due(&mut effects);
                 }
             }
-            Input::Interrupted => effects.extend(self.cut(false)),
+            Input::Interrupted => {
+                effects.extend(self.drop_prepared());
+                effects.extend(self.cut(false));
+                // Words whose final came while something else was answered are not what was interrupted.
+                self.answer_if_due(&mut effects);
+            }
             Input::Dismissed => {
+                effects.extend(self.drop_prepared());
                 effects.extend(self.cut(false));
                 self.pieces.clear();
             }
@@ -217,39 +263,113 @@ impl TurnManager {
         Some(Effect::Cut { turn: answer.turn, generation: answer.generation, merged_into_next_turn })
     }
 
-    /// Drops the earliest of what is too much for one turn; the last is kept.
-    fn shorten(&mut self) {
-        let mut bytes = 0;
-        let fitting = self.pieces.iter().rev().take_while(|piece| {
-            bytes += piece.text.len() + 1;
-            bytes <= MAX_TURN_BYTES
-        });
-        let kept = fitting.count().max(1);
-        self.pieces.drain(..self.pieces.len().saturating_sub(kept));
-    }
-
-    fn answer_if_due(&mut self) -> Option<Effect> {
-        let due = self.answer.is_none()
-            && self.speaking.is_none()
-            && self.outstanding.is_empty()
-            && !self.pieces.is_empty();
-        due.then(|| self.answer_now())
-    }
-
-    fn answer_now(&mut self) -> Effect {
-        let pieces = std::mem::take(&mut self.pieces);
-        self.last_turn = self.last_turn.next();
-        self.last_generation = self.last_generation.wrapping_add(1);
-        let turn = Turn {
-            id: self.last_turn,
-            generation: self.last_generation,
-            utterances: pieces.iter().filter_map(|piece| piece.utterance).collect(),
-            text: pieces.iter().map(|piece| piece.text.trim()).collect::<Vec<_>>().join(" "),
+    /// Prepares a response to all that was said, if `utterance` is the only one whose final is still to come.
+    fn prepare(&mut self, utterance: UtteranceId, text: String, effects: &mut Vec<Effect>) {
+        let is_last = match self.speaking {
+            Some(speaking) => speaking == utterance && self.outstanding.is_empty(),
+            None => self.outstanding.iter().eq([&utterance]),
         };
-        self.answer =
-            Some(Answer { turn: turn.id, generation: turn.generation, pieces, playback_started: false });
-        Effect::Answer(turn)
+        if self.answer.is_some() || !is_last || text.trim().is_empty() {
+            return;
+        }
+        let mut pieces = self.pieces.clone();
+        add(&mut pieces, utterance, text);
+        if self.prepared.as_ref().is_some_and(|prepared| has_words_of(prepared, &pieces)) {
+            return;
+        }
+        effects.extend(self.drop_prepared());
+        if self.preparations < MAX_PREPARED {
+            self.preparations += 1;
+            let turn = self.next_turn(&pieces);
+            self.prepared = Some(turn.clone());
+            effects.push(Effect::Prepare(turn));
+        }
     }
+
+    fn drop_prepared(&mut self) -> Option<Effect> {
+        self.prepared.take().map(|prepared| Effect::Drop { generation: prepared.generation })
+    }
+
+    fn answer_if_due(&mut self, effects: &mut Vec<Effect>) {
+        if self.answer.is_some() || self.speaking.is_some() || !self.outstanding.is_empty() {
+            return;
+        }
+        match self.pieces.is_empty() {
+            // There were no words in it after all.
+            true => effects.extend(self.drop_prepared()),
+            false => self.answer_now(effects),
+        }
+    }
+
+    fn answer_now(&mut self, effects: &mut Vec<Effect>) {
+        let pieces = std::mem::take(&mut self.pieces);
+        self.preparations = 0;
+        let prepared = self.prepared.take_if(|prepared| has_words_of(prepared, &pieces));
+        effects.extend(self.drop_prepared());
+        let effect = match prepared {
+            Some(prepared) => Effect::Release(Turn::new(prepared.id, prepared.generation, &pieces)),
+            None => Effect::Answer(self.next_turn(&pieces)),
+        };
+        if let Effect::Answer(turn) | Effect::Release(turn) = &effect {
+            self.last_turn = turn.id;
+            let (turn, generation) = (turn.id, turn.generation);
+            self.answer = Some(Answer { turn, generation, pieces, playback_started: false });
+        }
+        effects.push(effect);
+    }
+
+    /// The generation is spent. The id is not until the turn is answered: nobody learns of one that is not.
+    fn next_turn(&mut self, pieces: &[Piece]) -> Turn {
+        self.last_generation = self.last_generation.wrapping_add(1);
+        Turn::new(self.last_turn.next(), self.last_generation, pieces)
+    }
+}
+
+impl Turn {
+    fn new(id: TurnId, generation: u32, pieces: &[Piece]) -> Self {
+        Self {
+            id,
+            generation,
+            utterances: pieces.iter().filter_map(|piece| piece.utterance).collect(),
+            text: text_of(pieces),
+        }
+    }
+}
+
+/// Adds what was said in an utterance to pieces, in order.
+fn add(pieces: &mut Vec<Piece>, utterance: UtteranceId, text: String) {
+    pieces.push(Piece { utterance: Some(utterance), text });
+    pieces.sort_by_key(|piece| piece.utterance);
+    shorten(pieces);
+}
+
+/// Drops the earliest of what is too much for one turn; the last is kept.
+fn shorten(pieces: &mut Vec<Piece>) {
+    let mut bytes = 0;
+    let fitting = pieces.iter().rev().take_while(|piece| {
+        bytes += piece.text.len() + 1;
+        bytes <= MAX_TURN_BYTES
+    });
+    let kept = fitting.count().max(1);
+    pieces.drain(..pieces.len().saturating_sub(kept));
+}
+
+fn text_of(pieces: &[Piece]) -> String {
+    pieces.iter().map(|piece| piece.text.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a turn has the words of these pieces. Interims and finals differ in case and punctuation.
+fn has_words_of(turn: &Turn, pieces: &[Piece]) -> bool {
+    let text = text_of(pieces);
+    let [said, prepared] = [&text, &turn.text].map(|text| words(text));
+    said.eq(prepared)
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    let words = text.split(|c: char| c.is_whitespace() || matches!(c, '-' | '–' | '—'));
+    let letters =
+        |word: &str| word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    words.map(letters).filter(|word: &String| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -319,6 +439,20 @@ mod tests {
             turns.handle(Input::Transcribed { utterance: B, text: "the light.".into() }),
             [answer(2, 2, &[A, B], "Turn on the light.")]
         );
+    }
+
+    #[test]
+    fn words_whose_final_came_while_a_typed_line_was_answered_are_answered_after_an_interruption() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        turns.handle(Input::SpeechEnded(A));
+        turns.handle(Input::Typed("Hi.".into()));
+        turns.handle(Input::Transcribed { utterance: A, text: "Hello.".into() });
+
+        let effects = turns.handle(Input::Interrupted);
+
+        let cut = Effect::Cut { turn: TurnId(1), generation: 1, merged_into_next_turn: false };
+        assert_eq!(effects, [cut, answer(2, 2, &[A], "Hello.")]);
     }
 
     #[test]
@@ -396,8 +530,113 @@ mod tests {
         assert_eq!(turns.answering(), Some(2));
     }
 
+    fn likely_end(turns: &mut TurnManager, utterance: UtteranceId, text: &str) -> Vec<Effect> {
+        turns.handle(Input::LikelyEnd { utterance, text: text.into() })
+    }
+
+    fn prepare(id: u64, generation: u32, utterances: &[UtteranceId], text: &str) -> Effect {
+        let Effect::Answer(turn) = answer(id, generation, utterances, text) else { unreachable!() };
+        Effect::Prepare(turn)
+    }
+
+    #[test]
+    fn what_was_prepared_at_a_likely_end_is_released_if_the_final_has_the_same_words() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+
+        assert_eq!(
+            likely_end(&mut turns, A, "where are you from"),
+            [prepare(1, 1, &[A], "where are you from")]
+        );
+        assert_eq!(likely_end(&mut turns, A, "Where are you from?"), []);
+        assert_eq!(turns.answering(), None);
+        assert_eq!(turns.handle(Input::SpeechEnded(A)), []);
+        let Effect::Answer(turn) = answer(1, 1, &[A], "Where are you from?") else { unreachable!() };
+        assert_eq!(
+            turns.handle(Input::Transcribed { utterance: A, text: "Where are you from?".into() }),
+            [Effect::Release(turn)]
+        );
+        assert_eq!(turns.answering(), Some(1));
+    }
+
+    #[test]
+    fn what_was_prepared_for_other_words_is_dropped_and_the_turn_keeps_its_number() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        likely_end(&mut turns, A, "Where are you");
+        turns.handle(Input::SpeechEnded(A));
+
+        assert_eq!(
+            turns.handle(Input::Transcribed { utterance: A, text: "Where are you from?".into() }),
+            [Effect::Drop { generation: 1 }, answer(1, 2, &[A], "Where are you from?")]
+        );
+    }
+
+    #[test]
+    fn where_there_were_no_words_after_all_nothing_is_answered() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        likely_end(&mut turns, A, "You");
+        turns.handle(Input::SpeechEnded(A));
+
+        let effects = turns.handle(Input::Transcribed { utterance: A, text: String::new() });
+
+        assert_eq!(effects, [Effect::Drop { generation: 1 }]);
+    }
+
+    #[test]
+    fn who_goes_on_after_a_likely_end_is_answered_once_with_all_words() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        likely_end(&mut turns, A, "Turn on");
+        assert_eq!(turns.handle(Input::NotOver), [Effect::Drop { generation: 1 }]);
+        likely_end(&mut turns, A, "Turn on the");
+        turns.handle(Input::SpeechEnded(A));
+        assert_eq!(turns.handle(Input::SpeechStarted(B)), [Effect::Drop { generation: 2 }]);
+        turns.handle(Input::Transcribed { utterance: A, text: "Turn on the".into() });
+
+        assert_eq!(likely_end(&mut turns, B, "light."), [prepare(1, 3, &[A, B], "Turn on the light.")]);
+    }
+
+    #[test]
+    fn a_turn_with_many_pauses_is_prepared_for_a_few_times_only() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        let mut prepared = 0;
+        for n in 1..10 {
+            let text = "word ".repeat(n);
+            let effects = likely_end(&mut turns, A, &text);
+            prepared += effects.iter().filter(|effect| matches!(effect, Effect::Prepare(_))).count();
+            turns.handle(Input::NotOver);
+        }
+        assert_eq!(prepared, MAX_PREPARED as usize);
+
+        turns.handle(Input::SpeechEnded(A));
+        turns.handle(Input::Transcribed { utterance: A, text: "word".into() });
+        turns.handle(Input::Interrupted);
+        turns.handle(Input::SpeechStarted(B));
+        assert_eq!(likely_end(&mut turns, B, "another").len(), 1, "it is another turn");
+    }
+
+    #[test]
+    fn nothing_is_prepared_while_another_final_is_to_come_or_an_answer_is_given() {
+        let mut turns = new();
+        turns.handle(Input::SpeechStarted(A));
+        turns.handle(Input::SpeechEnded(A));
+        turns.handle(Input::SpeechStarted(B));
+        assert_eq!(likely_end(&mut turns, B, "and"), []);
+        assert_eq!(likely_end(&mut turns, A, "One"), []);
+
+        turns.handle(Input::Typed("Hello.".into()));
+        turns.handle(Input::Transcribed { utterance: A, text: "One".into() });
+        assert_eq!(likely_end(&mut turns, B, "and"), []);
+    }
+
     fn any_input() -> impl Strategy<Value = Input> {
         prop_oneof![
+            (1..6u64, prop_oneof![Just(""), Just("Word"), Just("other")])
+                .prop_map(|(n, text)| Input::LikelyEnd { utterance: UtteranceId(n), text: text.into() }),
+            Just(Input::NotOver),
             (1..6u64).prop_map(|n| Input::SpeechStarted(UtteranceId(n))),
             (1..6u64).prop_map(|n| Input::SpeechEnded(UtteranceId(n))),
             (1..6u64, prop_oneof![Just(""), Just("word")])
@@ -410,13 +649,15 @@ mod tests {
     }
 
     proptest! {
-        /// Under any order of inputs there is never more than one response at a time, and its generation is
-        /// the newest.
+        /// Under any order of inputs there is never more than one response at a time, prepared or given, and its
+        /// generation is the newest. What is prepared is released or dropped once.
         #[test]
         fn answers_never_overlap_and_generations_only_grow(inputs in proptest::collection::vec(any_input(), 0..60)) {
             let mut turns = new();
             let mut current = None;
+            let mut prepared = None;
             let mut newest = 0;
+            let mut last_turn = TurnId(0);
             for input in inputs {
                 if let Input::Over { generation } = input
                     && current == Some(generation)
@@ -426,10 +667,27 @@ mod tests {
                 for effect in turns.handle(input) {
                     match effect {
                         Effect::Answer(turn) => {
-                            prop_assert_eq!(current, None);
+                            prop_assert_eq!((current, prepared), (None, None));
                             prop_assert!(turn.generation > newest);
+                            prop_assert_eq!(turn.id, last_turn.next());
+                            last_turn = turn.id;
                             newest = turn.generation;
                             current = Some(turn.generation);
+                        }
+                        Effect::Prepare(turn) => {
+                            prop_assert_eq!((current, prepared), (None, None));
+                            prop_assert!(turn.generation > newest);
+                            newest = turn.generation;
+                            prepared = Some(turn.generation);
+                        }
+                        Effect::Release(turn) => {
+                            prop_assert_eq!(prepared.take(), Some(turn.generation));
+                            prop_assert_eq!(turn.id, last_turn.next());
+                            last_turn = turn.id;
+                            current = Some(turn.generation);
+                        }
+                        Effect::Drop { generation } => {
+                            prop_assert_eq!(prepared.take(), Some(generation));
                         }
                         Effect::Cut { generation, .. } => {
                             prop_assert_eq!(current, Some(generation));

@@ -8,6 +8,8 @@
 //! A session owns one [`UtteranceDetector`]. Its events go to recognition: audio to STT, beginnings and ends to
 //! the turn manager.
 
+use std::time::Duration;
+
 use super::endpointer::{Endpointer, EndpointerConfig};
 use crate::audio::Pcm;
 use crate::audio::pcm::Framer;
@@ -25,6 +27,13 @@ pub enum SpeechEvent {
     },
     /// The next samples of the open utterance.
     Audio(Pcm),
+    /// The user paused within the open utterance, for `pause` so far.
+    Paused,
+    /// The pause is over, and the utterance goes on.
+    WentOn {
+        /// The length of the pause.
+        silence: Duration,
+    },
     /// The open utterance ended. Every `Started` gets exactly one.
     Ended {
         /// What ended it.
@@ -114,6 +123,13 @@ impl UtteranceDetector {
         events
     }
 
+    /// The pause that was told of last ends the utterance after so much silence.
+    pub fn end_after(&mut self, silence: Duration) -> Vec<SpeechEvent> {
+        let mut events = Vec::new();
+        self.endpointer.end_after(silence, &mut events);
+        events
+    }
+
     /// Whether an utterance is open.
     pub fn is_open(&self) -> bool {
         self.endpointer.is_open()
@@ -169,7 +185,10 @@ mod tests {
             .iter()
             .flat_map(|event| match event {
                 SpeechEvent::Audio(pcm) => pcm.to_vec(),
-                SpeechEvent::Started { .. } | SpeechEvent::Ended { .. } => Vec::new(),
+                SpeechEvent::Started { .. }
+                | SpeechEvent::Ended { .. }
+                | SpeechEvent::Paused
+                | SpeechEvent::WentOn { .. } => Vec::new(),
             })
             .collect()
     }

@@ -28,23 +28,27 @@ fn sessions_do_what_the_model_says_under_random_inputs_and_faults() {
         Some(seed) => vec![seed],
         None => (0..setting("JUNE_SIMULATION_RUNS").unwrap_or(RUNS)).collect(),
     };
-    let mut turns = 0;
+    let (mut turns, mut released) = (0, 0);
     for seed in &seeds {
         let outcome = panic::catch_unwind(|| run(*seed));
         match outcome {
-            Ok(answered) => turns += answered,
+            Ok(of_run) => {
+                turns += of_run.0;
+                released += of_run.1;
+            }
             Err(cause) => {
                 eprintln!("seed {seed} failed: JUNE_SIMULATION_SEED={seed}");
                 panic::resume_unwind(cause);
             }
         }
     }
-    println!("{} sessions, {turns} turns answered", seeds.len());
+    println!("{} sessions, {turns} turns answered, {released} of them prepared before", seeds.len());
     assert!(turns as usize > seeds.len(), "the simulation reaches what it is about: {turns} turns");
+    assert!(released > 0 || seeds.len() < 100, "none was prepared before its end");
 }
 
-/// One session; how many turns were answered to their end.
-fn run(seed: u64) -> u64 {
+/// One session; how many turns were answered to their end, and how many were prepared for before.
+fn run(seed: u64) -> (u64, u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new(random.random_bool(0.5));
     for _ in 0..STEPS {
@@ -60,7 +64,7 @@ fn run(seed: u64) -> u64 {
         world.wait(Duration::from_millis(wait));
     }
     world.settle();
-    world.model().answered()
+    (world.model().answered(), world.model().released())
 }
 
 fn step(world: &mut World, random: &mut StdRng) {
@@ -71,8 +75,14 @@ fn step(world: &mut World, random: &mut StdRng) {
         8 => world.late_close(),
         9 => world.stale_message(),
         // The user.
-        10..=25 => world.room_audio(random.random_bool(0.5), random.random_range(1..40)),
-        26..=35 => world.channel_audio(random.random_bool(0.5), random.random_range(1..40)),
+        10..=25 => {
+            world.room_audio(random.random_bool(0.5), random.random_range(1..40));
+            judge(world, random);
+        }
+        26..=35 => {
+            world.channel_audio(random.random_bool(0.5), random.random_range(1..40));
+            judge(world, random);
+        }
         36 => world.say(r#"{"type":"VAD","status":true}"#),
         37 => world.say(r#"{"type":"VAD","status":false}"#),
         38..=40 => world.typed(),
@@ -91,6 +101,14 @@ fn step(world: &mut World, random: &mut StdRng) {
         // Deploys and crashes.
         95 => world.restart(),
         96 if random.random_bool(0.05) => world.say(r#"{"type":"goodbye"}"#),
+        97..=99 => judge(world, random),
         _ => {}
+    }
+}
+
+/// The turn model and the STT tell what they know of a pause: soon, late or never.
+fn judge(world: &mut World, random: &mut StdRng) {
+    if random.random_bool(0.8) {
+        world.judge(random.random_bool(0.9).then(|| random.random_range(0.0..1.0)));
     }
 }

@@ -1,9 +1,15 @@
 //! The reference model: what clients, providers and the history may see of a session, in a few rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use june_edge::{protocol::edge_v1::to_client::Finish, session::Effect, store::history::HistoryItem};
 use serde_json::Value;
+
+/// Who speaks so soon after the first sound of an answer has not heard it.
+const JOIN_WINDOW: Duration = Duration::from_millis(400);
 
 /// What was said, and what became of it.
 #[derive(Default)]
@@ -22,11 +28,15 @@ pub(crate) struct Model {
     awaited: BTreeSet<u64>,
     /// The length of the last interim of each.
     interims: BTreeMap<u64, usize>,
+    /// The last interim of each, told or not.
+    words: BTreeMap<u64, String>,
+    now: Option<Instant>,
     /// Finals that were told.
     finals: BTreeSet<u64>,
     /// Turns whose response was saved.
     saved: BTreeSet<u64>,
     answered: u64,
+    released: u64,
 }
 
 struct Response {
@@ -45,8 +55,10 @@ struct Response {
     failed: bool,
     /// The language model is at work.
     generating: bool,
-    /// Its first frame was sent.
-    started: bool,
+    /// What it was prepared for, while nobody may learn of it.
+    held: Option<String>,
+    /// When its first frame was sent.
+    started: Option<Instant>,
     /// The position of the next frame; none where the client has just resumed.
     position: Option<u64>,
 }
@@ -55,6 +67,11 @@ impl Model {
     /// How many responses were given to their end.
     pub(crate) fn answered(&self) -> u64 {
         self.answered
+    }
+
+    /// How many responses were prepared before the end of their turn, and given.
+    pub(crate) fn released(&self) -> u64 {
+        self.released
     }
 
     /// The generation whose language model is at work.
@@ -77,6 +94,10 @@ impl Model {
         self.open.or_else(|| self.awaited())
     }
 
+    pub(crate) fn interim(&self, utterance: u64) -> Option<String> {
+        self.words.get(&utterance).cloned()
+    }
+
     /// An utterance that ended without a final.
     pub(crate) fn awaited(&self) -> Option<u64> {
         self.awaited.first().copied()
@@ -96,6 +117,15 @@ impl Model {
 
     // --- Inputs -------------------------------------------------------------------------------
 
+    /// The time of the next input.
+    pub(crate) fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    pub(crate) fn heard(&mut self, utterance: u64, text: &str) {
+        self.words.insert(utterance, text.to_owned());
+    }
+
     pub(crate) fn typed(&mut self, text: &str) {
         self.unanswered.push(text.to_owned());
     }
@@ -104,6 +134,20 @@ impl Model {
         self.awaited.remove(&utterance);
         if !text.trim().is_empty() {
             self.unanswered.push(text.to_owned());
+        }
+        self.release();
+    }
+
+    /// The turn is over: a response that was prepared for these words is given.
+    fn release(&mut self) {
+        let is_over = self.open.is_none() && self.awaited.is_empty();
+        if let Some(response) = self.response.as_mut().filter(|_| is_over)
+            && let Some(held) = &response.held
+            && words(held) == words(&self.unanswered.join(" "))
+        {
+            response.held = None;
+            self.released += 1;
+            response.asked = std::mem::take(&mut self.unanswered);
         }
     }
 
@@ -134,8 +178,8 @@ impl Model {
 
     /// Another process took over: what was under way is gone.
     pub(crate) fn restarted(&mut self) {
-        let (answered, generation) = (self.answered, self.generation);
-        *self = Self { answered, generation, ..Self::default() };
+        let Self { answered, released, generation, .. } = *self;
+        *self = Self { answered, released, generation, ..Self::default() };
     }
 
     // --- Effects ------------------------------------------------------------------------------
@@ -157,7 +201,8 @@ impl Model {
                 let last = prompt.messages.last().expect("the user's turn");
                 self.begin(*generation, last.text());
             }
-            Effect::StopTts => self.cut = self.response.take(),
+            // What was held has left no trace.
+            Effect::StopTts => self.cut = self.response.take().filter(|response| response.held.is_none()),
             Effect::Synthesize(generation, request) => self.synthesize(*generation, &request.text),
             Effect::Save(HistoryItem::Response { turn_id, text, finish, .. }, _) => {
                 self.save(turn_id.0, text, *finish);
@@ -170,9 +215,18 @@ impl Model {
         self.merge();
         assert!(generation > self.generation, "generations grow");
         assert!(self.response.is_none(), "one response at a time");
-        let said = std::mem::take(&mut self.unanswered);
-        assert_eq!(words(asked), words(&said.join(" ")), "all that was said is asked, once");
         self.generation = generation;
+        let said = self.unanswered.join(" ");
+        let held = (words(asked) != words(&said)).then(|| asked.to_owned());
+        let said = match &held {
+            None => std::mem::take(&mut self.unanswered),
+            Some(held) => {
+                let last = self.transcribing().expect("an utterance whose end is likely");
+                let likely = format!("{said} {}", self.words[&last]);
+                assert_eq!(words(held), words(&likely), "all that was said is asked, once");
+                Vec::new()
+            }
+        };
         self.response = Some(Response {
             generation,
             asked: said,
@@ -182,7 +236,8 @@ impl Model {
             synthesizing: false,
             failed: false,
             generating: true,
-            started: false,
+            held,
+            started: None,
             position: Some(0),
         });
     }
@@ -191,6 +246,7 @@ impl Model {
         let response = self.response.as_mut().expect("a response is being given");
         assert_eq!(response.generation, generation, "only the current response is spoken");
         assert!(!response.synthesizing, "one sentence at a time");
+        assert!(response.held.is_none() || response.spoken.is_empty(), "one sentence of what is held");
         response.synthesizing = true;
         response.spoken.push_str(sentence);
         let (spoken, text) = (squeezed(&response.spoken), squeezed(&response.text));
@@ -209,6 +265,7 @@ impl Model {
             }
             None => {
                 let response = self.response.take().expect("the response that is saved was being given");
+                assert_eq!(response.held, None, "what is held is not saved");
                 assert_ne!(finish, Finish::Interrupted);
                 assert!(!response.generating, "it is complete");
                 if response.failed {
@@ -227,7 +284,8 @@ impl Model {
     /// What was cut and not saved had not reached the user: its words join the next turn.
     fn merge(&mut self) {
         if let Some(response) = self.cut.take() {
-            assert!(!response.started, "what was heard is saved");
+            let heard = response.started.filter(|at| self.now.is_some_and(|now| now >= *at + JOIN_WINDOW));
+            assert_eq!(heard, None, "what was heard is saved");
             self.unanswered.splice(0..0, response.asked);
         }
     }
@@ -245,7 +303,13 @@ impl Model {
             "speech_begin" => {
                 let response = self.response.as_mut().expect("a response is being given");
                 assert_eq!(message["generation"], response.generation);
-                response.started = true;
+                assert_eq!(response.held, None, "what is held is not heard");
+                response.started = self.now;
+            }
+            "turn_started" => {
+                let held = self.response.as_ref().filter(|response| response.held.is_some());
+                let is_held = held.is_some_and(|response| message["generation"] == response.generation);
+                assert!(!is_held, "nobody learns of what is held");
             }
             "data_stream" => self.transcript(&message["data"]),
             _ => {}
@@ -269,7 +333,7 @@ impl Model {
     pub(crate) fn frame(&mut self, generation: u32, position: u64, samples: u64) {
         let response = self.response.as_mut().expect("frames belong to a response");
         assert_eq!(response.generation, generation, "frames of a response that was cut are not sent");
-        assert!(response.started, "speech_begin comes first");
+        assert!(response.started.is_some(), "speech_begin comes first");
         if let Some(expected) = response.position {
             assert_eq!(position, expected, "frames are gap-free");
         }

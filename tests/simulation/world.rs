@@ -31,7 +31,7 @@ use june_edge::{
         Effect, Excuses, Input, Offer, Session, SessionConfig, SessionInfo, SocketId, Voice,
         messages::Attachment,
     },
-    turn::endpointer::EndpointerConfig,
+    turn::{end_of_turn::EndOfTurnConfig, endpointer::EndpointerConfig},
 };
 use serde_json::Value;
 
@@ -76,6 +76,8 @@ pub(crate) struct World {
     began: Instant,
     over: bool,
     lines: u64,
+    /// The pause that is to be judged.
+    pause: Option<u64>,
     /// The last inputs, for whoever looks at a failure.
     log: VecDeque<String>,
 }
@@ -106,6 +108,9 @@ impl World {
             stt: Ok("simulated"),
             detectors: Arc::new(|| Box::new(LoudIsSpeech)),
             endpointer: EndpointerConfig::default(),
+            end_of_turn: EndOfTurnConfig::default(),
+            judges_pauses: true,
+            preempts: true,
             voice: Some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }),
             livekit,
             client_vad_percent: 0,
@@ -140,6 +145,7 @@ impl World {
             began: now,
             over: false,
             lines: 0,
+            pause: None,
             log: VecDeque::new(),
         }
     }
@@ -174,6 +180,7 @@ impl World {
             self.log.pop_front();
         }
         self.log.push_back(format!("{:>8} ms  {what}", (self.now - self.began).as_millis()));
+        self.model.at(self.now);
         let effects = self.session.handle(input, self.now);
         if self.over {
             assert!(effects.is_empty(), "a session that has ended does nothing: {effects:?}");
@@ -193,6 +200,7 @@ impl World {
                 }
                 Effect::Close(socket, ..) if self.client.socket == Some(socket) => self.client.socket = None,
                 Effect::Ended(_) => self.over = true,
+                Effect::JudgePause(number, _) => self.pause = Some(number),
                 _ => {}
             }
         }
@@ -337,14 +345,28 @@ impl World {
         let Some(utterance) = self.model.transcribing() else { return };
         self.lines += 1;
         let text = "so far ".repeat(1 + self.lines as usize % 3);
+        self.model.heard(utterance, &text);
         self.input("an interim", Input::Interim(UtteranceId(utterance), Transcript::text(text)));
+    }
+
+    /// The last pause is judged, perhaps too late.
+    pub(crate) fn judge(&mut self, probability: Option<f32>) {
+        let Some(pause) = self.pause.take() else { return };
+        let judged = probability.ok_or(ProviderError::Busy);
+        self.input(&format!("pause {pause} is judged: {judged:?}"), Input::PauseJudged(pause, judged));
+        self.interim();
     }
 
     /// The final of an utterance that has ended: words, none, or a failure.
     pub(crate) fn transcribe(&mut self, kind: u32) {
         let Some(utterance) = self.model.awaited() else { return };
         self.lines += 1;
-        let text = if kind < 8 { format!("spoken {}", self.lines) } else { String::new() };
+        let text = match kind {
+            // What the last interim said.
+            0..6 => self.model.interim(utterance).unwrap_or_else(|| format!("spoken {}", self.lines)),
+            6..8 => format!("spoken {}", self.lines),
+            _ => String::new(),
+        };
         self.model.transcribed(utterance, &text);
         let utterance = UtteranceId(utterance);
         match kind {

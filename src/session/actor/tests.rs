@@ -2,6 +2,7 @@
 
 mod captions;
 mod models;
+mod preemption;
 mod recordings;
 
 use std::sync::Mutex;
@@ -146,6 +147,7 @@ fn services(
         llm: Some(llm),
         tts: None,
         excuse_voice: None,
+        turn: None,
         chains,
     }
 }
@@ -240,10 +242,14 @@ impl Client {
     /// An utterance, from beginning to end.
     async fn speak(&self) {
         for sample in [5_000_i16, 1, 1] {
-            let payload = sample.to_le_bytes().repeat(8_000);
-            let event = SocketEvent::Pcm(payload.into());
-            self.actor.send(FromSocket { id: 1, event }).await.unwrap();
+            self.audio(sample, 8_000).await;
         }
+    }
+
+    /// So many samples of this loudness.
+    async fn audio(&self, sample: i16, count: usize) {
+        let event = SocketEvent::Pcm(sample.to_le_bytes().repeat(count).into());
+        self.actor.send(FromSocket { id: 1, event }).await.unwrap();
     }
 
     /// The next messages of these types, in whatever order they come.

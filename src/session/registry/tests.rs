@@ -30,6 +30,7 @@ fn registry(store: &Arc<MemorySessions>) -> SessionRegistry {
         llm: None,
         tts: None,
         excuse_voice: None,
+        turn: None,
         chains: Vec::new(),
     };
     SessionRegistry::new(store.clone(), Arc::new(services), arbiters)

@@ -38,6 +38,8 @@ mod media;
 mod mentra;
 mod options;
 mod participants;
+mod pauses;
+mod preemption;
 mod providers;
 mod questions;
 mod response;
@@ -87,6 +89,9 @@ pub(crate) fn config() -> SessionConfig {
         stt: Ok("test"),
         detectors: Arc::new(|| Box::new(LoudIsSpeech)),
         endpointer: EndpointerConfig::default(),
+        end_of_turn: EndOfTurnConfig::default(),
+        judges_pauses: true,
+        preempts: true,
         voice: Some(Voice { rate_hz: 16_000, delivery: Delivery::Ws }),
         livekit: true,
         client_vad_percent: 100,
@@ -374,7 +379,7 @@ fn pcm(samples: &[i16]) -> Vec<u8> {
 }
 
 fn any_input() -> impl Strategy<Value = u8> {
-    0..27u8
+    0..28u8
 }
 
 proptest! {
@@ -384,6 +389,7 @@ proptest! {
     fn a_session_keeps_its_promises(inputs in proptest::collection::vec((any_input(), 0..3_000u64), 0..80)) {
         let mut rig = Rig::new();
         let mut socket = 0;
+        let mut pauses = 0;
         let mut seqs: Vec<u64> = Vec::new();
         for (kind, wait_ms) in inputs {
             let generation = rig.session.dialogue.generation().unwrap_or(1);
@@ -420,6 +426,10 @@ proptest! {
                 24..27 if current.is_some() => {
                     let mode = ["conversation", "captions", "push_to_talk"][usize::from(kind - 24)];
                     rig.say(&json!({"type": "configure_session", "options": {"mode": mode}}).to_string());
+                }
+                27 => {
+                    pauses += 1;
+                    rig.input(Input::PauseJudged(pauses, Ok(0.8)));
                 }
                 _ => {}
             }

@@ -247,7 +247,7 @@ fn where_the_embedded_voice_fails_too_nothing_is_spoken_and_the_turn_ends() {
 #[test]
 fn an_excuse_of_the_embedded_voice_that_is_interrupted_is_no_answer_either() {
     let mut rig = without_voice();
-    rig.tts(1, 16_000).wait(Duration::from_millis(300));
+    rig.tts(1, 16_000).wait(Duration::from_millis(500));
 
     rig.start_speech();
 

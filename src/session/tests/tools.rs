@@ -249,7 +249,7 @@ fn a_model_that_does_not_stop_calling_ends_its_answer_and_not_the_session() {
 fn calls_of_an_answer_that_fails_are_not_made() {
     let mut rig = Rig::with_tools();
     rig.input(Input::Llm(1, StreamItem::More(LlmEvent::ToolCall(call(0, "battery")))));
-    rig.input(Input::Llm(1, StreamItem::Over(Err(crate::providers::ProviderError::TimedOut))));
+    rig.input(Input::Llm(1, StreamItem::Over(Err(ProviderError::TimedOut))));
 
     assert!(!rig.told_types(1).contains(&"tool_call".to_owned()));
     assert!(rig.prompt().is_none());

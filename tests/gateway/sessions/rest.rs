@@ -151,6 +151,7 @@ async fn operators_see_how_the_gateway_is() {
         [
             ("livekit", "livekit"),
             ("vad", "vad"),
+            ("turn", "turn"),
             ("transcriber", "stt"),
             ("thinker", "llm"),
             ("speaker", "tts"),

@@ -252,14 +252,15 @@ impl Utterance {
     }
 
     /// The interim of a decode, unless it would repeat or shorten the last one: while a word is incomplete, a longer
-    /// utterance can have fewer words.
+    /// utterance can have fewer words. In a pause, it is probably what the final will be, and is given in any case.
     fn interim(&mut self, decoded: Decoded) -> Option<String> {
         let text = self.with_segments(&decoded.text.text);
         let text = text.trim_end_matches(['.', '…', '-', ',']).to_owned();
         self.scheduler.space(self.interims.interval(decoded.took));
         self.tokens = decoded.text.tokens.as_slice().into();
+        let is_pause = decoded.reason == Reason::Paused;
         self.decoded = Some(decoded);
-        if text.len() < self.last_interim.len() || text == self.last_interim {
+        if !is_pause && (text.len() < self.last_interim.len() || text == self.last_interim) {
             return None;
         }
         self.last_interim.clone_from(&text);
