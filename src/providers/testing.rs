@@ -1,9 +1,9 @@
 //! What the tests of providers share.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use proptest::prelude::*;
@@ -33,12 +33,16 @@ pub(crate) fn runtime() -> Runtime {
     Runtime::load(&models().join("libonnxruntime.so.1.23.2")).expect("scripts/setup models installs it")
 }
 
-/// Never reads its audio, and never says anything.
-pub(crate) struct HangingStt;
+/// An STT in all languages, whose events this function makes of an utterance.
+pub(crate) struct SttBy<F>(pub(crate) F);
 
-impl SpeechToText for HangingStt {
+impl<F, S> SpeechToText for SttBy<F>
+where
+    F: Fn(SttRequest, mpsc::Receiver<Pcm>) -> S + Send + Sync + 'static,
+    S: Stream<Item = Result<SttEvent, ProviderError>> + Send + 'static,
+{
     fn name(&self) -> &'static str {
-        "hanging"
+        "function"
     }
 
     fn transcribes(&self, _: &SpokenLanguage) -> bool {
@@ -47,11 +51,16 @@ impl SpeechToText for HangingStt {
 
     fn open(
         &self,
-        _: SttRequest,
+        request: SttRequest,
         audio: mpsc::Receiver<Pcm>,
     ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        stream::pending().inspect(move |_| _ = &audio).boxed()
+        (self.0)(request, audio).boxed()
     }
+}
+
+/// Never reads its audio, and never says anything.
+pub(crate) fn hanging_stt() -> Arc<dyn SpeechToText> {
+    Arc::new(SttBy(|_, audio| stream::pending().inspect(move |_| _ = &audio)))
 }
 
 // --- Scripted providers ---------------------------------------------------------------------------

@@ -90,6 +90,8 @@ pub(super) struct PartialScheduler {
     /// Level of each whole frame so far, in dBFS.
     levels: Vec<f32>,
     samples: usize,
+    /// Where the silence at the end begins.
+    end_of_sound: usize,
     /// Length at which the last decode started.
     decoded: usize,
     next_interim_at: usize,
@@ -97,7 +99,13 @@ pub(super) struct PartialScheduler {
 
 impl Default for PartialScheduler {
     fn default() -> Self {
-        Self { levels: Vec::new(), samples: 0, decoded: 0, next_interim_at: FIRST_INTERIM_SAMPLES }
+        Self {
+            levels: Vec::new(),
+            samples: 0,
+            end_of_sound: 0,
+            decoded: 0,
+            next_interim_at: FIRST_INTERIM_SAMPLES,
+        }
     }
 }
 
@@ -109,6 +117,7 @@ impl PartialScheduler {
             pcm[measured..].as_chunks::<FRAME_SAMPLES>().0.iter().map(|frame| pcm::level_dbfs(frame)),
         );
         self.samples = pcm.len();
+        self.end_of_sound = self.find_end_of_sound();
     }
 
     /// Whether to decode now.
@@ -116,7 +125,7 @@ impl PartialScheduler {
         if self.samples < FIRST_INTERIM_SAMPLES || self.is_covered_by(self.decoded) {
             return None;
         }
-        if self.samples - self.end_of_sound() >= PAUSE_SAMPLES {
+        if self.samples - self.end_of_sound >= PAUSE_SAMPLES {
             return Some(Reason::Paused);
         }
         (self.samples >= self.next_interim_at).then_some(Reason::Grown)
@@ -138,12 +147,12 @@ impl PartialScheduler {
     /// Whether a decode of the first `length` samples covers all sound, so that decoding the rest as well would give
     /// the same text.
     pub(super) fn is_covered_by(&self, length: usize) -> bool {
-        length > 0 && length >= (self.end_of_sound() + PAUSE_SAMPLES / 2).min(self.samples)
+        length > 0 && length >= (self.end_of_sound + PAUSE_SAMPLES / 2).min(self.samples)
     }
 
     /// Where the silence at the end begins; the whole length if there is none, or if the background is too loud to
     /// distinguish it.
-    fn end_of_sound(&self) -> usize {
+    fn find_end_of_sound(&self) -> usize {
         let mut sorted = self.levels.clone();
         if sorted.is_empty() {
             return self.samples;

@@ -23,7 +23,7 @@ use crate::{
     protocol::{ClientMessage, edge_v1::from_client::ConnectionInit},
     providers::{
         llm::{Prompt, fallback::LlmChain},
-        testing::{At, Fault, HangingStt, ScriptedLlm, deadlines},
+        testing::{At, Fault, ScriptedLlm, SttBy, deadlines, hanging_stt},
     },
     session::{
         Offer,
@@ -172,7 +172,7 @@ impl Rig {
         let client_timeout = Duration::from_secs(600);
         let config =
             SessionConfig { limits, client_timeout, memory: 0, voice: None, livekit: false, ..config() };
-        Self::configured(&[], false, config, Arc::default(), Some(Arc::new(HangingStt)))
+        Self::configured(&[], false, config, Arc::default(), Some(hanging_stt()))
     }
 
     fn with_history(words: &[&str], hangs: bool, memory: usize, history: Arc<History>) -> Self {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     language::Language,
-    providers::testing::{At, Fault, HangingStt, ScriptedStt, any_fault, chunk, deadlines, faults},
+    providers::testing::{At, Fault, ScriptedStt, SttBy, any_fault, chunk, deadlines, faults, hanging_stt},
 };
 
 const WORDS: i16 = 6;
@@ -162,32 +162,14 @@ async fn when_all_are_silent_all_have_failed() {
     assert_eq!(message, "first: took too long; second: took too long");
 }
 
-/// Gives its final alone.
-struct Batch(ScriptedStt);
-
-impl SpeechToText for Batch {
-    fn name(&self) -> &'static str {
-        "batch"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        request: SttRequest,
-        audio: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        let is_final = |event: &Result<SttEvent, _>| !matches!(event, Ok(SttEvent::Interim(_)));
-        self.0.open(request, audio).filter(move |event| std::future::ready(is_final(event))).boxed()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_provider_without_interims_is_waited_for_until_the_utterance_is_over() {
     let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
-    let batch = Arc::new(Batch(ScriptedStt::hearing_chunks("batch", [])));
+    let scripted = ScriptedStt::hearing_chunks("batch", []);
+    let batch = Arc::new(SttBy(move |request, audio| {
+        let is_final = |event: &Result<SttEvent, _>| !matches!(event, Ok(SttEvent::Interim(_)));
+        scripted.open(request, audio).filter(move |event| std::future::ready(is_final(event)))
+    }));
     let chain = SttChain::new(vec![batch, second.clone()], deadlines());
 
     assert_eq!(checked(speak(&chain).await), Ok(whole()));
@@ -206,33 +188,11 @@ async fn a_provider_without_an_interim_of_what_is_not_loud_is_waited_for() {
     assert_eq!((checked(events), second.calls()), (Ok(String::new()), 0));
 }
 
-/// Says its final before the audio is over.
-struct Premature;
-
-impl SpeechToText for Premature {
-    fn name(&self) -> &'static str {
-        "premature"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        _: SttRequest,
-        _: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
-        stream::iter([Ok(SttEvent::Final(Transcript::text("w0")))]).boxed()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_final_of_a_part_of_the_audio_is_not_taken() {
-    let chain = SttChain::new(
-        vec![Arc::new(Premature), Arc::new(ScriptedStt::hearing_chunks("second", []))],
-        deadlines(),
-    );
+    let premature = Arc::new(SttBy(|_, _| stream::iter([Ok(SttEvent::Final(Transcript::text("w0")))])));
+    let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
+    let chain = SttChain::new(vec![premature, second], deadlines());
 
     assert_eq!(checked(speak(&chain).await), Ok(whole()));
 }
@@ -240,7 +200,7 @@ async fn a_final_of_a_part_of_the_audio_is_not_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_does_not_take_its_audio_is_replaced_while_the_utterance_goes_on() {
     let second = Arc::new(ScriptedStt::hearing_chunks("second", []));
-    let chain = SttChain::new(vec![Arc::new(HangingStt), second.clone()], deadlines());
+    let chain = SttChain::new(vec![hanging_stt(), second.clone()], deadlines());
     let (feed, audio) = mpsc::channel(1);
     let mut events = chain.open(SttRequest::default(), audio);
     let chunks = AUDIO_QUEUE + 1;

@@ -1,7 +1,7 @@
 //! An hour of captions, accelerated: the memory that the session holds does not grow.
 
 use super::*;
-use crate::{protocol::fuzz, providers::stt::SpokenLanguage};
+use crate::protocol::fuzz;
 
 const UTTERANCES_A_MINUTE: u64 = 12;
 
@@ -43,22 +43,8 @@ impl HistoryStore for Forgetful {
 }
 
 /// Has some interims, and a final.
-struct Talkative;
-
-impl SpeechToText for Talkative {
-    fn name(&self) -> &'static str {
-        "talkative"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        _: SttRequest,
-        audio: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+fn talkative() -> Arc<dyn SpeechToText> {
+    Arc::new(SttBy(|_, audio: mpsc::Receiver<Pcm>| {
         let interims = stream::unfold((audio, String::new()), |(mut audio, mut text)| async {
             // The test's client reads only then: what waits for it has to fit into its queue.
             for _ in 0..PIECES_OF_AN_INTERIM {
@@ -67,9 +53,8 @@ impl SpeechToText for Talkative {
             text += "some more words ";
             Some((Ok(SttEvent::Interim(text.as_str().into())), (audio, text)))
         });
-        let last = stream::iter([Ok(SttEvent::Final("Some more words.".into()))]);
-        interims.chain(last).boxed()
-    }
+        interims.chain(stream::iter([Ok(SttEvent::Final("Some more words.".into()))]))
+    }))
 }
 
 #[actix::test]
@@ -80,7 +65,7 @@ async fn an_hour_of_captions_takes_no_more_memory_than_its_first_minutes() {
     let (asked, mut was_asked) = mpsc::unbounded_channel();
     let (dropped, _) = mpsc::unbounded_channel();
     let llm = Arc::new(Script { events: Vec::new(), hangs: true, asked, dropped });
-    let services = services(llm, Vec::new(), config, history.clone(), Some(Arc::new(Talkative)));
+    let services = services(llm, Vec::new(), config, history.clone(), Some(talkative()));
     let rig = Rig::of(services, Arc::default());
     let mut client = rig.attach().await;
     client.say(r#"{"type":"configure_session","options":{"mode":"captions"}}"#).await;

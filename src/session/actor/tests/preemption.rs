@@ -1,10 +1,7 @@
 //! A response that is prepared in a pause, with a turn model and an STT that do what the test says.
 
 use super::*;
-use crate::providers::{
-    stt::{SpokenLanguage, Transcript},
-    turn::EndOfTurnModel,
-};
+use crate::providers::{stt::Transcript, turn::EndOfTurnModel};
 
 /// Takes every pause for a likely end, and not a certain one.
 struct Likely;
@@ -20,29 +17,14 @@ impl EndOfTurnModel for Likely {
 }
 
 /// Gives the test a sender of events for each utterance.
-struct ByHand(mpsc::UnboundedSender<mpsc::UnboundedSender<SttEvent>>);
-
-impl SpeechToText for ByHand {
-    fn name(&self) -> &'static str {
-        "by-hand"
-    }
-
-    fn transcribes(&self, _: &SpokenLanguage) -> bool {
-        true
-    }
-
-    fn open(
-        &self,
-        _: SttRequest,
-        audio: mpsc::Receiver<Pcm>,
-    ) -> BoxStream<'static, Result<SttEvent, ProviderError>> {
+fn by_hand(utterances: mpsc::UnboundedSender<mpsc::UnboundedSender<SttEvent>>) -> Arc<dyn SpeechToText> {
+    Arc::new(SttBy(move |_, audio| {
         let (events, receiver) = mpsc::unbounded_channel();
-        self.0.send(events).unwrap();
+        utterances.send(events).unwrap();
         stream::unfold(receiver, |mut events| async { Some((events.recv().await?, events)) })
             .map(Ok)
             .inspect(move |_| _ = &audio)
-            .boxed()
-    }
+    }))
 }
 
 /// A client that has said "What time is it", and pauses.
@@ -61,7 +43,7 @@ impl Scene {
         let (utterances, mut opened) = mpsc::unbounded_channel();
         let config = SessionConfig { limits, memory: 0, voice: None, livekit: false, ..config() };
         let history = Arc::<History>::default();
-        let stt = Some(Arc::new(ByHand(utterances)) as _);
+        let stt = Some(by_hand(utterances));
         let services = Services {
             turn: Some(Arc::new(Likely)),
             ..services(llm, Vec::new(), config, history.clone(), stt)
